@@ -1,0 +1,43 @@
+"""Fast R-CNN for TensorFlow and Keras 3 (R. Girshick, "Fast R-CNN", ICCV 2015).
+
+Names are loaded when they are first used, so that worker processes and `tf-fast-rcnn --help` do not wait for
+TensorFlow.
+"""
+
+import importlib
+
+__version__ = "0.1.0"
+
+# Public name -> the module that defines it.
+_PUBLIC_NAMES = {
+    "InputError": "errors",
+    "native_ops_available": "native",
+    "roi_pool": "roi_pooling",
+    "RoIPooling": "roi_pooling",
+    "fast_rcnn": "model",
+    "BoxStatistics": "model",
+    "multi_task_loss": "losses",
+    "DetectionDataset": "data.records",
+    "ImageRecord": "data.records",
+    "load_dataset": "data.specs",
+    "prepare": "data.prepare",
+    "selective_search": "data.proposals.selective_search",
+    "hierarchical_batches": "data.sampling",
+    "box_statistics": "data.sampling",
+    "sgd": "training.optimizers",
+    "detect": "detection",
+    "evaluate": "evaluation",
+    "export_saved_model": "export.saved_model",
+}
+
+__all__ = sorted(_PUBLIC_NAMES)
+
+
+def __getattr__(name):
+    if name in _PUBLIC_NAMES:
+        return getattr(importlib.import_module(f"{__name__}.{_PUBLIC_NAMES[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__():
+    return sorted([*globals(), *__all__])

@@ -1,0 +1,273 @@
+"""Box algebra and every conversion of coordinates.
+
+The format at every boundary is float32 `[ymin, xmin, ymax, xmax]`, relative to the image (0 to 1), with continuous
+edges: the whole image is `[0, 0, 1, 1]`. RoIs inside the network have the same order in pixels of the network's
+input. Conversions to and from other people's formats live here and nowhere else.
+
+Every function takes NumPy arrays or TensorFlow tensors and returns what it was given, so that readers need no
+TensorFlow and graphs need no Python.
+"""
+
+import types
+
+import numpy as np
+
+# exp() of a size delta is bounded so that an untrained network cannot make infinite boxes: 1000 / 16 is the longest
+# side of the paper's images over one cell of its feature maps.
+MAX_SIZE_DELTA = float(np.log(1000.0 / 16.0))
+
+
+def _library(array):
+    """NumPy for NumPy's arrays, TensorFlow for tensors: the few functions used here, under one name each."""
+    if isinstance(array, (np.ndarray, np.generic, list, tuple)):
+        return types.SimpleNamespace(
+            stack=np.stack, exp=np.exp, log=np.log, minimum=np.minimum, maximum=np.maximum, where=np.where
+        )
+    import tensorflow as tf
+
+    return types.SimpleNamespace(
+        stack=tf.stack, exp=tf.exp, log=tf.math.log, minimum=tf.minimum, maximum=tf.maximum, where=tf.where
+    )
+
+
+def _float_array(boxes):
+    """Sequences become float32 arrays; arrays and tensors pass as they are."""
+    return np.asarray(boxes, np.float32) if isinstance(boxes, (list, tuple)) else boxes
+
+
+def _sides(boxes):
+    return boxes[..., 0], boxes[..., 1], boxes[..., 2], boxes[..., 3]
+
+
+def area(boxes):
+    """Areas of boxes `[..., 4]` (any unit); a reversed box has area 0.
+
+    Example:
+        >>> float(area(np.float32([0, 0, 0.5, 0.5])))
+        0.25
+    """
+    boxes = _float_array(boxes)
+    lib = _library(boxes)
+    ymin, xmin, ymax, xmax = _sides(boxes)
+    return lib.maximum(ymax - ymin, 0.0) * lib.maximum(xmax - xmin, 0.0)
+
+
+def intersection(first, second):
+    """Areas of overlap `[N, M]` of boxes `[N, 4]` with boxes `[M, 4]`, both in one unit."""
+    first, second = _float_array(first), _float_array(second)
+    lib = _library(first)
+    top = lib.maximum(first[:, None, 0], second[None, :, 0])
+    left = lib.maximum(first[:, None, 1], second[None, :, 1])
+    bottom = lib.minimum(first[:, None, 2], second[None, :, 2])
+    right = lib.minimum(first[:, None, 3], second[None, :, 3])
+    return lib.maximum(bottom - top, 0.0) * lib.maximum(right - left, 0.0)
+
+
+def iou(first, second):
+    """Intersection over union `[N, M]` of boxes `[N, 4]` with boxes `[M, 4]`; 0 where both have no area.
+
+    Scaling an axis scales every area alike, so relative and pixel boxes give the same values.
+
+    Example:
+        >>> iou([[0, 0, 1, 1]], [[0, 0, 0.5, 1], [0.5, 0, 1.5, 1]]).round(3)
+        array([[0.5  , 0.333]], dtype=float32)
+    """
+    first, second = _float_array(first), _float_array(second)
+    lib = _library(first)
+    overlap = intersection(first, second)
+    union = area(first)[:, None] + area(second)[None, :] - overlap
+    positive = union > 0
+    return lib.where(positive, overlap / lib.where(positive, union, 1.0 + 0.0 * union), 0.0 * union)
+
+
+def _centres_and_sizes(boxes):
+    ymin, xmin, ymax, xmax = _sides(boxes)
+    height, width = ymax - ymin, xmax - xmin
+    return ymin + 0.5 * height, xmin + 0.5 * width, height, width
+
+
+def encode(proposals, ground_truth):
+    """The paper's regression targets `(ty, tx, th, tw)`: what turns each proposal into its ground-truth box.
+
+    ty = (Gy - Py) / Ph, tx = (Gx - Px) / Pw, th = log(Gh / Ph), tw = log(Gw / Pw), with centres y, x and sizes h, w
+    (Fast R-CNN, section 2.3, after R-CNN, appendix C). The values do not depend on the unit of the boxes.
+
+    Args:
+        proposals: float `[..., 4]`, each side longer than 0.
+        ground_truth: float `[..., 4]` in the same unit, each side longer than 0.
+
+    Returns:
+        float `[..., 4]`.
+
+    Example:
+        >>> encode([[0, 0, 2, 2]], [[0, 1, 2, 3]])
+        array([[0. , 0.5, 0. , 0. ]], dtype=float32)
+    """
+    proposals, ground_truth = _float_array(proposals), _float_array(ground_truth)
+    lib = _library(proposals)
+    proposal_y, proposal_x, proposal_h, proposal_w = _centres_and_sizes(proposals)
+    truth_y, truth_x, truth_h, truth_w = _centres_and_sizes(ground_truth)
+    return lib.stack(
+        [
+            (truth_y - proposal_y) / proposal_h,
+            (truth_x - proposal_x) / proposal_w,
+            lib.log(truth_h / proposal_h),
+            lib.log(truth_w / proposal_w),
+        ],
+        axis=-1,
+    )
+
+
+def decode(proposals, deltas):
+    """Boxes from proposals and regression values `(ty, tx, th, tw)`: the inverse of `encode`.
+
+    Sizes are bounded to 62.5 times the proposal's (see MAX_SIZE_DELTA). The shapes broadcast: proposals `[R, 1, 4]`
+    with deltas `[R, K, 4]` give `[R, K, 4]`.
+
+    Example:
+        >>> decode([[0, 0, 2, 2]], np.float32([[0, 0.5, 0, 0]]))
+        array([[0., 1., 2., 3.]], dtype=float32)
+    """
+    proposals, deltas = _float_array(proposals), _float_array(deltas)
+    lib = _library(deltas)
+    proposal_y, proposal_x, proposal_h, proposal_w = _centres_and_sizes(proposals)
+    ty, tx, th, tw = _sides(deltas)
+    half_h = 0.5 * proposal_h * lib.exp(lib.minimum(th, MAX_SIZE_DELTA))
+    half_w = 0.5 * proposal_w * lib.exp(lib.minimum(tw, MAX_SIZE_DELTA))
+    y, x = proposal_y + ty * proposal_h, proposal_x + tx * proposal_w
+    return lib.stack([y - half_h, x - half_w, y + half_h, x + half_w], axis=-1)
+
+
+def clip(boxes, height=1.0, width=1.0):
+    """Boxes `[..., 4]` cut at the image's edges: relative boxes by default, else the image's size in their unit."""
+    boxes = _float_array(boxes)
+    lib = _library(boxes)
+    ymin, xmin, ymax, xmax = _sides(boxes)
+
+    def cut(value, limit):
+        return lib.minimum(lib.maximum(value, 0.0), limit)
+
+    return lib.stack([cut(ymin, height), cut(xmin, width), cut(ymax, height), cut(xmax, width)], axis=-1)
+
+
+def flip_horizontal(boxes, width=1.0):
+    """Boxes `[..., 4]` of the mirrored image (left and right exchanged); `width` is the image's in their unit."""
+    boxes = _float_array(boxes)
+    ymin, xmin, ymax, xmax = _sides(boxes)
+    return _library(boxes).stack([ymin, width - xmax, ymax, width - xmin], axis=-1)
+
+
+def scale(boxes, height, width):
+    """Relative boxes `[..., 4]` in pixels of an image of `height` x `width`. Its inverse: 1 / height, 1 / width.
+
+    Example:
+        >>> scale([0, 0.5, 1, 1], 480, 640)
+        array([  0., 320., 480., 640.], dtype=float32)
+    """
+    boxes = _float_array(boxes)
+    ymin, xmin, ymax, xmax = _sides(boxes)
+    return _library(boxes).stack([ymin * height, xmin * width, ymax * height, xmax * width], axis=-1)
+
+
+def relative(boxes, height, width):
+    """Boxes `[..., 4]` in pixels of an image of `height` x `width` as relative ones: the inverse of `scale`."""
+    boxes = _float_array(boxes)
+    ymin, xmin, ymax, xmax = _sides(boxes)
+    return _library(boxes).stack([ymin / height, xmin / width, ymax / height, xmax / width], axis=-1)
+
+
+def to_inclusive_corners(rois):
+    """RoIs `[..., 4]` with continuous edges, in pixels, as `roi_pool` takes them: the last row and column included.
+
+    The original's RoIs are 0-based corners of pixels, so that the whole of a 600-pixel side is 0..599; ours is 0..600.
+    """
+    rois = _float_array(rois)
+    ymin, xmin, ymax, xmax = _sides(rois)
+    return _library(rois).stack([ymin, xmin, ymax - 1.0, xmax - 1.0], axis=-1)
+
+
+def from_voc(corners, height, width):
+    """Pascal VOC's `[xmin, ymin, xmax, ymax]`, 1-based pixels with both corners included, as relative boxes.
+
+    (VOC 2007 devkit, "Annotation guidelines": the top left pixel is (1, 1).) The first pixel alone, `[1, 1, 1, 1]`,
+    covers one pixel.
+
+    Example:
+        >>> from_voc([1, 1, 640, 480], 480, 640)
+        array([0., 0., 1., 1.], dtype=float32)
+    """
+    corners = _float_array(corners)
+    xmin, ymin, xmax, ymax = _sides(corners)
+    edges = _library(corners).stack([ymin - 1.0, xmin - 1.0, ymax, xmax], axis=-1)
+    return relative(edges, height, width)
+
+
+def to_voc(boxes, height, width):
+    """Relative boxes as Pascal VOC's corners (float, not rounded): the inverse of `from_voc`."""
+    pixels = scale(boxes, height, width)
+    ymin, xmin, ymax, xmax = _sides(pixels)
+    return _library(pixels).stack([xmin + 1.0, ymin + 1.0, xmax, ymax], axis=-1)
+
+
+def from_coco(boxes, height, width):
+    """COCO's `[x, y, width, height]` in pixels (0-based, continuous) as relative boxes.
+
+    Example:
+        >>> from_coco([320, 0, 320, 480], 480, 640)
+        array([0. , 0.5, 1. , 1. ], dtype=float32)
+    """
+    boxes = _float_array(boxes)
+    left, top, box_width, box_height = _sides(boxes)
+    edges = _library(boxes).stack([top, left, top + box_height, left + box_width], axis=-1)
+    return relative(edges, height, width)
+
+
+def to_coco(boxes, height, width):
+    """Relative boxes as COCO's `[x, y, width, height]` in pixels: the inverse of `from_coco`."""
+    pixels = scale(boxes, height, width)
+    ymin, xmin, ymax, xmax = _sides(pixels)
+    return _library(pixels).stack([xmin, ymin, xmax - xmin, ymax - ymin], axis=-1)
+
+
+def from_paper(windows, height, width):
+    """The paper's RoIs `(r, c, h, w)`: top left corner, height and width, in pixels (section 2.1), as relative boxes.
+
+    Example:
+        >>> from_paper([0, 320, 480, 320], 480, 640)
+        array([0. , 0.5, 1. , 1. ], dtype=float32)
+    """
+    windows = _float_array(windows)
+    row, column, box_height, box_width = _sides(windows)
+    edges = _library(windows).stack([row, column, row + box_height, column + box_width], axis=-1)
+    return relative(edges, height, width)
+
+
+def to_paper(boxes, height, width):
+    """Relative boxes as the paper's `(r, c, h, w)` in pixels: the inverse of `from_paper`."""
+    pixels = scale(boxes, height, width)
+    ymin, xmin, ymax, xmax = _sides(pixels)
+    return _library(pixels).stack([ymin, xmin, ymax - ymin, xmax - xmin], axis=-1)
+
+
+def from_corners(corners, height, width, order="xyxy", base=0):
+    """Proposal files' pixel corners, both included, as relative boxes.
+
+    Args:
+        corners: numeric `[..., 4]`.
+        height, width: the image's size in pixels.
+        order: "xyxy" for x1 y1 x2 y2, "yxyx" for y1 x1 y2 x2.
+        base: number of the first pixel: 0 (the original demo's .mat files) or 1 (the whole-set VOC files).
+
+    Example:
+        >>> from_corners([0, 0, 639, 479], 480, 640)
+        array([0., 0., 1., 1.], dtype=float32)
+    """
+    corners = np.asarray(corners, np.float32)
+    swapped = corners[..., [1, 0, 3, 2]] if order == "yxyx" else corners
+    return from_voc(swapped - base + 1, height, width)
+
+
+def to_corners(boxes, height, width, order="xyxy", base=0):
+    """Relative boxes as pixel corners, both included: the inverse of `from_corners`."""
+    corners = to_voc(np.asarray(boxes, np.float32), height, width) + base - 1
+    return corners[..., [1, 0, 3, 2]] if order == "yxyx" else corners

@@ -1,0 +1,14 @@
+"""The one error that a user's input raises."""
+
+
+class InputError(ValueError):
+    """Bad input, told in one line: where, what was found, what was expected, what to do.
+
+    The command line prints the message without a traceback and exits with code 2.
+
+    Example:
+        >>> raise InputError("labels.xml: object 3 has xmin 40 >= xmax 40; expected xmin < xmax; mend or remove it")
+        Traceback (most recent call last):
+        ...
+        tf_fast_rcnn.errors.InputError: labels.xml: object 3 has xmin 40 >= xmax 40; expected xmin < xmax; mend or remove it
+    """
