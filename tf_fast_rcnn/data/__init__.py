@@ -1,0 +1,1 @@
+"""Data: records of annotated images, one reader a format, proposals, and prepared data sets."""

@@ -1,0 +1,131 @@
+"""What every reader gives and everything else takes: annotated images, a data set of them, and detections.
+
+Nothing here imports TensorFlow: processes that compute proposals use these types.
+"""
+
+import dataclasses
+from collections import Counter
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from tf_fast_rcnn.errors import InputError
+
+
+class Detections(NamedTuple):
+    """The objects found in one image, sorted by falling score.
+
+    Attributes:
+        boxes: float32 `[D, 4]`, `[ymin, xmin, ymax, xmax]` relative to the image.
+        scores: float32 `[D]`, 0 to 1.
+        classes: int32 `[D]`, 1..K.
+    """
+
+    boxes: np.ndarray
+    scores: np.ndarray
+    classes: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class ImageRecord:
+    """One annotated image.
+
+    Attributes:
+        image_id: its name in the data set, unique there (VOC: the file's name without extension).
+        image_path: file that `read_image` reads.
+        height, width: size in pixels as displayed, that is after EXIF orientation.
+        boxes: float32 `[G, 4]`, `[ymin, xmin, ymax, xmax]` relative to the image; G may be 0.
+        labels: int32 `[G]`, 1..K: `class_names[label - 1]` is the name.
+        difficult: bool `[G]`, objects that VOC's evaluation ignores.
+        proposals_path: `.npy` file with float32 `[P, 4]` relative boxes, or None before `prepare`.
+    """
+
+    image_id: str
+    image_path: str
+    height: int
+    width: int
+    boxes: np.ndarray
+    labels: np.ndarray
+    difficult: np.ndarray
+    proposals_path: str | None = None
+
+    def __post_init__(self):
+        # object.__setattr__ is how a frozen dataclass normalises its own fields.
+        object.__setattr__(self, "boxes", np.asarray(self.boxes, np.float32).reshape(-1, 4))
+        object.__setattr__(self, "labels", np.asarray(self.labels, np.int32).reshape(-1))
+        object.__setattr__(self, "difficult", np.asarray(self.difficult, bool).reshape(-1))
+        if not len(self.boxes) == len(self.labels) == len(self.difficult):
+            raise ValueError(
+                f"image {self.image_id}: {len(self.boxes)} boxes, {len(self.labels)} labels and "
+                f"{len(self.difficult)} difficult flags; expected one of each for every object"
+            )
+
+    def proposals(self):
+        """The image's object proposals, float32 `[P, 4]` relative; read from `proposals_path` at each call.
+
+        Raises:
+            InputError: if none were computed, or the file is missing or broken.
+        """
+        if self.proposals_path is None:
+            raise InputError(f"image {self.image_id}: found no proposals; expected a prepared data set; run `prepare`")
+        try:
+            proposals = np.load(self.proposals_path, allow_pickle=False)
+        except (OSError, ValueError, EOFError) as error:
+            raise InputError(
+                f"{self.proposals_path}: found no readable proposals ({error}); run `prepare` again"
+            ) from None
+        if proposals.dtype != np.float32 or proposals.ndim != 2 or proposals.shape[1] != 4:
+            raise InputError(
+                f"{self.proposals_path}: found {proposals.dtype} {list(proposals.shape)}; expected float32 [P, 4]; "
+                "run `prepare` again"
+            )
+        return proposals
+
+
+class DetectionDataset(Sequence):
+    """Annotated images and the names of their classes: a sequence of `ImageRecord`.
+
+    Args:
+        name: the SPEC that it was read from.
+        class_names: names of the classes 1..K.
+        records: the images.
+        mended: what the reader clipped, dropped or skipped, and how many of each.
+
+    Slices are data sets too; `+` gives the union of two that have the same classes.
+
+    Example:
+        >>> dataset = load_dataset("voc:cells@train")                       # doctest: +SKIP
+        >>> len(dataset), dataset.class_names, dataset[0].boxes.shape       # doctest: +SKIP
+        (205, ('Platelets', 'RBC', 'WBC'), (17, 4))
+    """
+
+    def __init__(self, name, class_names, records, mended=None):
+        self.name = name
+        self.class_names = tuple(class_names)
+        self.records = tuple(records)
+        self.mended = {what: count for what, count in (mended or {}).items() if count}
+
+    def __len__(self):
+        return len(self.records)
+
+    def __getitem__(self, index):
+        return self.with_records(self.records[index]) if isinstance(index, slice) else self.records[index]
+
+    def __add__(self, other):
+        if not isinstance(other, DetectionDataset):
+            return NotImplemented
+        if self.class_names != other.class_names:
+            raise InputError(
+                f"{self.name}+{other.name}: found classes {', '.join(self.class_names)} and "
+                f"{', '.join(other.class_names)}; expected the same; read both with one list of class names"
+            )
+        mended = Counter(self.mended) + Counter(other.mended)
+        return DetectionDataset(f"{self.name}+{other.name}", self.class_names, self.records + other.records, mended)
+
+    def __repr__(self):
+        return f"<DetectionDataset {self.name}: {len(self)} images, {len(self.class_names)} classes>"
+
+    def with_records(self, records):
+        """The same data set, classes and counts with other records."""
+        return DetectionDataset(self.name, self.class_names, records, self.mended)
