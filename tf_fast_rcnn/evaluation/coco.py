@@ -1,0 +1,119 @@
+"""COCO's average precision and recall, computed by pycocotools from our records and detections."""
+
+import contextlib
+import io
+import math
+
+import numpy as np
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+
+from tf_fast_rcnn import boxes
+from tf_fast_rcnn.evaluation.results import ClassResult, EvaluationResult
+
+# The order of COCOeval.stats; AR_n is the recall of the n best detections of each image.
+_METRICS = ("AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large")
+_METRICS += ("AR_1", "AR_10", "AR_100", "AR_small", "AR_medium", "AR_large")
+
+
+class _DifficultAwareEval(COCOeval):
+    """COCOeval that ignores difficult objects: its own preparation overwrites 'ignore' by 'iscrowd'."""
+
+    def _prepare(self):
+        super()._prepare()
+        for objects in self._gts.values():
+            for annotation in objects:
+                annotation["ignore"] = annotation["ignore"] or annotation["difficult"]
+
+
+def evaluate_coco(dataset, detections):
+    """COCO's figures: AP over IoU 0.50 to 0.95, AP50, AP75, by size of objects, and average recall.
+
+    Small objects are those under 32 x 32 pixels of the image file, large ones those over 96 x 96, measured by their
+    boxes' areas. A detection matched to a difficult object counts for nothing.
+
+    Args:
+        dataset: `DetectionDataset`.
+        detections: `Detections` of each of its images, in order; not checked here (`score_detections` does).
+
+    Returns:
+        `EvaluationResult`: each class's `ap` is COCO's, its curve the one at IoU 0.5 at COCO's 101 recalls.
+    """
+    with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints its progress
+        evaluation = _DifficultAwareEval(_ground_truth(dataset), _results(dataset, detections), "bbox")
+        evaluation.evaluate()
+        evaluation.accumulate()
+        evaluation.summarize()
+    metrics = {name: _or_nan(value) for name, value in zip(_METRICS, evaluation.stats, strict=True)}
+    classes = [
+        _class_result(evaluation, dataset, detections, label) for label in range(1, len(dataset.class_names) + 1)
+    ]
+    return EvaluationResult("coco", None, len(dataset), tuple(classes), metrics)
+
+
+def _or_nan(value):
+    """COCOeval writes -1 for a figure that does not exist."""
+    return math.nan if value < 0 else float(value)
+
+
+def _index(dataset, annotations):
+    """A COCO object: pycocotools' index of images, categories and annotations."""
+    coco = COCO()
+    coco.dataset = {
+        "images": [{"id": position} for position in range(len(dataset))],
+        "categories": [{"id": label} for label in range(1, len(dataset.class_names) + 1)],
+        # Ids start at 1: COCOeval takes 0 for "not matched".
+        "annotations": [{"id": number} | annotation for number, annotation in enumerate(annotations, start=1)],
+    }
+    coco.createIndex()
+    return coco
+
+
+def _annotations(position, record, relative_boxes, labels, **columns):
+    """One dict for each box of an image, with COCO's fields and those of `columns`."""
+    # COCO's boxes have two decimals: three undo float32's rounding, so that 32 x 32 pixels are no more than that.
+    windows = np.round(boxes.to_coco(np.asarray(relative_boxes, np.float64), record.height, record.width), 3)
+    return [
+        {
+            "image_id": position,
+            "category_id": int(label),
+            "bbox": window.tolist(),
+            "area": float(window[2] * window[3]),
+            "iscrowd": 0,
+        }
+        | dict(zip(columns, values, strict=True))
+        for window, label, *values in zip(windows, labels, *columns.values(), strict=True)
+    ]
+
+
+def _ground_truth(dataset):
+    annotations = []
+    for position, record in enumerate(dataset):
+        annotations += _annotations(
+            position, record, record.boxes, record.labels, difficult=record.difficult.astype(int)
+        )
+    return _index(dataset, annotations)
+
+
+def _results(dataset, detections):
+    annotations = []
+    for position, (record, found) in enumerate(zip(dataset, detections, strict=True)):
+        annotations += _annotations(position, record, found.boxes, found.classes, score=found.scores)
+    return _index(dataset, annotations)
+
+
+def _class_result(evaluation, dataset, detections, label):
+    # precision [IoU, recall, class, area, maximum of detections]: all areas, 100 detections.
+    precision = evaluation.eval["precision"][:, :, label - 1, 0, -1]
+    scores = evaluation.eval["scores"][0, :, label - 1, 0, -1]
+    exists = precision[0, 0] >= 0
+    recall = evaluation.params.recThrs
+    return ClassResult(
+        dataset.class_names[label - 1],
+        float(precision.mean()) if exists else math.nan,
+        precision[0] if exists else np.zeros(0),
+        recall if exists else np.zeros(0),
+        (scores if exists else np.zeros(0)).astype(np.float32),
+        num_objects=sum(np.count_nonzero((record.labels == label) & ~record.difficult) for record in dataset),
+        num_detections=sum(np.count_nonzero(found.classes == label) for found in detections),
+    )
