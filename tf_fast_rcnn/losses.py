@@ -1,0 +1,90 @@
+"""The multi-task loss (section 2.3 of the paper): L(p, u, t, v) = Lcls(p, u) + lambda [u >= 1] Lloc(t_u, v).
+
+The targets of a mini-batch of B images with R RoIs each:
+
+- `class_logits`: int32 `[B, R]`, the label u of each RoI: 0 for background, 1..K for classes, -1 for a RoI that fills
+  the mini-batch up and is ignored;
+- `box_deltas`: float32 `[B, R, 5]`, the label again, then the regression targets `(ty, tx, th, tw)` of that class's
+  box, not normalised.
+
+Both losses are divided by the number of labels >= 0 in the mini-batch, as in the released system, so that a
+background RoI weighs as much as a foreground one.
+"""
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+CLASS_LOSS = "class_logits"
+BOX_LOSS = "box_deltas"
+
+
+def multi_task_loss(model, box_weight=1.0):
+    """The two losses of a Fast R-CNN model for `model.compile(loss=...)`; Keras adds them up.
+
+    Args:
+        model: what `fast_rcnn` returned; its statistics normalise the regression targets to zero mean and unit
+            variance.
+        box_weight: lambda; the paper uses 1.
+
+    Returns:
+        A dictionary from the model's output names to Keras losses.
+
+    Example:
+        >>> model.compile(optimizer=sgd(), loss=multi_task_loss(model))
+    """
+    deviation = model.get_layer("box_deltas").deviation
+    return {CLASS_LOSS: ClassLoss(), BOX_LOSS: BoxLoss(deviation, box_weight)}
+
+
+@keras.saving.register_keras_serializable(package="tf_fast_rcnn")
+class ClassLoss(keras.losses.Loss):
+    """Lcls: log loss -log p_u over K + 1 classes, from logits `[B, R, K + 1]` and labels `[B, R]`."""
+
+    def __init__(self, name="class_loss", **kwargs):
+        super().__init__(**{**kwargs, "name": name, "reduction": "sum"})
+
+    def call(self, labels, logits):
+        labels = tf.cast(labels, tf.int32)
+        used = labels >= 0
+        log_loss = tf.nn.sparse_softmax_cross_entropy_with_logits(tf.maximum(labels, 0), logits)
+        return tf.reduce_sum(tf.where(used, log_loss, 0.0)) / _mini_batch_size(used)
+
+
+@keras.saving.register_keras_serializable(package="tf_fast_rcnn")
+class BoxLoss(keras.losses.Loss):
+    """Lloc: smooth L1 over the four regression values of the true class's box, foreground RoIs only.
+
+    Args:
+        deviation: `[K, 4]` standard deviations of the targets. Dividing the difference by them compares normalised
+            values: the mean falls out.
+        weight: lambda.
+    """
+
+    def __init__(self, deviation, weight=1.0, name="box_loss", **kwargs):
+        super().__init__(**{**kwargs, "name": name, "reduction": "sum"})
+        self.deviation = np.asarray(deviation, np.float32)
+        self.weight = float(weight)
+
+    def call(self, targets, deltas):
+        labels = tf.cast(targets[..., 0], tf.int32)
+        true_class = tf.maximum(labels - 1, 0)
+        predicted = tf.gather(deltas, true_class, batch_dims=2)
+        difference = (predicted - targets[..., 1:]) / tf.gather(self.deviation, true_class)
+        loss = tf.reduce_sum(smooth_l1(difference), axis=-1)
+        return self.weight * tf.reduce_sum(tf.where(labels >= 1, loss, 0.0)) / _mini_batch_size(labels >= 0)
+
+    def get_config(self):
+        config = {**super().get_config(), "deviation": self.deviation.tolist(), "weight": self.weight}
+        del config["reduction"]
+        return config
+
+
+def smooth_l1(x):
+    """Equation 3 of the paper: 0.5 x^2 where |x| < 1, else |x| - 0.5."""
+    magnitude = tf.abs(x)
+    return tf.where(magnitude < 1.0, 0.5 * tf.square(x), magnitude - 0.5)
+
+
+def _mini_batch_size(used):
+    return tf.maximum(tf.reduce_sum(tf.cast(used, tf.float32)), 1.0)

@@ -1,0 +1,225 @@
+"""Fast R-CNN as a functional Keras model, made from a classification network by the paper's three transformations.
+
+Section 2.2 of the paper ("Initializing from pre-trained networks"):
+
+1. the last max pooling layer is replaced by a RoI pooling layer, whose H and W fit the first fully connected layer;
+2. the last fully connected layer and softmax are replaced by two sibling layers: K + 1 class scores, and box
+   regression for each of the K classes;
+3. the network takes two inputs: images, and RoIs in those images.
+
+`cutting` finds the place of the first transformation; this module makes the three.
+"""
+
+from typing import NamedTuple
+
+import keras
+import numpy as np
+
+from tf_fast_rcnn import boxes
+from tf_fast_rcnn.backbones import load_backbone
+from tf_fast_rcnn.cutting import cut_at_roi_pooling, with_any_image_size
+from tf_fast_rcnn.errors import InputError
+from tf_fast_rcnn.roi_pooling import RoIPooling
+
+# The spread of regression targets of proposals with IoU >= 0.5, which Girshick's later systems use as constants.
+DEFAULT_TARGET_DEVIATION = (0.1, 0.1, 0.2, 0.2)
+
+# VGG16's first two stages are generic, and tuning them costs time and memory for nothing (paper, section 4.5).
+TUNE_FROM = {"vgg16": "block3_conv1", "vgg19": "block3_conv1"}
+
+
+class BoxStatistics(NamedTuple):
+    """Mean and standard deviation of the regression targets `(ty, tx, th, tw)` of each class: float32 `[K, 4]` each."""
+
+    mean: np.ndarray
+    deviation: np.ndarray
+
+
+@keras.saving.register_keras_serializable(package="tf_fast_rcnn")
+class RoICorners(keras.layers.Layer):
+    """RoIs with continuous edges, float32 `[B, R, 4]`, as `RoIPooling` takes them: last row and column included."""
+
+    def __init__(self, **kwargs):
+        # RoIs are never cast to a half type: bfloat16 cannot tell pixel 600 from 601.
+        super().__init__(**{**kwargs, "autocast": False, "dtype": "float32"})
+
+    def call(self, rois):
+        return boxes.to_inclusive_corners(rois)
+
+    def compute_output_shape(self, input_shape):
+        return input_shape
+
+
+@keras.saving.register_keras_serializable(package="tf_fast_rcnn")
+class BoxDenormalization(keras.layers.Layer):
+    """Turns regression outputs with zero mean and unit variance into `(ty, tx, th, tw)`.
+
+    The paper normalises the regression targets (section 2.3); keeping their statistics here, and not in the training
+    code, is what makes a saved model complete.
+
+    Args:
+        mean, deviation: `[K, 4]` numbers.
+    """
+
+    def __init__(self, mean, deviation, **kwargs):
+        super().__init__(**{**kwargs, "dtype": "float32"})
+        self.mean = np.asarray(mean, np.float32)
+        self.deviation = np.asarray(deviation, np.float32)
+
+    def call(self, normalized):
+        return normalized * self.deviation + self.mean
+
+    def compute_output_shape(self, input_shape):
+        return input_shape
+
+    def get_config(self):
+        return {**super().get_config(), "mean": self.mean.tolist(), "deviation": self.deviation.tolist()}
+
+
+def fast_rcnn(
+    backbone,
+    num_classes,
+    *,
+    weights="imagenet",
+    preprocessing=None,
+    box_statistics=None,
+    stride=16,
+    pooled_size=(7, 7),
+    fc_units=(1024, 1024),
+    dropout=0.5,
+    tune_from=None,
+    roi_pooling="auto",
+    seed=0,
+):
+    """A Fast R-CNN detector over a classification network.
+
+    Where the network pools its last convolutional map and flattens it for fully connected layers (VGG16), that
+    pooling becomes RoI pooling and the layers are carried over with their weights. Where it does not (networks that
+    end in global pooling), it is cut at `stride` and two fully connected layers are made.
+
+    Args:
+        backbone: a name ("vgg16", "efficientnet_lite0", "resnet50", any network of keras.applications), or a
+            `keras.Model` that classifies images.
+        num_classes: K, the number of classes without the background.
+        weights: "imagenet", None (random), or a weights file of the backbone.
+        preprocessing: with a `keras.Model` as backbone, the layer that turns RGB 0..255 into what it takes; None
+            where it takes RGB 0..255 itself.
+        box_statistics: `BoxStatistics` of the training set; None for constants that suit most data sets.
+        stride: pixels of the image per cell of the feature map, where the network is cut.
+        pooled_size: H and W of a pooled RoI, where the network has no pooling to take them from.
+        fc_units: sizes of the fully connected layers that are made, where the network has none.
+        dropout: probability of dropping each output of the fully connected layers in training.
+        tune_from: name of the first layer of the backbone that is fine-tuned; layers before it keep their weights.
+            None: conv3_1 for VGG networks as in the paper, all layers elsewhere. Batch normalisation is frozen
+            always: mini-batches of two images are too small for its statistics.
+        roi_pooling: "native", "portable" or "auto" (see `RoIPooling`).
+        seed: of the new layers' initial weights and of dropout.
+
+    Returns:
+        A functional `keras.Model`:
+
+        - inputs `images`, float32 `[B, H, W, 3]`, RGB 0..255, and `rois`, float32 `[B, R, 4]`, `[ymin, xmin, ymax,
+          xmax]` in pixels of `images` with continuous edges;
+        - outputs `class_logits`, float32 `[B, R, K + 1]` (0 is the background), and `box_deltas`, float32
+          `[B, R, K, 4]`, `(ty, tx, th, tw)` for each class.
+
+        B, R, H and W may vary from call to call; R may be 0.
+
+    Raises:
+        InputError: where the backbone is unknown, cannot be cut at `stride`, or has no layer `tune_from`.
+
+    Example:
+        >>> model = fast_rcnn("vgg16", num_classes=20, weights=None)
+        >>> [layer.name for layer in model.layers if "fc" in layer.name]
+        ['fc1', 'fc1_dropout', 'fc2', 'fc2_dropout']
+
+    Reference:
+        R. Girshick, "Fast R-CNN", ICCV 2015, sections 2.1 to 2.3.
+    """
+    if num_classes < 1:
+        raise InputError(f"num_classes: found {num_classes}; expected at least one class; name the objects to detect")
+    name, network, preprocess = load_backbone(backbone, weights=weights, preprocessing=preprocessing)
+    cut = cut_at_roi_pooling(network, stride, pooled_size)
+    convolutions = with_any_image_size(cut.convolutions, name="convolutions")
+    _freeze(convolutions, tune_from or TUNE_FROM.get(name))
+
+    images = keras.Input((None, None, 3), name="images", dtype="float32")
+    rois = keras.Input((None, 4), name="rois", dtype="float32")
+    features = convolutions(preprocess(images))
+    pooled = RoIPooling(cut.pooled_size, 1.0 / cut.stride, roi_pooling, name="roi_pooling")(
+        features, RoICorners(name="roi_corners")(rois)
+    )
+    values = int(np.prod(cut.pooled_size)) * features.shape[-1]
+    vectors = keras.layers.Reshape((-1, values), name="roi_vectors")(pooled)
+    hidden = _fully_connected(vectors, cut.fc_layers, fc_units, dropout, seed)
+    outputs = _siblings(hidden, num_classes, box_statistics, seed)
+    return keras.Model({"images": images, "rois": rois}, outputs, name="fast_rcnn")
+
+
+def _fully_connected(vectors, carried_layers, fc_units, dropout, seed):
+    """fc6 and fc7: the network's own with their weights, or new ones; dropout after each (section 4.2's solver)."""
+    if not carried_layers:
+        carried_layers = [
+            keras.layers.Dense(
+                units, "relu", kernel_initializer=keras.initializers.HeNormal(seed=seed + number), name=f"fc{number}"
+            )
+            for number, units in enumerate(fc_units, start=6)
+        ]
+    for layer in carried_layers:
+        vectors = _apply_copy(layer, vectors)
+        if isinstance(layer, keras.layers.Dense) and dropout > 0:
+            vectors = keras.layers.Dropout(dropout, seed=seed, name=f"{layer.name}_dropout")(vectors)
+    return vectors
+
+
+def _apply_copy(layer, tensor):
+    """Applies a new layer of the same configuration and weights, so that the given network is left as it was."""
+    copy = type(layer).from_config(layer.get_config())
+    result = copy(tensor)
+    if layer.built:
+        copy.set_weights(layer.get_weights())
+    return result
+
+
+def _siblings(hidden, num_classes, box_statistics, seed):
+    """Class scores and box regression side by side, initialised as in section 2.3 ("SGD hyper-parameters")."""
+    normal = keras.initializers.RandomNormal
+    if box_statistics is None:
+        box_statistics = BoxStatistics(np.zeros((num_classes, 4)), np.tile(DEFAULT_TARGET_DEVIATION, (num_classes, 1)))
+    if np.shape(box_statistics.mean) != (num_classes, 4):
+        raise InputError(
+            f"box_statistics: found shape {np.shape(box_statistics.mean)}; expected ({num_classes}, 4), a row a class; "
+            "compute them on a data set with these classes"
+        )
+    class_logits = keras.layers.Dense(
+        num_classes + 1, kernel_initializer=normal(stddev=0.01, seed=seed), dtype="float32", name="class_logits"
+    )(hidden)
+    regression = keras.layers.Dense(
+        4 * num_classes, kernel_initializer=normal(stddev=0.001, seed=seed + 1), dtype="float32", name="box_regression"
+    )(hidden)
+    regression = keras.layers.Reshape((-1, num_classes, 4), dtype="float32", name="box_by_class")(regression)
+    box_deltas = BoxDenormalization(box_statistics.mean, box_statistics.deviation, name="box_deltas")(regression)
+    return {"class_logits": class_logits, "box_deltas": box_deltas}
+
+
+def _freeze(convolutions, tune_from):
+    """Freezes batch normalisation everywhere, and all layers before `tune_from`."""
+    names = [layer.name for layer in convolutions.layers]
+    if tune_from is not None and tune_from not in names:
+        raise InputError(f"tune_from: found {tune_from!r}; expected a layer of the backbone; known: {', '.join(names)}")
+    first_tuned = 0 if tune_from is None else names.index(tune_from)
+    for position, layer in enumerate(convolutions.layers):
+        if position < first_tuned or isinstance(layer, keras.layers.BatchNormalization):
+            layer.trainable = False
+
+
+def convolutional_stage(model):
+    """The part of a model that runs once an image: images `[B, H, W, 3]` -> features `[B, h, w, C]`. Shares layers."""
+    features, _ = model.get_layer("roi_pooling").input
+    return keras.Model(model.input["images"], features, name="convolutional_stage")
+
+
+def region_stage(model):
+    """The part of a model that runs once a RoI: `{"features", "rois"}` -> the model's outputs. Shares layers."""
+    features, _ = model.get_layer("roi_pooling").input
+    return keras.Model({"features": features, "rois": model.input["rois"]}, model.output, name="region_stage")
