@@ -26,7 +26,7 @@ def detections(boxes, scores, classes):
 
 
 def naive_overlap(first, second):
-    """The kit's overlap, with inclusive integer corners and its + 1; continuous edges [ymin, xmin, ymax, xmax] come in."""
+    """The kit's overlap: inclusive integer corners and widths with + 1, made from the continuous edges that come in."""
     first, second = ([edges[0] + 1, edges[1] + 1, edges[2], edges[3]] for edges in (first, second))
     height = min(first[2], second[2]) - max(first[0], second[0]) + 1
     width = min(first[3], second[3]) - max(first[1], second[1]) + 1

@@ -1,0 +1,130 @@
+"""Curves as pictures: losses over training, precision over recall.
+
+Figures are made through Matplotlib's object interface: no window system, no global state, safe in any thread.
+"""
+
+import math
+import os
+from pathlib import Path
+
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from tf_fast_rcnn.drawing import class_color
+
+_LOSS_NAMES = {"loss": "total", "class_loss": "class (log loss)", "box_loss": "box (smooth L1)"}
+_LINE_STYLES = ("-", "--", ":", "-.")
+
+
+def plot_losses(rows, path):
+    """Draws losses over training steps, and validation mAP below them where there is any.
+
+    Many points are drawn pale, with their running mean over them.
+
+    Args:
+        rows: sequence of dicts with "step" and any of "loss", "class_loss", "box_loss" and other "..._loss" keys,
+            and "mean_ap" or "..._mean_ap"; a row need not have every key.
+        path: the picture to write; its ending says the format (.png, .svg, .pdf).
+    """
+    loss_names = _columns(rows, "loss")
+    ap_names = _columns(rows, "mean_ap")
+    figure = Figure(figsize=(8, 4.5 + 2.5 * bool(ap_names)), layout="constrained")
+    ratios = [2, 1] if ap_names else [1]
+    panels = figure.subplots(len(ratios), 1, sharex=True, squeeze=False, height_ratios=ratios)[:, 0]
+    for number, name in enumerate(loss_names, start=1):
+        _plot_column(panels[0], rows, name, class_color(number))
+    panels[0].set(title="Training losses", ylabel="loss", ylim=(0, None))
+    for number, name in enumerate(ap_names, start=1):
+        steps, values = _column(rows, name)
+        panels[1].plot(steps, values, marker="o", color=class_color(number), label=name)
+    if ap_names:
+        panels[1].set(title="Validation", ylabel="mean AP", ylim=(0, 1))
+    panels[-1].set_xlabel("step (mini-batches)")
+    panels[-1].xaxis.set_major_locator(MaxNLocator(integer=True))
+    for panel in panels:
+        _finish(panel)
+    _save(figure, path)
+
+
+def plot_precision_recall(result, path):
+    """Draws the precision-recall curve of each class, with its AP in the legend, best first.
+
+    Args:
+        result: `EvaluationResult`; classes without objects are left out.
+        path: the picture to write; its ending says the format (.png, .svg, .pdf).
+    """
+    curves = [
+        (label, of_class) for label, of_class in enumerate(result.classes, start=1) if not math.isnan(of_class.ap)
+    ]
+    figure = Figure(figsize=(8, 5), layout="constrained")
+    axes = figure.subplots()
+    for label, of_class in sorted(curves, key=lambda curve: -curve[1].ap):
+        style = _LINE_STYLES[(label - 1) // 10 % len(_LINE_STYLES)]  # the ten colours repeat: the style tells apart
+        recall, precision = _curve_from_zero(of_class)
+        text = f"{of_class.name}  {of_class.ap:.3f}"
+        axes.plot(recall, precision, style, color=class_color(label), linewidth=1.8, label=text)
+    # COCO's AP averages ten overlaps; the curve that is drawn belongs to the first.
+    rule = result.rule() + ("; curves at 0.50" if result.iou_threshold is None else "")
+    axes.set(
+        title=f"Precision and recall: mean AP {result.mean_ap:.3f} ({rule})",
+        xlabel="recall",
+        ylabel="precision",
+        xlim=(0, 1.01),
+        ylim=(0, 1.03),
+    )
+    if curves:
+        columns = 1 + len(curves) // 24
+        axes.legend(title="class  AP", loc="upper left", bbox_to_anchor=(1.0, 1.0), ncols=columns, fontsize="small")
+    axes.grid(alpha=0.3)
+    _save(figure, path)
+
+
+def _columns(rows, ending):
+    """The keys that are `ending` or end with it, in order of first appearance."""
+    names = {name: None for row in rows for name in row}
+    return [name for name in names if name == ending or name.endswith(f"_{ending}")]
+
+
+def _column(rows, name):
+    points = [(row["step"], row[name]) for row in rows if row.get(name) is not None]
+    steps, values = zip(*points, strict=True)
+    return np.array(steps), np.array(values, float)
+
+
+def _plot_column(axes, rows, name, color):
+    steps, values = _column(rows, name)
+    label = _LOSS_NAMES.get(name, name)
+    window = len(values) // 25
+    if window < 2:
+        axes.plot(steps, values, color=color, label=label)
+        return
+    axes.plot(steps, values, color=color, alpha=0.25, linewidth=0.8)
+    mean = np.convolve(values, np.full(window, 1 / window), mode="valid")
+    axes.plot(steps[window - 1 :], mean, color=color, linewidth=1.8, label=f"{label}, mean of {window} points")
+
+
+def _curve_from_zero(of_class):
+    """The curve with its first precision drawn from recall 0, and a fall to 0 where recall ends."""
+    if not len(of_class.recall):
+        return [0.0, 0.0], [0.0, 0.0]
+    recall = np.concatenate([[0.0], of_class.recall, of_class.recall[-1:]])
+    precision = np.concatenate([of_class.precision[:1], of_class.precision, [0.0]])
+    return recall, precision
+
+
+def _finish(axes):
+    axes.grid(alpha=0.3)
+    if axes.lines:
+        axes.legend()
+
+
+def _save(figure, path):
+    """Writes the picture under a temporary name, then renames it: a reader never sees half of it."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.stem}.partial{path.suffix}")
+    FigureCanvasAgg(figure)
+    figure.savefig(temporary, dpi=120)
+    os.replace(temporary, path)
