@@ -1,0 +1,61 @@
+"""Weights from Keras's own files, with one line for what does not fit."""
+
+import os
+import zipfile
+
+import h5py
+
+from tf_fast_rcnn.errors import InputError
+
+_SUFFIXES = (".weights.h5", ".h5", ".hdf5", ".keras")
+
+
+def load_keras_weights(network, path):
+    """Loads a network's weights from a `.weights.h5`, `.h5` or `.keras` file of the same architecture, in place.
+
+    Of a `.keras` file only the weights are read: nothing in it is executed.
+
+    Args:
+        network: a built `keras.Model`.
+        path: the file.
+
+    Raises:
+        InputError: the file is absent or unreadable, or its weights are another network's.
+    """
+    path = os.fspath(path)
+    if not os.path.isfile(path):
+        raise InputError(f"{path}: found no such file; expected a weights file of {network.name}; check the path")
+    if not path.endswith(_SUFFIXES):
+        raise InputError(f"{path}: found an unknown kind of weights file; expected one of {', '.join(_SUFFIXES)}")
+    try:
+        network.load_weights(path)
+        _check_for_more_layers(network, path)
+    except (ValueError, OSError, KeyError, RuntimeError, zipfile.BadZipFile) as error:
+        raise InputError(
+            f"{path}: found weights that do not load ({first_line(error)}); expected those of {network.name}; "
+            "give a file of this architecture with its top, or the keras.Model itself as the backbone"
+        ) from error
+
+
+def _check_for_more_layers(network, path):
+    """Raises ValueError where a file has layers besides the network's: Keras would leave them unread silently."""
+    stored = []
+
+    def note_size(name, item):
+        if isinstance(item, h5py.Dataset) and name.startswith("layers/") and "seed_generator" not in name:
+            stored.append(item.size)
+
+    if path.endswith(".keras"):
+        with zipfile.ZipFile(path) as archive, archive.open("model.weights.h5") as file, h5py.File(file) as weights:
+            weights.visititems(note_size)
+    elif path.endswith(".weights.h5"):
+        with h5py.File(path) as weights:
+            weights.visititems(note_size)
+    if sum(stored) > network.count_params():
+        raise ValueError(f"{sum(stored)} numbers in the file for {network.count_params()} in the network")
+
+
+def first_line(error, limit=160):
+    """The first line of an error's message, at most `limit` characters."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return lines[0][:limit]

@@ -1,0 +1,104 @@
+"""What a network wants done to RGB images before it sees them, as a layer of the model."""
+
+import keras
+import numpy as np
+
+from tf_fast_rcnn.errors import InputError
+
+_CHANNEL_ORDERS = {"rgb": [0, 1, 2], "bgr": [2, 1, 0]}
+
+
+@keras.saving.register_keras_serializable(package="tf_fast_rcnn")
+class Preprocessing(keras.layers.Layer):
+    """Orders the channels, then computes `(x - mean) * scale` for each of them.
+
+    It is a layer of the model so that training and serving cannot differ. It computes in float32 under any dtype
+    policy: half types cannot hold pixel values less a mean exactly.
+
+    Args:
+        channel_order: "rgb" or "bgr", what the network takes.
+        mean: three floats in units of pixel values (0..255), in the network's channel order.
+        scale: three floats, in the network's channel order. The defaults change nothing.
+
+    Call: float32 `[B, H, W, 3]`, RGB 0..255 -> float32 `[B, H, W, 3]`.
+
+    Raises:
+        InputError: an unknown channel order, or not three numbers.
+
+    Example:
+        >>> Preprocessing("bgr", mean=[10, 0, 0])(np.float32([[[[1, 2, 3]]]])).numpy().tolist()
+        [[[[-7.0, 2.0, 1.0]]]]
+    """
+
+    def __init__(self, channel_order="rgb", mean=(0.0, 0.0, 0.0), scale=(1.0, 1.0, 1.0), **kwargs):
+        super().__init__(autocast=False, **kwargs)
+        if channel_order not in _CHANNEL_ORDERS:
+            raise InputError(f"channel_order: found {channel_order!r}; expected 'rgb' or 'bgr'; give one of these")
+        self.channel_order = channel_order
+        self.mean = _three_floats("mean", mean)
+        self.scale = _three_floats("scale", scale)
+
+    def call(self, images):
+        images = keras.ops.cast(images, "float32")
+        if self.channel_order == "bgr":
+            images = keras.ops.flip(images, axis=-1)
+        return (images - np.float32(self.mean)) * np.float32(self.scale)
+
+    def compute_output_spec(self, images):
+        return keras.KerasTensor(images.shape, dtype="float32")
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "channel_order": self.channel_order,
+            "mean": list(self.mean),
+            "scale": list(self.scale),
+        }
+
+
+def _three_floats(name, values):
+    if np.shape(values) != (3,) or not np.all(np.isfinite(np.asarray(values, np.float64))):
+        raise InputError(f"{name}: found {values!r}; expected three finite numbers; give one for each channel")
+    return tuple(float(value) for value in values)
+
+
+def preprocessing_from_function(preprocess_input, name="preprocessing"):
+    """The `Preprocessing` that does what a `preprocess_input` function of keras.applications does.
+
+    Those functions share no table of their constants, but each is affine in every channel, perhaps after a flip of
+    the channels. A black pixel gives the offsets, a pure red, green and blue one the order and the scales.
+
+    Args:
+        preprocess_input: takes and returns NumPy arrays `[N, H, W, 3]`, RGB 0..255 in; may overwrite its argument.
+        name: the layer's name.
+
+    Raises:
+        InputError: the function is not of this form.
+
+    Example:
+        >>> layer = preprocessing_from_function(keras.applications.vgg16.preprocess_input)
+        >>> layer.channel_order, layer.mean
+        ('bgr', (103.939, 116.779, 123.68))
+    """
+    black = np.zeros((1, 3))
+    offset = _preprocess_pixels(preprocess_input, black)[0]
+    response = (_preprocess_pixels(preprocess_input, 255.0 * np.eye(3)) - offset) / 255.0  # [input, output] channel
+    source = list(np.argmax(np.abs(response), axis=0))
+    channel_order = next((order for order, channels in _CHANNEL_ORDERS.items() if channels == source), None)
+    scale = response[source, [0, 1, 2]]
+
+    probes = np.array([[255.0, 255.0, 255.0], [12.0, 130.0, 247.0], [201.5, 77.25, 3.0]])
+    found = _preprocess_pixels(preprocess_input, probes)
+    if channel_order is None or not np.allclose(probes[:, source] * scale + offset, found, rtol=1e-4, atol=1e-4):
+        raise InputError(
+            f"{name}: found preprocess_input to be more than an order of channels, a mean and a scale; "
+            "expected these alone; give a `preprocessing` layer that does the same"
+        )
+    # Adding 0.0 turns the -0.0 of an offset of 0 into 0.0. Rounding removes what the differences above left behind.
+    mean = np.round(-offset / scale, 6) + 0.0
+    return Preprocessing(channel_order, mean, scale, name=name)
+
+
+def _preprocess_pixels(preprocess_input, pixels):
+    """Pixels `[N, 3]` through a function that takes float images and may write into them."""
+    return np.asarray(preprocess_input(np.array(pixels[:, None, None, :])), np.float64)[:, 0, 0, :]
