@@ -32,7 +32,8 @@ def test_overlap_of_0_8_counts_at_seven_of_the_ten_thresholds():
     expected = {"AP": 0.7, "AP50": 1.0, "AP75": 1.0, "AP_large": 0.7, "AR_1": 0.7, "AR_100": 0.7, "AR_large": 0.7}
     for name, value in expected.items():
         assert result.metrics[name] == pytest.approx(value), name
-    assert math.isnan(result.metrics["AP_small"]) and math.isnan(result.metrics["AP_medium"])
+    assert math.isnan(result.metrics["AP_small"])
+    assert math.isnan(result.metrics["AP_medium"])
     assert result.iou_threshold is None
 
 
@@ -42,7 +43,8 @@ def test_object_of_32_by_32_pixels_is_small_and_medium_whatever_float32_makes_of
         box = [corner, corner, corner + 32, corner + 32]
         dataset = DetectionDataset("one", ["cat"], [record("0", [box], [1])])
         metrics = score_detections(dataset, [detections([box], [0.9], [1])], "coco").metrics
-        assert metrics["AP_small"] == pytest.approx(1.0) and metrics["AP_medium"] == pytest.approx(1.0)
+        assert metrics["AP_small"] == pytest.approx(1.0)
+        assert metrics["AP_medium"] == pytest.approx(1.0)
 
 
 def test_area_ranges_take_each_object_once():
@@ -91,13 +93,15 @@ def test_classes_without_objects_and_images_without_anything():
     found = [detections([[0, 0, 50, 50]], [0.9], [1]), detections([[0, 0, 50, 50]], [0.5], [2])]
     result = score_detections(dataset, found, "coco")
     assert result.mean_ap == pytest.approx(1.0) == pytest.approx(result.metrics["AP"])
-    assert math.isnan(result.classes[1].ap) and result.classes[1].num_detections == 1
+    assert math.isnan(result.classes[1].ap)
+    assert result.classes[1].num_detections == 1
 
 
 def test_nothing_detected_gives_zero():
     dataset = DetectionDataset("one", ["cat"], [record("0", [[0, 0, 50, 50]], [1])])
     result = score_detections(dataset, [detections([], [], [])], "coco")
-    assert result.mean_ap == 0.0 and result.metrics["AR_100"] == 0.0
+    assert result.mean_ap == 0.0
+    assert result.metrics["AR_100"] == 0.0
 
 
 def test_prints_nothing_and_its_json_is_strict(capsys):
@@ -105,6 +109,7 @@ def test_prints_nothing_and_its_json_is_strict(capsys):
     result = score_detections(dataset, [detections([[0, 0, 50, 50]], [0.9], [1])], "coco")
     assert capsys.readouterr().out == ""
     written = json.loads(json.dumps(result.to_json(curves=True), allow_nan=False))
-    assert written["metrics"]["AP_large"] is None and written["classes"][1]["ap"] is None
+    assert written["metrics"]["AP_large"] is None
+    assert written["classes"][1]["ap"] is None
     assert len(written["classes"][0]["precision"]) == 101
     assert "AP_medium" in result.table()

@@ -70,11 +70,13 @@ def test_json_holds_the_figures_and_curves_only_when_asked():
         ],
     }
     curve = result.to_json(curves=True)["classes"][0]
-    assert curve["precision"] == [1.0] and curve["recall"] == [1.0]
+    assert curve["precision"] == [1.0]
+    assert curve["recall"] == [1.0]
     assert curve["scores"] == pytest.approx([0.9])
 
 
 def test_an_image_without_objects_and_a_data_set_without_any():
     empty = DetectionDataset("empty", ["red"], [ImageRecord("im1", "im1.jpg", 10, 10, [], [], [])])
     result = score_detections(empty, found(classes=[1]))
-    assert np.isnan(result.mean_ap) and result.to_json()["mean_ap"] is None
+    assert np.isnan(result.mean_ap)
+    assert result.to_json()["mean_ap"] is None
