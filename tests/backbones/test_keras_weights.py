@@ -33,7 +33,8 @@ def test_another_networks_weights_are_one_input_error(tmp_path, name, other):
     path = save(small_network(**other), tmp_path / name)
     with pytest.raises(InputError, match="expected those of small") as error:
         load_keras_weights(small_network(), path)
-    assert "\n" not in str(error.value) and name in str(error.value)
+    assert "\n" not in str(error.value)
+    assert name in str(error.value)
 
 
 @pytest.mark.parametrize("name", ["w.weights.h5", "w.h5", "w.keras"])
@@ -44,7 +45,8 @@ def test_a_truncated_file_is_one_input_error(tmp_path, name, fraction):
     path.write_bytes(content[: int(fraction * len(content))])
     with pytest.raises(InputError) as error:
         load_keras_weights(small_network(), path)
-    assert "\n" not in str(error.value) and name in str(error.value)
+    assert "\n" not in str(error.value)
+    assert name in str(error.value)
 
 
 def test_an_unknown_suffix_and_an_absent_file_are_input_errors(tmp_path):

@@ -59,22 +59,23 @@ def test_an_unknown_name_lists_all_and_close_ones_first():
     with pytest.raises(InputError) as error:
         load_backbone("restnet-50")
     message = str(error.value)
-    assert message.startswith("backbone: found 'restnet-50'; expected one of ResNet50, ") and "\n" not in message
+    assert message.startswith("backbone: found 'restnet-50'; expected one of ResNet50, ")
+    assert "\n" not in message
     assert all(name in message for name in backbone_names())
 
 
 @pytest.mark.parametrize("backbone", [16, None, keras.layers.Dense(3)])
 def test_what_is_no_name_and_no_model_is_an_input_error(backbone):
-    with pytest.raises(InputError, match="^backbone: found .* or give a keras.Model$"):
+    with pytest.raises(InputError, match=r"^backbone: found .* or give a keras\.Model$"):
         load_backbone(backbone)
 
 
 @pytest.mark.parametrize("name", ["efficientnet_lite0", "resnet50"])
 def test_an_absent_weights_file_is_an_input_error(name, tmp_path):
-    with pytest.raises(InputError, match="^weights: found .*none.h5', which is no file"):
+    with pytest.raises(InputError, match=r"^weights: found .*none\.h5', which is no file"):
         load_backbone(name, weights=tmp_path / "none.h5")
 
 
 def test_a_weights_file_for_an_own_network_is_an_input_error():
-    with pytest.raises(InputError, match="^weights: found 'w.h5' with a keras.Model"):
+    with pytest.raises(InputError, match=r"^weights: found 'w\.h5' with a keras\.Model"):
         load_backbone(own_network(), weights="w.h5")

@@ -103,7 +103,7 @@ def test_known_constants_are_found(family, channel_order, mean, scale):
     ],
 )
 def test_other_functions_are_refused(preprocess_input):
-    with pytest.raises(InputError, match="^odd: found preprocess_input to be more than"):
+    with pytest.raises(InputError, match=r"^odd: found preprocess_input to be more than"):
         preprocessing_from_function(preprocess_input, name="odd")
 
 
