@@ -9,12 +9,23 @@ TensorFlow and graphs need no Python.
 """
 
 import types
+from typing import NamedTuple
 
 import numpy as np
 
 # exp() of a size delta is bounded so that an untrained network cannot make infinite boxes: 1000 / 16 is the longest
 # side of the paper's images over one cell of its feature maps.
 MAX_SIZE_DELTA = float(np.log(1000.0 / 16.0))
+
+
+class BoxStatistics(NamedTuple):
+    """Mean and standard deviation of the regression targets `(ty, tx, th, tw)` of each class: float32 `[K, 4]` each.
+
+    With these the targets are normalised to zero mean and unit variance (section 2.3 of the paper).
+    """
+
+    mean: np.ndarray
+    deviation: np.ndarray
 
 
 def _library(array):
@@ -184,6 +195,28 @@ def to_inclusive_corners(rois):
     rois = _float_array(rois)
     ymin, xmin, ymax, xmax = _sides(rois)
     return _library(rois).stack([ymin, xmin, ymax - 1.0, xmax - 1.0], axis=-1)
+
+
+def from_stored(boxes, orientation):
+    """Relative boxes of an image as its file stores it, as boxes of the image as displayed.
+
+    Args:
+        boxes: float `[..., 4]`, drawn by a tool that ignores EXIF.
+        orientation: EXIF's (CIPA DC-008, tag 0x0112), 1 to 8; 6, for example, is displayed a quarter turn clockwise.
+
+    Example:
+        >>> from_stored([0, 0, 0.25, 0.5], 6)
+        array([0.  , 0.75, 0.5 , 1.  ], dtype=float32)
+    """
+    boxes = _float_array(boxes)
+    ymin, xmin, ymax, xmax = _sides(boxes)
+    if orientation >= 5:
+        ymin, xmin, ymax, xmax = xmin, ymin, xmax, ymax
+    if orientation in (2, 3, 6, 7):
+        xmin, xmax = 1.0 - xmax, 1.0 - xmin
+    if orientation in (3, 4, 7, 8):
+        ymin, ymax = 1.0 - ymax, 1.0 - ymin
+    return _library(boxes).stack([ymin, xmin, ymax, xmax], axis=-1)
 
 
 def from_voc(corners, height, width):

@@ -1,0 +1,35 @@
+"""Object proposals: selective search, dense boxes fitted to the training data, or both."""
+
+import numpy as np
+
+from tf_fast_rcnn.data.proposals.dense import DenseBoxes, dense_boxes, fit_dense_boxes
+from tf_fast_rcnn.data.proposals.selective_search import selective_search
+from tf_fast_rcnn.data.proposals.settings import METHODS, ProposalSettings, proposal_settings, shorter_sides
+
+__all__ = [
+    "METHODS",
+    "DenseBoxes",
+    "ProposalSettings",
+    "compute_proposals",
+    "dense_boxes",
+    "fit_dense_boxes",
+    "proposal_settings",
+    "selective_search",
+]
+
+
+def compute_proposals(image, settings):
+    """An image's object proposals, float32 `[P, 4]` relative: selective search's first, then the dense boxes.
+
+    Args:
+        image: uint8 `[H, W, 3]`, RGB.
+        settings: `ProposalSettings`.
+    """
+    height, width = image.shape[:2]
+    parts = [np.zeros((0, 4), np.float32)]
+    if settings.selective_search is not None:
+        parts.append(selective_search(image, settings.selective_search, settings.max_selective_search, settings.seed))
+    if settings.dense is not None:
+        parts.append(dense_boxes(height, width, settings.dense))
+    proposals = np.concatenate(parts)
+    return proposals[shorter_sides(proposals, height, width) >= settings.min_size]
