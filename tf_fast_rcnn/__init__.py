@@ -15,7 +15,7 @@ _PUBLIC_NAMES = {
     "roi_pool": "roi_pooling",
     "RoIPooling": "roi_pooling",
     "fast_rcnn": "model",
-    "BoxStatistics": "model",
+    "BoxStatistics": "boxes",
     "multi_task_loss": "losses",
     "DetectionDataset": "data.records",
     "ImageRecord": "data.records",

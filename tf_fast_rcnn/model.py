@@ -10,6 +10,7 @@ Section 2.2 of the paper ("Initializing from pre-trained networks"):
 `cutting` finds the place of the first transformation; this module makes the three.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import keras
@@ -26,13 +27,6 @@ DEFAULT_TARGET_DEVIATION = (0.1, 0.1, 0.2, 0.2)
 
 # VGG16's first two stages are generic, and tuning them costs time and memory for nothing (paper, section 4.5).
 TUNE_FROM = {"vgg16": "block3_conv1", "vgg19": "block3_conv1"}
-
-
-class BoxStatistics(NamedTuple):
-    """Mean and standard deviation of the regression targets `(ty, tx, th, tw)` of each class: float32 `[K, 4]` each."""
-
-    mean: np.ndarray
-    deviation: np.ndarray
 
 
 @keras.saving.register_keras_serializable(package="tf_fast_rcnn")
@@ -104,7 +98,7 @@ def fast_rcnn(
         weights: "imagenet", None (random), or a weights file of the backbone.
         preprocessing: with a `keras.Model` as backbone, the layer that turns RGB 0..255 into what it takes; None
             where it takes RGB 0..255 itself.
-        box_statistics: `BoxStatistics` of the training set; None for constants that suit most data sets.
+        box_statistics: `boxes.BoxStatistics` of the training set; None for constants that suit most data sets.
         stride: pixels of the image per cell of the feature map, where the network is cut.
         pooled_size: H and W of a pooled RoI, where the network has no pooling to take them from.
         fc_units: sizes of the fully connected layers that are made, where the network has none.
@@ -185,7 +179,7 @@ def _siblings(hidden, num_classes, box_statistics, seed):
     """Class scores and box regression side by side, initialised as in section 2.3 ("SGD hyper-parameters")."""
     normal = keras.initializers.RandomNormal
     if box_statistics is None:
-        box_statistics = BoxStatistics(np.zeros((num_classes, 4)), np.tile(DEFAULT_TARGET_DEVIATION, (num_classes, 1)))
+        box_statistics = boxes.BoxStatistics(np.zeros((num_classes, 4)), np.tile(DEFAULT_TARGET_DEVIATION, (num_classes, 1)))
     if np.shape(box_statistics.mean) != (num_classes, 4):
         raise InputError(
             f"box_statistics: found shape {np.shape(box_statistics.mean)}; expected ({num_classes}, 4), a row a class; "
@@ -213,13 +207,35 @@ def _freeze(convolutions, tune_from):
             layer.trainable = False
 
 
-def convolutional_stage(model):
-    """The part of a model that runs once an image: images `[B, H, W, 3]` -> features `[B, h, w, C]`. Shares layers."""
-    features, _ = model.get_layer("roi_pooling").input
-    return keras.Model(model.input["images"], features, name="convolutional_stage")
+class Stages(NamedTuple):
+    """A model in three parts that share its layers: what runs once an image, once a RoI, and in between.
+
+    Attributes:
+        convolve: images float32 `[B, H, W, 3]` -> features `[B, h, w, C]`.
+        pool: features and rois `[B, R, 4]` -> `[B, R, P, Q, C]`.
+        classify: pooled RoIs -> the model's outputs.
+    """
+
+    convolve: Callable
+    pool: Callable
+    classify: Callable
 
 
-def region_stage(model):
-    """The part of a model that runs once a RoI: `{"features", "rois"}` -> the model's outputs. Shares layers."""
-    features, _ = model.get_layer("roi_pooling").input
-    return keras.Model({"features": features, "rois": model.input["rois"]}, model.output, name="region_stage")
+def stages(model, roi_pooling=None):
+    """Takes a Fast R-CNN model apart, so that images of different sizes can share one pass of the RoI layers.
+
+    Args:
+        model: what `fast_rcnn` returned.
+        roi_pooling: "native", "portable" or "auto"; None for the model's own.
+    """
+    layer = model.get_layer("roi_pooling")
+    features, _ = layer.input
+    corners = model.get_layer("roi_corners")
+    pooling = layer
+    if roi_pooling is not None:
+        pooling = RoIPooling.from_config({**layer.get_config(), "implementation": roi_pooling})
+    return Stages(
+        convolve=keras.Model(model.input["images"], features, name="convolve"),
+        pool=lambda features, rois: pooling(features, corners(rois)),
+        classify=keras.Model(layer.output, model.output, name="classify"),
+    )

@@ -1,0 +1,50 @@
+"""From the bytes of an image to the network's input: decoding and resizing, in TensorFlow's graph.
+
+Training, detection and the exported models share these functions, so that none of them sees other pixels.
+"""
+
+import tensorflow as tf
+
+# Mean colour of ImageNet: close to zero for any backbone once it has preprocessed it, as the original pads with zeros.
+PADDING_COLOUR = (123.675, 116.28, 103.53)
+
+
+def decode_image(image_bytes):
+    """JPEG or PNG bytes as uint8 `[H, W, 3]` RGB, with the values that Pillow gives.
+
+    Args:
+        image_bytes: string tensor `[]`. EXIF orientation is not applied: readers and clients do that.
+
+    Raises:
+        tf.errors.InvalidArgumentError: when run on bytes that are no image, or an animated one.
+    """
+    image = tf.cond(
+        tf.io.is_jpeg(image_bytes),
+        # TensorFlow's default for JPEG is faster and differs by up to 4.
+        lambda: tf.io.decode_jpeg(image_bytes, channels=3, dct_method="INTEGER_ACCURATE"),
+        lambda: tf.io.decode_image(image_bytes, channels=3, expand_animations=False),
+    )
+    return tf.ensure_shape(image, (None, None, 3))
+
+
+def resize_to_network(image, shorter_side=600, longer_side=1000):
+    """Resizes so that the shorter side has a given length, unless the longer one then exceeds its limit.
+
+    (Section 5.2 of the paper: s = 600, the longest side capped at 1000.) Bilinear, without antialiasing, as the
+    released system.
+
+    Args:
+        image: uint8 or float32 `[H, W, 3]`.
+        shorter_side, longer_side: pixels.
+
+    Returns:
+        float32 `[H', W', 3]`, values 0..255.
+
+    Example:
+        >>> resize_to_network(tf.zeros([480, 640, 3])).shape
+        TensorShape([600, 800, 3])
+    """
+    size = tf.cast(tf.shape(image)[:2], tf.float32)
+    factor = tf.minimum(shorter_side / tf.reduce_min(size), longer_side / tf.reduce_max(size))
+    new_size = tf.maximum(tf.cast(tf.round(size * factor), tf.int32), 1)
+    return tf.ensure_shape(tf.image.resize(image, new_size), (None, None, 3))
