@@ -110,7 +110,7 @@ def split_sources(digits, images, seed):
 
 
 def render_digit(scan, height, angle):
-    """The opacity of a scan enlarged to about `height` pixels and turned, cropped to its ink.
+    """The opacity of a scan enlarged to about `height` pixels and turned, cropped to what is visible.
 
     Args:
         scan: float `[8, 8]`, 0 to 1.
@@ -118,7 +118,7 @@ def render_digit(scan, height, angle):
         angle: degrees, counter-clockwise.
 
     Returns:
-        float32 `[h, w]`, 0 to 1; its first and last rows and columns hold pixels of at least INK_THRESHOLD.
+        float32 `[h, w]`, 0 to 1.
     """
     margin = 3  # rows and columns, so that bicubic interpolation and turning lose nothing
     padded = Image.fromarray(np.pad(np.float32(scan), margin))
@@ -126,9 +126,7 @@ def render_digit(scan, height, angle):
     enlarged = padded.resize((side, side), Image.Resampling.BICUBIC)
     turned = np.asarray(enlarged.rotate(angle, Image.Resampling.BICUBIC))
     # The scans count the dark pixels of 4 x 4 blocks: the edge of a stroke is where the count is about half.
-    opacity = np.clip((turned - 0.3) / 0.4, 0, 1)
-    top, left, bottom, right = _ink_box(opacity)
-    return opacity[top:bottom, left:right]
+    return _crop(np.clip((turned - 0.3) / 0.4, 0, 1))
 
 
 def draw_scene(scans, rng):
@@ -180,20 +178,25 @@ def _random_size(rng):
     return np.exp(rng.uniform(np.log(MIN_DIGIT), np.log(MAX_DIGIT)))
 
 
-def _ink_box(opacity):
-    """The box of the ink, whole pixels `(ymin, xmin, ymax, xmax)` with continuous edges."""
-    ink = opacity >= INK_THRESHOLD
-    rows, columns = np.flatnonzero(ink.any(axis=1)), np.flatnonzero(ink.any(axis=0))
+def _extent(mask):
+    """The box around the true pixels, whole numbers `(ymin, xmin, ymax, xmax)` with continuous edges."""
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
     return rows[0], columns[0], rows[-1] + 1, columns[-1] + 1
+
+
+def _crop(opacity):
+    top, left, bottom, right = _extent(opacity > 0)
+    return opacity[top:bottom, left:right]
 
 
 def _place(canvas, opacity, taken, rng, attempts=40):
     """Inks a shape at a free random position and adds its box to `taken`; False where no attempt finds room."""
     height, width = opacity.shape
+    ink_box = np.float32([_extent(opacity >= INK_THRESHOLD)])
     for _ in range(attempts):
         top = int(rng.integers(canvas.shape[0] - height + 1))
         left = int(rng.integers(canvas.shape[1] - width + 1))
-        box = np.float32([[top, left, top + height, left + width]])
+        box = ink_box + np.float32([top, left, top, left])
         if _covered(box, taken) <= MAX_OVERLAP:
             _ink(canvas, opacity, top, left, rng)
             taken.append(box[0])
@@ -232,7 +235,7 @@ def _luminance(color):
 
 
 def _render_distractor(size, rng):
-    """The opacity of a random shape of strokes, float32 `[h, w]`, cropped to its ink."""
+    """The opacity of a random shape of strokes, float32 `[h, w]`, cropped to what is visible."""
     fine = 3  # drawn larger and reduced: smooth edges
     side = int(size * fine)
     margin = side // 2
@@ -244,9 +247,7 @@ def _render_distractor(size, rng):
         points = margin + side * (np.array(line) + rng.normal(0, 0.05, (len(line), 2)))
         draw.line([tuple(point) for point in points], fill=255, width=width, joint="curve")
     picture = picture.rotate(rng.uniform(-MAX_ANGLE, MAX_ANGLE), Image.Resampling.BICUBIC).reduce(fine)
-    opacity = np.asarray(picture, np.float32) / 255
-    top, left, bottom, right = _ink_box(opacity)
-    return opacity[top:bottom, left:right]
+    return _crop(np.asarray(picture, np.float32) / 255)
 
 
 def _draw_background(height, width, rng):
