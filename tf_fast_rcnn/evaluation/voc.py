@@ -37,7 +37,7 @@ def area_ap(recall, precision):
         recall, precision: float64 `[N]`, recall not falling.
 
     Example:
-        >>> float(area_ap(np.array([0.5, 0.5, 1.0]), np.array([1.0, 0.5, 2 / 3]))).__round__(4)
+        >>> round(float(area_ap(np.array([0.5, 0.5, 1.0]), np.array([1.0, 0.5, 2 / 3]))), 4)
         0.8333
     """
     return (np.diff(recall, prepend=0.0) * _best_precision_from(precision)).sum()
