@@ -73,12 +73,12 @@ class ImageRecord:
             proposals = np.load(self.proposals_path, allow_pickle=False)
         except (OSError, ValueError, EOFError) as error:
             raise InputError(
-                f"{self.proposals_path}: found no readable proposals ({error}); run `prepare` again"
+                f"{self.proposals_path}: found no readable proposals ({error}); remove it and run `prepare` again"
             ) from None
         if proposals.dtype != np.float32 or proposals.ndim != 2 or proposals.shape[1] != 4:
             raise InputError(
                 f"{self.proposals_path}: found {proposals.dtype} {list(proposals.shape)}; expected float32 [P, 4]; "
-                "run `prepare` again"
+                "remove it and run `prepare` again"
             )
         return proposals
 
@@ -125,6 +125,24 @@ class DetectionDataset(Sequence):
 
     def __repr__(self):
         return f"<DetectionDataset {self.name}: {len(self)} images, {len(self.class_names)} classes>"
+
+    def with_class_names(self, class_names):
+        """The same images with labels that count in another list of class names.
+
+        Raises:
+            InputError: if an object has a class that is not in the list.
+        """
+        class_names = tuple(class_names)
+        used = {self.class_names[label - 1] for record in self.records for label in record.labels}
+        if unknown := sorted(used.difference(class_names)):
+            raise InputError(
+                f"{self.name}: found class {unknown[0]!r}; expected one of {', '.join(class_names)}; "
+                "add it to the class names"
+            )
+        numbers = [class_names.index(name) + 1 if name in class_names else 0 for name in self.class_names]
+        table = np.array([0, *numbers], np.int32)
+        records = [dataclasses.replace(record, labels=table[record.labels]) for record in self.records]
+        return DetectionDataset(self.name, class_names, records, self.mended)
 
     def with_records(self, records):
         """The same data set, classes and counts with other records."""

@@ -40,10 +40,12 @@ class DenseBoxes:
             )
 
 
-# For data without boxes: five scales and three aspect ratios, about 2,900 boxes in a 4:3 image.
+# For data without boxes: five scales and three aspect ratios, about 2,800 boxes in a 4:3 image.
 DEFAULT_DENSE_BOXES = DenseBoxes(
     sizes=tuple(
-        (scale * ratio**-0.5, scale * ratio**0.5) for scale in (0.15, 0.25, 0.4, 0.6, 0.85) for ratio in (0.5, 1.0, 2.0)
+        (scale * ratio**-0.5, scale * ratio**0.5)
+        for scale in (0.12, 0.2, 0.35, 0.55, 0.85)
+        for ratio in (0.5, 1.0, 2.0)
     ),
     step=0.4,
 )
@@ -83,7 +85,7 @@ def fit_dense_boxes(dataset, max_boxes=3000, min_size=0.0):
 
     For each step, sizes are taken greedily from clusters of the training boxes' sizes, each time the one that gains
     most for each box that it costs. What is maximised is the mean over classes (rare ones count alike, as in mAP) of
-    the recall at IoU 0.5 plus half the mean best IoU. Deterministic; about a second.
+    a softened recall at IoU 0.5 plus half the mean best IoU. Deterministic; about a second.
 
     Args:
         dataset: `DetectionDataset`; its boxes are the training boxes. Without any: `DEFAULT_DENSE_BOXES`.
@@ -178,7 +180,9 @@ def _cluster_sizes(sizes, weights):
 
 
 def _quality(best_iou):
-    return (best_iou >= 0.5) + 0.5 * best_iou
+    # Recall as a ramp around IoU 0.5: a threshold would choose sizes that only just reach it on the training boxes
+    # (cross-validated on blood cells, recall of the smallest class 0.976 against 0.966).
+    return np.clip((best_iou - 0.4) / 0.2, 0, 1) + 0.5 * best_iou
 
 
 def _best_iou(boxes, images, size, step):
