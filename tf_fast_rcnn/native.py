@@ -14,7 +14,9 @@ import tensorflow as tf
 from tf_fast_rcnn.errors import InputError
 
 _PACKAGE = pathlib.Path(__file__).parent
-_REINSTALL = "install tf-fast-rcnn again where a C++17 compiler is found (`pip install -v` shows the compiler's messages)"
+_REINSTALL = (
+    "install tf-fast-rcnn again where a C++17 compiler is found (`pip install -v` shows the compiler's messages)"
+)
 
 
 def native_ops_available():
@@ -53,7 +55,9 @@ def _load():
     except (tf.errors.OpError, RuntimeError) as error:
         reason = f"a library that TensorFlow {tf.__version__} cannot load ({error})"
     warnings.warn(
-        f"RoI pooling uses the slower portable implementation: found {reason}; {_REINSTALL}", RuntimeWarning, stacklevel=3
+        f"RoI pooling uses the slower portable implementation: found {reason}; {_REINSTALL}",
+        RuntimeWarning,
+        stacklevel=3,
     )
     return None, reason
 
@@ -72,7 +76,9 @@ def find_library(folder, tensorflow_version):
     library = folder / f"_native_ops.tf{minor_version}.so"
     if library.exists():
         return library
-    others = sorted(path.name.removeprefix("_native_ops.tf").removesuffix(".so") for path in folder.glob("_native_ops.tf*"))
+    others = sorted(
+        path.name.removeprefix("_native_ops.tf").removesuffix(".so") for path in folder.glob("_native_ops.tf*")
+    )
     if others:
         raise FileNotFoundError(f"a library built for TensorFlow {', '.join(others)}, while {tensorflow_version} runs")
     raise FileNotFoundError(f"no compiled library for TensorFlow {minor_version} in {folder}")

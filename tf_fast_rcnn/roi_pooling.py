@@ -67,7 +67,7 @@ def roi_pool(features, rois, output_size=(7, 7), spatial_scale=1 / 16, implement
 
 
 def choose_implementation(implementation):
-    """"native" or "portable" for one of IMPLEMENTATIONS; InputError for another word."""
+    """ "native" or "portable" for one of IMPLEMENTATIONS; InputError for another word."""
     if implementation not in IMPLEMENTATIONS:
         raise InputError(f"implementation: found {implementation!r}; expected one of {', '.join(IMPLEMENTATIONS)}")
     if implementation == "auto":
@@ -77,6 +77,8 @@ def choose_implementation(implementation):
 
 def _check(features, rois, output_size, spatial_scale):
     """What is known before the graph runs; the ops check the rest."""
+    if not features.dtype.is_floating:
+        _invalid(f"features are {features.dtype.name}; expected floating-point numbers")
     if not features.shape.is_compatible_with([None] * 4):
         _invalid(f"features have shape {features.shape}; expected [B, H, W, C]")
     if not rois.shape.is_compatible_with([None, None, 4]):
@@ -133,7 +135,7 @@ def _features_gradient(features, pooled_gradient, argmax):
 
 
 def _portable_roi_pool(features, rois, output_size, spatial_scale):
-    images, height, width, channels = tf.unstack(tf.shape(features))
+    images, height, width, channels = tf.unstack(tf.shape(features), num=4)
     # A wrong number of images fails here; below it could be broadcast.
     rois = tf.reshape(rois, [images, tf.shape(rois)[1], 4])
     # False for NaN alone; XLA and the graph optimisers may take x == x for granted.
@@ -160,7 +162,7 @@ def _portable_roi_pool(features, rois, output_size, spatial_scale):
     empty = tf.expand_dims(rows_empty, 3) | tf.expand_dims(columns_empty, 2) | no_number
     pooled = tf.where(tf.reshape(empty, [-1, 1]), tf.zeros([], features.dtype), pooled)
     pooled = tf.reshape(pooled, [images, tf.shape(rois)[1], *output_size, channels])
-    return tf.ensure_shape(pooled, [features.shape[0], rois.shape[1], *output_size, features.shape[3]])
+    return pooled
 
 
 def _to_cells(pixels, spatial_scale):
@@ -222,12 +224,13 @@ def _window_pairs(begin, end, cells):
     An empty bin gets the windows of some cell of the map.
     """
     levels, lengths = _longest_windows()
+    empty = end <= begin
     length = tf.maximum(end - begin, 1)
     begin = tf.minimum(begin, cells - 1)
     level, window = tf.gather(levels, length), tf.gather(lengths, length)
     # Before level i stand the windows of levels 0 to i - 1: the sum of cells - 2^k + 1.
     offset = level * (cells + 1) - (window - 1)
-    return offset + begin, offset + begin + length - window, end <= begin
+    return offset + begin, offset + begin + length - window, empty
 
 
 @functools.cache

@@ -7,6 +7,8 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
+#include <cstring>
+#include <limits>
 
 namespace tf_fast_rcnn {
 
@@ -61,29 +63,49 @@ struct RoiSide {
   }
 };
 
-// How values are ordered: a key that the processor compares, and back.
-template <typename T>
-struct Order {
-  using Key = T;
-  static Key ToKey(T value) { return value; }
-  static T FromKey(Key key) { return key; }
-};
-
-// A value of either 16-bit float type. Both are sign and magnitude, so that their order is an integer's, and vector
-// units compare integers of 16 bits where most cannot compare such floats.
+// A value of either 16-bit float type.
 struct Float16Bits {
   int16_t bits;
 };
 
+// An integer that is ordered as the float is. Every vector unit compares and selects integers, where few know 16-bit
+// floats, and compilers keep the search for the place of a float's maximum scalar (five times slower).
+template <typename Integer, typename T>
+inline Integer OrderKey(T value) {
+  static_assert(sizeof(Integer) == sizeof(T));
+  Integer bits;
+  std::memcpy(&bits, &value, sizeof(bits));
+  const Integer magnitude = bits & std::numeric_limits<Integer>::max();
+  return bits < 0 ? -magnitude : magnitude;
+}
+
+// Integer: the type of OrderKey. Key: what is compared where the maximum alone is sought, for which floats are best.
+template <typename T>
+struct Order;
+
+template <>
+struct Order<float> {
+  using Integer = int32_t;
+  using Key = float;
+  static Key ToKey(float value) { return value; }
+  static float FromKey(Key key) { return key; }
+};
+
+template <>
+struct Order<double> {
+  using Integer = int64_t;
+  using Key = double;
+  static Key ToKey(double value) { return value; }
+  static double FromKey(Key key) { return key; }
+};
+
 template <>
 struct Order<Float16Bits> {
+  using Integer = int16_t;
   using Key = int16_t;
-  static Key ToKey(Float16Bits value) {
-    const int16_t magnitude = value.bits & 0x7fff;
-    return value.bits < 0 ? -magnitude : magnitude;
-  }
+  static Key ToKey(Float16Bits value) { return OrderKey<Integer>(value); }
   static Float16Bits FromKey(Key key) {
-    const int16_t negative = static_cast<int16_t>(-key | 0x8000);
+    const Integer negative = static_cast<Integer>(-key | std::numeric_limits<Integer>::min());
     return {key < 0 ? negative : key};
   }
 };
@@ -116,27 +138,24 @@ inline void MaxOfBin(const T* map, int64_t width, int64_t cell_stride, Span rows
 template <typename T>
 inline void ArgmaxOfBin(const T* map, int64_t width, int64_t cell_stride, Span rows, Span columns, int channels,
                         T* pooled, int32_t* argmax) {
-  using Key = typename Order<T>::Key;
+  using Key = typename Order<T>::Integer;
   Key best[kChannelBlock];
   int32_t best_cell[kChannelBlock];
-  const int64_t first_cell = rows.begin * width + columns.begin;
-  const T* first = map + first_cell * cell_stride;
-  for (int c = 0; c < channels; ++c) best[c] = Order<T>::ToKey(first[c]);
-  for (int c = 0; c < channels; ++c) best_cell[c] = static_cast<int32_t>(first_cell);
+  std::fill_n(best, channels, std::numeric_limits<Key>::min());
+  std::fill_n(best_cell, channels, static_cast<int32_t>(rows.begin * width + columns.begin));
   for (int64_t y = rows.begin; y < rows.end; ++y) {
     for (int64_t x = columns.begin; x < columns.end; ++x) {
       const int32_t index = static_cast<int32_t>(y * width + x);
       const T* cell = map + index * cell_stride;
       for (int c = 0; c < channels; ++c) {
-        const Key key = Order<T>::ToKey(cell[c]);
-        const bool greater = key > best[c];
-        best[c] = greater ? key : best[c];
-        best_cell[c] = greater ? index : best_cell[c];
+        const Key key = OrderKey<Key>(cell[c]);
+        best_cell[c] = key > best[c] ? index : best_cell[c];
+        best[c] = key > best[c] ? key : best[c];
       }
     }
   }
-  for (int c = 0; c < channels; ++c) pooled[c] = Order<T>::FromKey(best[c]);
-  for (int c = 0; c < channels; ++c) argmax[c] = best_cell[c];
+  std::copy_n(best_cell, channels, argmax);
+  for (int c = 0; c < channels; ++c) pooled[c] = map[best_cell[c] * cell_stride + c];
 }
 
 // One bin, all channels. `argmax` may be null.

@@ -85,7 +85,8 @@ absl::Status CheckInputs(const Tensor& features, const Tensor& rois) {
 
 void ParallelFor(OpKernelContext* context, int64_t total, int64_t cost,
                  const std::function<void(int64_t, int64_t)>& work) {
-  context->device()->tensorflow_cpu_worker_threads()->workers->ParallelFor(total, cost, work);
+  using Scheduling = tensorflow::thread::ThreadPool::SchedulingParams;
+  context->device()->tensorflow_cpu_worker_threads()->workers->ParallelFor(total, Scheduling::Adaptive(cost), work);
 }
 
 template <typename T, bool with_argmax>
