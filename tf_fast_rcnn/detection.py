@@ -37,6 +37,11 @@ class DetectionSettings:
     max_detections: int = 100
 
 
+def detection_settings(run, **changes):
+    """`DetectionSettings` with the image size that a run (see `load_run`) was trained at."""
+    return DetectionSettings(**{"shorter_side": run.shorter_side, "longer_side": run.longer_side, **changes})
+
+
 class Detector:
     """The steps of detection over a Fast R-CNN model, as functions of tensors.
 

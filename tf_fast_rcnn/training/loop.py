@@ -1,0 +1,187 @@
+"""A training run: one stage in which all layers are fine-tuned together (section 2.3 of the paper)."""
+
+import dataclasses
+import time
+from pathlib import Path
+
+import keras
+
+import tf_fast_rcnn
+from tf_fast_rcnn import boxes
+from tf_fast_rcnn.data.prepare import cached_proposals
+from tf_fast_rcnn.data.proposals import proposal_settings
+from tf_fast_rcnn.data.sampling import SamplingRules, box_statistics, hierarchical_batches
+from tf_fast_rcnn.errors import InputError
+from tf_fast_rcnn.losses import multi_task_loss
+from tf_fast_rcnn.model import fast_rcnn
+from tf_fast_rcnn.training import run_folder
+from tf_fast_rcnn.training.callbacks import Checkpoints, LossLog, ProgressBar, RunLog, step_of
+from tf_fast_rcnn.training.recipes import Recipe, optimizer_of, small_data
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainingSummary:
+    """What a training run gave: its folder, mini-batches, seconds (of this sitting), last loss and validation mAP."""
+
+    run: str
+    steps: int
+    seconds: float
+    loss: float | None
+    validation_map: float | None
+
+
+def train(
+    train_dataset,
+    out,
+    *,
+    recipe=None,
+    proposals=None,
+    backbone="efficientnet_lite0",
+    weights="imagenet",
+    roi_pooling="auto",
+    seed=0,
+    workers=None,
+    cache_dir=None,
+    progress=True,
+    skip_bad=False,
+    callbacks=(),
+):
+    """Trains a detector and writes RUN; goes on where an interrupted run of the same arguments stopped.
+
+    Args:
+        train_dataset: `DetectionDataset`.
+        out: RUN, a new folder or that of an interrupted run.
+        recipe: `Recipe`; None for `small_data()`.
+        proposals: `ProposalSettings`; None for those of the recipe, fitted to the data set.
+        backbone: see `fast_rcnn`; by name.
+        weights: of the backbone ("imagenet", None or a weights file), or the folder of another run, whose detector is
+            tuned further (layers that fit neither in name nor shape start anew).
+        roi_pooling: see `RoIPooling`.
+        seed: of initial weights, dropout and mini-batches.
+        workers: processes that compute proposals; None for one a core.
+        cache_dir: where proposals are cached.
+        progress: whether to show a progress bar on standard error.
+        skip_bad: leave out images that cannot be read, instead of stopping.
+        callbacks: further Keras callbacks, such as `evaluation.models.ValidationMap`.
+
+    Returns:
+        `TrainingSummary`. The model is read with `load_run(out)`.
+
+    Raises:
+        InputError: for data that do not fit, a folder in use, or a loss that is not finite.
+
+    Example:
+        >>> train(load_dataset("voc:cells@trainval"), "runs/cells").loss          # doctest: +SKIP
+        0.38
+    """
+    if not any(len(record.boxes) for record in train_dataset):
+        raise InputError(f"{train_dataset.name}: found no objects; expected annotated images; check the split")
+    recipe = recipe or small_data()
+    proposals = proposals or proposal_settings(recipe.proposals, train_dataset)
+    description = _description(train_dataset, recipe, backbone, weights, roi_pooling, seed, proposals)
+    folder = run_folder.open_run(out, description)
+    train_dataset = cached_proposals(train_dataset, proposals, cache_dir, workers, progress, skip_bad)
+
+    started = time.monotonic()
+    keras.utils.set_random_seed(seed)
+    steps_per_epoch = max(1, len(train_dataset) // recipe.images_per_batch)
+    steps = recipe.steps or recipe.epochs * steps_per_epoch
+    model = run_folder.last_checkpoint(folder)
+    if model is None:
+        model = _new_model(train_dataset, recipe, backbone, weights, roi_pooling, seed)
+        # Keras would take XLA on a GPU, which compiles anew for every shape of image.
+        optimizer = optimizer_of(recipe, model, steps)
+        model.compile(optimizer=optimizer, loss=multi_task_loss(model, recipe.box_weight), jit_compile=False)
+    log = RunLog(folder, step_of(model))
+    callbacks = [*callbacks, LossLog(log), Checkpoints(folder)]
+    if progress:
+        callbacks.append(ProgressBar(steps, step_of(model)))
+    _fit(model, train_dataset, recipe, steps, steps_per_epoch, seed, callbacks)
+
+    run_folder.save_model(model, folder / "model.keras")
+    run_folder.remove_checkpoints(folder)
+    return _summary(folder, log, steps, time.monotonic() - started)
+
+
+def _description(train_dataset, recipe, backbone, weights, roi_pooling, seed, proposals):
+    """What run.json says: everything that the run depends on."""
+    return {
+        "package_version": tf_fast_rcnn.__version__,
+        "train": train_dataset.name,
+        "class_names": list(train_dataset.class_names),
+        "backbone": backbone,
+        "weights": None if weights is None else str(weights),
+        "roi_pooling": roi_pooling,
+        "seed": seed,
+        "recipe": dataclasses.asdict(recipe),
+        "proposals": proposals.to_json(),
+    }
+
+
+def _new_model(dataset, recipe, backbone, weights, roi_pooling, seed):
+    options = {
+        "dropout": recipe.dropout,
+        "fc_units": recipe.fc_units,
+        "tune_from": recipe.tune_from,
+        "stride": recipe.stride,
+        "roi_pooling": roi_pooling,
+        "seed": seed,
+    }
+    if weights is None or not Path(weights).is_dir():
+        statistics = box_statistics(dataset)
+        return fast_rcnn(backbone, len(dataset.class_names), weights=weights, box_statistics=statistics, **options)
+    other = run_folder.load_run(weights)
+    same_classes = other.class_names == dataset.class_names
+    # The other run's box regression speaks in units of its own statistics.
+    regression = other.model.get_layer("box_deltas")
+    statistics = boxes.BoxStatistics(regression.mean, regression.deviation) if same_classes else box_statistics(dataset)
+    model = fast_rcnn(backbone, len(dataset.class_names), weights=None, box_statistics=statistics, **options)
+    siblings = set() if same_classes else {"class_logits", "box_regression"}
+    _copy_weights(other.model, model, siblings)
+    return model
+
+
+def _copy_weights(source, target, left_out):
+    """Copies the weights of all layers that have the same name and shapes in both models."""
+    pairs = [(source, target), (source.get_layer("convolutions"), target.get_layer("convolutions"))]
+    copied = 0
+    for source_model, target_model in pairs:
+        known = {layer.name: layer for layer in source_model.layers}
+        for layer in target_model.layers:
+            other = known.get(layer.name)
+            if layer.name in left_out or other is None or isinstance(layer, keras.Model) or not layer.weights:
+                continue
+            if [weight.shape for weight in layer.weights] == [weight.shape for weight in other.weights]:
+                layer.set_weights(other.get_weights())
+                copied += 1
+    if not copied:
+        raise InputError("weights: found a run whose layers do not fit; expected one of the same backbone; check --weights")
+
+
+def _fit(model, dataset, recipe, steps, steps_per_epoch, seed, callbacks):
+    """Fits from the model's step on; epochs begin at multiples of `steps_per_epoch`, also after an interruption."""
+    known = {field.name for field in dataclasses.fields(SamplingRules)}
+    rules = {name: value for name, value in dataclasses.asdict(recipe).items() if name in known}
+    for epochs, epoch_steps in _segments(step_of(model), steps, steps_per_epoch):
+        batches = hierarchical_batches(dataset, seed=seed, start=step_of(model), **rules)
+        model.fit(
+            batches, epochs=epochs, steps_per_epoch=epoch_steps, callbacks=callbacks, verbose=0, shuffle=False
+        )
+
+
+def _segments(step, steps, steps_per_epoch):
+    """`(epochs, steps of each)` that lead from `step` to `steps`: the rest of an epoch, whole epochs, the last part."""
+    segments = []
+    to_boundary = min(-step % steps_per_epoch, steps - step)
+    if to_boundary > 0:
+        segments.append((1, to_boundary))
+        step += to_boundary
+    whole, rest = divmod(max(0, steps - step), steps_per_epoch)
+    return segments + [segment for segment in [(whole, steps_per_epoch), (1, rest)] if all(segment)]
+
+
+def _summary(folder, log, steps, seconds):
+    def last(name):
+        return next((row[name] for row in reversed(log.rows) if row.get(name) is not None), None)
+
+    return TrainingSummary(str(folder), steps, round(seconds, 1), last("loss"), last("mean_ap"))

@@ -1,0 +1,169 @@
+"""RUN, the folder that training writes and every later command reads.
+
+    RUN/
+      run.json          class names, recipe, backbone, proposal settings, seed: everything that the run depends on
+      model.keras       the trained model, once training has ended
+      log.jsonl         one line every few mini-batches: step, losses, rate; validation mAP after each epoch
+      losses.png        the same as curves
+      tensorboard/      the same for TensorBoard
+      checkpoints/      the last states, while training runs; the same command goes on from there
+"""
+
+import contextlib
+import dataclasses
+import json
+import os
+from pathlib import Path
+
+import keras
+
+from tf_fast_rcnn.data.proposals import ProposalSettings
+from tf_fast_rcnn.errors import InputError
+
+_KEPT_CHECKPOINTS = 2
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """A trained model with all that is needed to use it.
+
+    Attributes:
+        folder: RUN.
+        model: the Keras model.
+        class_names: names of the classes 1..K.
+        proposals: `ProposalSettings` of training, with which proposals of other images are computed.
+        shorter_side, longer_side: the image size of training in pixels, which detection should use too.
+        description: the content of run.json.
+    """
+
+    folder: Path
+    model: keras.Model
+    class_names: tuple
+    proposals: ProposalSettings
+    shorter_side: int
+    longer_side: int
+    description: dict
+
+
+def load_run(folder):
+    """Reads RUN.
+
+    Raises:
+        InputError: where the folder is no run, or its training has not ended.
+
+    Example:
+        >>> run = load_run("runs/cells")                                        # doctest: +SKIP
+        >>> detect(run.model, "cells.jpg", run.proposals, detection_settings(run))      # doctest: +SKIP
+    """
+    folder = Path(folder)
+    description = read_description(folder)
+    model_file = folder / "model.keras"
+    if not model_file.is_file():
+        raise InputError(
+            f"{folder}: found a run without model.keras; expected one whose training has ended; give its `train` "
+            "command again to go on"
+        )
+    model = load_model(model_file)
+    try:
+        recipe = description["recipe"]
+        return Run(
+            folder,
+            model,
+            tuple(description["class_names"]),
+            ProposalSettings.from_json(description["proposals"]),
+            recipe["shorter_side"],
+            recipe["longer_side"],
+            description,
+        )
+    except (KeyError, TypeError) as error:
+        raise InputError(f"{folder}/run.json: found no usable {error}; expected what `train` writes; train again") from None
+
+
+def load_model(path):
+    """A Keras model from a .keras file; InputError where it is not readable."""
+    try:
+        return keras.models.load_model(path)
+    except (ValueError, OSError, KeyError, TypeError) as error:
+        reason = str(error).splitlines()[0][:200]
+        raise InputError(f"{path}: found no readable model ({reason}); expected a .keras file of `train`") from None
+
+
+def read_description(folder):
+    """The content of RUN/run.json."""
+    path = Path(folder) / "run.json"
+    if not path.is_file():
+        raise InputError(f"{folder}: found no run.json; expected a folder that `tf-fast-rcnn train` wrote; check the path")
+    try:
+        return json.loads(path.read_text())
+    except ValueError as error:
+        raise InputError(f"{path}: found broken JSON ({error}); expected what `train` writes; train again") from None
+
+
+def open_run(folder, description):
+    """Makes RUN for a training run, or checks that RUN is an interrupted one of the same description.
+
+    Raises:
+        InputError: where the folder holds something else, a finished run, or one of another description.
+    """
+    folder = Path(folder)
+    description = json.loads(json.dumps(description))
+    if not (folder / "run.json").is_file():
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            raise InputError(f"{folder}: found files that are no run; expected a new folder; give another --out")
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json(folder / "run.json", description)
+        return folder
+    found = read_description(folder)
+    different = sorted(key for key in {*found, *description} if found.get(key) != description.get(key))
+    if different:
+        raise InputError(
+            f"{folder}: found a run with another {', '.join(different)}; expected a new folder or the same command as "
+            "before; give another --out"
+        )
+    if (folder / "model.keras").exists():
+        raise InputError(f"{folder}: found a finished run; expected a new folder or an interrupted run; give another --out")
+    return folder
+
+
+def save_model(model, path):
+    """Saves a model without its optimiser, under a temporary name first."""
+    _save(keras.Model(model.input, model.output, name=model.name), Path(path))
+
+
+def save_checkpoint(model, folder, step):
+    """Saves a model with its optimiser as the state after `step` mini-batches, and removes older states."""
+    _save(model, Path(folder) / "checkpoints" / f"step-{step:08d}.keras")
+    for old in _checkpoints(folder)[:-_KEPT_CHECKPOINTS]:
+        old.unlink()
+
+
+def last_checkpoint(folder):
+    """The compiled model of the last state that RUN holds, or None."""
+    checkpoints = _checkpoints(folder)
+    return load_model(checkpoints[-1]) if checkpoints else None
+
+
+def remove_checkpoints(folder):
+    """Removes the states of a run that has ended."""
+    for checkpoint in _checkpoints(folder):
+        checkpoint.unlink()
+    with contextlib.suppress(OSError):
+        (Path(folder) / "checkpoints").rmdir()
+
+
+def _checkpoints(folder):
+    return sorted((Path(folder) / "checkpoints").glob("step-*.keras"))
+
+
+def _save(model, path):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.stem}.partial.keras")
+    model.save(temporary)
+    os.replace(temporary, path)
+
+
+def write_json(path, value):
+    """Writes JSON under a temporary name, then renames it."""
+    temporary = path.with_name(f".{path.name}.partial")
+    temporary.write_text(json.dumps(value, indent=2) + "\n")
+    os.replace(temporary, path)
