@@ -1,0 +1,134 @@
+import numpy as np
+import pytest
+
+from tf_fast_rcnn import boxes as box_algebra
+from tf_fast_rcnn.data.proposals.dense import DEFAULT_DENSE_BOXES, DenseBoxes, _best_iou, dense_boxes, fit_dense_boxes
+from tf_fast_rcnn.data.records import DetectionDataset, ImageRecord
+from tf_fast_rcnn.errors import InputError
+
+
+def dataset(*images):
+    """`images`: (height, width, pixel boxes [G, 4], labels)."""
+    records = []
+    for index, (height, width, boxes, labels) in enumerate(images):
+        relative = box_algebra.relative(np.float64(boxes).reshape(-1, 4), height, width)
+        records.append(ImageRecord(str(index), "", height, width, relative, labels, np.zeros(len(labels))))
+    return DetectionDataset("test", ["a", "b", "c"], records)
+
+
+def random_objects(seed, count, sides, height=480, width=640):
+    """Boxes of `count` objects whose centres lie in the image, cut by its borders, with sides in pixels."""
+    rng = np.random.default_rng(seed)
+    sizes = rng.uniform(*sides, (count, 1)) * np.exp(rng.uniform(-0.3, 0.3, (count, 2)))
+    centres = rng.uniform([0, 0], [height, width], (count, 2))
+    return box_algebra.clip(np.concatenate([centres - sizes / 2, centres + sizes / 2], axis=1), height, width)
+
+
+def recall(data, dense, threshold=0.5):
+    best = [box_algebra.iou(each.boxes, dense_boxes(each.height, each.width, dense)).max(axis=1) for each in data]
+    return np.mean(np.concatenate(best) >= threshold)
+
+
+def test_positions_by_hand():
+    # A box of 1 on an axis of 2 with step 0.5: inside at 0, 0.5 and 1, cut at -0.5 and 1.5; across the other axis of 1
+    # it stands alone in the middle, and is cut half a box either way.
+    boxes = dense_boxes(2, 1, DenseBoxes(((1.0, 1.0),), 0.5)) * [2, 1, 2, 1]
+    down = [[0, 0.5], [0, 1], [0.5, 1.5], [1, 2], [1.5, 2]]
+    across = [[0, 0.5], [0, 1], [0.5, 1]]
+    np.testing.assert_allclose(boxes, [[y0, x0, y1, x1] for y0, y1 in down for x0, x1 in across])
+
+
+def test_a_box_larger_than_the_image_is_the_whole_image():
+    boxes = dense_boxes(100, 300, DenseBoxes(((1.5, 9.0),), 0.2))
+    assert [0, 0, 1, 1] in boxes.tolist()
+
+
+@pytest.mark.parametrize(("height", "width"), [(480, 640), (640, 480), (1, 1), (10, 100), (333, 333)])
+def test_boxes_lie_in_the_image_and_reach_all_borders(height, width):
+    boxes = dense_boxes(height, width, DEFAULT_DENSE_BOXES)
+    assert boxes.dtype == np.float32
+    assert boxes.min() >= 0
+    assert boxes.max() <= 1
+    assert np.all(boxes[:, 2:] > boxes[:, :2])
+    np.testing.assert_array_equal(boxes.min(axis=0)[:2], [0, 0])
+    np.testing.assert_array_equal(boxes.max(axis=0)[2:], [1, 1])
+
+
+def test_the_shorter_side_is_the_unit():
+    for size in ((800, 400), (400, 800)):
+        boxes = box_algebra.scale(dense_boxes(*size, DenseBoxes(((0.5, 0.25),), 0.5)), *size)
+        largest = (boxes[:, 2:] - boxes[:, :2]).max(axis=0)
+        np.testing.assert_allclose(largest, [200, 100], rtol=1e-5)
+
+
+def test_mirrored_images_have_mirrored_boxes():
+    boxes = dense_boxes(480, 640, DEFAULT_DENSE_BOXES)
+    mirrored, original = (np.unique(each.round(4), axis=0) for each in (box_algebra.flip_horizontal(boxes), boxes))
+    assert len(mirrored) == len(original)
+    np.testing.assert_allclose(mirrored, original, atol=2e-4)
+
+
+@pytest.mark.parametrize(
+    ("sides", "least"), [((100, 300), 0.99), ((60, 110), 0.99), ((350, 470), 0.99), ((10, 480), 0.75)]
+)
+def test_fitted_boxes_find_unseen_objects(sides, least):
+    train = dataset(*[(480, 640, random_objects(seed, 10, sides), [1] * 10) for seed in range(30)])
+    test = dataset(*[(480, 640, random_objects(seed, 10, sides), [1] * 10) for seed in range(100, 120)])
+    dense = fit_dense_boxes(train)
+    assert len(dense_boxes(480, 640, dense)) <= 3000
+    assert recall(test, dense) >= least
+    assert recall(test, dense) >= recall(test, DEFAULT_DENSE_BOXES)
+
+
+def test_rare_small_objects_count_as_much_as_frequent_large_ones():
+    rare = (480, 640, random_objects(1, 12, (35, 45)), [2] * 12)
+    frequent = [(480, 640, random_objects(seed, 40, (90, 200)), [1] * 40) for seed in range(2, 12)]
+    dense = fit_dense_boxes(dataset(rare, *frequent))
+    assert recall(dataset(rare), dense) >= 0.9
+
+
+def test_one_object_is_enough():
+    data = dataset((200, 300, [[20, 30, 120, 250]], [1]))
+    dense = fit_dense_boxes(data)
+    assert len(dense.sizes) == 1
+    np.testing.assert_allclose(dense.sizes[0], [0.5, 1.1], rtol=1e-5)
+    assert recall(data, dense, 0.7) == 1
+
+
+def test_the_fit_ignores_images_without_objects_and_falls_back_without_any():
+    objects = (480, 640, random_objects(0, 20, (50, 200)), [1] * 20)
+    assert fit_dense_boxes(dataset(objects, (480, 640, [], []))) == fit_dense_boxes(dataset(objects))
+    assert fit_dense_boxes(dataset((480, 640, [], []))) == DEFAULT_DENSE_BOXES
+    assert len(dense_boxes(480, 640, DEFAULT_DENSE_BOXES)) < 3000
+
+
+def test_the_fit_is_deterministic_and_keeps_its_budget_and_min_size():
+    data = dataset(*[(600, 800, random_objects(seed, 500, (30, 300), 600, 800), [1, 2] * 250) for seed in range(9)])
+    dense = fit_dense_boxes(data, max_boxes=800, min_size=0.1)
+    assert dense == fit_dense_boxes(data, max_boxes=800, min_size=0.1)
+    assert len(dense_boxes(600, 800, dense)) <= 800
+    assert min(min(size) for size in dense.sizes) >= 0.1
+
+
+def test_a_budget_too_small_for_any_size_is_told():
+    with pytest.raises(InputError, match="fits into 3 boxes"):
+        fit_dense_boxes(dataset((480, 640, [[0, 0, 20, 20]], [1])), max_boxes=3)
+
+
+@pytest.mark.parametrize("size", [(0.2, 0.2), (0.9, 0.1), (1.2, 1.6), (0.5, 0.33)])
+def test_the_fit_sees_the_iou_that_the_grid_has(size):
+    """The nearest positions against all of them."""
+    boxes = random_objects(3, 200, (20, 400)) / 480
+    images = np.tile([1, 640 / 480], (200, 1))
+    for step in (0.2, 0.4, 0.5):
+        grid = box_algebra.scale(dense_boxes(480, 640, DenseBoxes((size,), step)), 1, 640 / 480)
+        expected = box_algebra.iou(boxes, grid).max(axis=1)
+        seen = _best_iou(boxes, images, size, step)
+        assert np.all(seen <= expected + 1e-5)
+        np.testing.assert_allclose(seen[expected > 0.4], expected[expected > 0.4], atol=1e-5)
+
+
+@pytest.mark.parametrize(("sizes", "step"), [(((0.5, 0.5),), 0), (((0.5, 0.5),), 1.1), (((0.0, 0.5),), 0.5)])
+def test_impossible_boxes_are_refused(sizes, step):
+    with pytest.raises(InputError, match="expected 0 < step"):
+        DenseBoxes(sizes, step)
