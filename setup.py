@@ -2,7 +2,6 @@
 
 import importlib.metadata
 import os
-import platform
 import shlex
 import subprocess
 import sys
@@ -27,12 +26,10 @@ COMPILER_FLAGS = ["-O3", "-Wall", "-Wextra", "-DNDEBUG", "-fPIC", "-shared", "-f
 
 def tensorflow_minor_version():
     """Such as "2.21"; "unknown" where TensorFlow is not installed (the library is not compiled then)."""
-    for name in ("tensorflow", "tensorflow-cpu"):
-        try:
-            return ".".join(importlib.metadata.version(name).split(".")[:2])
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return "unknown"
+    try:
+        return ".".join(importlib.metadata.version("tensorflow").split(".")[:2])
+    except importlib.metadata.PackageNotFoundError:
+        return "unknown"
 
 
 class BuildNativeOps(build_ext):
@@ -46,6 +43,9 @@ class BuildNativeOps(build_ext):
     def build_extension(self, ext):
         output = Path(self.get_ext_fullpath(ext.name))
         output.parent.mkdir(parents=True, exist_ok=True)
+        # Left by an earlier build in this folder, perhaps for another TensorFlow; a wheel takes what lies here.
+        for library in output.parent.glob("_native_ops.*.so"):
+            library.unlink()
         try:
             compile_library(ext.sources, output)
         except CompileError as error:
@@ -94,16 +94,17 @@ class PlatformWheel(bdist_wheel):
 
     def run(self):
         self.run_command("build")
-        self.root_is_pure = not list(Path(self.get_finalized_command("build").build_lib).rglob("_native_ops.*.so"))
+        if not list(Path(self.get_finalized_command("build").build_lib).rglob("_native_ops.*.so")):
+            self.root_is_pure = True
+            self.distribution.ext_modules = []
         super().run()
 
     def get_tag(self):
         return ("py3", "none", "any" if self.root_is_pure else super().get_tag()[2])
 
 
-# TensorFlow's own packages for Windows have no headers' ABI to build against with g++.
 native_ops = Extension("tf_fast_rcnn._native_ops", SOURCES, depends=HEADERS, optional=True)
 setup(
-    ext_modules=[] if platform.system() == "Windows" else [native_ops],
+    ext_modules=[native_ops],
     cmdclass={"build_ext": BuildNativeOps, "bdist_wheel": PlatformWheel},
 )

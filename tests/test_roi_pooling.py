@@ -5,7 +5,6 @@ The native op must be there: without it these tests fail rather than pass by tes
 
 import math
 
-import keras
 import numpy as np
 import onnx
 import onnxruntime

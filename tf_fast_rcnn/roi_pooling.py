@@ -27,8 +27,8 @@ def roi_pool(features, rois, output_size=(7, 7), spatial_scale=1 / 16, implement
     The rule is the original's (Caffe). Corners are scaled and rounded to cells, halves away from zero; both corner
     cells belong to the RoI, which has at least one cell. Of h rows, bin p of P has the rows floor(p * h / P) to
     ceil((p + 1) * h / P) (in float32, h / P first), so that neighbouring bins may share a row. What lies outside the
-    map is cut off; a bin with no cell left gives 0. Coordinates may be any number: beyond 4096 cells they count as 4096,
-    and a RoI with a NaN gives zeros. What a bin gives that has a NaN feature is not specified.
+    map is cut off; a bin with no cell left gives 0. Coordinates may be any number: beyond 4096 cells they count as
+    4096, and a RoI with a NaN gives zeros. What a bin gives that has a NaN feature is not specified.
 
     Args:
         features: [B, H, W, C], float32, float64, bfloat16 or float16; at least one row and column.
@@ -247,8 +247,8 @@ def _longest_windows():
 class RoIPooling(keras.layers.Layer):
     """`roi_pool` as a Keras layer, called with features `[B, H, W, C]` and rois `[B, R, 4]`.
 
-    Under mixed precision the features keep the type they come in, and the RoIs stay float32: in bfloat16 pixels above 256
-    could not be told apart.
+    Under mixed precision the features keep the type they come in, and the RoIs stay float32: in bfloat16 neighbouring
+    pixels above 256 are one number.
 
     Args:
         output_size: (P, Q), rows and columns of bins.
