@@ -112,7 +112,9 @@ def _layers_after_pooling(network):
         return None
     chain = layers[flatten + 1 :]
     dense = [i for i, layer in enumerate(chain) if isinstance(layer, keras.layers.Dense)]
-    if not dense or any(after.input is not before.output for before, after in zip(layers[flatten:], chain)):
+    if not dense or any(
+        after.input is not before.output for before, after in zip(layers[flatten:], chain, strict=False)
+    ):
         return None
     return layers[flatten - 1], chain[: dense[-1]]
 

@@ -4,6 +4,7 @@ Everything runs in TensorFlow's graph, so that `detect`, `evaluate` and the expo
 """
 
 import dataclasses
+import operator
 import weakref
 
 import numpy as np
@@ -47,12 +48,12 @@ class Detector:
 
     Args:
         model: what `fast_rcnn` returned.
-        settings: `DetectionSettings`.
+        settings: `DetectionSettings`; None for the defaults.
         roi_pooling: implementation of RoI pooling; None for the model's own.
     """
 
-    def __init__(self, model, settings=DetectionSettings(), roi_pooling=None):
-        self.settings = settings
+    def __init__(self, model, settings=None, roi_pooling=None):
+        self.settings = settings or DetectionSettings()
         self.stages = stages(model, roi_pooling)
 
     def pooled_regions(self, image, proposals):
@@ -99,7 +100,7 @@ class Detector:
     def detect_one(self, image, proposals):
         """One image uint8 `[H, W, 3]` and its proposals float32 `[R, 4]` -> `suppress`'s outputs without B."""
         probabilities, class_boxes = self.classify(self.pooled_regions(image, proposals), proposals)
-        return tuple(output[0] for output in self.suppress(probabilities[None], class_boxes[None]))
+        return tuple(map(operator.itemgetter(0), self.suppress(probabilities[None], class_boxes[None])))
 
 
 # Compiled detection functions, by model: tracing one takes seconds.
@@ -107,15 +108,17 @@ _compiled = weakref.WeakKeyDictionary()
 
 
 def _compiled_detector(model, settings):
+    settings = settings or DetectionSettings()
     functions = _compiled.setdefault(model, {})
     if settings not in functions:
         # A Detector holds the model's layers but not the model, which would keep itself in the weak dictionary.
         signature = [tf.TensorSpec([None, None, 3], tf.uint8), tf.TensorSpec([None, 4], tf.float32)]
-        functions[settings] = tf.function(Detector(model, settings).detect_one, input_signature=signature)
+        detector = Detector(model, settings)
+        functions[settings] = tf.function(detector.detect_one, input_signature=signature, autograph=False)
     return functions[settings]
 
 
-def detect(model, image, proposals=None, settings=DetectionSettings()):
+def detect(model, image, proposals=None, settings=None):
     """Finds the objects in one image.
 
     Args:
@@ -123,7 +126,7 @@ def detect(model, image, proposals=None, settings=DetectionSettings()):
         image: uint8 `[H, W, 3]`, RGB, or the path of an image file (its EXIF orientation is applied).
         proposals: float32 `[R, 4]`, `[ymin, xmin, ymax, xmax]` relative to the image; or `ProposalSettings`, by which
             they are computed. None computes selective search's and dense boxes of common sizes.
-        settings: `DetectionSettings`.
+        settings: `DetectionSettings`; None for the defaults.
 
     Returns:
         `Detections`, sorted by falling score.
@@ -144,7 +147,7 @@ def detect(model, image, proposals=None, settings=DetectionSettings()):
     return _to_detections(_compiled_detector(model, settings)(image, check_proposals(proposals)))
 
 
-def detect_dataset(model, dataset, settings=DetectionSettings(), progress=True):
+def detect_dataset(model, dataset, settings=None, progress=True):
     """Yields the `Detections` of each image of a data set with proposals, in order.
 
     Images are decoded ahead, while the network runs.

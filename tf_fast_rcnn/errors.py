@@ -7,8 +7,8 @@ class InputError(ValueError):
     The command line prints the message without a traceback and exits with code 2.
 
     Example:
-        >>> raise InputError("labels.xml: object 3 has xmin 40 >= xmax 40; expected xmin < xmax; mend or remove it")
+        >>> raise InputError("labels.xml: found xmin 40 >= xmax 40; expected xmin < xmax; mend the box")
         Traceback (most recent call last):
         ...
-        tf_fast_rcnn.errors.InputError: labels.xml: object 3 has xmin 40 >= xmax 40; expected xmin < xmax; mend or remove it
+        tf_fast_rcnn.errors.InputError: labels.xml: found xmin 40 >= xmax 40; expected xmin < xmax; mend the box
     """

@@ -179,7 +179,9 @@ def _siblings(hidden, num_classes, box_statistics, seed):
     """Class scores and box regression side by side, initialised as in section 2.3 ("SGD hyper-parameters")."""
     normal = keras.initializers.RandomNormal
     if box_statistics is None:
-        box_statistics = boxes.BoxStatistics(np.zeros((num_classes, 4)), np.tile(DEFAULT_TARGET_DEVIATION, (num_classes, 1)))
+        box_statistics = boxes.BoxStatistics(
+            np.zeros((num_classes, 4)), np.tile(DEFAULT_TARGET_DEVIATION, (num_classes, 1))
+        )
     if np.shape(box_statistics.mean) != (num_classes, 4):
         raise InputError(
             f"box_statistics: found shape {np.shape(box_statistics.mean)}; expected ({num_classes}, 4), a row a class; "

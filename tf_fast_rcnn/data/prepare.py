@@ -67,8 +67,8 @@ def prepare(dataset, out_dir, settings, workers=None, progress=True, skip_bad=Fa
         jobs = [_job(record, out_dir, settings) for record in dataset]
         missing = {job.proposals_path: job for job in jobs if not job.proposals_path.exists()}
         errors = _run(list(missing.values()), settings, workers, progress, skip_bad)
-        prepared = _prepared(dataset, jobs, errors)
-        _write_manifest(out_dir, prepared, settings)
+        prepared = _prepared(dataset, jobs, errors, settings)
+        _write_manifest(out_dir, prepared)
     except OSError as error:
         raise InputError(f"{out_dir}: found {error}; expected a folder to write prepared data to") from None
     return prepared
@@ -101,7 +101,10 @@ def read_prepared(directory):
     manifest = _read_manifest(directory)
     try:
         records = [_from_json(image, directory) for image in manifest["images"]]
-        dataset = DetectionDataset(f"prepared:{directory}", manifest["class_names"], records, manifest["mended"])
+        settings = ProposalSettings.from_json(manifest["settings"])
+        dataset = DetectionDataset(
+            f"prepared:{directory}", manifest["class_names"], records, manifest["mended"], settings
+        )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise _broken(directory, f"{type(error).__name__}: {error}") from None
     for record in records:
@@ -111,11 +114,6 @@ def read_prepared(directory):
         if np.any((record.labels < 1) | (record.labels > len(dataset.class_names))):
             raise _broken(directory, f"a label of image {record.image_id} outside 1..{len(dataset.class_names)}")
     return dataset
-
-
-def prepared_settings(directory):
-    """The `ProposalSettings` of a folder that `prepare` wrote: those that its test and new images need, too."""
-    return ProposalSettings.from_json(_read_manifest(Path(directory)).get("settings"))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -184,7 +182,7 @@ def _prepare_image(job, settings):
     return job.proposals_path, None
 
 
-def _prepared(dataset, jobs, errors):
+def _prepared(dataset, jobs, errors, settings):
     records = [
         dataclasses.replace(
             job.record,
@@ -195,16 +193,16 @@ def _prepared(dataset, jobs, errors):
         if job.proposals_path not in errors
     ]
     skipped = {"unreadable images skipped": len(jobs) - len(records)}
-    return DetectionDataset(dataset.name, dataset.class_names, records, {**dataset.mended, **skipped})
+    return DetectionDataset(dataset.name, dataset.class_names, records, {**dataset.mended, **skipped}, settings)
 
 
-def _write_manifest(out_dir, dataset, settings):
+def _write_manifest(out_dir, dataset):
     manifest = {
         "format": FORMAT,
         "version": VERSION,
         "spec": dataset.name,
         "class_names": dataset.class_names,
-        "settings": settings.to_json(),
+        "settings": dataset.proposal_settings.to_json(),
         "mended": dataset.mended,
         "images": [_to_json(record, out_dir.absolute()) for record in dataset],
     }

@@ -91,6 +91,7 @@ class DetectionDataset(Sequence):
         class_names: names of the classes 1..K.
         records: the images.
         mended: what the reader clipped, dropped or skipped, and how many of each.
+        proposal_settings: `ProposalSettings` of the records' proposals; None before `prepare`.
 
     Slices are data sets too; `+` gives the union of two that have the same classes.
 
@@ -100,11 +101,12 @@ class DetectionDataset(Sequence):
         (205, ('Platelets', 'RBC', 'WBC'), (17, 4))
     """
 
-    def __init__(self, name, class_names, records, mended=None):
+    def __init__(self, name, class_names, records, mended=None, proposal_settings=None):
         self.name = name
         self.class_names = tuple(class_names)
         self.records = tuple(records)
         self.mended = {what: count for what, count in (mended or {}).items() if count}
+        self.proposal_settings = proposal_settings
 
     def __len__(self):
         return len(self.records)
@@ -121,7 +123,10 @@ class DetectionDataset(Sequence):
                 f"{', '.join(other.class_names)}; expected the same; read both with one list of class names"
             )
         mended = Counter(self.mended) + Counter(other.mended)
-        return DetectionDataset(f"{self.name}+{other.name}", self.class_names, self.records + other.records, mended)
+        settings = self.proposal_settings if self.proposal_settings == other.proposal_settings else None
+        return DetectionDataset(
+            f"{self.name}+{other.name}", self.class_names, self.records + other.records, mended, settings
+        )
 
     def __repr__(self):
         return f"<DetectionDataset {self.name}: {len(self)} images, {len(self.class_names)} classes>"
@@ -142,8 +147,8 @@ class DetectionDataset(Sequence):
         numbers = [class_names.index(name) + 1 if name in class_names else 0 for name in self.class_names]
         table = np.array([0, *numbers], np.int32)
         records = [dataclasses.replace(record, labels=table[record.labels]) for record in self.records]
-        return DetectionDataset(self.name, class_names, records, self.mended)
+        return DetectionDataset(self.name, class_names, records, self.mended, self.proposal_settings)
 
     def with_records(self, records):
         """The same data set, classes and counts with other records."""
-        return DetectionDataset(self.name, self.class_names, records, self.mended)
+        return DetectionDataset(self.name, self.class_names, records, self.mended, self.proposal_settings)

@@ -123,7 +123,7 @@ def hierarchical_batches(
 
 
 def _with_proposals(dataset, cache_dir=None):
-    if all(record.proposals_path for record in dataset):
+    if dataset.proposal_settings is not None:
         return dataset
     return cached_proposals(dataset, proposal_settings("dense", dataset), cache_dir=cache_dir)
 

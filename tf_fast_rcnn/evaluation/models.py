@@ -17,7 +17,9 @@ from tf_fast_rcnn.evaluation import score_detections
 EVALUATION_SCORE_THRESHOLD = 0.01
 
 
-def evaluate(model, dataset, protocol="voc07", *, proposals=None, settings=None, cache_dir=None, workers=None, progress=True):
+def evaluate(
+    model, dataset, protocol="voc07", *, proposals=None, settings=None, cache_dir=None, workers=None, progress=True
+):
     """Detects on every image of a data set and scores the detections.
 
     Args:
@@ -51,7 +53,7 @@ def detections_on(model, dataset, proposals=None, settings=None, cache_dir=None,
             f"{dataset.name}: found {len(dataset.class_names)} classes; expected the model's {num_classes}; read the "
             "data set with the class names of training"
         )
-    if not all(record.proposals_path for record in dataset):
+    if dataset.proposal_settings is None:
         proposals = proposals or proposal_settings("dense", dataset)
         dataset = cached_proposals(dataset, proposals, cache_dir, workers, progress)
     settings = settings or DetectionSettings(score_threshold=EVALUATION_SCORE_THRESHOLD)

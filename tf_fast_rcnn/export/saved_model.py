@@ -26,7 +26,7 @@ _TENSOR_INPUTS = (
 )
 
 
-def export_saved_model(model, directory, *, class_names, settings=DetectionSettings(), roi_pooling="portable"):
+def export_saved_model(model, directory, *, class_names, settings=None, roi_pooling="portable"):
     """Writes a SavedModel.
 
     Signatures (B images; R proposals an image, of which the first `num_proposals` are real; K classes; D the largest
@@ -48,7 +48,7 @@ def export_saved_model(model, directory, *, class_names, settings=DetectionSetti
         directory: a new folder; TensorFlow Serving wants a version number, as in "export/1". It appears only when it
             is complete.
         class_names: names of the classes 1..K.
-        settings: `DetectionSettings`, fixed in the graph.
+        settings: `DetectionSettings`, fixed in the graph; None for the defaults.
         roi_pooling: "portable" runs everywhere; "native" needs a server with the compiled op linked in.
 
     Raises:
@@ -64,13 +64,15 @@ def export_saved_model(model, directory, *, class_names, settings=DetectionSetti
             f"class_names: found {len(class_names)}; expected the model's {num_classes}; give one name a class"
         )
     if directory.exists():
-        raise InputError(f"{directory}: found a folder or file; expected a new folder; give another one, or the next version")
+        raise InputError(
+            f"{directory}: found a folder or file; expected a new folder; give another one, or the next version"
+        )
     directory.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=directory.parent, prefix=".export-") as temporary:
         # The class names lie beside the model until saving has copied them into its assets.
         names_file = Path(temporary) / "class_names.txt"
         names_file.write_text("".join(f"{name}\n" for name in class_names))
-        module, signatures = _servable(model, Detector(model, settings, roi_pooling), names_file)
+        module, signatures = _servable(model, Detector(model, settings or DetectionSettings(), roi_pooling), names_file)
         options = tf.saved_model.SaveOptions(namespace_whitelist=["TfFastRcnn"] if roi_pooling == "native" else None)
         tf.saved_model.save(module, f"{temporary}/model", signatures=signatures, options=options)
         os.replace(f"{temporary}/model", directory)
@@ -85,14 +87,14 @@ def _servable(model, detector, names_file):
     module.weights = [variable.value for variable in model.variables]
     module.class_names = tf.saved_model.Asset(str(names_file))
 
-    @tf.function(input_signature=_IMAGE_INPUTS)
+    @tf.function(input_signature=_IMAGE_INPUTS, autograph=False)
     def serving_default(image_bytes, proposals, num_proposals):
         probabilities, class_boxes = _regions(detector, image_bytes, proposals, num_proposals)
         found = detector.suppress(probabilities.to_tensor(), class_boxes.to_tensor())
         names = ("detection_boxes", "detection_scores", "detection_classes", "num_detections")
         return dict(zip(names, found, strict=True))
 
-    @tf.function(input_signature=_IMAGE_INPUTS)
+    @tf.function(input_signature=_IMAGE_INPUTS, autograph=False)
     def regions(image_bytes, proposals, num_proposals):
         probabilities, class_boxes = _regions(detector, image_bytes, proposals, num_proposals)
         rows = tf.shape(proposals, out_type=tf.int64)[1]
@@ -101,7 +103,7 @@ def _servable(model, detector, names_file):
             "boxes": class_boxes.to_tensor(shape=tf.stack([-1, rows, *class_boxes.shape[2:]])),
         }
 
-    @tf.function(input_signature=_TENSOR_INPUTS)
+    @tf.function(input_signature=_TENSOR_INPUTS, autograph=False)
     def predict_tensors(images, rois):
         stages = detector.stages
         outputs = stages.classify(stages.pool(stages.convolve(images, training=False), rois), training=False)

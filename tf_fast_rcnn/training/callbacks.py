@@ -71,8 +71,8 @@ class LossLog(keras.callbacks.Callback):
         step = step_of(self.model)
         if not math.isfinite(logs["loss"]):
             raise InputError(
-                f"step {step}: found a loss of {logs['loss']}; expected a finite one; lower the learning rate, or start "
-                "from other weights"
+                f"step {step}: found a loss of {logs['loss']}; expected a finite one; lower the learning rate, or "
+                "start from other weights"
             )
         if step % _LOG_INTERVAL == 0:
             losses = {name: logs[key] for key, name in _LOSS_NAMES.items() if key in logs}

@@ -16,7 +16,7 @@ from tf_fast_rcnn.losses import multi_task_loss
 from tf_fast_rcnn.model import fast_rcnn
 from tf_fast_rcnn.training import run_folder
 from tf_fast_rcnn.training.callbacks import Checkpoints, LossLog, ProgressBar, RunLog, step_of
-from tf_fast_rcnn.training.recipes import Recipe, optimizer_of, small_data
+from tf_fast_rcnn.training.recipes import optimizer_of, small_data
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,7 +52,7 @@ def train(
         train_dataset: `DetectionDataset`.
         out: RUN, a new folder or that of an interrupted run.
         recipe: `Recipe`; None for `small_data()`.
-        proposals: `ProposalSettings`; None for those of the recipe, fitted to the data set.
+        proposals: `ProposalSettings`; None for those of a prepared data set, else of the recipe.
         backbone: see `fast_rcnn`; by name.
         weights: of the backbone ("imagenet", None or a weights file), or the folder of another run, whose detector is
             tuned further (layers that fit neither in name nor shape start anew).
@@ -77,10 +77,11 @@ def train(
     if not any(len(record.boxes) for record in train_dataset):
         raise InputError(f"{train_dataset.name}: found no objects; expected annotated images; check the split")
     recipe = recipe or small_data()
-    proposals = proposals or proposal_settings(recipe.proposals, train_dataset)
+    proposals = train_dataset.proposal_settings or proposals or proposal_settings(recipe.proposals, train_dataset)
     description = _description(train_dataset, recipe, backbone, weights, roi_pooling, seed, proposals)
     folder = run_folder.open_run(out, description)
-    train_dataset = cached_proposals(train_dataset, proposals, cache_dir, workers, progress, skip_bad)
+    if train_dataset.proposal_settings is None:
+        train_dataset = cached_proposals(train_dataset, proposals, cache_dir, workers, progress, skip_bad)
 
     started = time.monotonic()
     keras.utils.set_random_seed(seed)
@@ -155,7 +156,9 @@ def _copy_weights(source, target, left_out):
                 layer.set_weights(other.get_weights())
                 copied += 1
     if not copied:
-        raise InputError("weights: found a run whose layers do not fit; expected one of the same backbone; check --weights")
+        raise InputError(
+            "weights: found a run whose layers do not fit; expected one of the same backbone; check --weights"
+        )
 
 
 def _fit(model, dataset, recipe, steps, steps_per_epoch, seed, callbacks):
@@ -164,9 +167,7 @@ def _fit(model, dataset, recipe, steps, steps_per_epoch, seed, callbacks):
     rules = {name: value for name, value in dataclasses.asdict(recipe).items() if name in known}
     for epochs, epoch_steps in _segments(step_of(model), steps, steps_per_epoch):
         batches = hierarchical_batches(dataset, seed=seed, start=step_of(model), **rules)
-        model.fit(
-            batches, epochs=epochs, steps_per_epoch=epoch_steps, callbacks=callbacks, verbose=0, shuffle=False
-        )
+        model.fit(batches, epochs=epochs, steps_per_epoch=epoch_steps, callbacks=callbacks, verbose=0, shuffle=False)
 
 
 def _segments(step, steps, steps_per_epoch):

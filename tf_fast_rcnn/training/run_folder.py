@@ -1,12 +1,12 @@
 """RUN, the folder that training writes and every later command reads.
 
-    RUN/
-      run.json          class names, recipe, backbone, proposal settings, seed: everything that the run depends on
-      model.keras       the trained model, once training has ended
-      log.jsonl         one line every few mini-batches: step, losses, rate; validation mAP after each epoch
-      losses.png        the same as curves
-      tensorboard/      the same for TensorBoard
-      checkpoints/      the last states, while training runs; the same command goes on from there
+RUN/
+  run.json          class names, recipe, backbone, proposal settings, seed: everything that the run depends on
+  model.keras       the trained model, once training has ended
+  log.jsonl         one line every few mini-batches: step, losses, rate; validation mAP after each epoch
+  losses.png        the same as curves
+  tensorboard/      the same for TensorBoard
+  checkpoints/      the last states, while training runs; the same command goes on from there
 """
 
 import contextlib
@@ -76,7 +76,9 @@ def load_run(folder):
             description,
         )
     except (KeyError, TypeError) as error:
-        raise InputError(f"{folder}/run.json: found no usable {error}; expected what `train` writes; train again") from None
+        raise InputError(
+            f"{folder}/run.json: found no usable {error}; expected what `train` writes; train again"
+        ) from None
 
 
 def load_model(path):
@@ -92,7 +94,9 @@ def read_description(folder):
     """The content of RUN/run.json."""
     path = Path(folder) / "run.json"
     if not path.is_file():
-        raise InputError(f"{folder}: found no run.json; expected a folder that `tf-fast-rcnn train` wrote; check the path")
+        raise InputError(
+            f"{folder}: found no run.json; expected a folder that `tf-fast-rcnn train` wrote; check the path"
+        )
     try:
         return json.loads(path.read_text())
     except ValueError as error:
@@ -121,7 +125,9 @@ def open_run(folder, description):
             "before; give another --out"
         )
     if (folder / "model.keras").exists():
-        raise InputError(f"{folder}: found a finished run; expected a new folder or an interrupted run; give another --out")
+        raise InputError(
+            f"{folder}: found a finished run; expected a new folder or an interrupted run; give another --out"
+        )
     return folder
 
 

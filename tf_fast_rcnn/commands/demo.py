@@ -1,0 +1,116 @@
+"""`tf-fast-rcnn demo`: the main job end to end on data that comes with an installed package."""
+
+import dataclasses
+import sys
+import time
+from pathlib import Path
+
+import jinja2
+
+import tf_fast_rcnn as frcnn
+from tf_fast_rcnn.commands.common import add_json_argument, check_new, write_result
+from tf_fast_rcnn.commands.evaluate import write_report
+
+EXAMPLES = """\
+  tf-fast-rcnn demo
+  tf-fast-rcnn demo --out /tmp/demo --steps 200
+
+Takes some minutes on two cores; then open index.html in the folder."""
+
+_SHOWN_IMAGES = 12
+
+
+def add_arguments(parser):
+    parser.add_argument("--out", default="demo", metavar="DIR", help="a new folder (default: demo)")
+    parser.add_argument("--steps", type=int, default=600, metavar="N", help="mini-batches of training (default: 600)")
+    parser.add_argument(
+        "--images", type=int, default=240, metavar="N", help="training images to generate (default: 240)"
+    )
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="default: 0")
+    add_json_argument(parser, "the summary")
+
+
+def run(options):
+    from tf_fast_rcnn.data.digits import generate_digits
+    from tf_fast_rcnn.training.recipes import small_data
+
+    started = time.monotonic()
+    out = Path(options.out)
+    check_new(out, "--out")
+    _say("1/5 generating images: real handwritten digits on clutter")
+    data = generate_digits(out / "data", {"train": options.images, "test": 60}, options.seed)
+    train = frcnn.load_dataset(f"voc:{data}@train")
+    test = frcnn.load_dataset(f"voc:{data}@test", class_names=train.class_names)
+    _say("2/5 computing object proposals")
+    proposals = frcnn.proposal_settings("dense", train)
+    train = frcnn.prepare(train, out / "prepared" / "train", proposals)
+    test = frcnn.prepare(test, out / "prepared" / "test", proposals)
+    _say("3/5 training")
+    recipe = dataclasses.replace(small_data(), steps=options.steps, shorter_side=320, longer_side=540)
+    summary = frcnn.train(train, out / "run", recipe=recipe, seed=options.seed)
+    _say("4/5 evaluating")
+    run_ = frcnn.load_run(out / "run")
+    settings = frcnn.detection_settings(run_, score_threshold=0.01)
+    result = frcnn.evaluate(run_.model, test, "voc07", settings=settings)
+    write_report(result, out / "evaluation")
+    _say("5/5 exporting, and running the exported model")
+    frcnn.export_saved_model(
+        run_.model, out / "export" / "1", class_names=run_.class_names, settings=frcnn.detection_settings(run_)
+    )
+    shown = [test[index] for index in range(0, len(test), max(1, len(test) // _SHOWN_IMAGES))][:_SHOWN_IMAGES]
+    pictures = _draw_exported(out, shown, run_.class_names)
+    facts = {
+        "out": str(out),
+        "mean_ap": result.mean_ap,
+        "training_seconds": summary.seconds,
+        "seconds": round(time.monotonic() - started, 1),
+    }
+    _write_page(out, result, summary, pictures, train, test, facts)
+    text = (
+        f"{result.table()}\n{facts['seconds']:.0f} s in all; the exported model is in {out}/export/1\n"
+        f"open {out}/index.html"
+    )
+    write_result(options, {**facts, **result.to_json()}, text)
+
+
+def _say(text):
+    print(text, file=sys.stderr, flush=True)
+
+
+def _draw_exported(out, records, class_names):
+    """Runs the SavedModel on image files, as a server does, and draws what it finds beside the annotations."""
+    import tensorflow as tf
+
+    from tf_fast_rcnn.data.records import Detections
+    from tf_fast_rcnn.drawing import contact_sheet, draw_detections, draw_ground_truth
+
+    serve = tf.saved_model.load(str(out / "export" / "1")).signatures["serving_default"]
+    (out / "pictures").mkdir()
+    pictures = []
+    for record in records:
+        proposals = record.proposals()
+        found = serve(
+            image_bytes=tf.constant([Path(record.image_path).read_bytes()]),
+            proposals=tf.constant(proposals[None]),
+            num_proposals=tf.constant([len(proposals)]),
+        )
+        found = {name: values.numpy()[0] for name, values in found.items()}
+        count = found["num_detections"]
+        detections = Detections(*(found[f"detection_{name}"][:count] for name in ("boxes", "scores", "classes")))
+        image = frcnn.read_image(record.image_path)
+        truth = draw_ground_truth(image, record, class_names)
+        path = out / "pictures" / f"{record.image_id}.png"
+        contact_sheet([truth, draw_detections(image, detections, class_names, min_score=0.5)], columns=2).save(path)
+        pictures.append(path.relative_to(out).as_posix())
+    return pictures
+
+
+def _write_page(out, result, summary, pictures, train, test, facts):
+    """index.html: metrics, curves and pictures, by relative paths alone."""
+    environment = jinja2.Environment(loader=jinja2.PackageLoader("tf_fast_rcnn", "commands"), autoescape=True)
+    page = environment.get_template("demo.html").render(
+        result=result, summary=summary, pictures=pictures, train=train, test=test, facts=facts
+    )
+    temporary = out / ".index.partial.html"
+    temporary.write_text(page, encoding="utf-8")
+    temporary.replace(out / "index.html")

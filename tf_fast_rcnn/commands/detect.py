@@ -1,0 +1,75 @@
+"""`tf-fast-rcnn detect`: finds objects in images, draws them and lists them."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+import tf_fast_rcnn as frcnn
+from tf_fast_rcnn.commands.common import add_json_argument, write_result
+from tf_fast_rcnn.errors import InputError
+
+EXAMPLES = """\
+  tf-fast-rcnn detect runs/cells cells/*.jpg --out detections
+  tf-fast-rcnn detect runs/cells cell.jpg --proposals boxes.npy --json -"""
+
+
+def add_arguments(parser):
+    parser.add_argument("folder", metavar="RUN", help="folder that `train` wrote")
+    parser.add_argument("images", nargs="+", metavar="IMAGE", help="image files")
+    parser.add_argument(
+        "--proposals",
+        metavar="FILE",
+        help=".npy, float32 [R, 4], ymin xmin ymax xmax relative to the image, for one image (default: as in training)",
+    )
+    parser.add_argument(
+        "--out", metavar="DIR", help="folder for the drawn images (default: detections, unless --json -)"
+    )
+    parser.add_argument("--score-threshold", type=float, default=0.05, metavar="X", help="default: 0.05")
+    parser.add_argument(
+        "--draw-threshold", type=float, default=0.5, metavar="X", help="least score that is drawn (default: 0.5)"
+    )
+    add_json_argument(parser, "all detections")
+
+
+def run(options):
+    if options.proposals and len(options.images) > 1:
+        raise InputError(f"--proposals: found {len(options.images)} images; expected one; call detect for each image")
+    out = Path(options.out or "detections") if options.out or options.json != "-" else None
+    run_ = frcnn.load_run(options.folder)
+    settings = frcnn.detection_settings(run_, score_threshold=options.score_threshold)
+    proposals = _read_proposals(options.proposals) if options.proposals else run_.proposals
+    results = []
+    for path in tqdm(options.images, desc="detect", unit="image", delay=2):
+        image = frcnn.read_image(path)
+        found = frcnn.detect(run_.model, image, proposals, settings)
+        results.append({"image": str(path), "detections": _to_json(found, run_.class_names)})
+        if out:
+            _draw(image, found, run_.class_names, options.draw_threshold, out / f"{Path(path).stem}.png")
+    number = sum(len(result["detections"]) for result in results)
+    text = f"{len(results)} images, {number} detections with a score above {options.score_threshold}"
+    write_result(options, results, f"{text}; drawn in {out}" if out else text)
+
+
+def _read_proposals(path):
+    try:
+        return np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise InputError(f"{path}: found no readable array ({error}); expected a .npy file of float32 [R, 4]") from None
+
+
+def _to_json(found, class_names):
+    return [
+        {"class": class_names[label - 1], "score": float(score), "box": [float(side) for side in box]}
+        for box, score, label in zip(found.boxes, found.scores, found.classes, strict=True)
+    ]
+
+
+def _draw(image, found, class_names, threshold, path):
+    from tf_fast_rcnn.drawing import draw_detections
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.stem}.partial.png")
+    draw_detections(image, found, class_names, min_score=threshold).save(temporary)
+    os.replace(temporary, path)

@@ -1,0 +1,103 @@
+"""`tf-fast-rcnn train`: trains a detector and writes RUN."""
+
+import dataclasses
+
+import tf_fast_rcnn as frcnn
+from tf_fast_rcnn.commands.common import add_data_arguments, add_json_argument, tell_mended, write_result
+from tf_fast_rcnn.errors import InputError
+
+EXAMPLES = """\
+  tf-fast-rcnn train --train voc:cells@train --val voc:cells@val --out runs/cells
+  tf-fast-rcnn train --train voc:VOC2007@trainval --backbone vgg16 --recipe paper --out runs/voc07
+  tf-fast-rcnn train --train voc:more-cells@train --weights runs/cells --out runs/more-cells
+
+After an interruption the same command goes on from the last checkpoint."""
+
+
+def add_arguments(parser):
+    parser.add_argument("--train", required=True, metavar="SPEC", help="training images: voc:DIR@SPLIT or prepared:DIR")
+    parser.add_argument("--val", metavar="SPEC", help="images on which mAP is measured after each epoch")
+    parser.add_argument("--out", required=True, metavar="RUN", help="a new folder, or that of an interrupted run")
+    parser.add_argument(
+        "--backbone",
+        default="efficientnet_lite0",
+        metavar="NAME",
+        help="efficientnet_lite0 (default), vgg16, resnet50, or any other network of keras.applications",
+    )
+    parser.add_argument(
+        "--weights",
+        default="imagenet",
+        metavar="imagenet|none|FILE|RUN",
+        help="of the backbone (default: imagenet), or another run to start from",
+    )
+    parser.add_argument("--recipe", default="small-data", metavar="NAME", help="small-data (default) or paper")
+    parser.add_argument("--steps", type=_positive, metavar="N", help="mini-batches (default: the recipe's)")
+    parser.add_argument("--rate", type=float, metavar="X", help="learning rate (default: the recipe's)")
+    parser.add_argument(
+        "--shorter-side", type=_positive, metavar="PIXELS", help="of resized images (default: the recipe's)"
+    )
+    parser.add_argument("--longer-side", type=_positive, metavar="PIXELS", help="its limit (default: the recipe's)")
+    parser.add_argument(
+        "--proposals",
+        choices=["dense", "selective-search", "selective-search+dense"],
+        help="object proposals (default: the recipe's)",
+    )
+    parser.add_argument("--tune-from", metavar="LAYER", help="first layer of the backbone that is tuned")
+    parser.add_argument("--roi-pooling", choices=["auto", "native", "portable"], default="auto", help="default: auto")
+    parser.add_argument(
+        "--seed", type=int, default=0, metavar="N", help="of weights, dropout and mini-batches (default: 0)"
+    )
+    add_data_arguments(parser)
+    add_json_argument(parser, "the summary")
+
+
+def run(options):
+    from tf_fast_rcnn.evaluation.models import ValidationMap
+    from tf_fast_rcnn.training.recipes import recipe_by_name
+
+    changes = ("steps", "rate", "shorter_side", "longer_side", "proposals", "tune_from")
+    changed = {name: getattr(options, name) for name in changes if getattr(options, name) is not None}
+    recipe = dataclasses.replace(recipe_by_name(options.recipe), **changed)
+    train = frcnn.load_dataset(options.train, skip_bad=options.skip_bad)
+    tell_mended(train)
+    proposals = train.proposal_settings or frcnn.proposal_settings(recipe.proposals, train)
+    callbacks = []
+    if options.val:
+        validation = frcnn.load_dataset(options.val, class_names=train.class_names, skip_bad=options.skip_bad)
+        tell_mended(validation)
+        if validation.proposal_settings is None:
+            validation = frcnn.cached_proposals(
+                validation, proposals, options.cache, options.workers, skip_bad=options.skip_bad
+            )
+        settings = frcnn.DetectionSettings(recipe.shorter_side, recipe.longer_side)
+        callbacks.append(ValidationMap(validation, settings))
+    summary = frcnn.train(
+        train,
+        options.out,
+        recipe=recipe,
+        proposals=proposals,
+        backbone=options.backbone,
+        weights=None if options.weights == "none" else options.weights,
+        roi_pooling=options.roi_pooling,
+        seed=options.seed,
+        workers=options.workers,
+        cache_dir=options.cache,
+        skip_bad=options.skip_bad,
+        callbacks=callbacks,
+    )
+    write_result(options, dataclasses.asdict(summary), _summary_text(summary, options))
+
+
+def _summary_text(summary, options):
+    lines = [f"{summary.steps} mini-batches in {summary.seconds:.0f} s, last loss {summary.loss:.3f}"]
+    if summary.validation_map is not None:
+        lines.append(f"validation mAP {summary.validation_map:.3f}")
+    lines.append(f"{summary.run}: model.keras, run.json, losses.png, log.jsonl, tensorboard/")
+    lines.append(f"next: tf-fast-rcnn evaluate {summary.run} --data SPEC, or tf-fast-rcnn detect {summary.run} IMAGE")
+    return "\n".join(lines)
+
+
+def _positive(text):
+    if not text.isdigit() or int(text) < 1:
+        raise InputError(f"found {text!r}; expected a whole number above 0")
+    return int(text)
