@@ -14,7 +14,7 @@ from tqdm import tqdm
 from tf_fast_rcnn import boxes
 from tf_fast_rcnn.data.images import read_image
 from tf_fast_rcnn.data.network_input import decode_image, resize_to_network
-from tf_fast_rcnn.data.proposals import compute_proposals, proposal_settings
+from tf_fast_rcnn.data.proposals import ProposalSettings, compute_proposals, proposal_settings
 from tf_fast_rcnn.data.records import Detections
 from tf_fast_rcnn.errors import InputError
 from tf_fast_rcnn.model import stages
@@ -141,8 +141,8 @@ def detect(model, image, proposals=None, settings=None):
     """
     image = check_image(image) if isinstance(image, np.ndarray) else read_image(image)
     if proposals is None:
-        proposals = proposal_settings("selective-search+dense", None)
-    if hasattr(proposals, "min_size"):
+        proposals = proposal_settings("selective-search+dense", dataset=())
+    if isinstance(proposals, ProposalSettings):
         proposals = compute_proposals(image, proposals)
     return _to_detections(_compiled_detector(model, settings)(image, check_proposals(proposals)))
 

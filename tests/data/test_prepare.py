@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from tf_fast_rcnn.data.images import is_plain, read_image
-from tf_fast_rcnn.data.prepare import cached_proposals, prepare, prepared_settings, read_prepared
+from tf_fast_rcnn.data.prepare import cached_proposals, prepare, read_prepared
 from tf_fast_rcnn.data.proposals import compute_proposals
 from tf_fast_rcnn.data.proposals.dense import DenseBoxes
 from tf_fast_rcnn.data.proposals.settings import ProposalSettings
@@ -61,7 +61,7 @@ def test_the_folder_reads_back_the_same(cats, tmp_path):
     assert_same_records(prepared, again)
     assert again.class_names == cats.class_names
     assert again.name == f"prepared:{tmp_path / 'out'}"
-    assert prepared_settings(tmp_path / "out") == BOTH
+    assert prepared.proposal_settings == again.proposal_settings == BOTH
     assert not list((tmp_path / "out").rglob("*.tmp"))
 
 
@@ -126,7 +126,7 @@ def test_changed_settings_and_annotations_are_taken_up(voc_folder, cats, tmp_pat
     assert again.class_names == ("cat", "dog")
     assert again[1].labels.tolist() == [1, 2]
     np.testing.assert_array_equal(again[0].proposals(), compute_proposals(read_image(again[0].image_path), DENSE))
-    assert prepared_settings(tmp_path / "out") == DENSE
+    assert again.proposal_settings == DENSE
 
 
 def test_a_folder_of_another_data_set_is_refused(voc_folder, cats, tmp_path):
@@ -186,6 +186,7 @@ def edit(manifest, **changes):
         (lambda path: path.write_text("[" * 100_000), "broken JSON"),
         (lambda path: edit(path, version=0), "version 0"),
         (lambda path: edit(path, images=[{}]), "KeyError"),
+        (lambda path: edit(path, settings=None), "proposal settings"),
         (lambda path: edit(path, images=3), "TypeError"),
         (lambda path: edit(path, class_names=[]), "a label of image a0 outside 1..0"),
         (lambda path: edit(path, format="other"), "another kind of file"),

@@ -78,3 +78,11 @@ def test_labels_follow_another_list_of_class_names():
     assert dataset[0].labels.tolist() == [1, 2, 1]
     with pytest.raises(InputError, match="A: found class 'dog'; expected one of cat, cow"):
         dataset.with_class_names(["cat", "cow"])
+
+
+def test_a_union_has_proposal_settings_only_where_its_parts_agree():
+    parts = [DetectionDataset("A", ["cat"], [record(labels=[1])], proposal_settings=value) for value in ("s", "s", "t")]
+    assert parts[0][:1].proposal_settings == "s"
+    assert parts[0].with_class_names(["cat", "dog"]).proposal_settings == "s"
+    assert (parts[0] + parts[1]).proposal_settings == "s"
+    assert (parts[0] + parts[2]).proposal_settings is None
