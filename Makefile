@@ -1,0 +1,39 @@
+# Two commands from a fresh clone, with Python 3.11 to 3.13 and nothing else set up:
+#   make demo   trains, evaluates and exports a detector, and shows the result in demo/index.html
+#   make test   runs the tests
+PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
+	$$python -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null && echo $$python && break; done)
+BIN := .venv/bin
+# The op's sources and what is to be installed: a change of these installs anew. The package itself is editable.
+INSTALLED_FROM := pyproject.toml setup.py $(shell find custom_ops -type f)
+
+.PHONY: install demo test test-all lint clean
+
+install: .venv/installed
+
+.venv/installed: $(INSTALLED_FROM)
+	@test -n "$(PYTHON)" || { echo "make: no Python 3.11, 3.12 or 3.13 found; install one, or give PYTHON=PATH" >&2; exit 1; }
+	$(PYTHON) -m venv .venv
+	# TensorFlow first: the op is then compiled against the one that will run it, which is not downloaded twice.
+	$(BIN)/pip install --quiet --upgrade pip "setuptools>=77" wheel
+	$(BIN)/pip install --quiet "tensorflow==2.21.*"
+	$(BIN)/pip install --quiet --no-build-isolation --editable '.[test]'
+	@$(BIN)/python -c "from tf_fast_rcnn.native import why_unavailable; print('RoI pooling:', why_unavailable() or 'native')" 2>/dev/null
+	@touch $@
+
+demo: install
+	rm -rf demo
+	$(BIN)/tf-fast-rcnn demo --out demo
+
+test: install lint
+	$(BIN)/python -m pytest -m "not slow" -n 2 -q
+
+test-all: install lint
+	$(BIN)/python -m pytest -n 2 -q
+
+lint: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+clean:
+	rm -rf .venv build demo *.egg-info tf_fast_rcnn/*.so
