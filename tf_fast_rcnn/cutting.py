@@ -4,6 +4,7 @@ Works on the graph of any functional or sequential Keras model, and not on a lis
 """
 
 import collections
+import itertools
 import math
 from typing import NamedTuple
 
@@ -53,7 +54,7 @@ def cut_at_roi_pooling(network, stride=16, pooled_size=(7, 7)):
     classifier = _layers_after_pooling(network)
     if classifier is not None:
         pooling, fc_layers = classifier
-        features, pooled_size = pooling.input, pooling.output.shape[1:3]
+        features, pooled_size = pooling.input_tensors[0], pooling.outputs[0].shape[1:3]
     else:
         features, fc_layers = _last_feature_map(network, stride), []
     convolutions = keras.Model(network.input, features, name="convolutions")
@@ -71,14 +72,18 @@ def with_any_image_size(convolutions, name):
 
 def _flat_copy(network):
     """A copy without models nested in it, whose input size is known so that every layer's stride is."""
+    _check_is_graph(network)
+    sides = [side or _LAYOUT_SIDE for side in network.inputs[0].shape[1:3]]
+    images = keras.Input((*sides, network.inputs[0].shape[-1]), name="preprocessed_images")
+    return keras.Model(images, _replay(network, images, copies={}), name=network.name)
+
+
+def _check_is_graph(network):
     if not isinstance(network, keras.Model) or len(getattr(network, "inputs", None) or ()) != 1:
         raise InputError(
             f"backbone: found {type(network).__name__} without one image input; expected a functional or sequential "
             "Keras model; build it with keras.Model(inputs, outputs)"
         )
-    sides = [side or _LAYOUT_SIDE for side in network.inputs[0].shape[1:3]]
-    images = keras.Input((*sides, network.inputs[0].shape[-1]), name="preprocessed_images")
-    return keras.Model(images, _replay(network, images, copies={}), name=network.name)
 
 
 def _replay(network, tensor, copies):
@@ -86,6 +91,7 @@ def _replay(network, tensor, copies):
 
     def call(layer, *args, **kwargs):
         if isinstance(layer, keras.Model):
+            _check_is_graph(layer)
             return _replay(layer, args[0], copies)
         if not isinstance(layer, keras.layers.Layer) or layer in copies:
             return copies.get(layer, layer)(*args, **kwargs)
@@ -102,69 +108,84 @@ def _replay(network, tensor, copies):
 
 
 def _layers_after_pooling(network):
-    """`(pooling, fully connected layers without the classifier)` where a pooling is flattened into a chain of layers
-    that ends in the classifier; else None."""
-    layers = network.layers
-    flatten = next((i for i, layer in enumerate(layers) if isinstance(layer, keras.layers.Flatten)), None)
-    if flatten is None or not isinstance(layers[flatten - 1], _POOLINGS):
+    """`(node of the pooling, fully connected layers without the classifier)` where a pooling is flattened into a chain
+    of layers that ends in the classifier; else None."""
+    nodes = _nodes(network)
+    flatten = next((i for i, node in enumerate(nodes) if isinstance(node.operation, keras.layers.Flatten)), None)
+    if flatten is None or not isinstance(nodes[flatten - 1].operation, _POOLINGS):
         return None
-    if layers[flatten].input is not layers[flatten - 1].output:
+    chain = nodes[flatten - 1 :]
+    if any(after.input_tensors[0] is not before.outputs[0] for before, after in itertools.pairwise(chain)):
         return None
-    chain = layers[flatten + 1 :]
-    dense = [i for i, layer in enumerate(chain) if isinstance(layer, keras.layers.Dense)]
-    if not dense or any(
-        after.input is not before.output for before, after in zip(layers[flatten:], chain, strict=False)
-    ):
-        return None
-    return layers[flatten - 1], chain[: dense[-1]]
+    layers = [node.operation for node in nodes[flatten + 1 :]]
+    dense = [i for i, layer in enumerate(layers) if isinstance(layer, keras.layers.Dense)]
+    return (nodes[flatten - 1], layers[: dense[-1]]) if dense else None
 
 
 def _last_feature_map(network, stride):
     """The last feature map of a stride that every path through the network passes, before it widens again.
 
     Networks of inverted bottlenecks (MobileNet, EfficientNet) widen the map that they are about to reduce; that
-    expansion belongs to the next stage and would make fc6 several times larger for nothing. So, of the maps at the
-    end of the stage, the last of the narrowest run is taken.
+    expansion belongs to the next stage and would make fc6 several times larger for nothing. So, of the maps since the
+    stage last mixed cells or paths, the last of the narrowest is taken.
     """
-    maps = [tensor for tensor in _waists(network) if len(tensor.shape) == 4 and tensor.shape[1]]
-    at_stride = [tensor for tensor in maps if _stride(network, tensor) == stride]
+    waists = [node for node in _waists(network) if _is_feature_map(node)]
+    at_stride = [node for node in waists if _stride(network, node.outputs[0]) == stride]
     if not at_stride:
-        found = sorted({_stride(network, tensor) for tensor in maps})
+        found = sorted({_stride(network, node.outputs[0]) for node in waists})
         raise InputError(
             f"stride: found no feature map of stride {stride} in {network.name}; expected one of {found}; "
             "give one of these as stride"
         )
-    position = len(at_stride) - 1
-    narrowest = position
-    while position > 0 and at_stride[position - 1].shape[-1] <= at_stride[position].shape[-1]:
-        position -= 1
-        if at_stride[position].shape[-1] < at_stride[narrowest].shape[-1]:
-            narrowest = position
-    return at_stride[narrowest]
+    features = at_stride[-1].outputs[0]
+    for node in reversed(at_stride):
+        if node.outputs[0].shape[-1] < features.shape[-1]:
+            features = node.outputs[0]
+        if _mixes(node):
+            break
+    return features
+
+
+def _is_feature_map(node):
+    """Whether a node makes `[B, h, w, C]` of something; padding does not: its zeros are the next layer's business."""
+    shape = node.outputs[0].shape
+    no_maps = (keras.layers.InputLayer, keras.layers.ZeroPadding2D)
+    return len(shape) == 4 and bool(shape[1]) and not isinstance(node.operation, no_maps)
+
+
+def _mixes(node):
+    """Whether a node joins paths or neighbouring cells; 1x1 convolutions, normalisations and activations do neither.
+
+    A product is an activation such as x * sigmoid(x): by Keras's layer, or by its operation, which has no public name.
+    """
+    sizes = [getattr(node.operation, name, 1) for name in ("kernel_size", "pool_size")]
+    joins = len(node.input_tensors) > 1 and type(node.operation).__name__ != "Multiply"
+    return joins or max(keras.tree.flatten(sizes)) > 1
 
 
 def _waists(network):
-    """The tensors, in order, through which every path from the input to the output leads.
+    """The nodes, in order, through whose output every path from the input to the network's output leads.
 
-    Going through the layers in order, a tensor is such a waist where, once it is made, nothing made before it is
+    Going through the nodes in order, one is such a waist where, once its output is made, nothing made before it is
     still waiting to be used.
     """
-    uses = collections.Counter(id(tensor) for layer in network.operations for tensor in _inputs(layer))
+    nodes = _nodes(network)
+    uses = collections.Counter(id(tensor) for node in nodes for tensor in node.input_tensors)
     waiting, waists = set(), []
-    for layer in network.operations:
-        for tensor in _inputs(layer):
+    for node in nodes:
+        for tensor in node.input_tensors:
             uses[id(tensor)] -= 1
             if not uses[id(tensor)]:
                 waiting.discard(id(tensor))
-        if isinstance(layer.output, keras.KerasTensor):
-            if not waiting:
-                waists.append(layer.output)
-            waiting.add(id(layer.output))
+        if not waiting and len(node.outputs) == 1:
+            waists.append(node)
+        waiting.update(id(tensor) for tensor in node.outputs)
     return waists
 
 
-def _inputs(layer):
-    return [] if isinstance(layer, keras.layers.InputLayer) else keras.tree.flatten(layer.input)
+def _nodes(network):
+    """Every call of an operation, in order; a layer that is called twice, or in another network too, has several."""
+    return [node for depth in sorted(network._nodes_by_depth, reverse=True) for node in network._nodes_by_depth[depth]]
 
 
 def _stride(network, features):
