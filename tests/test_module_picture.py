@@ -1,0 +1,142 @@
+"""The picture of modules that CONTRIBUTING.md draws, against the imports in the sources.
+
+A module imports only what stands before it. Imports within functions count, and so do the names that the package
+itself gives out (`tf_fast_rcnn.detect` is `tf_fast_rcnn.detection`).
+"""
+
+import ast
+import graphlib
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+import tf_fast_rcnn
+
+ROOT = pathlib.Path(tf_fast_rcnn.__file__).parent
+PACKAGE = "tf_fast_rcnn"
+
+# From the ground floor to the roof; modules of one floor do not know each other.
+FLOORS = [
+    ["boxes", "errors"],
+    ["drawing"],
+    ["plots"],
+    ["data"],
+    ["native"],
+    ["roi_pooling"],
+    ["backbones", "cutting"],
+    ["model"],
+    ["losses"],
+    ["training"],
+    ["detection"],
+    ["evaluation", "export"],
+    ["commands"],
+    ["cli"],
+]
+FLOOR_OF = {name: number for number, names in enumerate(FLOORS) for name in names}
+WITH_TENSORFLOW = {"data.sampling", "data.network_input"}
+
+
+def module_name(path):
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+MODULES = {module_name(path): ast.parse(path.read_text()) for path in ROOT.rglob("*.py")}
+
+
+def imported_names(tree):
+    """`(dotted name, alias)` of everything that a tree imports, absolute."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from ((alias.name, alias.asname or alias.name.split(".")[0]) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "the package imports by absolute names"
+            yield from ((f"{node.module}.{alias.name}", alias.asname or alias.name) for alias in node.names)
+
+
+def our_module(dotted):
+    """The module of ours that holds a dotted name, "" for the package itself; None for what is not ours."""
+    first, *rest = dotted.split(".")
+    if first != PACKAGE:
+        return None
+    if rest and rest[0] in tf_fast_rcnn._PUBLIC_NAMES:
+        return tf_fast_rcnn._PUBLIC_NAMES[rest[0]]
+    return next(name for end in range(len(rest), -1, -1) if (name := ".".join(rest[:end])) in MODULES)
+
+
+def uses(module):
+    """The modules of ours that a module imports, also by `tf_fast_rcnn.name`."""
+    tree = MODULES[module]
+    names = list(imported_names(tree))
+    found = {our_module(dotted) for dotted, _ in names}
+    packages = {alias for dotted, alias in names if dotted == PACKAGE}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in packages:
+            found.add(our_module(f"{PACKAGE}.{node.attr}"))
+    return found - {None, "", module}
+
+
+def module_level(tree):
+    """What runs when the module is imported: all statements outside functions."""
+    functions = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)
+    statements = [node for node in tree.body if not isinstance(node, functions)]
+    return ast.Module(statements, type_ignores=[])
+
+
+def floor(module):
+    return FLOOR_OF[module.split(".")[0]]
+
+
+def test_the_parser_sees_imports():
+    """Against the facts of three modules, so that the tests below cannot pass by seeing nothing."""
+    assert {"backbones", "boxes", "cutting", "errors", "roi_pooling"} == uses("model")
+    assert {"data.prepare", "data.network_input", "boxes"} <= uses("data.sampling")
+    assert {"evaluation.models", "evaluation"} & uses("commands.evaluate")
+
+
+def test_every_module_stands_in_the_picture():
+    assert {name.split(".")[0] for name in MODULES if name} == set(FLOOR_OF)
+
+
+@pytest.mark.parametrize("module", sorted(set(MODULES) - {""}))
+def test_a_module_imports_only_what_stands_before_it(module):
+    part = module.split(".")[0]
+    above = {other for other in uses(module) if floor(other) >= floor(module) and other.split(".")[0] != part}
+    assert not above
+
+
+def test_nothing_imports_in_a_circle():
+    order = list(graphlib.TopologicalSorter({module: uses(module) for module in MODULES}).static_order())
+    assert order.index("boxes") < order.index("model") < order.index("training.loop")
+
+
+def test_the_ground_floor_imports_nothing_of_ours():
+    assert uses("boxes") == uses("errors") == set()
+
+
+def test_nothing_imports_the_command_line():
+    assert [module for module in MODULES if any(other.split(".")[0] == "cli" for other in uses(module))] == []
+
+
+@pytest.mark.parametrize("part", ["detection", "evaluation", "export"])
+def test_training_knows_nothing_of_what_comes_after_it(part):
+    for module in MODULES:
+        if module.split(".")[0] == "training":
+            assert not [other for other in uses(module) if other.split(".")[0] == part], module
+
+
+@pytest.mark.parametrize(
+    "module", sorted(name for name in MODULES if name.split(".")[0] in ("data", "boxes", "errors"))
+)
+def test_modules_of_worker_processes_do_not_import_tensorflow(module):
+    first_names = {dotted.split(".")[0] for dotted, _ in imported_names(module_level(MODULES[module]))}
+    assert bool(first_names & {"tensorflow", "keras"}) == (module in WITH_TENSORFLOW)
+
+
+def test_preparing_data_starts_without_tensorflow():
+    imports = ", ".join(f"{PACKAGE}.{name}" for name in WORKER_MODULES if name not in WITH_TENSORFLOW)
+    code = f"import sys, {imports}; print(sorted({{'tensorflow', 'keras'}} & set(sys.modules)))"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "[]"
