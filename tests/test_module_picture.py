@@ -127,9 +127,10 @@ def test_training_knows_nothing_of_what_comes_after_it(part):
             assert not [other for other in uses(module) if other.split(".")[0] == part], module
 
 
-@pytest.mark.parametrize(
-    "module", sorted(name for name in MODULES if name.split(".")[0] in ("data", "boxes", "errors"))
-)
+WORKER_MODULES = sorted(name for name in MODULES if name.split(".")[0] in ("boxes", "errors", "data"))
+
+
+@pytest.mark.parametrize("module", WORKER_MODULES)
 def test_modules_of_worker_processes_do_not_import_tensorflow(module):
     first_names = {dotted.split(".")[0] for dotted, _ in imported_names(module_level(MODULES[module]))}
     assert bool(first_names & {"tensorflow", "keras"}) == (module in WITH_TENSORFLOW)
