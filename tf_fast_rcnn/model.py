@@ -159,10 +159,13 @@ def _fully_connected(vectors, carried_layers, fc_units, dropout, seed):
             )
             for number, units in enumerate(fc_units, start=6)
         ]
-    for layer in carried_layers:
+    for number, layer in enumerate(carried_layers):
+        if isinstance(layer, keras.layers.Dropout):
+            continue  # `dropout` takes its place: both would drop more than either says.
         vectors = _apply_copy(layer, vectors)
         if isinstance(layer, keras.layers.Dense) and dropout > 0:
-            vectors = keras.layers.Dropout(dropout, seed=seed, name=f"{layer.name}_dropout")(vectors)
+            # A seed of its own: with one seed, layers of one size would drop the same units.
+            vectors = keras.layers.Dropout(dropout, seed=seed + number, name=f"{layer.name}_dropout")(vectors)
     return vectors
 
 
@@ -172,6 +175,8 @@ def _apply_copy(layer, tensor):
     result = copy(tensor)
     if layer.built:
         copy.set_weights(layer.get_weights())
+    if isinstance(layer, keras.layers.BatchNormalization):
+        copy.trainable = False
     return result
 
 
