@@ -33,14 +33,10 @@ def adamw(model, rate=3e-4, backbone_rate=0.2, weight_decay=1e-4):
         model: what `fast_rcnn` returned.
         rate: learning rate, or a Keras schedule.
         backbone_rate: the pre-trained convolutions learn at this multiple of the rate.
-        weight_decay: decoupled, as in the AdamW paper (Loshchilov and Hutter, 2019).
+        weight_decay: of weights, not of biases; decoupled, as in the AdamW paper (Loshchilov and Hutter, 2019).
     """
     slow = [variable.path for variable in model.get_layer("convolutions").trainable_variables]
-    optimizer = FineTuningAdamW(
-        learning_rate=rate, weight_decay=weight_decay, slow_variables=slow, slow_rate=backbone_rate
-    )
-    optimizer.exclude_from_weight_decay(var_names=["bias"])
-    return optimizer
+    return FineTuningAdamW(learning_rate=rate, weight_decay=weight_decay, slow_variables=slow, slow_rate=backbone_rate)
 
 
 @keras.saving.register_keras_serializable(package="tf_fast_rcnn")
@@ -65,12 +61,14 @@ class FineTuningSGD(keras.optimizers.SGD):
 
 @keras.saving.register_keras_serializable(package="tf_fast_rcnn")
 class FineTuningAdamW(keras.optimizers.AdamW):
-    """AdamW in which some variables learn at a multiple of the rate: see `adamw`."""
+    """AdamW in which some variables learn at a multiple of the rate, and biases do not decay: see `adamw`."""
 
     def __init__(self, *args, slow_variables=(), slow_rate=1.0, name="fine_tuning_adamw", **kwargs):
         super().__init__(*args, name=name, **kwargs)
         self.slow_variables = frozenset(slow_variables)
         self.slow_rate = slow_rate
+        # Keras does not save this, so that it stands here and not with the caller: a resumed run comes from a file.
+        self.exclude_from_weight_decay(var_names=["bias"])
 
     def update_step(self, gradient, variable, learning_rate):
         if _keras_variable(self, variable).path in self.slow_variables:

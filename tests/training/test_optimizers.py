@@ -1,0 +1,144 @@
+"""Optimisers against steps of the published rules in NumPy, and against themselves after a file."""
+
+import keras
+import numpy as np
+import pytest
+
+from tf_fast_rcnn import adamw, fast_rcnn, multi_task_loss, sgd
+from tf_fast_rcnn.training.optimizers import FineTuningAdamW, FineTuningSGD
+
+RATE, MOMENTUM, DECAY = 0.1, 0.9, 0.05
+
+
+def named_variables():
+    """A weight and a bias, as layers make them."""
+    layer = keras.layers.Dense(2, kernel_initializer=keras.initializers.RandomNormal(seed=0), bias_initializer="ones")
+    layer.build((None, 3))
+    return layer.kernel, layer.bias
+
+
+def gradients(step):
+    rng = np.random.default_rng(step)
+    return rng.normal(size=(3, 2)).astype(np.float32), rng.normal(size=2).astype(np.float32)
+
+
+def tiny_detector():
+    keras.utils.set_random_seed(0)
+    layers = keras.layers
+    backbone = keras.Sequential(
+        [keras.Input((16, 16, 3)), layers.Conv2D(4, 3, 2), layers.GlobalAveragePooling2D(), layers.Dense(2)]
+    )
+    return fast_rcnn(backbone, 2, stride=2, pooled_size=(2, 2), fc_units=(6,), dropout=0.0)
+
+
+def tiny_mini_batch():
+    rng = np.random.default_rng(0)
+    corners = np.sort(rng.uniform(0, 16, (2, 8, 2, 2)), axis=2).reshape(2, 8, 4)
+    labels = rng.integers(-1, 3, (2, 8))
+    targets = np.concatenate([labels[..., None], rng.normal(size=(2, 8, 4))], axis=-1)
+    inputs = {"images": rng.normal(size=(2, 16, 16, 3)).astype(np.float32), "rois": corners.astype(np.float32)}
+    return inputs, {"class_logits": labels.astype(np.int32), "box_deltas": targets.astype(np.float32)}
+
+
+@pytest.mark.parametrize("bias_rate", [2.0, 1.0])
+def test_sgd_takes_caffes_steps(bias_rate):
+    """V = momentum V + rate_of_w (gradient + decay_of_w w); w = w - V. Biases: rate x bias_rate, decay x 0."""
+    kernel, bias = named_variables()
+    weights = [kernel.numpy().astype(np.float64), bias.numpy().astype(np.float64)]
+    velocities = [0.0, 0.0]
+    optimizer = sgd(RATE, MOMENTUM, DECAY, bias_rate)
+    for step in range(3):
+        values = gradients(step)
+        optimizer.apply([keras.ops.convert_to_tensor(value) for value in values], [kernel, bias])
+        for i, (rate, decay) in enumerate([(RATE, DECAY), (bias_rate * RATE, 0.0)]):
+            velocities[i] = MOMENTUM * velocities[i] + rate * (values[i] + decay * weights[i])
+            weights[i] = weights[i] - velocities[i]
+        np.testing.assert_allclose(kernel, weights[0], rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(bias, weights[1], rtol=1e-5, atol=1e-6)
+
+
+def test_sgds_defaults_are_the_papers():
+    """Section 2.3: "a global learning rate of 0.001", momentum 0.9, decay 0.0005, biases at twice the rate."""
+    config = sgd().get_config()
+    found = [config[name] for name in ("learning_rate", "momentum", "gradient_decay", "bias_rate", "weight_decay")]
+    np.testing.assert_allclose(found[:4], [0.001, 0.9, 0.0005, 2.0], rtol=1e-6)
+    assert found[4] is None  # Keras's own decay, which is not Caffe's
+    assert config["nesterov"] is False
+
+
+def adamw_steps(weight, gradient_of_step, rate, decay, steps=3):
+    """Algorithm 2 of Loshchilov and Hutter; `decay` times the global rate, as Keras has it."""
+    first = second = 0.0
+    for step in range(steps):
+        gradient = gradient_of_step(step).astype(np.float64)
+        first, second = 0.9 * first + 0.1 * gradient, 0.999 * second + 0.001 * gradient**2
+        corrected = first / (1 - 0.9 ** (step + 1)), second / (1 - 0.999 ** (step + 1))
+        weight = weight * (1 - RATE * decay) - rate * corrected[0] / (np.sqrt(corrected[1]) + 1e-7)
+    return weight
+
+
+@pytest.mark.parametrize("slow_rate", [1.0, 0.25])
+def test_adamw_moves_slow_variables_by_the_multiple_and_does_not_decay_biases(slow_rate):
+    kernel, bias = named_variables()
+    start = kernel.numpy(), bias.numpy()
+    optimizer = FineTuningAdamW(RATE, weight_decay=DECAY, slow_variables=[kernel.path], slow_rate=slow_rate)
+    for step in range(3):
+        optimizer.apply([keras.ops.convert_to_tensor(value) for value in gradients(step)], [kernel, bias])
+    expected_kernel = adamw_steps(start[0], lambda step: gradients(step)[0], slow_rate * RATE, DECAY)
+    expected_bias = adamw_steps(start[1], lambda step: gradients(step)[1], RATE, 0.0)
+    np.testing.assert_allclose(kernel, expected_kernel, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(bias, expected_bias, rtol=1e-4, atol=1e-5)
+
+
+def test_adamw_slows_the_backbone_alone():
+    """Adam's first step is the rate itself, whatever the gradient (unless it is as small as Adam's epsilon)."""
+    model = tiny_detector()
+    model.compile(optimizer=adamw(model, 0.01, 0.25, weight_decay=0.0), loss=multi_task_loss(model), jit_compile=False)
+    before = [variable.numpy() for variable in model.trainable_variables]
+    model.train_on_batch(*tiny_mini_batch())
+    backbone = {id(variable) for variable in model.get_layer("convolutions").trainable_variables}
+    assert len(backbone) == 2
+    for variable, start in zip(model.trainable_variables, before, strict=True):
+        expected = 0.0025 if id(variable) in backbone else 0.01
+        np.testing.assert_allclose(np.abs(variable.numpy() - start).max(), expected, rtol=0.01, err_msg=variable.path)
+
+
+@pytest.mark.parametrize(
+    "optimizer",
+    [
+        FineTuningSGD(0.2, momentum=0.8, gradient_decay=0.03, bias_rate=3.0),
+        FineTuningAdamW(0.2, weight_decay=0.03, slow_variables=["b/kernel", "a/kernel"], slow_rate=0.3),
+        sgd(keras.optimizers.schedules.CosineDecay(0.1, 50)),
+    ],
+    ids=["sgd", "adamw", "schedule"],
+)
+def test_configuration_round_trip(optimizer):
+    copy = keras.optimizers.deserialize(keras.optimizers.serialize(optimizer))
+    assert type(copy) is type(optimizer)
+    assert copy.get_config() == optimizer.get_config()
+    assert {"bias_rate", "slow_rate"} & set(copy.get_config())
+
+
+def large_rates(name, model):
+    return sgd(0.1, weight_decay=0.1) if name == "sgd" else adamw(model, 0.02, 0.2, weight_decay=5.0)
+
+
+@pytest.mark.parametrize("name", ["sgd", "adamw"])
+def test_a_saved_model_goes_on_as_if_it_had_not_been_saved(tmp_path, name):
+    """Momentum, step count, slow variables and what does not decay: all must survive the file."""
+    inputs, targets = tiny_mini_batch()
+    model = tiny_detector()
+    model.compile(optimizer=large_rates(name, model), loss=multi_task_loss(model), jit_compile=False)
+    for _ in range(2):
+        model.train_on_batch(inputs, targets)
+    model.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    assert int(loaded.optimizer.iterations) == 2
+    for each in (model, loaded):
+        for _ in range(2):
+            each.train_on_batch(inputs, targets)
+    assert len(model.trainable_variables) == 8
+    for found, expected in zip(loaded.trainable_variables, model.trainable_variables, strict=True):
+        np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-7, err_msg=expected.path)
+    for found, expected in zip(loaded.optimizer.variables, model.optimizer.variables, strict=True):
+        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-7, err_msg=expected.path)
