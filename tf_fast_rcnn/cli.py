@@ -19,6 +19,13 @@ COMMANDS = {
 }
 
 
+class _Parser(argparse.ArgumentParser):
+    """Tells of a bad option in one line, as of any other bad input, where argparse would print its usage too."""
+
+    def error(self, message):
+        raise InputError(f"{message}; see {self.prog} --help")
+
+
 def main(arguments=None):
     """Runs one command; returns the exit code (0, 2 for bad input, 130 for Ctrl-C)."""
     arguments = sys.argv[1:] if arguments is None else list(arguments)
@@ -28,7 +35,7 @@ def main(arguments=None):
     try:
         options = _parser(arguments).parse_args(arguments)
         options.run(options)
-    except InputError as error:
+    except (InputError, OSError) as error:
         print(f"tf-fast-rcnn: error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
@@ -38,7 +45,7 @@ def main(arguments=None):
 
 
 def _parser(arguments):
-    parser = argparse.ArgumentParser(prog="tf-fast-rcnn", description="Fast R-CNN for TensorFlow and Keras 3.")
+    parser = _Parser(prog="tf-fast-rcnn", description="Fast R-CNN for TensorFlow and Keras 3.")
     parser.add_argument("--version", action="version", version=f"tf-fast-rcnn {__version__}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True, title="commands")
     for name, summary in COMMANDS.items():

@@ -1,11 +1,58 @@
 """Options and output that several commands share."""
 
+import argparse
 import json
+import math
 import os
 import sys
 from pathlib import Path
 
 from tf_fast_rcnn.errors import InputError
+
+
+def start_tensorflow():
+    """Imports TensorFlow and Keras without TensorFlow's start-up messages, and checks that they go together.
+
+    Its C++ code writes these to file descriptor 2 before any log level counts.
+    """
+    sys.stderr.flush()
+    stderr = os.dup(2)
+    with open(os.devnull, "w") as nowhere:
+        os.dup2(nowhere.fileno(), 2)
+    try:
+        backend = os.environ.get("KERAS_BACKEND", "tensorflow")
+        if backend == "tensorflow":
+            import keras
+            import tensorflow as tf
+
+            tf.config.list_physical_devices()  # looks for GPUs, and tells where there is none
+            backend = keras.backend.backend()
+    finally:
+        os.dup2(stderr, 2)
+        os.close(stderr)
+    if backend != "tensorflow":
+        raise InputError(f"KERAS_BACKEND: found {backend!r}; expected 'tensorflow'; unset it")
+
+
+def number(kind, low, high=math.inf, *, above=False):
+    """The `type` of an option: an int or float from `low` (or above it) to `high`."""
+
+    def parse(text):
+        try:
+            value = kind(text)
+        except ValueError:
+            value = math.nan
+        if not low <= value <= high or not math.isfinite(value) or (above and value == low):
+            what = "a whole number" if kind is int else "a number"
+            limits = f"above {low}" if above else f"from {low}"
+            limits += "" if high == math.inf else f" to {high}"
+            raise argparse.ArgumentTypeError(f"found {text!r}; expected {what} {limits}")
+        return value
+
+    return parse
+
+
+seed = number(int, 0, 2**32 - 1)
 
 
 def add_data_arguments(parser):
@@ -14,7 +61,7 @@ def add_data_arguments(parser):
         "--skip-bad", action="store_true", help="leave out unreadable images and annotations, and count them"
     )
     parser.add_argument(
-        "--workers", type=int, metavar="N", help="processes that compute proposals (default: one a core)"
+        "--workers", type=number(int, 1), metavar="N", help="processes that compute proposals (default: one a core)"
     )
     parser.add_argument(
         "--cache",

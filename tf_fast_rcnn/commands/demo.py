@@ -8,7 +8,7 @@ from pathlib import Path
 import jinja2
 
 import tf_fast_rcnn as frcnn
-from tf_fast_rcnn.commands.common import add_json_argument, check_new, write_result
+from tf_fast_rcnn.commands.common import add_json_argument, check_new, number, seed, start_tensorflow, write_result
 from tf_fast_rcnn.commands.evaluate import write_report
 
 EXAMPLES = """\
@@ -22,31 +22,34 @@ _SHOWN_IMAGES = 12
 
 def add_arguments(parser):
     parser.add_argument("--out", default="demo", metavar="DIR", help="a new folder (default: demo)")
-    parser.add_argument("--steps", type=int, default=600, metavar="N", help="mini-batches of training (default: 600)")
     parser.add_argument(
-        "--images", type=int, default=240, metavar="N", help="training images to generate (default: 240)"
+        "--steps", type=number(int, 1), default=600, metavar="N", help="mini-batches of training (default: 600)"
     )
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="default: 0")
+    parser.add_argument(
+        "--images", type=number(int, 2), default=240, metavar="N", help="training images to generate (default: 240)"
+    )
+    parser.add_argument("--seed", type=seed, default=0, metavar="N", help="default: 0")
     add_json_argument(parser, "the summary")
 
 
 def run(options):
-    from tf_fast_rcnn.data.digits import generate_digits
-    from tf_fast_rcnn.training.recipes import small_data
-
     started = time.monotonic()
     out = Path(options.out)
     check_new(out, "--out")
+    start_tensorflow()
+    from tf_fast_rcnn.data.digits import CLASS_NAMES, generate_digits
+    from tf_fast_rcnn.training.recipes import small_data
+
     _say("1/5 generating images: real handwritten digits on clutter")
     data = generate_digits(out / "data", {"train": options.images, "test": 60}, options.seed)
-    train = frcnn.load_dataset(f"voc:{data}@train")
-    test = frcnn.load_dataset(f"voc:{data}@test", class_names=train.class_names)
+    train, test = (frcnn.load_dataset(f"voc:{data}@{split}", CLASS_NAMES) for split in ("train", "test"))
     _say("2/5 computing object proposals")
     proposals = frcnn.proposal_settings("dense", train)
     train = frcnn.prepare(train, out / "prepared" / "train", proposals)
     test = frcnn.prepare(test, out / "prepared" / "test", proposals)
     _say("3/5 training")
-    recipe = dataclasses.replace(small_data(), steps=options.steps, shorter_side=320, longer_side=540)
+    # A digit's mirror image is no digit.
+    recipe = dataclasses.replace(small_data(), steps=options.steps, flip=0.0)
     summary = frcnn.train(train, out / "run", recipe=recipe, seed=options.seed)
     _say("4/5 evaluating")
     run_ = frcnn.load_run(out / "run")

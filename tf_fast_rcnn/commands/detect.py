@@ -7,7 +7,7 @@ import numpy as np
 from tqdm import tqdm
 
 import tf_fast_rcnn as frcnn
-from tf_fast_rcnn.commands.common import add_json_argument, write_result
+from tf_fast_rcnn.commands.common import add_json_argument, number, start_tensorflow, write_result
 from tf_fast_rcnn.errors import InputError
 
 EXAMPLES = """\
@@ -26,9 +26,13 @@ def add_arguments(parser):
     parser.add_argument(
         "--out", metavar="DIR", help="folder for the drawn images (default: detections, unless --json -)"
     )
-    parser.add_argument("--score-threshold", type=float, default=0.05, metavar="X", help="default: 0.05")
+    parser.add_argument("--score-threshold", type=number(float, 0, 1), default=0.05, metavar="X", help="default: 0.05")
     parser.add_argument(
-        "--draw-threshold", type=float, default=0.5, metavar="X", help="least score that is drawn (default: 0.5)"
+        "--draw-threshold",
+        type=number(float, 0, 1),
+        default=0.5,
+        metavar="X",
+        help="least score that is drawn (default: 0.5)",
     )
     add_json_argument(parser, "all detections")
 
@@ -37,19 +41,37 @@ def run(options):
     if options.proposals and len(options.images) > 1:
         raise InputError(f"--proposals: found {len(options.images)} images; expected one; call detect for each image")
     out = Path(options.out or "detections") if options.out or options.json != "-" else None
+    pictures = _picture_paths(options.images, out) if out else []
+    start_tensorflow()
     run_ = frcnn.load_run(options.folder)
     settings = frcnn.detection_settings(run_, score_threshold=options.score_threshold)
     proposals = _read_proposals(options.proposals) if options.proposals else run_.proposals
     results = []
-    for path in tqdm(options.images, desc="detect", unit="image", delay=2):
+    for index, path in enumerate(tqdm(options.images, desc="detect", unit="image", delay=2)):
         image = frcnn.read_image(path)
         found = frcnn.detect(run_.model, image, proposals, settings)
         results.append({"image": str(path), "detections": _to_json(found, run_.class_names)})
         if out:
-            _draw(image, found, run_.class_names, options.draw_threshold, out / f"{Path(path).stem}.png")
+            _draw(image, found, run_.class_names, options.draw_threshold, pictures[index])
     number = sum(len(result["detections"]) for result in results)
     text = f"{len(results)} images, {number} detections with a score above {options.score_threshold}"
     write_result(options, results, f"{text}; drawn in {out}" if out else text)
+
+
+def _picture_paths(images, out):
+    """Where each image is drawn: STEM.png, or STEM-2.png, ... where images of several folders share a name."""
+    pictures = []
+    for image in images:
+        stem, number_ = Path(image).stem, 1
+        path = out / f"{stem}.png"
+        while path in pictures:
+            number_ += 1
+            path = out / f"{stem}-{number_}.png"
+        pictures.append(path)
+    inputs = {Path(image).resolve() for image in images}
+    if overwritten := [path for path in pictures if path.resolve() in inputs]:
+        raise InputError(f"{overwritten[0]}: found an input where its drawing belongs; give another folder to --out")
+    return pictures
 
 
 def _read_proposals(path):

@@ -3,7 +3,13 @@
 from pathlib import Path
 
 import tf_fast_rcnn as frcnn
-from tf_fast_rcnn.commands.common import add_data_arguments, add_json_argument, tell_mended, write_result
+from tf_fast_rcnn.commands.common import (
+    add_data_arguments,
+    add_json_argument,
+    start_tensorflow,
+    tell_mended,
+    write_result,
+)
 
 EXAMPLES = """\
   tf-fast-rcnn evaluate runs/cells --data voc:cells@test
@@ -25,6 +31,7 @@ def add_arguments(parser):
 
 
 def run(options):
+    start_tensorflow()
     run_ = frcnn.load_run(options.folder)
     dataset = frcnn.load_dataset(options.data, class_names=run_.class_names, skip_bad=options.skip_bad)
     tell_mended(dataset)

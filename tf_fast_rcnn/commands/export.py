@@ -1,7 +1,7 @@
 """`tf-fast-rcnn export`: writes a trained detector as a SavedModel."""
 
 import tf_fast_rcnn as frcnn
-from tf_fast_rcnn.commands.common import add_json_argument, write_result
+from tf_fast_rcnn.commands.common import add_json_argument, number, start_tensorflow, write_result
 
 EXAMPLES = """\
   tf-fast-rcnn export runs/cells --out serving/cells/1
@@ -20,13 +20,16 @@ def add_arguments(parser):
         choices=["portable", "native"],
         help="portable (default) runs on any server; native needs one with the compiled op linked in",
     )
-    parser.add_argument("--score-threshold", type=float, default=0.05, metavar="X", help="default: 0.05")
-    parser.add_argument("--nms-iou", type=float, default=0.3, metavar="X", help="default: 0.3")
-    parser.add_argument("--max-detections", type=int, default=100, metavar="N", help="an image (default: 100)")
+    parser.add_argument("--score-threshold", type=number(float, 0, 1), default=0.05, metavar="X", help="default: 0.05")
+    parser.add_argument("--nms-iou", type=number(float, 0, 1), default=0.3, metavar="X", help="default: 0.3")
+    parser.add_argument(
+        "--max-detections", type=number(int, 1), default=100, metavar="N", help="an image (default: 100)"
+    )
     add_json_argument(parser, "the summary")
 
 
 def run(options):
+    start_tensorflow()
     run_ = frcnn.load_run(options.folder)
     settings = frcnn.detection_settings(
         run_,

@@ -3,8 +3,15 @@
 import dataclasses
 
 import tf_fast_rcnn as frcnn
-from tf_fast_rcnn.commands.common import add_data_arguments, add_json_argument, tell_mended, write_result
-from tf_fast_rcnn.errors import InputError
+from tf_fast_rcnn.commands.common import (
+    add_data_arguments,
+    add_json_argument,
+    number,
+    seed,
+    start_tensorflow,
+    tell_mended,
+    write_result,
+)
 
 EXAMPLES = """\
   tf-fast-rcnn train --train voc:cells@train --val voc:cells@val --out runs/cells
@@ -31,12 +38,16 @@ def add_arguments(parser):
         help="of the backbone (default: imagenet), or another run to start from",
     )
     parser.add_argument("--recipe", default="small-data", metavar="NAME", help="small-data (default) or paper")
-    parser.add_argument("--steps", type=_positive, metavar="N", help="mini-batches (default: the recipe's)")
-    parser.add_argument("--rate", type=float, metavar="X", help="learning rate (default: the recipe's)")
+    parser.add_argument("--steps", type=number(int, 1), metavar="N", help="mini-batches (default: the recipe's)")
     parser.add_argument(
-        "--shorter-side", type=_positive, metavar="PIXELS", help="of resized images (default: the recipe's)"
+        "--rate", type=number(float, 0, above=True), metavar="X", help="learning rate (default: the recipe's)"
     )
-    parser.add_argument("--longer-side", type=_positive, metavar="PIXELS", help="its limit (default: the recipe's)")
+    parser.add_argument(
+        "--shorter-side", type=number(int, 32), metavar="PIXELS", help="of resized images (default: the recipe's)"
+    )
+    parser.add_argument(
+        "--longer-side", type=number(int, 32), metavar="PIXELS", help="its limit (default: the recipe's)"
+    )
     parser.add_argument(
         "--proposals",
         choices=["dense", "selective-search", "selective-search+dense"],
@@ -45,13 +56,14 @@ def add_arguments(parser):
     parser.add_argument("--tune-from", metavar="LAYER", help="first layer of the backbone that is tuned")
     parser.add_argument("--roi-pooling", choices=["auto", "native", "portable"], default="auto", help="default: auto")
     parser.add_argument(
-        "--seed", type=int, default=0, metavar="N", help="of weights, dropout and mini-batches (default: 0)"
+        "--seed", type=seed, default=0, metavar="N", help="of weights, dropout and mini-batches (default: 0)"
     )
     add_data_arguments(parser)
     add_json_argument(parser, "the summary")
 
 
 def run(options):
+    start_tensorflow()
     from tf_fast_rcnn.evaluation.models import ValidationMap
     from tf_fast_rcnn.training.recipes import recipe_by_name
 
@@ -95,9 +107,3 @@ def _summary_text(summary, options):
     lines.append(f"{summary.run}: model.keras, run.json, losses.png, log.jsonl, tensorboard/")
     lines.append(f"next: tf-fast-rcnn evaluate {summary.run} --data SPEC, or tf-fast-rcnn detect {summary.run} IMAGE")
     return "\n".join(lines)
-
-
-def _positive(text):
-    if not text.isdigit() or int(text) < 1:
-        raise InputError(f"found {text!r}; expected a whole number above 0")
-    return int(text)
