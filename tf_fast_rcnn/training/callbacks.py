@@ -3,6 +3,7 @@
 import json
 import math
 import sys
+import time
 from pathlib import Path
 
 import keras
@@ -15,6 +16,7 @@ from tf_fast_rcnn.training.run_folder import save_checkpoint
 
 _LOG_INTERVAL = 10
 _CHECKPOINT_INTERVAL = 500
+_DRAWING_INTERVAL = 10  # seconds: epochs over few images end more often than curves are worth drawing
 # Keras names the losses after the model's outputs; logs name them as the paper does.
 _LOSS_NAMES = {"loss": "loss", "class_logits_loss": "class_loss", "box_deltas_loss": "box_loss"}
 
@@ -60,12 +62,13 @@ class RunLog:
 
 
 class LossLog(keras.callbacks.Callback):
-    """Writes the losses every few mini-batches, and at the end of an epoch what other callbacks have put into Keras's
-    logs; stops the run at once where the loss is not finite."""
+    """Writes the losses every few mini-batches and at the end of an epoch, there with what other callbacks have put
+    into Keras's logs; stops the run at once where the loss is not finite."""
 
     def __init__(self, log):
         super().__init__()
         self._log = log
+        self._drawn = time.monotonic()
 
     def on_train_batch_end(self, batch, logs=None):
         step = step_of(self.model)
@@ -75,17 +78,28 @@ class LossLog(keras.callbacks.Callback):
                 "start from other weights"
             )
         if step % _LOG_INTERVAL == 0:
-            losses = {name: logs[key] for key, name in _LOSS_NAMES.items() if key in logs}
-            rate = float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))
-            self._log.add({"step": step, **losses, "rate": rate})
+            self._log.add(self._losses(step, logs))
             # Keras's losses are means since the epoch began; curves want those of the last mini-batches.
             self.model.reset_metrics()
 
     def on_epoch_end(self, epoch, logs=None):
-        others = {name: value for name, value in logs.items() if name not in _LOSS_NAMES}
-        if others:
-            self._log.add({"step": step_of(self.model), **others})
+        step = step_of(self.model)
+        row = {name: value for name, value in logs.items() if name not in _LOSS_NAMES}
+        if step % _LOG_INTERVAL:
+            row = {**self._losses(step, logs), **row}
+        if row:
+            self._log.add({"step": step, **row})
+        if time.monotonic() - self._drawn > _DRAWING_INTERVAL:
+            self._log.draw()
+            self._drawn = time.monotonic()
+
+    def on_train_end(self, logs=None):
         self._log.draw()
+
+    def _losses(self, step, logs):
+        losses = {name: logs[key] for key, name in _LOSS_NAMES.items() if key in logs}
+        rate = float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))
+        return {"step": step, **losses, "rate": rate}
 
 
 class Checkpoints(keras.callbacks.Callback):

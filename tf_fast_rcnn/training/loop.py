@@ -53,7 +53,7 @@ def train(
         out: RUN, a new folder or that of an interrupted run.
         recipe: `Recipe`; None for `small_data()`.
         proposals: `ProposalSettings`; None for those of a prepared data set, else of the recipe.
-        backbone: see `fast_rcnn`; by name.
+        backbone: see `fast_rcnn`.
         weights: of the backbone ("imagenet", None or a weights file), or the folder of another run, whose detector is
             tuned further (layers that fit neither in name nor shape start anew).
         roi_pooling: see `RoIPooling`.
@@ -110,7 +110,7 @@ def _description(train_dataset, recipe, backbone, weights, roi_pooling, seed, pr
         "package_version": tf_fast_rcnn.__version__,
         "train": train_dataset.name,
         "class_names": list(train_dataset.class_names),
-        "backbone": backbone,
+        "backbone": backbone if isinstance(backbone, str) else backbone.name,
         "weights": None if weights is None else str(weights),
         "roi_pooling": roi_pooling,
         "seed": seed,
@@ -143,22 +143,27 @@ def _new_model(dataset, recipe, backbone, weights, roi_pooling, seed):
 
 
 def _copy_weights(source, target, left_out):
-    """Copies the weights of all layers that have the same name and shapes in both models."""
-    pairs = [(source, target), (source.get_layer("convolutions"), target.get_layer("convolutions"))]
-    copied = 0
-    for source_model, target_model in pairs:
-        known = {layer.name: layer for layer in source_model.layers}
-        for layer in target_model.layers:
-            other = known.get(layer.name)
-            if layer.name in left_out or other is None or isinstance(layer, keras.Model) or not layer.weights:
-                continue
-            if [weight.shape for weight in layer.weights] == [weight.shape for weight in other.weights]:
-                layer.set_weights(other.get_weights())
-                copied += 1
-    if not copied:
+    """Copies the weights of the backbone, which must fit, and of other layers with the same name and shapes."""
+    if _copy_layers(source.get_layer("convolutions"), target.get_layer("convolutions")):
         raise InputError(
             "weights: found a run whose layers do not fit; expected one of the same backbone; check --weights"
         )
+    _copy_layers(source, target, {"convolutions", *left_out})
+
+
+def _copy_layers(source, target, left_out=()):
+    """Copies the weights of layers with the same name and shapes; returns the names of those that do not fit."""
+    known = {layer.name: layer for layer in source.layers}
+    unfit = []
+    for layer in target.layers:
+        if layer.name in left_out or not layer.weights:
+            continue
+        other = known.get(layer.name)
+        if other and [weight.shape for weight in layer.weights] == [weight.shape for weight in other.weights]:
+            layer.set_weights(other.get_weights())
+        else:
+            unfit.append(layer.name)
+    return unfit
 
 
 def _fit(model, dataset, recipe, steps, steps_per_epoch, seed, callbacks):

@@ -13,6 +13,7 @@ import contextlib
 import dataclasses
 import json
 import os
+import zipfile
 from pathlib import Path
 
 import keras
@@ -85,7 +86,7 @@ def load_model(path):
     """A Keras model from a .keras file; InputError where it is not readable."""
     try:
         return keras.models.load_model(path)
-    except (ValueError, OSError, KeyError, TypeError) as error:
+    except (ValueError, OSError, KeyError, TypeError, zipfile.BadZipFile) as error:
         reason = str(error).splitlines()[0][:200]
         raise InputError(f"{path}: found no readable model ({reason}); expected a .keras file of `train`") from None
 
@@ -98,13 +99,18 @@ def read_description(folder):
             f"{folder}: found no run.json; expected a folder that `tf-fast-rcnn train` wrote; check the path"
         )
     try:
-        return json.loads(path.read_text())
+        description = json.loads(path.read_text())
     except ValueError as error:
         raise InputError(f"{path}: found broken JSON ({error}); expected what `train` writes; train again") from None
+    if not isinstance(description, dict):
+        raise InputError(f"{path}: found no JSON object; expected what `train` writes; train again")
+    return description
 
 
 def open_run(folder, description):
     """Makes RUN for a training run, or checks that RUN is an interrupted one of the same description.
+
+    A run that was stopped before it had a checkpoint is begun anew, whatever its description.
 
     Raises:
         InputError: where the folder holds something else, a finished run, or one of another description.
@@ -115,6 +121,8 @@ def open_run(folder, description):
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
             raise InputError(f"{folder}: found files that are no run; expected a new folder; give another --out")
         folder.mkdir(parents=True, exist_ok=True)
+    finished = (folder / "model.keras").exists()
+    if not finished and not _checkpoints(folder):
         write_json(folder / "run.json", description)
         return folder
     found = read_description(folder)
@@ -124,7 +132,7 @@ def open_run(folder, description):
             f"{folder}: found a run with another {', '.join(different)}; expected a new folder or the same command as "
             "before; give another --out"
         )
-    if (folder / "model.keras").exists():
+    if finished:
         raise InputError(
             f"{folder}: found a finished run; expected a new folder or an interrupted run; give another --out"
         )
