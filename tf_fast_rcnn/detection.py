@@ -153,7 +153,7 @@ def detect_dataset(model, dataset, settings=None, progress=True):
     Images are decoded ahead, while the network runs.
     """
     detector = _compiled_detector(model, settings)
-    paths = tf.data.Dataset.from_tensor_slices([record.image_path for record in dataset])
+    paths = tf.data.Dataset.from_tensor_slices(tf.constant([record.image_path for record in dataset], tf.string))
     images = paths.map(_read, num_parallel_calls=2).prefetch(2)
     rows = zip(dataset, images, strict=True)
     for record, image in tqdm(rows, total=len(dataset), desc="detect", unit="image", delay=2, disable=not progress):
@@ -175,7 +175,10 @@ def check_image(image):
 
 def check_proposals(proposals):
     """Proposals as float32 `[R, 4]`; InputError where they are not finite relative boxes."""
-    proposals = np.asarray(proposals, np.float32)
+    try:
+        proposals = np.asarray(proposals, np.float32)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"proposals: found no array of numbers ({error}); expected float32 [R, 4]") from None
     if proposals.ndim != 2 or proposals.shape[1] != 4:
         raise InputError(f"proposals: found shape {list(proposals.shape)}; expected [R, 4]; give one row a box")
     if not np.all(np.isfinite(proposals)) or np.any(proposals[:, :2] > proposals[:, 2:]):
