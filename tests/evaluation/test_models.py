@@ -1,0 +1,105 @@
+"""Evaluation of a model: the detections of `detect`, image by image, scored."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+import tf_fast_rcnn as frcnn
+from tf_fast_rcnn import DetectionSettings, InputError, detect, evaluate
+from tf_fast_rcnn.data.proposals import compute_proposals
+from tf_fast_rcnn.evaluation import score_detections
+from tf_fast_rcnn.evaluation.models import ValidationMap
+
+SETTINGS = DetectionSettings(shorter_side=96, longer_side=144, score_threshold=0.01)
+
+
+@pytest.fixture
+def test_images(prepared_digits, tiny_model):
+    """The test images with objects of the untrained model's classes, one where it finds something: mAP is not 0."""
+    records = []
+    for record in prepared_digits[1]:
+        found = detect(tiny_model, record.image_path, record.proposals(), SETTINGS)
+        boxes, labels = found.boxes[[0, 3]], found.classes[[0, 3]]
+        records.append(dataclasses.replace(record, boxes=boxes, labels=labels, difficult=[False, False]))
+    dataset = prepared_digits[1].with_records(records)
+    dataset.class_names = ("cat", "dog", "ox")
+    return dataset
+
+
+@pytest.mark.parametrize("protocol", ["voc07", "voc10", "coco"])
+def test_evaluate_scores_what_detect_finds(test_images, tiny_model, protocol):
+    result = evaluate(tiny_model, test_images, protocol, settings=SETTINGS, progress=False)
+    detections = [detect(tiny_model, record.image_path, record.proposals(), SETTINGS) for record in test_images]
+    expected = score_detections(test_images, detections, protocol)
+    assert result.protocol == protocol
+    assert result.num_images == 4
+    assert 0 < expected.mean_ap < 1
+    assert result.mean_ap == pytest.approx(expected.mean_ap, abs=1e-6)
+    for found, wanted in zip(result.classes, expected.classes, strict=True):
+        assert (found.name, found.num_objects, found.num_detections) == (
+            wanted.name,
+            wanted.num_objects,
+            wanted.num_detections,
+        )
+        np.testing.assert_allclose(found.ap, wanted.ap, atol=1e-6)
+
+
+def test_the_default_threshold_keeps_detections_with_low_scores(test_images, tiny_model, monkeypatch):
+    from tf_fast_rcnn.evaluation import models
+
+    used = []
+
+    def nothing(model, dataset, settings, progress):
+        used.append(settings)
+        return [frcnn.Detections(np.zeros((0, 4)), np.zeros(0), np.zeros(0, int))] * len(dataset)
+
+    monkeypatch.setattr(models, "detect_dataset", nothing)
+    result = evaluate(tiny_model, test_images, progress=False)
+    assert used == [DetectionSettings(score_threshold=0.01)]
+    assert result.mean_ap == 0.0
+
+
+def test_proposals_are_computed_where_the_data_set_has_none(digits, tiny_model, prepared_digits, tmp_path):
+    dataset = frcnn.load_dataset(f"voc:{digits}@test", class_names="0123456789")
+    dataset = dataset.with_records([dataclasses.replace(record, labels=record.labels % 3 + 1) for record in dataset])
+    dataset.class_names = ("cat", "dog", "ox")
+    proposals = prepared_digits[0].proposal_settings
+    result = evaluate(
+        tiny_model, dataset, proposals=proposals, settings=SETTINGS, cache_dir=tmp_path, workers=1, progress=False
+    )
+    detections = [
+        detect(
+            tiny_model, record.image_path, compute_proposals(frcnn.read_image(record.image_path), proposals), SETTINGS
+        )
+        for record in dataset
+    ]
+    expected = score_detections(dataset, detections)
+    assert [row.num_detections for row in result.classes] == [row.num_detections for row in expected.classes]
+    assert result.mean_ap == pytest.approx(expected.mean_ap, abs=1e-6)
+    assert any(tmp_path.iterdir())
+
+
+def test_another_number_of_classes(prepared_digits, tiny_model):
+    with pytest.raises(InputError, match="found 10 classes; expected the model's 3") as error:
+        evaluate(tiny_model, prepared_digits[1], progress=False)
+    assert "\n" not in str(error.value)
+
+
+def test_validation_map_is_that_of_evaluate(test_images, tiny_model, capsys):
+    callback = ValidationMap(test_images, dataclasses.replace(SETTINGS, score_threshold=0.5), "voc10")
+    callback.set_model(tiny_model)
+    logs = {"loss": 1.0}
+    callback.on_epoch_end(0, logs)
+    expected = evaluate(tiny_model, test_images, "voc10", settings=SETTINGS, progress=False).mean_ap
+    assert logs == {"loss": 1.0, "mean_ap": pytest.approx(expected, abs=1e-6)}
+    assert f"validation mAP (voc10, IoU 0.50): {expected:.3f}" in capsys.readouterr().err
+
+
+def test_validation_map_of_images_without_objects_is_left_out(test_images, tiny_model):
+    bare = [dataclasses.replace(record, boxes=[], labels=[], difficult=[]) for record in test_images]
+    callback = ValidationMap(test_images.with_records(bare), SETTINGS, progress=False)
+    callback.set_model(tiny_model)
+    logs = {}
+    callback.on_epoch_end(0, logs)
+    assert logs == {}

@@ -1,0 +1,315 @@
+"""Exported models, run as a server runs them: by a session, in processes that know nothing of this package."""
+
+import dataclasses
+import io
+import json
+import os
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+
+import tf_fast_rcnn as frcnn
+from tf_fast_rcnn import DetectionSettings, InputError, cli, detect, export_saved_model, native
+
+CLASS_NAMES = ("cat", "dog", "ox")
+SETTINGS = DetectionSettings(shorter_side=96, longer_side=144, max_detections=20)
+
+# Loads a SavedModel as TensorFlow Serving does and runs calls from a file: [signature, {input: array}] each.
+RUNNER = """
+import pickle, sys
+import tensorflow as tf
+saved_model, calls, results, library = sys.argv[1:]
+if library:
+    tf.load_op_library(library)
+session = tf.compat.v1.Session(graph=tf.Graph())
+with session.graph.as_default():
+    meta = tf.compat.v1.saved_model.loader.load(session, ["serve"], saved_model)
+    outputs = []
+    for name, inputs in pickle.load(open(calls, "rb")):
+        signature = meta.signature_def[name]
+        feed = {signature.inputs[key].name: value for key, value in inputs.items()}
+        fetches = {key: info.name for key, info in signature.outputs.items()}
+        try:
+            outputs.append(session.run(fetches, feed))
+        except tf.errors.InvalidArgumentError as error:
+            outputs.append("InvalidArgument: " + error.message)
+    graph = session.graph.as_graph_def()
+    assets = [asset.filename for asset in meta.asset_file_def]
+    used = {node.op for node in graph.node}
+    used |= {node.op for function in graph.library.function for node in function.node_def}
+    # Functions of the graph are called by their names, as if they were ops.
+    used -= {function.signature.name for function in graph.library.function}
+from tensorflow.python.framework import op_def_registry
+unknown = sorted(op for op in used if op_def_registry.get(op) is None)
+assert not any(module.startswith("tf_fast_rcnn") for module in sys.modules)
+pickle.dump({"outputs": outputs, "ops": used, "unknown": unknown, "assets": assets}, open(results, "wb"))
+"""
+
+
+def run_saved_model(saved_model, calls, folder, library=""):
+    """What RUNNER finds, in a process that does not import this package."""
+    (folder / "calls").write_bytes(pickle.dumps(calls))
+    command = [sys.executable, "-c", RUNNER, saved_model, folder / "calls", folder / "results", library]
+    done = subprocess.run(list(map(str, command)), cwd=folder, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return pickle.loads((folder / "results").read_bytes())
+
+
+def some_image(height, width, seed):
+    coarse = np.random.default_rng(seed).integers(0, 256, (height // 10, width // 10, 3), np.uint8)
+    return np.asarray(Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC))
+
+
+def encoded(image, kind):
+    buffer = io.BytesIO()
+    Image.fromarray(image).save(buffer, kind)
+    return buffer.getvalue()
+
+
+def decoded(image_bytes):
+    return np.asarray(Image.open(io.BytesIO(image_bytes)).convert("RGB"))
+
+
+def some_proposals(number, seed=0):
+    rng = np.random.default_rng(seed)
+    corner, size = rng.uniform(0, 0.7, (number, 2)), rng.uniform(0.1, 0.3, (number, 2))
+    return np.concatenate([corner, corner + size], axis=1).astype(np.float32)
+
+
+# Three images of different kinds and sizes; 40, 25 and 0 proposals, filled up with copies of the first or with NaN.
+IMAGES = [
+    encoded(some_image(90, 120, 0), "JPEG"),
+    encoded(some_image(130, 80, 1), "PNG"),
+    encoded(some_image(60, 60, 2), "JPEG"),
+]
+PROPOSALS = np.stack([some_proposals(40, 0), some_proposals(40, 1), some_proposals(40, 2)])
+PROPOSALS[1, 25:] = PROPOSALS[1, 0]
+PROPOSALS[2] = np.nan
+COUNTS = np.int32([40, 25, 0])
+BATCH = {"image_bytes": np.array(IMAGES, object), "proposals": PROPOSALS, "num_proposals": COUNTS}
+
+
+def part(index, rows=slice(None)):
+    """One image of the batch by itself."""
+    return {name: values[index : index + 1, ...] for name, values in BATCH.items()} | {
+        "proposals": PROPOSALS[index : index + 1, rows]
+    }
+
+
+@pytest.fixture(scope="module")
+def saved_model(tiny_model, tmp_path_factory):
+    directory = tmp_path_factory.mktemp("export") / "model" / "1"
+    export_saved_model(tiny_model, directory, class_names=CLASS_NAMES, settings=SETTINGS)
+    return directory
+
+
+TENSORS = {
+    "images": np.random.default_rng(0).uniform(0, 255, (2, 40, 56, 3)).astype(np.float32),
+    "rois": some_proposals(14).reshape(2, 7, 4) * np.float32([40, 56, 40, 56]),
+}
+
+CALLS = {
+    "batch": ("serving_default", BATCH),
+    "alone 0": ("serving_default", part(0)),
+    "alone 1": ("serving_default", part(1, slice(25))),
+    "alone 2": ("serving_default", part(2, slice(0))),
+    "regions": ("regions", BATCH),
+    "no regions": ("regions", part(2, slice(0))),
+    "tensors": ("predict_tensors", TENSORS),
+    "no rois": ("predict_tensors", {**TENSORS, "rois": TENSORS["rois"][:, :0]}),
+    "no image": ("serving_default", {**part(0), "image_bytes": np.array([b"not an image"], object)}),
+    "truncated": ("serving_default", {**part(0), "image_bytes": np.array([IMAGES[0][:300]], object)}),
+    "NaN": ("serving_default", {**part(2), "num_proposals": np.int32([1])}),
+}
+
+
+@pytest.fixture(scope="module")
+def served(saved_model, tmp_path_factory):
+    return run_saved_model(saved_model, list(CALLS.values()), tmp_path_factory.mktemp("served"))
+
+
+@pytest.fixture(scope="module")
+def outputs(served):
+    return dict(zip(CALLS, served["outputs"], strict=True))
+
+
+def detections_in(found, index):
+    count = found["num_detections"][index]
+    return frcnn.Detections(*(found[f"detection_{name}"][index, :count] for name in ("boxes", "scores", "classes")))
+
+
+def assert_same_detections(found, expected, tolerance=1e-4):
+    assert len(found.scores) == len(expected.scores)
+    np.testing.assert_array_equal(found.classes, expected.classes)
+    np.testing.assert_allclose(found.scores, expected.scores, atol=tolerance)
+    np.testing.assert_allclose(found.boxes, expected.boxes, atol=tolerance)
+
+
+@pytest.mark.parametrize("index", [0, 1, 2])
+def test_served_detections_are_those_of_detect(outputs, tiny_model, index):
+    expected = detect(tiny_model, decoded(IMAGES[index]), PROPOSALS[index, : COUNTS[index]], SETTINGS)
+    assert len(expected.scores) == (0 if index == 2 else 20)
+    assert_same_detections(detections_in(outputs["batch"], index), expected)
+
+
+@pytest.mark.parametrize("index", [0, 1, 2])
+def test_detections_do_not_depend_on_the_batch(outputs, index):
+    alone = detections_in(outputs[f"alone {index}"], 0)
+    assert_same_detections(detections_in(outputs["batch"], index), alone, tolerance=1e-6)
+
+
+def test_rows_that_fill_up_hold_zeros(outputs):
+    found = outputs["batch"]
+    assert {name: values.dtype for name, values in found.items()} == {
+        "detection_boxes": np.float32,
+        "detection_scores": np.float32,
+        "detection_classes": np.int32,
+        "num_detections": np.int32,
+    }
+    assert found["detection_boxes"].shape == (3, 20, 4)
+    assert found["num_detections"][2] == 0
+    assert not any(found[f"detection_{name}"][2].any() for name in ("boxes", "scores", "classes"))
+
+
+def test_regions_are_the_models(outputs, tiny_model):
+    from tf_fast_rcnn.detection import Detector
+
+    found = outputs["regions"]
+    assert found["class_probabilities"].shape == (3, 40, 4)
+    assert found["boxes"].shape == (3, 40, 3, 4)
+    detector = Detector(tiny_model, SETTINGS)
+    for index, count in enumerate(COUNTS[:2]):
+        proposals = PROPOSALS[index, :count]
+        probabilities, boxes = detector.classify(detector.pooled_regions(decoded(IMAGES[index]), proposals), proposals)
+        np.testing.assert_allclose(found["class_probabilities"][index, :count], probabilities, atol=1e-4)
+        np.testing.assert_allclose(found["boxes"][index, :count], boxes, atol=1e-4)
+    for index, count in enumerate(COUNTS):
+        assert not found["class_probabilities"][index, count:].any()
+        assert not found["boxes"][index, count:].any()
+    assert outputs["no regions"]["boxes"].shape == (1, 0, 3, 4)
+
+
+def test_predict_tensors_is_the_model(outputs, tiny_model):
+    expected = tiny_model(TENSORS, training=False)
+    logits, deltas = expected["class_logits"].numpy(), expected["box_deltas"].numpy()
+    exponentials = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    found = outputs["tensors"]
+    np.testing.assert_allclose(
+        found["class_probabilities"], exponentials / exponentials.sum(axis=-1, keepdims=True), atol=1e-4
+    )
+    ymin, xmin, ymax, xmax = np.moveaxis(TENSORS["rois"][:, :, None], -1, 0)
+    h, w = ymax - ymin, xmax - xmin
+    y, x = (ymin + ymax) / 2 + deltas[..., 0] * h, (xmin + xmax) / 2 + deltas[..., 1] * w
+    half_h, half_w = (size * np.exp(deltas[..., 2 + axis]) / 2 for axis, size in enumerate((h, w)))
+    expected_boxes = np.stack([y - half_h, x - half_w, y + half_h, x + half_w], axis=-1)
+    np.testing.assert_allclose(found["boxes"], expected_boxes, rtol=1e-4, atol=1e-2)
+    assert outputs["no rois"]["class_probabilities"].shape == (2, 0, 4)
+
+
+@pytest.mark.parametrize("call", ["no image", "truncated", "NaN"])
+def test_bad_input_is_an_invalid_argument(outputs, call):
+    assert isinstance(outputs[call], str), outputs[call]
+    assert outputs[call].startswith("InvalidArgument")
+
+
+def test_the_portable_graph_has_stock_ops_alone(served):
+    assert {"DecodeJpeg", "CombinedNonMaxSuppression"} <= served["ops"]
+    assert served["unknown"] == []
+    assert not any("Fast" in op or op in ("PyFunc", "EagerPyFunc") for op in served["ops"])
+
+
+def test_class_names_are_an_asset(served, saved_model):
+    assert served["assets"] == ["class_names.txt"]
+    assert (saved_model / "assets" / "class_names.txt").read_text() == "cat\ndog\nox\n"
+
+
+def test_the_weights_are_stored_once(saved_model, tiny_model):
+    stored = sum(path.stat().st_size for path in saved_model.glob("variables/variables.data*"))
+    weights = 4 * sum(int(np.prod(variable.shape)) for variable in tiny_model.variables)
+    assert weights <= stored < 1.1 * weights + 4096
+
+
+def test_nothing_else_is_left_in_the_folder(saved_model):
+    assert [path.name for path in saved_model.parent.iterdir()] == ["1"]
+    assert {path.name for path in saved_model.iterdir()} >= {"saved_model.pb", "variables", "assets"}
+
+
+def test_an_existing_directory_is_refused(saved_model, tiny_model):
+    before = sorted(path.stat().st_mtime_ns for path in saved_model.rglob("*"))
+    with pytest.raises(InputError, match="expected a new folder"):
+        export_saved_model(tiny_model, saved_model, class_names=CLASS_NAMES)
+    assert sorted(path.stat().st_mtime_ns for path in saved_model.rglob("*")) == before
+
+
+def test_a_failure_leaves_nothing_behind(tiny_model, tmp_path, monkeypatch):
+    def save_half(module, directory, **_):
+        Path(directory).mkdir()
+        (Path(directory) / "saved_model.pb").write_text("half")
+        raise RuntimeError("killed")
+
+    monkeypatch.setattr(tf.saved_model, "save", save_half)
+    with pytest.raises(RuntimeError, match="killed"):
+        export_saved_model(tiny_model, tmp_path / "models" / "1", class_names=CLASS_NAMES)
+    assert list((tmp_path / "models").iterdir()) == []
+
+
+@pytest.mark.parametrize("names", [(), ("cat", "dog"), ("cat", "dog", "ox", "owl")])
+def test_class_names_that_do_not_fit(tiny_model, tmp_path, names):
+    with pytest.raises(InputError, match=f"class_names: found {len(names)}; expected the model's 3"):
+        export_saved_model(tiny_model, tmp_path / "model", class_names=names)
+    assert not (tmp_path / "model").exists()
+
+
+def test_native_variant_runs_where_the_op_is_loaded(tiny_model, tmp_path, outputs):
+    directory = tmp_path / "native"
+    export_saved_model(tiny_model, directory, class_names=CLASS_NAMES, settings=SETTINGS, roi_pooling="native")
+    library = native.find_library(Path(native.__file__).parent, tf.__version__)
+    result = run_saved_model(directory, [CALLS["batch"]], tmp_path, library)
+    assert "TfFastRcnn>RoiPool" in result["ops"]
+    for index in range(3):
+        assert_same_detections(detections_in(result["outputs"][0], index), detections_in(outputs["batch"], index))
+
+
+def test_saved_model_cli_gives_what_the_detect_command_gives(tiny_run, digits, prepared_digits, tmp_path, capsys):
+    """The two ways that users take, with a trained model and a JPEG file."""
+    folder, _ = tiny_run
+    record = prepared_digits[1][0]
+    np.save(tmp_path / "image_bytes.npy", np.array([Path(record.image_path).read_bytes()]))
+    np.save(tmp_path / "proposals.npy", record.proposals())
+    np.save(tmp_path / "batch.npy", record.proposals()[None])
+    np.save(tmp_path / "num_proposals.npy", np.int32([len(record.proposals())]))
+    assert cli.main(["export", str(folder), "--out", str(tmp_path / "1"), "--score-threshold", "0.01"]) == 0
+    capsys.readouterr()
+    detect_arguments = ["--proposals", str(tmp_path / "proposals.npy"), "--score-threshold", "0.01", "--json", "-"]
+    assert cli.main(["detect", str(folder), record.image_path, *detect_arguments]) == 0
+    expected = json.loads(capsys.readouterr().out)[0]["detections"]
+    assert expected
+
+    inputs = "image_bytes=image_bytes.npy;proposals=batch.npy;num_proposals=num_proposals.npy"
+    command = f"run --dir 1 --tag_set serve --signature_def serving_default --inputs {inputs} --outdir out"
+    tool = Path(sys.executable).with_name("saved_model_cli")
+    environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "2"}
+    subprocess.run([tool, *command.split()], cwd=tmp_path, env=environment, capture_output=True, check=True)
+    found = {path.stem: np.load(path) for path in (tmp_path / "out").iterdir()}
+    count = found["num_detections"][0]
+    assert count == len(expected)
+    np.testing.assert_allclose(found["detection_scores"][0, :count], [row["score"] for row in expected], atol=1e-4)
+    np.testing.assert_allclose(found["detection_boxes"][0, :count], [row["box"] for row in expected], atol=1e-4)
+    names = (tmp_path / "1" / "assets" / "class_names.txt").read_text().split()
+    assert [names[label - 1] for label in found["detection_classes"][0, :count]] == [row["class"] for row in expected]
+
+
+def test_settings_are_fixed_in_the_graph(tiny_model, tmp_path):
+    settings = dataclasses.replace(SETTINGS, max_detections=3, score_threshold=0.5)
+    export_saved_model(tiny_model, tmp_path / "model", class_names=CLASS_NAMES, settings=settings)
+    serve = tf.saved_model.load(str(tmp_path / "model")).signatures["serving_default"]
+    found = {name: values.numpy() for name, values in serve(**{k: tf.constant(v) for k, v in part(0).items()}).items()}
+    expected = detect(tiny_model, decoded(IMAGES[0]), PROPOSALS[0], settings)
+    assert found["detection_boxes"].shape == (1, 3, 4)
+    assert_same_detections(detections_in(found, 0), expected)
