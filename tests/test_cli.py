@@ -1,0 +1,131 @@
+"""The command line as a user meets it: help, bad options, exit codes, and nothing on standard error but our own."""
+
+import os
+import subprocess
+import sys
+import time
+
+import pytest
+
+from tf_fast_rcnn import __version__, cli
+
+PROGRAM = "import sys; from tf_fast_rcnn import cli; code = cli.main(sys.argv[1:]); print(*sys.modules); sys.exit(code)"
+HELP = """
+import sys
+from tf_fast_rcnn import cli
+try:
+    cli.main(sys.argv[1:])
+except SystemExit as exit:
+    assert exit.code == 0
+assert "tensorflow" not in sys.modules and "keras" not in sys.modules
+"""
+
+
+def in_a_process(program, *arguments, **environment):
+    environment = {**os.environ, **environment}
+    environment.pop("TF_CPP_MIN_LOG_LEVEL")
+    return subprocess.run(
+        [sys.executable, "-c", program, *arguments], env=environment, capture_output=True, text=True, check=False
+    )
+
+
+@pytest.mark.parametrize("name", cli.COMMANDS)
+def test_help_of_a_command_is_quick_and_shows_examples(name):
+    started = time.monotonic()
+    done = in_a_process(HELP, name, "--help")
+    assert done.returncode == 0, done.stderr
+    assert time.monotonic() - started < 5
+    assert done.stderr == ""
+    assert done.stdout.startswith(f"usage: tf-fast-rcnn {name}")
+    assert f"examples:\n  tf-fast-rcnn {name}" in done.stdout
+
+
+def test_help_lists_the_commands():
+    done = in_a_process(HELP, "--help")
+    assert done.returncode == 0, done.stderr
+    assert all(f"\n    {name} " in done.stdout for name in cli.COMMANDS)
+
+
+def test_version(capsys):
+    with pytest.raises(SystemExit) as exit_:
+        cli.main(["--version"])
+    assert exit_.value.code == 0
+    assert capsys.readouterr().out == f"tf-fast-rcnn {__version__}\n"
+
+
+def test_tensorflow_adds_nothing_to_an_error():
+    """Its start-up messages go to the file descriptor, where capturing in this process does not see them."""
+    done = in_a_process(PROGRAM, "detect", "nowhere", "image.jpg", "--out", "drawings")
+    assert done.returncode == 2
+    assert done.stderr == (
+        "tf-fast-rcnn: error: nowhere: found no run.json; expected a folder that `tf-fast-rcnn train` wrote; "
+        "check the path\n"
+    )
+    assert " tensorflow " in done.stdout
+
+
+def test_another_keras_backend_is_one_clear_error():
+    done = in_a_process(PROGRAM, "export", "nowhere", "--out", "x", KERAS_BACKEND="jax")
+    assert done.returncode == 2
+    assert done.stderr == "tf-fast-rcnn: error: KERAS_BACKEND: found 'jax'; expected 'tensorflow'; unset it\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("", "the following arguments are required: COMMAND; see tf-fast-rcnn --help"),
+        ("fly", "argument COMMAND: invalid choice: 'fly'"),
+        ("train --out run", "the following arguments are required: --train; see tf-fast-rcnn train --help"),
+        ("train --train voc:x@y --out run --speed 3", "unrecognized arguments: --speed 3"),
+        ("train --train voc:x@y --out run --steps 0", "--steps: found '0'; expected a whole number from 1;"),
+        ("train --train voc:x@y --out run --steps ten", "--steps: found 'ten'; expected a whole number from 1;"),
+        ("train --train voc:x@y --out run --rate 0", "--rate: found '0'; expected a number above 0;"),
+        ("train --train voc:x@y --out run --rate nan", "--rate: found 'nan'; expected a number above 0;"),
+        (
+            "train --train voc:x@y --out run --seed -1",
+            "--seed: found '-1'; expected a whole number from 0 to 4294967295",
+        ),
+        ("train --train voc:x@y --out run --shorter-side 4.5", "--shorter-side: found '4.5'; expected a whole number"),
+        ("train --train voc:x@y --out run --proposals grid", "--proposals: invalid choice: 'grid'"),
+        ("train --train voc:x@y --out run --workers 0", "--workers: found '0'; expected a whole number from 1;"),
+        ("evaluate run --data voc:x@y --protocol voc12", "--protocol: invalid choice: 'voc12'"),
+        (
+            "detect run image.jpg --score-threshold 1.5",
+            "--score-threshold: found '1.5'; expected a number from 0 to 1;",
+        ),
+        ("detect run image.jpg --draw-threshold -1", "--draw-threshold: found '-1'; expected a number from 0 to 1;"),
+        ("detect run", "the following arguments are required: IMAGE"),
+        ("export run --out x --max-detections 0", "--max-detections: found '0'; expected a whole number from 1;"),
+        ("export run --out x --nms-iou inf", "--nms-iou: found 'inf'; expected a number from 0 to 1;"),
+        ("export run --out x --format onnx", "--format: invalid choice: 'onnx'"),
+        ("demo --images 1", "--images: found '1'; expected a whole number from 2;"),
+    ],
+)
+def test_bad_options_give_one_line(capsys, arguments, message):
+    assert cli.main(arguments.split()) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.count("\n") == 1
+    assert message in err
+
+
+def test_interruption(capsys, monkeypatch):
+    from tf_fast_rcnn.commands import prepare
+
+    def interrupted(options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(prepare, "run", interrupted)
+    assert cli.main(["prepare", "voc:x@y", "--out", "z"]) == 130
+    assert capsys.readouterr().err == "tf-fast-rcnn: interrupted\n"
+
+
+def test_errors_of_the_system_give_one_line(capsys, monkeypatch):
+    from tf_fast_rcnn.commands import prepare
+
+    def full(options):
+        raise OSError(28, "No space left on device", "prepared/x")
+
+    monkeypatch.setattr(prepare, "run", full)
+    assert cli.main(["prepare", "voc:x@y", "--out", "z"]) == 2
+    assert capsys.readouterr().err == "tf-fast-rcnn: error: [Errno 28] No space left on device: 'prepared/x'\n"
