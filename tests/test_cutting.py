@@ -15,7 +15,7 @@ def images_like(network, seed=0):
 
 
 def cut_layer(cut):
-    return cut.convolutions.output._keras_history.operation.name
+    return cut.convolutions.outputs[0]._keras_history.operation.name
 
 
 def assert_features_are_the_originals(network, cut, layer_name):
@@ -60,7 +60,7 @@ def globally_pooled(*stages, side=32):
 def test_vgg16_gives_its_pooling_and_its_fully_connected_layers():
     network = keras.applications.VGG16(weights=None, classes=2)
     cut = cut_at_roi_pooling(network)
-    assert (cut.stride, cut.pooled_size, cut_layer(cut)) == (16, (7, 7), "block5_conv3")
+    assert (cut.strides, cut.pooled_size, cut_layer(cut)) == ([16], (7, 7), "block5_conv3")
     assert [layer.name for layer in cut.fc_layers] == ["fc1", "fc2"]
     for layer in cut.fc_layers:
         np.testing.assert_array_equal(layer.kernel, network.get_layer(layer.name).kernel)
@@ -70,14 +70,14 @@ def test_vgg16_gives_its_pooling_and_its_fully_connected_layers():
 def test_vgg16_at_another_size_is_pooled_to_what_its_fc1_takes():
     network = keras.applications.VGG16(weights=None, classes=2, input_shape=(64, 96, 3))
     cut = cut_at_roi_pooling(network, stride=4, pooled_size=(5, 5))  # both are for networks without such a pooling
-    assert (cut.stride, cut.pooled_size) == (16, (2, 3))
+    assert (cut.strides, cut.pooled_size) == ([16], (2, 3))
     assert_features_are_the_originals(network, cut, "block5_conv3")
 
 
 def test_small_sequential_network():
     network = small_cnn()
     cut = cut_at_roi_pooling(network)
-    assert (cut.stride, cut.pooled_size) == (2, (8, 8))
+    assert (cut.strides, cut.pooled_size) == ([2], (8, 8))
     assert [layer.name for layer in cut.fc_layers] == ["fc1", "fc2"]
     assert_features_are_the_originals(network, cut, "relu2")
 
@@ -86,7 +86,7 @@ def test_a_network_with_one_dense_layer_has_none_to_carry_over():
     head = [layers.Flatten(), layers.Dense(5), layers.Softmax()]
     network = keras.Sequential([keras.Input((32, 32, 3)), *convolutional_layers(4, 6), *head])
     cut = cut_at_roi_pooling(network)
-    assert (cut.stride, cut.pooled_size, cut.fc_layers) == (2, (8, 8), [])
+    assert (cut.strides, cut.pooled_size, cut.fc_layers) == ([2], (8, 8), [])
     assert_features_are_the_originals(network, cut, "relu2")
 
 
@@ -98,7 +98,7 @@ def test_a_pooling_layer_that_is_used_again_and_again_is_cut_at_its_last_use():
     x = layers.Dense(9, name="fc")(layers.Flatten()(x))
     network = keras.Model(images, layers.Dense(5)(x))
     cut = cut_at_roi_pooling(network)
-    assert (cut.stride, cut.pooled_size, [layer.name for layer in cut.fc_layers]) == (4, (4, 4), ["fc"])
+    assert (cut.strides, cut.pooled_size, [layer.name for layer in cut.fc_layers]) == ([4], (4, 4), ["fc"])
     assert_features_are_the_originals(network, cut, "conv2")
 
 
@@ -107,7 +107,7 @@ def test_flattening_without_a_pooling_is_cut_at_the_stride():
         [keras.Input((32, 32, 3)), *convolutional_layers(4, 6)[:-1], layers.Flatten(), layers.Dense(9), layers.Dense(5)]
     )
     cut = cut_at_roi_pooling(network, stride=2, pooled_size=(3, 4))
-    assert (cut.stride, cut.pooled_size, cut.fc_layers) == (2, (3, 4), [])
+    assert (cut.strides, cut.pooled_size, cut.fc_layers) == ([2], (3, 4), [])
     assert_features_are_the_originals(network, cut, "relu2")
 
 
@@ -130,8 +130,8 @@ def test_flattening_without_a_pooling_is_cut_at_the_stride():
 )
 def test_known_networks_are_cut_at_the_end_of_a_stage(name, stride, layer, channels):
     cut = cut_at_roi_pooling(load_backbone(name, weights=None).network, stride)
-    assert (cut_layer(cut), cut.convolutions.output.shape[-1]) == (layer, channels)
-    assert (cut.stride, cut.pooled_size, cut.fc_layers) == (stride, (7, 7), [])
+    assert (cut_layer(cut), cut.convolutions.outputs[0].shape[-1]) == (layer, channels)
+    assert (cut.strides, cut.pooled_size, cut.fc_layers) == ([stride], (7, 7), [])
 
 
 @pytest.mark.parametrize("name", ["MobileNetV2", "ResNet50"])
@@ -139,6 +139,23 @@ def test_features_are_those_of_the_original(name):
     network = getattr(keras.applications, name)(weights=None, input_shape=(64, 64, 3), classes=2)
     layer = {"MobileNetV2": "block_12_add", "ResNet50": "conv4_block6_out"}[name]
     assert_features_are_the_originals(network, cut_at_roi_pooling(network), layer)
+
+
+def test_a_network_whose_cells_overlap_is_cut_at_the_last_cell_of_the_stage():
+    """NASNet's cells take the outputs of the two before them, so that no map is passed by every path."""
+    cut = cut_at_roi_pooling(keras.applications.NASNetMobile(weights=None))
+    assert cut.strides == [16]
+    assert cut.convolutions.layers[-1].name == "normal_concat_8"  # of cells 0..3, 5..8, 9..12 the last at stride 16
+    assert cut.convolutions.outputs[0].shape == (None, 14, 14, 528)  # 6 parts of 88 channels (Zoph et al., 2018, N = 4)
+
+
+def test_several_strides_give_a_map_each():
+    cut = cut_at_roi_pooling(load_backbone("efficientnet_lite0", weights=None).network, stride=(8, 16))
+    assert cut.strides == [8, 16]
+    assert [output._keras_history.operation.name for output in cut.convolutions.outputs] == [
+        "block3b_add",
+        "block5c_add",
+    ]
 
 
 def test_features_of_images_of_any_size_have_the_stride():
@@ -151,7 +168,7 @@ def test_features_of_images_of_any_size_have_the_stride():
 def test_a_plain_network_that_widens_at_each_stage_keeps_the_stages_convolutions(stride, layer):
     network = globally_pooled(4, 6, 8)
     cut = cut_at_roi_pooling(network, stride)
-    assert (cut_layer(cut), cut.stride) == (layer, stride)
+    assert (cut_layer(cut), cut.strides) == (layer, [stride])
     assert_features_are_the_originals(network, cut, layer)
 
 
@@ -211,7 +228,7 @@ def test_a_network_within_a_model_is_cut_inside(wrap):
     base = keras.applications.MobileNetV2(weights=None, include_top=False, input_shape=(64, 64, 3), alpha=0.35)
     network = wrap(base)
     cut = cut_at_roi_pooling(network)
-    assert (cut_layer(cut), cut.stride) == ("block_12_add", 16)
+    assert (cut_layer(cut), cut.strides) == ("block_12_add", [16])
     images = images_like(network)
     preprocessed = images / np.float32(127.5) - 1 if wrap is wrapped_in_functional else images
     expected = keras.Model(base.input, base.get_layer("block_12_add").output)(preprocessed)

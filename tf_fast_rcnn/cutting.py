@@ -9,6 +9,7 @@ import math
 from typing import NamedTuple
 
 import keras
+import numpy as np
 
 from tf_fast_rcnn.errors import InputError
 
@@ -22,43 +23,46 @@ class Cut(NamedTuple):
     """A classification network cut in two at the place of RoI pooling.
 
     Attributes:
-        convolutions: `keras.Model`, preprocessed images -> the last convolutional feature map.
-        stride: pixels of the image per cell of that map.
+        convolutions: `keras.Model`, preprocessed images -> list of the feature maps that RoIs are pooled from.
+        strides: pixels of the image per cell of each map.
         pooled_size: `(H, W)` of a pooled RoI.
         fc_layers: the network's fully connected layers (with their activations and dropout) without the last one,
             which classifies; empty where new ones have to be made.
     """
 
     convolutions: keras.Model
-    stride: int
+    strides: list
     pooled_size: tuple
     fc_layers: list
 
 
 def cut_at_roi_pooling(network, stride=16, pooled_size=(7, 7)):
-    """Cuts at the pooling that feeds the classifier; where there is none, at the last feature map of `stride`.
+    """Cuts at the pooling that feeds the classifier; where there is none, at the last feature map of each stride.
 
     Args:
         network: functional or sequential `keras.Model` from images to class scores; left as it is.
-        stride, pooled_size: for networks without a pooling that feeds fully connected layers.
+        stride: for networks without a pooling that feeds fully connected layers: a number, or several.
+        pooled_size: for these too.
 
     Raises:
         InputError: where the network is no graph of layers, or has no feature map of `stride`.
 
     Example:
         >>> cut = cut_at_roi_pooling(keras.applications.VGG16(weights=None))
-        >>> cut.stride, cut.pooled_size, [layer.name for layer in cut.fc_layers]
-        (16, (7, 7), ['fc1', 'fc2'])
+        >>> cut.strides, cut.pooled_size, [layer.name for layer in cut.fc_layers]
+        ([16], (7, 7), ['fc1', 'fc2'])
     """
     network = _flat_copy(network)
     classifier = _layers_after_pooling(network)
     if classifier is not None:
         pooling, fc_layers = classifier
-        features, pooled_size = pooling.input_tensors[0], pooling.outputs[0].shape[1:3]
+        pooled_size = pooling.outputs[0].shape[1:3]
+        features = [pooling.input_tensors[0]]
     else:
-        features, fc_layers = _last_feature_map(network, stride), []
+        features, fc_layers = [_last_feature_map(network, each) for each in np.atleast_1d(stride)], []
     convolutions = keras.Model(network.input, features, name="convolutions")
-    return Cut(convolutions, _stride(network, features), tuple(pooled_size), fc_layers)
+    strides = [_stride(network, feature_map) for feature_map in features]
+    return Cut(convolutions, strides, tuple(pooled_size), fc_layers)
 
 
 def with_any_image_size(convolutions, name):
@@ -119,7 +123,10 @@ def _layers_after_pooling(network):
         return None
     layers = [node.operation for node in nodes[flatten + 1 :]]
     dense = [i for i, layer in enumerate(layers) if isinstance(layer, keras.layers.Dense)]
-    return (nodes[flatten - 1], layers[: dense[-1]]) if dense else None
+    # Pooling to a single cell is global pooling by another name.
+    if not dense or nodes[flatten - 1].outputs[0].shape[1:3] == (1, 1):
+        return None
+    return nodes[flatten - 1], layers[: dense[-1]]
 
 
 def _last_feature_map(network, stride):
@@ -128,15 +135,23 @@ def _last_feature_map(network, stride):
     Networks of inverted bottlenecks (MobileNet, EfficientNet) widen the map that they are about to reduce; that
     expansion belongs to the next stage and would make fc6 several times larger for nothing. So, of the maps since the
     stage last mixed cells or paths, the last of the narrowest is taken.
+
+    Where paths of two cells run side by side everywhere (NASNet), no map is passed by all of them; the last
+    and widest that joins paths is what the stage has put together.
     """
-    waists = [node for node in _waists(network) if _is_feature_map(node)]
-    at_stride = [node for node in waists if _stride(network, node.outputs[0]) == stride]
-    if not at_stride:
-        found = sorted({_stride(network, node.outputs[0]) for node in waists})
+    maps = [node for node in _nodes(network) if _is_feature_map(node)]
+    maps_at_stride = [node for node in maps if _stride(network, node.outputs[0]) == stride]
+    if not maps_at_stride:
+        found = sorted({_stride(network, node.outputs[0]) for node in maps})
         raise InputError(
             f"stride: found no feature map of stride {stride} in {network.name}; expected one of {found}; "
             "give one of these as stride"
         )
+    waists = {id(node) for node in _waists(network)}
+    at_stride = [node for node in maps_at_stride if id(node) in waists]
+    if not at_stride:
+        joints = [node for node in maps_at_stride if len(node.input_tensors) > 1]
+        return max(reversed(joints), key=lambda node: node.outputs[0].shape[-1]).outputs[0]
     features = at_stride[-1].outputs[0]
     for node in reversed(at_stride):
         if node.outputs[0].shape[-1] < features.shape[-1]:

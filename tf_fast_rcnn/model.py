@@ -99,7 +99,8 @@ def fast_rcnn(
         preprocessing: with a `keras.Model` as backbone, the layer that turns RGB 0..255 into what it takes; None
             where it takes RGB 0..255 itself.
         box_statistics: `boxes.BoxStatistics` of the training set; None for constants that suit most data sets.
-        stride: pixels of the image per cell of the feature map, where the network is cut.
+        stride: pixels of the image per cell of the feature map, where the network is cut; several, as in (8, 16), pool
+            every RoI from as many maps, whose channels are put side by side (small objects gain).
         pooled_size: H and W of a pooled RoI, where the network has no pooling to take them from.
         fc_units: sizes of the fully connected layers that are made, where the network has none.
         dropout: probability of dropping each output of the fully connected layers in training.
@@ -139,15 +140,22 @@ def fast_rcnn(
 
     images = keras.Input((None, None, 3), name="images", dtype="float32")
     rois = keras.Input((None, 4), name="rois", dtype="float32")
-    features = convolutions(preprocess(images))
-    pooled = RoIPooling(cut.pooled_size, 1.0 / cut.stride, roi_pooling, name="roi_pooling")(
-        features, RoICorners(name="roi_corners")(rois)
-    )
-    values = int(np.prod(cut.pooled_size)) * features.shape[-1]
+    features = keras.tree.flatten(convolutions(preprocess(images)))
+    pooled = _pool(features, RoICorners(name="roi_corners")(rois), cut, roi_pooling)
+    values = int(np.prod(pooled.shape[2:]))
     vectors = keras.layers.Reshape((-1, values), name="roi_vectors")(pooled)
     hidden = _fully_connected(vectors, cut.fc_layers, fc_units, dropout, seed)
     outputs = _siblings(hidden, num_classes, box_statistics, seed)
     return keras.Model({"images": images, "rois": rois}, outputs, name="fast_rcnn")
+
+
+def _pool(features, corners, cut, implementation):
+    """Pools the RoIs from each feature map; the channels of several stand side by side."""
+    pooled = [
+        RoIPooling(cut.pooled_size, 1.0 / stride, implementation, name=f"roi_pooling_{stride}")(feature_map, corners)
+        for feature_map, stride in zip(features, cut.strides, strict=True)
+    ]
+    return pooled[0] if len(pooled) == 1 else keras.layers.Concatenate(name="roi_pooling")(pooled)
 
 
 def _fully_connected(vectors, carried_layers, fc_units, dropout, seed):
@@ -218,8 +226,8 @@ class Stages(NamedTuple):
     """A model in three parts that share its layers: what runs once an image, once a RoI, and in between.
 
     Attributes:
-        convolve: images float32 `[B, H, W, 3]` -> features `[B, h, w, C]`.
-        pool: features and rois `[B, R, 4]` -> `[B, R, P, Q, C]`.
+        convolve: images float32 `[B, H, W, 3]` -> feature map `[B, h, w, C]`, or a list of several.
+        pool: what `convolve` gives and rois `[B, R, 4]` -> `[B, R, P, Q, C]`.
         classify: pooled RoIs -> the model's outputs.
     """
 
@@ -235,14 +243,21 @@ def stages(model, roi_pooling=None):
         model: what `fast_rcnn` returned.
         roi_pooling: "native", "portable" or "auto"; None for the model's own.
     """
-    layer = model.get_layer("roi_pooling")
-    features, _ = layer.input
     corners = model.get_layer("roi_corners")
-    pooling = layer
+    poolings = [layer for layer in model.layers if isinstance(layer, RoIPooling)]
+    features = [layer.input[0] for layer in poolings]
+    pooled = model.get_layer("roi_vectors").input
     if roi_pooling is not None:
-        pooling = RoIPooling.from_config({**layer.get_config(), "implementation": roi_pooling})
+        poolings = [RoIPooling.from_config({**layer.get_config(), "implementation": roi_pooling}) for layer in poolings]
+
+    def pool(features, rois):
+        pooled = [
+            layer(each, corners(rois)) for layer, each in zip(poolings, keras.tree.flatten(features), strict=True)
+        ]
+        return keras.ops.concatenate(pooled, axis=-1)
+
     return Stages(
         convolve=keras.Model(model.input["images"], features, name="convolve"),
-        pool=lambda features, rois: pooling(features, corners(rois)),
-        classify=keras.Model(layer.output, model.output, name="classify"),
+        pool=pool,
+        classify=keras.Model(pooled, model.output, name="classify"),
     )
