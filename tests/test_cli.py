@@ -1,12 +1,16 @@
 """The command line as a user meets it: help, bad options, exit codes, and nothing on standard error but our own."""
 
+import json
 import os
 import subprocess
 import sys
 import time
+from pathlib import Path
 
+import numpy as np
 import pytest
 
+import tf_fast_rcnn as frcnn
 from tf_fast_rcnn import __version__, cli
 
 PROGRAM = "import sys; from tf_fast_rcnn import cli; code = cli.main(sys.argv[1:]); print(*sys.modules); sys.exit(code)"
@@ -62,6 +66,33 @@ def test_tensorflow_adds_nothing_to_an_error():
         "check the path\n"
     )
     assert " tensorflow " in done.stdout
+
+
+def test_a_run_is_used_in_a_fresh_process_without_noise(prepared_digits, tiny_run, tmp_path):
+    """Nothing has been imported there that would know the layers of the saved model."""
+    record = prepared_digits[1][0]
+    np.save(tmp_path / "boxes.npy", record.proposals())
+    program = Path(sys.executable).with_name("tf-fast-rcnn")
+    command = [
+        program,
+        "detect",
+        tiny_run[0],
+        record.image_path,
+        "--proposals",
+        "boxes.npy",
+        "--score-threshold",
+        "0.01",
+    ]
+    environment = {name: value for name, value in os.environ.items() if name != "TF_CPP_MIN_LOG_LEVEL"}
+    done = subprocess.run(
+        [*map(str, command), "--json", "-"], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    run = frcnn.load_run(tiny_run[0])
+    settings = frcnn.detection_settings(run, score_threshold=0.01)
+    expected = frcnn.detect(run.model, record.image_path, record.proposals(), settings)
+    scores = [row["score"] for row in json.loads(done.stdout)[0]["detections"]]
+    np.testing.assert_allclose(scores, expected.scores, atol=1e-5)
 
 
 def test_another_keras_backend_is_one_clear_error():

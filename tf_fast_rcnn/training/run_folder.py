@@ -18,6 +18,10 @@ from pathlib import Path
 
 import keras
 
+# Keras finds the layers, losses and optimisers of a saved model only where their modules have been imported.
+import tf_fast_rcnn.losses
+import tf_fast_rcnn.model
+import tf_fast_rcnn.training.optimizers  # noqa: F401
 from tf_fast_rcnn.data.proposals import ProposalSettings
 from tf_fast_rcnn.errors import InputError
 
