@@ -12,6 +12,7 @@ from tf_fast_rcnn.commands.common import (
     tell_mended,
     write_result,
 )
+from tf_fast_rcnn.errors import InputError
 
 EXAMPLES = """\
   tf-fast-rcnn train --train voc:cells@train --val voc:cells@val --out runs/cells
@@ -72,6 +73,11 @@ def run(options):
     recipe = dataclasses.replace(recipe_by_name(options.recipe), **changed)
     train = frcnn.load_dataset(options.train, skip_bad=options.skip_bad)
     tell_mended(train)
+    if options.proposals and train.proposal_settings is not None:
+        raise InputError(
+            f"--proposals: found {options.proposals} for {train.name}, which has proposals; expected voc:DIR@SPLIT; "
+            "leave the option out"
+        )
     proposals = train.proposal_settings or frcnn.proposal_settings(recipe.proposals, train)
     callbacks = []
     if options.val:
