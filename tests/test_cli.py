@@ -101,6 +101,12 @@ def test_another_keras_backend_is_one_clear_error():
     assert done.stderr == "tf-fast-rcnn: error: KERAS_BACKEND: found 'jax'; expected 'tensorflow'; unset it\n"
 
 
+def test_another_keras_backend_is_one_clear_error_in_python(monkeypatch):
+    monkeypatch.setenv("KERAS_BACKEND", "jax")
+    with pytest.raises(frcnn.InputError, match=r"^KERAS_BACKEND: found 'jax'"):
+        frcnn.fast_rcnn  # noqa: B018
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

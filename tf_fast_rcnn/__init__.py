@@ -5,12 +5,14 @@ TensorFlow.
 """
 
 import importlib
+import os
+
+from tf_fast_rcnn.errors import InputError
 
 __version__ = "0.1.0"
 
 # Public name -> the module that defines it.
 _PUBLIC_NAMES = {
-    "InputError": "errors",
     "native_ops_available": "native",
     "roi_pool": "roi_pooling",
     "RoIPooling": "roi_pooling",
@@ -39,11 +41,19 @@ _PUBLIC_NAMES = {
     "export_saved_model": "export.saved_model",
 }
 
-__all__ = sorted(_PUBLIC_NAMES)
+__all__ = sorted([*_PUBLIC_NAMES, "InputError"])
+
+
+def check_keras_backend():
+    """Raises an InputError where the environment asks Keras for another backend than TensorFlow."""
+    backend = os.environ.get("KERAS_BACKEND", "tensorflow")
+    if backend != "tensorflow":
+        raise InputError(f"KERAS_BACKEND: found {backend!r}; expected 'tensorflow'; unset it")
 
 
 def __getattr__(name):
     if name in _PUBLIC_NAMES:
+        check_keras_backend()
         return getattr(importlib.import_module(f"{__name__}.{_PUBLIC_NAMES[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 

@@ -44,6 +44,7 @@ def test_an_interrupted_run_is_opened_by_the_same_description_alone(tmp_path):
     run_folder.open_run(tmp_path, DESCRIPTION)
     run_folder.save_checkpoint(compiled_model(), tmp_path, 5)
     assert run_folder.open_run(tmp_path, DESCRIPTION) == tmp_path
+    assert run_folder.open_run(tmp_path, {**DESCRIPTION, "package_version": "9.9"}) == tmp_path
     with pytest.raises(InputError, match="found a run with another backbone, seed; expected a new folder or the same"):
         run_folder.open_run(tmp_path, {**DESCRIPTION, "seed": 1, "backbone": "vgg16"})
     assert run_folder.read_description(tmp_path)["seed"] == 0

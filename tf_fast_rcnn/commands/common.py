@@ -7,31 +7,28 @@ import os
 import sys
 from pathlib import Path
 
+from tf_fast_rcnn import check_keras_backend
 from tf_fast_rcnn.errors import InputError
 
 
 def start_tensorflow():
-    """Imports TensorFlow and Keras without TensorFlow's start-up messages, and checks that they go together.
+    """Imports TensorFlow and Keras without TensorFlow's start-up messages.
 
     Its C++ code writes these to file descriptor 2 before any log level counts.
     """
+    check_keras_backend()
     sys.stderr.flush()
     stderr = os.dup(2)
     with open(os.devnull, "w") as nowhere:
         os.dup2(nowhere.fileno(), 2)
     try:
-        backend = os.environ.get("KERAS_BACKEND", "tensorflow")
-        if backend == "tensorflow":
-            import keras
-            import tensorflow as tf
+        import keras  # noqa: F401
+        import tensorflow as tf
 
-            tf.config.list_physical_devices()  # looks for GPUs, and tells where there is none
-            backend = keras.backend.backend()
+        tf.config.list_physical_devices()  # looks for GPUs, and tells where there is none
     finally:
         os.dup2(stderr, 2)
         os.close(stderr)
-    if backend != "tensorflow":
-        raise InputError(f"KERAS_BACKEND: found {backend!r}; expected 'tensorflow'; unset it")
 
 
 def number(kind, low, high=math.inf, *, above=False):

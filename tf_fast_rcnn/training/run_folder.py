@@ -130,7 +130,9 @@ def open_run(folder, description):
         write_json(folder / "run.json", description)
         return folder
     found = read_description(folder)
-    different = sorted(key for key in {*found, *description} if found.get(key) != description.get(key))
+    # An interrupted run may go on after an upgrade.
+    compared = {*found, *description} - {"package_version"}
+    different = sorted(key for key in compared if found.get(key) != description.get(key))
     if different:
         raise InputError(
             f"{folder}: found a run with another {', '.join(different)}; expected a new folder or the same command as "
