@@ -23,10 +23,10 @@ _SHOWN_IMAGES = 12
 def add_arguments(parser):
     parser.add_argument("--out", default="demo", metavar="DIR", help="a new folder (default: demo)")
     parser.add_argument(
-        "--steps", type=number(int, 1), default=600, metavar="N", help="mini-batches of training (default: 600)"
+        "--steps", type=number(int, 1), default=800, metavar="N", help="mini-batches of training (default: 800)"
     )
     parser.add_argument(
-        "--images", type=number(int, 2), default=240, metavar="N", help="training images to generate (default: 240)"
+        "--images", type=number(int, 2), default=400, metavar="N", help="training images to generate (default: 400)"
     )
     parser.add_argument("--seed", type=seed, default=0, metavar="N", help="default: 0")
     add_json_argument(parser, "the summary")
