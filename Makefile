@@ -11,13 +11,13 @@ INSTALLED_FROM := pyproject.toml setup.py $(shell find custom_ops -type f)
 
 install: .venv/installed
 
+# TensorFlow comes first: the op is then compiled against the one that will run it, which is not downloaded twice.
 .venv/installed: $(INSTALLED_FROM)
 	@test -n "$(PYTHON)" || { echo "make: no Python 3.11, 3.12 or 3.13 found; install one, or give PYTHON=PATH" >&2; exit 1; }
 	$(PYTHON) -m venv .venv
-	# TensorFlow first: the op is then compiled against the one that will run it, which is not downloaded twice.
-	$(BIN)/pip install --quiet --upgrade pip "setuptools>=77" wheel
+	$(BIN)/pip install --quiet --upgrade pip "setuptools>=77"
 	$(BIN)/pip install --quiet "tensorflow==2.21.*"
-	$(BIN)/pip install --quiet --no-build-isolation --editable '.[test]'
+	PYTHONWARNINGS=ignore $(BIN)/pip install --quiet --no-build-isolation --editable '.[test]'
 	@$(BIN)/python -c "from tf_fast_rcnn.native import why_unavailable; print('RoI pooling:', why_unavailable() or 'native')" 2>/dev/null
 	@touch $@
 

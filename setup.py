@@ -8,13 +8,9 @@ import sys
 from pathlib import Path
 
 from setuptools import Extension, setup
+from setuptools.command.bdist_wheel import bdist_wheel
 from setuptools.command.build_ext import build_ext
 from setuptools.errors import CompileError
-
-try:
-    from setuptools.command.bdist_wheel import bdist_wheel
-except ImportError:  # setuptools before 70.1
-    from wheel.bdist_wheel import bdist_wheel
 
 SOURCES = sorted(map(str, Path("custom_ops").rglob("*.cc")))
 HEADERS = sorted(map(str, Path("custom_ops").rglob("*.h")))

@@ -2,6 +2,8 @@
 
 import pathlib
 import shutil
+import subprocess
+import sys
 import warnings
 
 import numpy as np
@@ -64,6 +66,15 @@ def test_library_that_does_not_load(package_folder):
     check_fallback(f"a library that TensorFlow {tf.__version__} cannot load")
 
 
-def test_library_loads_from_any_folder(package_folder):
-    shutil.copy(native.find_library(pathlib.Path(native.__file__).parent, tf.__version__), package_folder)
-    assert native_ops_available()
+LOAD_FROM = """
+import pathlib, sys
+from tf_fast_rcnn import native
+native._PACKAGE = pathlib.Path(sys.argv[1])
+assert native.native_ops_available(), native.why_unavailable()
+"""
+
+
+def test_library_loads_from_any_folder(tmp_path):
+    """In a process of its own: loaded from two folders, the library would register its kernels twice."""
+    shutil.copy(native.find_library(pathlib.Path(native.__file__).parent, tf.__version__), tmp_path)
+    subprocess.run([sys.executable, "-c", LOAD_FROM, tmp_path], check=True)

@@ -237,8 +237,8 @@ assert "tensorflow" not in sys.modules
 
 @pytest.fixture
 def started_script(voc_folder, tmp_path):
-    """`prepare` of eight images of about half a second each, after the first is written; and its folder."""
-    voc_folder.simple(8, size=(200, 260))
+    """`prepare` of eight images of a second or more each, after the first is written; and its folder."""
+    voc_folder.simple(8, size=(400, 520))
     (tmp_path / "script.py").write_text(SCRIPT)
     out = tmp_path / "out"
     process = subprocess.Popen(
