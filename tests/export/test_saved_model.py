@@ -120,6 +120,8 @@ CALLS = {
     "alone 1": ("serving_default", part(1, slice(25))),
     "alone 2": ("serving_default", part(2, slice(0))),
     "regions": ("regions", BATCH),
+    "99 of 40": ("serving_default", {**part(0), "num_proposals": np.int32([99])}),
+    "-1 of 40": ("serving_default", {**part(0), "num_proposals": np.int32([-1])}),
     "no regions": ("regions", part(2, slice(0))),
     "tensors": ("predict_tensors", TENSORS),
     "no rois": ("predict_tensors", {**TENSORS, "rois": TENSORS["rois"][:, :0]}),
@@ -162,6 +164,11 @@ def test_served_detections_are_those_of_detect(outputs, tiny_model, index):
 def test_detections_do_not_depend_on_the_batch(outputs, index):
     alone = detections_in(outputs[f"alone {index}"], 0)
     assert_same_detections(detections_in(outputs["batch"], index), alone, tolerance=1e-6)
+
+
+def test_counts_beyond_the_proposals_mean_all_or_none(outputs):
+    assert_same_detections(detections_in(outputs["99 of 40"], 0), detections_in(outputs["alone 0"], 0), tolerance=1e-6)
+    assert outputs["-1 of 40"]["num_detections"].tolist() == [0]
 
 
 def test_rows_that_fill_up_hold_zeros(outputs):

@@ -121,7 +121,9 @@ def _regions(detector, image_bytes, proposals, num_proposals):
     Images are convolved one by one, each at its own size; their RoIs go through the fully connected layers together,
     without those that fill rows up.
     """
-    proposals = tf.RaggedTensor.from_tensor(proposals, lengths=num_proposals)
+    # A count that the tensor does not hold would leave rows and values of the ragged tensor at odds.
+    counts = tf.clip_by_value(num_proposals, 0, tf.shape(proposals)[1])
+    proposals = tf.RaggedTensor.from_tensor(proposals, lengths=counts)
     finite = tf.debugging.check_numerics(proposals.flat_values, "proposals")
     proposals = proposals.with_flat_values(finite)
 
