@@ -220,11 +220,14 @@ def test_the_cache_is_used_again_and_knows_settings_and_data_sets(voc_folder, ca
 
 # Run as a script of its own, without the usual `if __name__ == "__main__"`, as a reader of the README writes it.
 SCRIPT = """
+import signal
 import sys
 from tf_fast_rcnn.data.prepare import prepare
 from tf_fast_rcnn.data.proposals.settings import ProposalSettings
 from tf_fast_rcnn.data.voc import read_voc
 
+# A background job of a shell inherits that Ctrl-C is ignored.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 try:
     prepare(read_voc(sys.argv[1], "train"), sys.argv[2], ProposalSettings(selective_search="fast"), workers=2)
 except KeyboardInterrupt:
@@ -262,7 +265,7 @@ def started_script(voc_folder, tmp_path):
 
 def workers_of(process):
     """Process ids of the session's members that run a worker's main."""
-    listing = subprocess.run(["ps", "-eo", "pid,sid,args"], stdout=subprocess.PIPE, text=True, check=True).stdout
+    listing = subprocess.run(["ps", "-ewwo", "pid,sid,args"], stdout=subprocess.PIPE, text=True, check=True).stdout
     rows = [line.split(None, 2) for line in listing.splitlines()[1:]]
     return [int(pid) for pid, session, args in rows if int(session) == process.pid and "popen_loky" in args]
 
