@@ -12,7 +12,7 @@ from setuptools.command.bdist_wheel import bdist_wheel
 from setuptools.command.build_ext import build_ext
 from setuptools.errors import CompileError
 
-SOURCES = sorted(map(str, Path("custom_ops").rglob("*.cc")))
+SOURCES = sorted(map(str, Path("custom_ops/cc").rglob("*.cc")))
 HEADERS = sorted(map(str, Path("custom_ops").rglob("*.h")))
 
 # The flags of every build; no -march=native, since the library may be copied to another machine.

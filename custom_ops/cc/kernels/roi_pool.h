@@ -7,8 +7,10 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
-#include <cstring>
-#include <limits>
+
+#ifdef __x86_64__
+#include <xmmintrin.h>
+#endif
 
 namespace tf_fast_rcnn {
 
@@ -23,6 +25,7 @@ struct RoiPoolShape {
   int64_t rois;                            // of one image
   int64_t output_height, output_width;
 
+  int64_t cells() const { return height * width; }
   int64_t bins() const { return output_height * output_width; }
 };
 
@@ -63,154 +66,110 @@ struct RoiSide {
   }
 };
 
-// A value of either 16-bit float type.
+// A value of either 16-bit float type. With 16 zero bits appended it is a float that is ordered as it is itself: a
+// bfloat16 is equal to that float; a half differs in where its exponent ends, which sign-magnitude order does not see
+// (but for NaN, which counts as a number above infinity).
 struct Float16Bits {
-  int16_t bits;
+  uint16_t bits;
 };
 
-// An integer that is ordered as the float is. Every vector unit compares and selects integers, where few know 16-bit
-// floats, and compilers keep the search for the place of a float's maximum scalar (five times slower).
-template <typename Integer, typename T>
-inline Integer OrderKey(T value) {
-  static_assert(sizeof(Integer) == sizeof(T));
-  Integer bits;
-  std::memcpy(&bits, &value, sizeof(bits));
-  const Integer magnitude = bits & std::numeric_limits<Integer>::max();
-  return bits < 0 ? -magnitude : magnitude;
-}
+// Instructions that kernels are compiled for. A higher level includes the lower ones.
+enum class CpuLevel { kBaseline, kAvx2, kAvx512 };
 
-// Integer: the type of OrderKey. Key: what is compared where the maximum alone is sought, for which floats are best.
+// The highest level that this CPU runs, or the one that the environment variable TF_FAST_RCNN_CPU names (baseline, avx2,
+// avx512) where that is lower.
+CpuLevel ChooseCpuLevel();
+
+// While one lives, this thread computes with denormal numbers, which TensorFlow's threads take for 0: to them all
+// denormal features would be equal.
+class DenormalsAreNumbers {
+ public:
+#ifdef __x86_64__
+  DenormalsAreNumbers() : before_(_mm_getcsr()) { _mm_setcsr(before_ & ~(kFlushToZero | kDenormalsAreZero)); }
+  ~DenormalsAreNumbers() { _mm_setcsr(before_); }
+#else
+  DenormalsAreNumbers() {}
+#endif
+  DenormalsAreNumbers(const DenormalsAreNumbers&) = delete;
+  DenormalsAreNumbers& operator=(const DenormalsAreNumbers&) = delete;
+
+#ifdef __x86_64__
+ private:
+  static constexpr unsigned kFlushToZero = 0x8000, kDenormalsAreZero = 0x0040;
+  const unsigned before_;
+#endif
+};
+
+// Pools RoIs [first, last), counted through the whole batch. T: float, double or Float16Bits. `argmax` may be null.
+// Every level gives the same bits. `stream`: the outputs will not stay in the cache, and are written around it.
 template <typename T>
-struct Order;
+void RoiPool(CpuLevel level, const RoiPoolShape& shape, float spatial_scale, const T* features, const float* rois,
+             int64_t first, int64_t last, bool stream, T* pooled, int32_t* argmax);
 
-template <>
-struct Order<float> {
-  using Integer = int32_t;
-  using Key = float;
-  static Key ToKey(float value) { return value; }
-  static float FromKey(Key key) { return key; }
-};
+// Channels whose sums lie together while gradients are added: a RoI's cells then stay in the first-level cache, which
+// at the features' own distance of (often) 2^n bytes from cell to cell would drop them.
+constexpr int64_t kGradientBlock = 32;
 
-template <>
-struct Order<double> {
-  using Integer = int64_t;
-  using Key = double;
-  static Key ToKey(double value) { return value; }
-  static double FromKey(Key key) { return key; }
-};
+// Some neighbouring channels (kGradientBlock at most) of one RoI's gradient.
+template <typename T>
+struct GradientBlock {
+  const T* pooled_gradient;
+  const int32_t* argmax;
+  int64_t bins, bin_stride, channels;
+  uint32_t cells;
+  int64_t ahead;  // values from here to those that are wanted next, or 0
 
-template <>
-struct Order<Float16Bits> {
-  using Integer = int16_t;
-  using Key = int16_t;
-  static Key ToKey(Float16Bits value) { return OrderKey<Integer>(value); }
-  static Float16Bits FromKey(Key key) {
-    const Integer negative = static_cast<Integer>(-key | std::numeric_limits<Integer>::min());
-    return {key < 0 ? negative : key};
+  template <typename U>
+  void Prefetch(const U* values) const {
+    constexpr int64_t kPerCacheLine = 64 / sizeof(U);
+    for (int64_t i = 0; ahead != 0 && i < channels; i += kPerCacheLine) __builtin_prefetch(values + ahead + i);
   }
 };
 
-// Channels that are pooled together: few enough for their running maxima to stay in registers.
-constexpr int kChannelBlock = 32;
-
-// Maxima of `channels` (at most kChannelBlock) neighbouring channels over the cells rows x columns; `map` points at
-// the first of these channels in cell (0, 0), `cell_stride` is the number of values from a cell to the next.
-template <typename T>
-inline void MaxOfBin(const T* map, int64_t width, int64_t cell_stride, Span rows, Span columns, int channels,
-                     T* pooled) {
-  using Key = typename Order<T>::Key;
-  Key best[kChannelBlock];
-  const T* first = map + (rows.begin * width + columns.begin) * cell_stride;
-  for (int c = 0; c < channels; ++c) best[c] = Order<T>::ToKey(first[c]);
-  for (int64_t y = rows.begin; y < rows.end; ++y) {
-    for (int64_t x = columns.begin; x < columns.end; ++x) {
-      const T* cell = map + (y * width + x) * cell_stride;
-      for (int c = 0; c < channels; ++c) {
-        const Key key = Order<T>::ToKey(cell[c]);
-        best[c] = key > best[c] ? key : best[c];
-      }
-    }
-  }
-  for (int c = 0; c < channels; ++c) pooled[c] = Order<T>::FromKey(best[c]);
-}
-
-// The same, and the cell of each maximum: the first in row-major order among equals.
-template <typename T>
-inline void ArgmaxOfBin(const T* map, int64_t width, int64_t cell_stride, Span rows, Span columns, int channels,
-                        T* pooled, int32_t* argmax) {
-  using Key = typename Order<T>::Integer;
-  Key best[kChannelBlock];
-  int32_t best_cell[kChannelBlock];
-  std::fill_n(best, channels, std::numeric_limits<Key>::min());
-  std::fill_n(best_cell, channels, static_cast<int32_t>(rows.begin * width + columns.begin));
-  for (int64_t y = rows.begin; y < rows.end; ++y) {
-    for (int64_t x = columns.begin; x < columns.end; ++x) {
-      const int32_t index = static_cast<int32_t>(y * width + x);
-      const T* cell = map + index * cell_stride;
-      for (int c = 0; c < channels; ++c) {
-        const Key key = OrderKey<Key>(cell[c]);
-        best_cell[c] = key > best[c] ? index : best_cell[c];
-        best[c] = key > best[c] ? key : best[c];
-      }
-    }
-  }
-  std::copy_n(best_cell, channels, argmax);
-  for (int c = 0; c < channels; ++c) pooled[c] = map[best_cell[c] * cell_stride + c];
-}
-
-// One bin, all channels. `argmax` may be null.
-template <typename T>
-inline void PoolBin(const T* map, const RoiPoolShape& shape, Span rows, Span columns, T* pooled, int32_t* argmax) {
-  if (rows.empty() || columns.empty()) {
-    std::fill_n(pooled, shape.channels, T{});
-    if (argmax != nullptr) std::fill_n(argmax, shape.channels, kNoCell);
-    return;
-  }
-  for (int64_t c = 0; c < shape.channels; c += kChannelBlock) {
-    const int channels = static_cast<int>(std::min<int64_t>(kChannelBlock, shape.channels - c));
-    if (argmax != nullptr) {
-      ArgmaxOfBin(map + c, shape.width, shape.channels, rows, columns, channels, pooled + c, argmax + c);
-    } else if (channels == kChannelBlock) {
-      // The constant lets the compiler keep the maxima in registers.
-      MaxOfBin(map + c, shape.width, shape.channels, rows, columns, kChannelBlock, pooled + c);
-    } else {
-      MaxOfBin(map + c, shape.width, shape.channels, rows, columns, channels, pooled + c);
+// Adds one block to `sums` [cells, channels].
+template <typename T, typename Sum>
+void AddGradientBlock(const GradientBlock<T>& block, Sum* sums) {
+  for (int64_t bin = 0; bin < block.bins; ++bin) {
+    const int32_t* argmax = block.argmax + bin * block.bin_stride;
+    const T* pooled_gradient = block.pooled_gradient + bin * block.bin_stride;
+    block.Prefetch(argmax);
+    block.Prefetch(pooled_gradient);
+    for (int64_t c = 0; c < block.channels; ++c) {
+      // As unsigned, kNoCell is beyond every cell, and so is whatever does not belong here.
+      const uint32_t cell = static_cast<uint32_t>(argmax[c]);
+      if (cell < block.cells) sums[cell * block.channels + c] += static_cast<Sum>(pooled_gradient[c]);
     }
   }
 }
 
-// Pools RoIs [first, last), counted through the whole batch. `argmax` may be null.
-template <typename T>
-void RoiPool(const RoiPoolShape& shape, float spatial_scale, const T* features, const float* rois, int64_t first,
-             int64_t last, T* pooled, int32_t* argmax) {
-  for (int64_t roi = first; roi < last; ++roi) {
-    const float* corners = rois + roi * 4;  // y1, x1, y2, x2
-    RoiSide vertical, horizontal;
-    const bool is_number = vertical.Set(corners[0], corners[2], spatial_scale, shape.output_height) &&
-                           horizontal.Set(corners[1], corners[3], spatial_scale, shape.output_width);
-    const T* map = features + (roi / shape.rois) * shape.height * shape.width * shape.channels;
-    for (int64_t bin = 0; bin < shape.bins(); ++bin) {
-      const Span rows = is_number ? vertical.Bin(bin / shape.output_width, shape.height) : Span{0, 0};
-      const Span columns = is_number ? horizontal.Bin(bin % shape.output_width, shape.width) : Span{0, 0};
-      const int64_t offset = (roi * shape.bins() + bin) * shape.channels;
-      PoolBin(map, shape, rows, columns, pooled + offset, argmax == nullptr ? nullptr : argmax + offset);
-    }
-  }
+// The same with the best instructions of this level.
+void AddGradientBlock(CpuLevel level, const GradientBlock<float>& block, float* sums);
+
+template <typename T, typename Sum>
+void AddGradientBlock(CpuLevel, const GradientBlock<T>& block, Sum* sums) {
+  AddGradientBlock(block, sums);
 }
 
 // Adds the gradients of one image's RoIs at the cells of their maxima (equation 4), for `count` neighbouring channels:
 // who calls this for different channels in parallel needs no atomics, and every sum has the same order of terms
-// whatever the number of threads. `pooled_gradient` and `argmax` point at the first of these channels in the
-// image's first bin; `gradient` at its first cell, `cell_stride` values from the next.
+// whatever the number of threads and the level. `pooled_gradient` and `argmax` point at the first of these channels in
+// the image's first bin. `sums` holds cells * count values: [cells, channels] of each block of kGradientBlock channels
+// in turn. T needs a conversion to Sum.
 template <typename T, typename Sum>
-void AddRoiPoolGradient(const RoiPoolShape& shape, const T* pooled_gradient, const int32_t* argmax, int64_t count,
-                        int64_t cell_stride, Sum* gradient) {
-  const uint32_t cells = static_cast<uint32_t>(shape.height * shape.width);
-  for (int64_t bin = 0; bin < shape.rois * shape.bins(); ++bin) {
-    for (int64_t c = 0; c < count; ++c) {
-      // As unsigned, kNoCell is beyond every cell, and so is whatever does not belong here.
-      const uint32_t cell = static_cast<uint32_t>(argmax[bin * shape.channels + c]);
-      if (cell < cells) gradient[cell * cell_stride + c] += static_cast<Sum>(pooled_gradient[bin * shape.channels + c]);
+void AddRoiPoolGradient(CpuLevel level, const RoiPoolShape& shape, const T* pooled_gradient, const int32_t* argmax,
+                        int64_t count, Sum* sums) {
+  const DenormalsAreNumbers denormals_are_numbers;
+  const int64_t values_of_roi = shape.bins() * shape.channels;
+  for (int64_t roi = 0; roi < shape.rois; ++roi) {
+    for (int64_t c = 0; c < count; c += kGradientBlock) {
+      const int64_t offset = roi * values_of_roi + c;
+      const int64_t channels = std::min(kGradientBlock, count - c);
+      const int64_t left = count - c - channels;
+      const int64_t ahead = left >= channels ? channels : left == 0 && roi + 1 < shape.rois ? values_of_roi - c : 0;
+      AddGradientBlock(level,
+                       GradientBlock<T>{pooled_gradient + offset, argmax + offset, shape.bins(), shape.channels,
+                                        channels, static_cast<uint32_t>(shape.cells()), ahead},
+                       sums + c * shape.cells());
     }
   }
 }

@@ -2,8 +2,8 @@
 
 #include <functional>
 #include <limits>
+#include <numeric>
 #include <type_traits>
-#include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "roi_pool.h"
@@ -26,10 +26,9 @@ absl::Status InvalidArgument(const Parts&... parts) {
   return absl::InvalidArgumentError(absl::StrCat(parts...));
 }
 
-// Rough cycles to pool one value (its bin has some ten cells, several channels are compared at a time), and to pass one
-// gradient on: they only decide how finely the work is cut.
-constexpr int64_t kCyclesPerPooledValue = 5;
-constexpr int64_t kCyclesPerGradient = 3;
+// Rough cycles to pool one value (its bin has some ten cells, several channels are compared at a time): it only decides
+// how finely the work is cut.
+constexpr int64_t kCyclesPerPooledValue = 2;
 
 // What RoiPool orders values of type T as.
 template <typename T>
@@ -59,6 +58,12 @@ struct SumOf<Eigen::bfloat16> {
   using Type = float;
 };
 
+// Outputs of this size are taken as too large for what this process has of the last-level cache (whose whole size is told,
+// on a virtual machine that of all its neighbours too).
+constexpr int64_t kStreamedBytes = int64_t{32} << 20;
+
+bool IsStreamed(const Tensor& output) { return output.TotalBytes() >= static_cast<size_t>(kStreamedBytes); }
+
 absl::Status CheckCells(int64_t height, int64_t width) {
   if (height < 1 || width < 1) {
     return InvalidArgument("features have ", height, " x ", width, " cells; expected at least one");
@@ -83,10 +88,10 @@ absl::Status CheckInputs(const Tensor& features, const Tensor& rois) {
   return CheckCells(features.dim_size(1), features.dim_size(2));
 }
 
-void ParallelFor(OpKernelContext* context, int64_t total, int64_t cost,
-                 const std::function<void(int64_t, int64_t)>& work) {
-  using Scheduling = tensorflow::thread::ThreadPool::SchedulingParams;
-  context->device()->tensorflow_cpu_worker_threads()->workers->ParallelFor(total, Scheduling::Adaptive(cost), work);
+using Scheduling = tensorflow::thread::ThreadPool::SchedulingParams;
+
+tensorflow::thread::ThreadPool* Threads(OpKernelContext* context) {
+  return context->device()->tensorflow_cpu_worker_threads()->workers;
 }
 
 template <typename T, bool with_argmax>
@@ -126,20 +131,22 @@ class RoiPoolOp : public OpKernel {
     const float* rois_data = rois.flat<float>().data();
     auto* pooled_data = reinterpret_cast<Value*>(pooled->flat<T>().data());
     int32_t* argmax_data = with_argmax ? argmax->flat<int32_t>().data() : nullptr;
-    ParallelFor(context, shape.batch * shape.rois, shape.bins() * shape.channels * kCyclesPerPooledValue,
-                [&](int64_t first, int64_t last) {
-                  RoiPool(shape, spatial_scale_, features_data, rois_data, first, last, pooled_data, argmax_data);
-                });
+    const bool stream = IsStreamed(*pooled);
+    const auto cost = Scheduling::Adaptive(shape.bins() * shape.channels * kCyclesPerPooledValue);
+    Threads(context)->ParallelFor(shape.batch * shape.rois, cost, [&](int64_t first, int64_t last) {
+      RoiPool(level_, shape, spatial_scale_, features_data, rois_data, first, last, stream, pooled_data, argmax_data);
+    });
   }
 
   int64_t output_height_, output_width_;
   float spatial_scale_;
+  const CpuLevel level_ = ChooseCpuLevel();
 };
 
 template <typename T>
 class RoiPoolGradOp : public OpKernel {
  public:
-  using OpKernel::OpKernel;
+  explicit RoiPoolGradOp(OpKernelConstruction* context) : OpKernel(context) {}
 
   void Compute(OpKernelContext* context) override {
     const Tensor& pooled_gradient = context->input(0);
@@ -173,43 +180,50 @@ class RoiPoolGradOp : public OpKernel {
     return CheckCells(shape->dim_size(1), shape->dim_size(2));
   }
 
-  // Each unit of work is one block of channels of one image.
-  static void AddGradients(OpKernelContext* context, const RoiPoolShape& shape, const Tensor& pooled_gradient,
-                           const Tensor& argmax, Tensor* gradient) {
+  // Each unit of work is some blocks of channels of one image: as many units as can be shared fairly.
+  void AddGradients(OpKernelContext* context, const RoiPoolShape& shape, const Tensor& pooled_gradient,
+                    const Tensor& argmax, Tensor* gradient) const {
+    using Sum = typename SumOf<T>::Type;
+    Tensor sums;
+    OP_REQUIRES_OK(context,
+                   context->allocate_temp(tensorflow::DataTypeToEnum<Sum>::value, gradient->shape(), &sums));
     const T* pooled_data = pooled_gradient.flat<T>().data();
     const int32_t* argmax_data = argmax.flat<int32_t>().data();
     T* gradient_data = gradient->flat<T>().data();
-    const int64_t blocks = (shape.channels + kChannelBlock - 1) / kChannelBlock;
-    const int64_t bins = shape.rois * shape.bins();
-    const int64_t cells = shape.height * shape.width;
-    ParallelFor(context, shape.batch * blocks, (bins + cells) * kChannelBlock * kCyclesPerGradient,
-                [&](int64_t first, int64_t last) {
-                  for (int64_t unit = first; unit < last; ++unit) {
-                    const int64_t image = unit / blocks;
-                    const int64_t channel = unit % blocks * kChannelBlock;
-                    const int64_t offset = image * bins * shape.channels + channel;
-                    AddBlock(shape, pooled_data + offset, argmax_data + offset,
-                             std::min<int64_t>(kChannelBlock, shape.channels - channel),
-                             gradient_data + image * cells * shape.channels + channel);
-                  }
-                });
+    Sum* sums_data = sums.flat<Sum>().data();
+    const int64_t threads = Threads(context)->NumThreads();
+    const int64_t parts = threads / std::gcd(threads, shape.batch);
+    const int64_t blocks = (shape.channels + kGradientBlock - 1) / kGradientBlock;
+    const int64_t channels_of_unit = (blocks + parts - 1) / parts * kGradientBlock;
+    const int64_t units_of_image = (shape.channels + channels_of_unit - 1) / channels_of_unit;
+    Threads(context)->ParallelFor(shape.batch * units_of_image, Scheduling::Fixed(1), [&](int64_t first, int64_t last) {
+      for (int64_t unit = first; unit < last; ++unit) {
+        const int64_t image = unit / units_of_image;
+        const int64_t channel = unit % units_of_image * channels_of_unit;
+        const int64_t count = std::min(channels_of_unit, shape.channels - channel);
+        const int64_t of_image = image * shape.cells();
+        const int64_t offset = image * shape.rois * shape.bins() * shape.channels + channel;
+        Sum* unit_sums = sums_data + of_image * shape.channels + channel * shape.cells();
+        std::fill_n(unit_sums, shape.cells() * count, Sum(0));
+        AddRoiPoolGradient(level_, shape, pooled_data + offset, argmax_data + offset, count, unit_sums);
+        CopySums(shape, unit_sums, count, gradient_data + of_image * shape.channels + channel);
+      }
+    });
   }
 
-  static void AddBlock(const RoiPoolShape& shape, const T* pooled_gradient, const int32_t* argmax, int64_t count,
-                       T* gradient) {
-    using Sum = typename SumOf<T>::Type;
-    const int64_t cells = shape.height * shape.width;
-    if constexpr (std::is_same_v<T, Sum>) {
-      for (int64_t cell = 0; cell < cells; ++cell) std::fill_n(gradient + cell * shape.channels, count, T(0));
-      AddRoiPoolGradient(shape, pooled_gradient, argmax, count, shape.channels, gradient);
-    } else {
-      std::vector<Sum> sums(cells * count, Sum(0));
-      AddRoiPoolGradient(shape, pooled_gradient, argmax, count, count, sums.data());
-      for (int64_t cell = 0; cell < cells; ++cell) {
-        for (int64_t c = 0; c < count; ++c) gradient[cell * shape.channels + c] = T(sums[cell * count + c]);
+  // From the blocks of AddRoiPoolGradient to the layout of the features.
+  template <typename Sum>
+  static void CopySums(const RoiPoolShape& shape, const Sum* sums, int64_t count, T* gradient) {
+    for (int64_t c = 0; c < count; c += kGradientBlock) {
+      const int64_t channels = std::min(kGradientBlock, count - c);
+      for (int64_t cell = 0; cell < shape.cells(); ++cell, sums += channels) {
+        T* to = gradient + cell * shape.channels + c;
+        for (int64_t i = 0; i < channels; ++i) to[i] = static_cast<T>(sums[i]);
       }
     }
   }
+
+  const CpuLevel level_ = ChooseCpuLevel();
 };
 
 #define REGISTER_ROI_POOL(T)                                                                     \

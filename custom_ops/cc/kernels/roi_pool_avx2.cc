@@ -1,0 +1,30 @@
+// RoI max pooling for x86-64 CPUs with AVX2.
+
+#include "roi_pool_levels.h"
+
+#ifdef __x86_64__
+
+#ifdef __clang__
+#pragma clang attribute push(__attribute__((target("avx2"))), apply_to = function)
+#else
+#pragma GCC target("avx2")
+#endif
+namespace tf_fast_rcnn {
+namespace avx2 {
+
+constexpr int kVectorBytes = 32;
+
+#include "roi_pool_simd.h"
+
+TF_FAST_RCNN_INSTANTIATE_ROI_POOL(float)
+TF_FAST_RCNN_INSTANTIATE_ROI_POOL(double)
+TF_FAST_RCNN_INSTANTIATE_ROI_POOL(Float16Bits)
+
+}  // namespace avx2
+}  // namespace tf_fast_rcnn
+
+#ifdef __clang__
+#pragma clang attribute pop
+#endif
+
+#endif  // __x86_64__
