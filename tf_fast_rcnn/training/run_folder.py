@@ -89,6 +89,11 @@ def load_run(folder):
 def load_model(path):
     """A Keras model from a .keras file; InputError where it is not readable."""
     try:
+        # The archive's checksums find damage that Keras would load as weights.
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()
+        if damaged is not None:
+            raise OSError(f"{damaged} is damaged")
         return keras.models.load_model(path)
     except (ValueError, OSError, KeyError, TypeError, zipfile.BadZipFile) as error:
         reason = str(error).splitlines()[0][:200]
