@@ -11,8 +11,8 @@ import sys
 import numpy as np
 import pytest
 import tensorflow as tf
-
 from test_roi_pooling import naive_gradient, naive_roi_pool, random_rois
+
 from tf_fast_rcnn.native import native_ops
 
 LEVELS = ["baseline", "avx2", "avx512"]

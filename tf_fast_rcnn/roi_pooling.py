@@ -20,6 +20,10 @@ IMPLEMENTATIONS = ("auto", "native", "portable")
 _MAX_CELLS = 4096
 _LONGEST_SIDE = 2 * _MAX_CELLS + 1
 
+# The portable implementation gathers in this many parts, unless there are known to be few bins.
+_PARTS = 8
+_BINS_IN_PARTS = 4096
+
 
 def roi_pool(features, rois, output_size=(7, 7), spatial_scale=1 / 16, implementation="auto", training=False):
     """RoI max pooling: the maxima over output_size bins of every RoI, for each channel.
@@ -153,16 +157,32 @@ def _portable_roi_pool(features, rois, output_size, spatial_scale):
 
     def windows(row, column):
         index = tf.expand_dims((first_rows + row) * table_width, 3) + tf.expand_dims(column, 2)
-        return tf.gather(table, tf.reshape(index, [-1]))
+        return tf.reshape(index, [-1])
 
-    pooled = tf.maximum(
-        tf.maximum(windows(top, left), windows(top, right)), tf.maximum(windows(bottom, left), windows(bottom, right))
-    )
+    corners = [windows(row, column) for row in (top, bottom) for column in (left, right)]
     no_number = tf.reshape(tf.logical_not(tf.reduce_all(is_number, -1)), [images, -1, 1, 1])
     empty = tf.expand_dims(rows_empty, 3) | tf.expand_dims(columns_empty, 2) | no_number
-    pooled = tf.where(tf.reshape(empty, [-1, 1]), tf.zeros([], features.dtype), pooled)
-    pooled = tf.reshape(pooled, [images, tf.shape(rois)[1], *output_size, channels])
-    return pooled
+    pooled = _maxima_of_windows(table, corners, tf.reshape(empty, [-1, 1]))
+    return tf.reshape(pooled, [images, tf.shape(rois)[1], *output_size, channels])
+
+
+def _maxima_of_windows(table, corners, empty):
+    """Maxima [N, C] of four rows of `table` for each bin; `corners` are four tensors int32 [N], `empty` is bool [N, 1].
+
+    Part by part, since the four gathered arrays each have the size of the result. Not in a loop of the graph, which
+    would keep what every turn needs for the gradient anyhow, and which XLA differentiates for known lengths only.
+    """
+    bins, parts = tf.shape(empty)[0], _PARTS if empty.shape[0] is None or empty.shape[0] >= _BINS_IN_PARTS else 1
+    maxima = []
+    for part in range(parts):
+        begin, end = bins * part // parts, bins * (part + 1) // parts
+        # A graph would otherwise gather for several parts at once.
+        with tf.control_dependencies(maxima[-1:]):
+            first, *others = (tf.gather(table, corner[begin:end]) for corner in corners)
+            for other in others:
+                first = tf.maximum(first, other)
+            maxima.append(tf.where(empty[begin:end], tf.zeros([], table.dtype), first))
+    return tf.concat(maxima, axis=0)
 
 
 def _to_cells(pixels, spatial_scale):

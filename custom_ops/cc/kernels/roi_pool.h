@@ -76,8 +76,8 @@ struct Float16Bits {
 // Instructions that kernels are compiled for. A higher level includes the lower ones.
 enum class CpuLevel { kBaseline, kAvx2, kAvx512 };
 
-// The highest level that this CPU runs, or the one that the environment variable TF_FAST_RCNN_CPU names (baseline, avx2,
-// avx512) where that is lower.
+// The highest level that this CPU runs, or the one that the environment variable TF_FAST_RCNN_CPU names (baseline,
+// avx2, avx512) where that is lower.
 CpuLevel ChooseCpuLevel();
 
 // While one lives, this thread computes with denormal numbers, which TensorFlow's threads take for 0: to them all

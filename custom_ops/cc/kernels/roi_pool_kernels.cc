@@ -58,8 +58,8 @@ struct SumOf<Eigen::bfloat16> {
   using Type = float;
 };
 
-// Outputs of this size are taken as too large for what this process has of the last-level cache (whose whole size is told,
-// on a virtual machine that of all its neighbours too).
+// Outputs of this size are taken as too large for what this process has of the last-level cache, whose whole size says
+// little: on a virtual machine it is that of all its neighbours too.
 constexpr int64_t kStreamedBytes = int64_t{32} << 20;
 
 bool IsStreamed(const Tensor& output) { return output.TotalBytes() >= static_cast<size_t>(kStreamedBytes); }

@@ -5,9 +5,10 @@
 
 #include "roi_pool_vectors.h"
 
-// Vectors of channels that are pooled together: as many as have their running maxima (and cells) in registers.
+// Vectors of channels that are pooled together: few enough for their running maxima (and cells) to stay in registers.
 constexpr int kVectors = 4;
 
+// What is kept of the first cell of a bin.
 template <typename Best, typename Value>
 inline Best Start(const Value& value) {
   if constexpr (std::is_same_v<Best, Value>) {
@@ -157,7 +158,8 @@ void PoolRois(const RoiPoolShape& shape, float spatial_scale, const T* features,
 
 // Streamed vectors must not cross a cache line.
 inline bool IsAligned(const void* pointer, int64_t row_bytes) {
-  return pointer == nullptr || (reinterpret_cast<uintptr_t>(pointer) % kVectorBytes == 0 && row_bytes % kVectorBytes == 0);
+  const auto address = reinterpret_cast<uintptr_t>(pointer);
+  return pointer == nullptr || (address % kVectorBytes == 0 && row_bytes % kVectorBytes == 0);
 }
 
 template <typename T>

@@ -105,9 +105,9 @@ struct WidenedLanes {
   }
 };
 
-// 16-bit values compared as they lie, without a conversion. As integers, floats that are not negative stand in their own
-// order and above all negative ones, which stand in reverse order. So the greatest integer is the maximum, unless it is
-// negative: then the smallest is. -0 is the smallest integer of all.
+// 16-bit values compared as they lie, without a conversion. As integers, floats that are not negative stand in their
+// own order and above all negative ones, which stand in reverse order. So the greatest integer is the maximum, but if
+// it is negative the smallest is. -0 is the smallest integer of all.
 struct SignMagnitudeLanes {
   typedef int16_t Value __attribute__((vector_size(kVectorBytes)));
   struct Best {
@@ -123,7 +123,7 @@ struct SignMagnitudeLanes {
     best->smallest = value < best->smallest ? value : best->smallest;
   }
 
-  // Lanes that saw both 0 and -0 and nothing greater, where only their order tells which one is the maximum.
+  // Lanes that saw both 0 and -0 and nothing greater: which one is the maximum, their order must tell.
   static Value Unsure(const Best& best) { return (best.greatest == 0) & (best.smallest == INT16_MIN); }
 
   template <bool stream>

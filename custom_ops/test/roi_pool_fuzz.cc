@@ -1,0 +1,228 @@
+// Compares the CPU kernels of every level that this CPU has with naive loops, on random shapes and values at unaligned
+// addresses. tests/test_native_op_fuzz.py compiles it under sanitizers, with the kernels, which need no TensorFlow.
+//
+//     roi_pool_fuzz [ROUNDS]
+
+#include <sys/mman.h>
+
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <limits>
+#include <memory>
+#include <random>
+#include <vector>
+
+#include "../cc/kernels/roi_pool.h"
+
+namespace {
+
+using namespace tf_fast_rcnn;
+
+std::mt19937 random_bits(0);
+
+int64_t Below(int64_t limit) { return static_cast<int64_t>(random_bits() % static_cast<uint64_t>(limit)); }
+
+double ToDouble(float value) { return value; }
+double ToDouble(double value) { return value; }
+double ToDouble(Float16Bits value) {  // as bfloat16
+  const uint32_t bits = uint32_t{value.bits} << 16;
+  float number;
+  std::memcpy(&number, &bits, sizeof(number));
+  return number;
+}
+
+void Set(double value, float* to) { *to = static_cast<float>(value); }
+void Set(double value, double* to) { *to = value; }
+void Set(double value, Float16Bits* to) {
+  const float number = static_cast<float>(value);
+  uint32_t bits;
+  std::memcpy(&bits, &number, sizeof(bits));
+  to->bits = static_cast<uint16_t>(bits >> 16);
+}
+
+double RandomFeature() {
+  constexpr double kInfinity = std::numeric_limits<double>::infinity();
+  constexpr double kValues[] = {-kInfinity, -2, -1, -1, -0.0, 0.0, 0.5, 1e-40, 2e-40, 3e38, kInfinity};
+  return kValues[Below(sizeof(kValues) / sizeof(kValues[0]))];
+}
+
+float RandomCoordinate() {
+  constexpr float kInfinity = std::numeric_limits<float>::infinity();
+  constexpr float kOdd[] = {-kInfinity, kInfinity, 1e30f, -1e30f, 3.4e38f, std::numeric_limits<float>::quiet_NaN()};
+  if (Below(40) == 0) return kOdd[Below(sizeof(kOdd) / sizeof(kOdd[0]))];
+  return static_cast<float>(Below(800) - 200) / 2;
+}
+
+// An array of exactly `size` values, `shift` values past an aligned address: the sanitizer sees what goes beyond.
+template <typename T>
+class Array {
+ public:
+  Array(int64_t size, int64_t shift) : storage_(new T[size + shift]), data_(storage_.get() + shift), size_(size) {}
+  T* data() { return data_; }
+  int64_t size() const { return size_; }
+  T& operator[](int64_t i) { return data_[i]; }
+
+ private:
+  std::unique_ptr<T[]> storage_;
+  T* data_;
+  int64_t size_;
+};
+
+template <typename T>
+struct Case {
+  RoiPoolShape shape;
+  float spatial_scale;
+  Array<T> features;
+  Array<float> rois;
+
+  int64_t outputs() const { return shape.batch * shape.rois * shape.bins() * shape.channels; }
+};
+
+template <typename T>
+Case<T> RandomCase(int64_t shift) {
+  const RoiPoolShape shape = {1 + Below(2), 1 + Below(12), 1 + Below(12), 1 + Below(Below(4) == 0 ? 300 : 70),
+                              1 + Below(4), 1 + Below(5),  1 + Below(5)};
+  Case<T> random = {shape, Below(2) == 0 ? 1.0f / 16 : 0.3f,
+                    Array<T>(shape.batch * shape.cells() * shape.channels, shift),
+                    Array<float>(shape.batch * shape.rois * 4, shift)};
+  for (int64_t i = 0; i < random.features.size(); ++i) Set(RandomFeature(), &random.features[i]);
+  for (int64_t i = 0; i < random.rois.size(); ++i) random.rois[i] = RandomCoordinate();
+  return random;
+}
+
+// Where the maximum of one output stands, counted from the start of the features; -1 where its bin is empty.
+template <typename T>
+int64_t NaiveMaximum(Case<T>& input, int64_t output) {
+  const RoiPoolShape& shape = input.shape;
+  const int64_t channel = output % shape.channels, bin = output / shape.channels % shape.bins();
+  const int64_t roi = output / shape.channels / shape.bins();
+  RoiSide vertical, horizontal;
+  if (!vertical.Set(input.rois[roi * 4], input.rois[roi * 4 + 2], input.spatial_scale, shape.output_height) ||
+      !horizontal.Set(input.rois[roi * 4 + 1], input.rois[roi * 4 + 3], input.spatial_scale, shape.output_width)) {
+    return -1;
+  }
+  const Span rows = vertical.Bin(bin / shape.output_width, shape.height);
+  const Span columns = horizontal.Bin(bin % shape.output_width, shape.width);
+  int64_t best = -1;
+  for (int64_t y = rows.begin; y < rows.end; ++y) {
+    for (int64_t x = columns.begin; x < columns.end; ++x) {
+      const int64_t cell = roi / shape.rois * shape.cells() + y * shape.width + x;
+      const int64_t place = cell * shape.channels + channel;
+      if (best < 0 || ToDouble(input.features[place]) > ToDouble(input.features[best])) best = place;
+    }
+  }
+  return best;
+}
+
+void Fail(const char* what, CpuLevel level, const RoiPoolShape& shape, int64_t output) {
+  std::printf("level %d, %s: wrong at %lld of %lld x %lld x %lld x %lld\n", static_cast<int>(level), what,
+              static_cast<long long>(output), static_cast<long long>(shape.batch),
+              static_cast<long long>(shape.height), static_cast<long long>(shape.width),
+              static_cast<long long>(shape.channels));
+  std::exit(1);
+}
+
+template <typename T>
+void CheckForward(Case<T>& input, CpuLevel level, bool stream, int64_t shift) {
+  const RoiPoolShape& shape = input.shape;
+  Array<T> pooled(input.outputs(), shift), pooled_too(input.outputs(), shift);
+  Array<int32_t> argmax(input.outputs(), shift);
+  const int64_t rois = shape.batch * shape.rois, half = rois / 2;
+  for (const auto& [first, last] : {std::pair(int64_t{0}, half), std::pair(half, rois)}) {
+    RoiPool<T>(level, shape, input.spatial_scale, input.features.data(), input.rois.data(), first, last, stream,
+               pooled.data(), nullptr);
+    RoiPool<T>(level, shape, input.spatial_scale, input.features.data(), input.rois.data(), first, last, stream,
+               pooled_too.data(), argmax.data());
+  }
+  for (int64_t i = 0; i < input.outputs(); ++i) {
+    const int64_t place = NaiveMaximum(input, i);
+    const T expected = place < 0 ? T{} : input.features[place];
+    if (std::memcmp(&pooled[i], &expected, sizeof(T)) != 0) Fail("pooled", level, shape, i);
+    if (std::memcmp(&pooled_too[i], &expected, sizeof(T)) != 0) Fail("pooled with argmax", level, shape, i);
+    const int64_t cell = place < 0 ? kNoCell : place / shape.channels % shape.cells();
+    if (argmax[i] != cell) Fail("argmax", level, shape, i);
+  }
+}
+
+// Cells that are not on the map are among the argmax; channels are shared out in two calls.
+template <typename T>
+void CheckGradient(const RoiPoolShape& shape, CpuLevel level, int64_t shift) {
+  const int64_t bins = shape.rois * shape.bins();
+  Array<T> gradient(bins * shape.channels, shift);
+  Array<int32_t> argmax(bins * shape.channels, shift);
+  std::vector<T> expected(shape.cells() * shape.channels, T(0));
+  for (int64_t i = 0; i < gradient.size(); ++i) {
+    gradient[i] = static_cast<T>(random_bits()) / 1e6f;
+    argmax[i] = static_cast<int32_t>(Below(shape.cells() + 1)) - 1;
+    if (Below(9) == 0) argmax[i] = std::numeric_limits<int32_t>::max();
+    if (argmax[i] >= 0 && argmax[i] < shape.cells()) {
+      expected[argmax[i] * shape.channels + i % shape.channels] += gradient[i];
+    }
+  }
+  const int64_t cut = std::min(Below(3) * kGradientBlock, shape.channels);
+  for (const auto& [first, last] : {std::pair(int64_t{0}, cut), std::pair(cut, shape.channels)}) {
+    const int64_t count = last - first;
+    Array<T> sums(shape.cells() * count, shift);
+    for (int64_t i = 0; i < sums.size(); ++i) sums[i] = 0;
+    AddRoiPoolGradient(level, shape, gradient.data() + first, argmax.data() + first, count, sums.data());
+    for (int64_t i = 0; i < sums.size(); ++i) {
+      const int64_t cell = i / count, c = i % count, block = c / kGradientBlock * kGradientBlock;
+      const int64_t width = std::min(kGradientBlock, count - block);
+      const T found = sums[block * shape.cells() + cell * width + c - block];
+      if (found != expected[cell * shape.channels + first + c]) Fail("gradient", level, shape, i);
+    }
+  }
+}
+
+template <typename T>
+void Check(CpuLevel level) {
+  const int64_t shift = Below(2) * Below(16);
+  Case<T> input = RandomCase<T>(shift);
+  CheckForward(input, level, Below(2) == 0, shift);
+}
+
+// A map of 2^33 values, of which only the pages that are used take memory.
+void CheckMoreThan32Bits(CpuLevel level) {
+  const RoiPoolShape shape = {1, 4200, 32768, 64, 1, 1, 1};
+  const int64_t size = shape.cells() * shape.channels;
+  void* memory = mmap(nullptr, size * sizeof(Float16Bits), PROT_READ | PROT_WRITE,
+                      MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  if (memory == MAP_FAILED) std::exit(2);
+  auto* features = static_cast<Float16Bits*>(memory);
+  const int64_t cell = 4095 * shape.width + 4000;
+  for (int64_t c = 0; c < shape.channels; ++c) features[cell * shape.channels + c].bits = static_cast<uint16_t>(c + 1);
+  const float roi[] = {4094, 3999, 4095, 4000};
+  Float16Bits pooled[64];
+  int32_t argmax[64];
+  RoiPool<Float16Bits>(level, shape, 1.0f, features, roi, 0, 1, false, pooled, nullptr);
+  for (int c = 0; c < 64; ++c) {
+    if (pooled[c].bits != c + 1) Fail("pooled of a large map", level, shape, c);
+  }
+  RoiPool<Float16Bits>(level, shape, 1.0f, features, roi, 0, 1, false, pooled, argmax);
+  for (int c = 0; c < 64; ++c) {
+    if (argmax[c] != cell) Fail("argmax of a large map", level, shape, c);
+  }
+  munmap(memory, size * sizeof(Float16Bits));
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  const int rounds = argc > 1 ? std::atoi(argv[1]) : 300;
+  const int highest = static_cast<int>(ChooseCpuLevel());
+  for (int i = 0; i <= highest; ++i) CheckMoreThan32Bits(static_cast<CpuLevel>(i));
+  for (int round = 0; round < rounds; ++round) {
+    for (int i = 0; i <= highest; ++i) {
+      const auto level = static_cast<CpuLevel>(i);
+      Check<float>(level);
+      Check<double>(level);
+      Check<Float16Bits>(level);
+      const RoiPoolShape shape = {1,        1 + Below(12), 1 + Below(12), 1 + Below(140),
+                                  Below(4), 1 + Below(5),  1 + Below(5)};
+      CheckGradient<float>(shape, level, Below(2) * Below(16));
+      CheckGradient<double>(shape, level, Below(2) * Below(16));
+    }
+  }
+  std::printf("%d rounds at %d levels: all equal\n", rounds, highest + 1);
+}
