@@ -118,6 +118,11 @@ def _compiled_detector(model, settings):
     return functions[settings]
 
 
+def default_proposals():
+    """`ProposalSettings` where nobody gives any: selective search's boxes, and dense ones of common sizes."""
+    return proposal_settings("selective-search+dense", dataset=())
+
+
 def detect(model, image, proposals=None, settings=None):
     """Finds the objects in one image.
 
@@ -125,7 +130,7 @@ def detect(model, image, proposals=None, settings=None):
         model: what `fast_rcnn` returned.
         image: uint8 `[H, W, 3]`, RGB, or the path of an image file (its EXIF orientation is applied).
         proposals: float32 `[R, 4]`, `[ymin, xmin, ymax, xmax]` relative to the image; or `ProposalSettings`, by which
-            they are computed. None computes selective search's and dense boxes of common sizes.
+            they are computed. None: `default_proposals()`.
         settings: `DetectionSettings`; None for the defaults.
 
     Returns:
@@ -141,7 +146,7 @@ def detect(model, image, proposals=None, settings=None):
     """
     image = check_image(image) if isinstance(image, np.ndarray) else read_image(image)
     if proposals is None:
-        proposals = proposal_settings("selective-search+dense", dataset=())
+        proposals = default_proposals()
     if isinstance(proposals, ProposalSettings):
         proposals = compute_proposals(image, proposals)
     return _to_detections(_compiled_detector(model, settings)(image, check_proposals(proposals)))

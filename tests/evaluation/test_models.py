@@ -103,3 +103,13 @@ def test_validation_map_of_images_without_objects_is_left_out(test_images, tiny_
     logs = {}
     callback.on_epoch_end(0, logs)
     assert logs == {}
+
+
+def test_default_proposals_do_not_look_at_the_annotations(test_images, tiny_model, tmp_path):
+    dataset = test_images.with_records([dataclasses.replace(record, proposals_path=None) for record in test_images])
+    dataset.proposal_settings = None
+    result = evaluate(tiny_model, dataset, settings=SETTINGS, cache_dir=tmp_path, workers=1, progress=False)
+    detections = [detect(tiny_model, record.image_path, None, SETTINGS) for record in dataset]
+    expected = score_detections(dataset, detections)
+    assert result.mean_ap == pytest.approx(expected.mean_ap, abs=1e-6)
+    assert [row.num_detections for row in result.classes] == [row.num_detections for row in expected.classes]

@@ -8,8 +8,7 @@ import keras
 from tqdm import tqdm
 
 from tf_fast_rcnn.data.prepare import cached_proposals
-from tf_fast_rcnn.data.proposals import proposal_settings
-from tf_fast_rcnn.detection import DetectionSettings, detect_dataset
+from tf_fast_rcnn.detection import DetectionSettings, default_proposals, detect_dataset
 from tf_fast_rcnn.errors import InputError
 from tf_fast_rcnn.evaluation import score_detections
 
@@ -26,8 +25,8 @@ def evaluate(
         model: what `fast_rcnn` returned.
         dataset: `DetectionDataset` with the classes that the model was trained on.
         protocol: "voc07" (11-point average precision), "voc10" (area under the curve) or "coco".
-        proposals: `ProposalSettings`, those of training, for a data set without proposals; None for dense boxes
-            fitted to it.
+        proposals: `ProposalSettings`, best those of training, for a data set without proposals; None for
+            `default_proposals()`, which do not look at the data set's annotations.
         settings: `DetectionSettings`; None for the defaults with a score threshold of 0.01.
         cache_dir, workers: see `cached_proposals`.
         progress: whether to show a progress bar on standard error.
@@ -54,7 +53,7 @@ def detections_on(model, dataset, proposals=None, settings=None, cache_dir=None,
             "data set with the class names of training"
         )
     if dataset.proposal_settings is None:
-        proposals = proposals or proposal_settings("dense", dataset)
+        proposals = proposals or default_proposals()
         dataset = cached_proposals(dataset, proposals, cache_dir, workers, progress)
     settings = settings or DetectionSettings(score_threshold=EVALUATION_SCORE_THRESHOLD)
     yield from detect_dataset(model, dataset, settings, progress)
