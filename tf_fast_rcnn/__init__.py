@@ -37,6 +37,7 @@ _PUBLIC_NAMES = {
     "DetectionSettings": "detection",
     "detect": "detection",
     "detection_settings": "detection",
+    "draw_detections": "drawing",
     "evaluate": "evaluation.models",
     "export_saved_model": "export.saved_model",
 }
