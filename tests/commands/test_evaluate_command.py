@@ -35,6 +35,19 @@ def test_protocols(command, tiny_run, prepared_digits, tmp_path, protocol):
     assert f"({protocol}, IoU 0.50" in done.out
 
 
+def test_skip_bad_leaves_an_unreadable_image_out_and_says_so(command, tiny_run, broken_digits):
+    image = broken_digits / "JPEGImages" / "test_0002.jpg"
+    image.write_bytes(image.read_bytes()[:2000])
+    arguments = ("evaluate", tiny_run[0], "--data", f"voc:{broken_digits}@test", "--workers", 1)
+    done = command(*arguments)
+    assert done.code == 2
+    assert "test_0002.jpg" in done.err.splitlines()[-1]
+    done = command(*arguments, "--skip-bad", "--json", "-")
+    assert done.code == 0, done.err
+    assert json.loads(done.out)["num_images"] == 3
+    assert f"voc:{broken_digits}@test: 1 x unreadable images skipped" in done.err
+
+
 def test_bad_runs(refused, digits, tmp_path):
     data = ("--data", f"voc:{digits}@test")
     assert "nowhere: found no run.json" in refused("evaluate", tmp_path / "nowhere", *data)

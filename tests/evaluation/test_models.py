@@ -15,7 +15,7 @@ SETTINGS = DetectionSettings(shorter_side=96, longer_side=144, score_threshold=0
 
 
 @pytest.fixture
-def test_images(prepared_digits, tiny_model):
+def images_with_detections(prepared_digits, tiny_model):
     """The test images with objects of the untrained model's classes, one where it finds something: mAP is not 0."""
     records = []
     for record in prepared_digits[1]:
@@ -28,10 +28,12 @@ def test_images(prepared_digits, tiny_model):
 
 
 @pytest.mark.parametrize("protocol", ["voc07", "voc10", "coco"])
-def test_evaluate_scores_what_detect_finds(test_images, tiny_model, protocol):
-    result = evaluate(tiny_model, test_images, protocol, settings=SETTINGS, progress=False)
-    detections = [detect(tiny_model, record.image_path, record.proposals(), SETTINGS) for record in test_images]
-    expected = score_detections(test_images, detections, protocol)
+def test_evaluate_scores_what_detect_finds(images_with_detections, tiny_model, protocol):
+    result = evaluate(tiny_model, images_with_detections, protocol, settings=SETTINGS, progress=False)
+    detections = [
+        detect(tiny_model, record.image_path, record.proposals(), SETTINGS) for record in images_with_detections
+    ]
+    expected = score_detections(images_with_detections, detections, protocol)
     assert result.protocol == protocol
     assert result.num_images == 4
     assert 0 < expected.mean_ap < 1
@@ -45,7 +47,7 @@ def test_evaluate_scores_what_detect_finds(test_images, tiny_model, protocol):
         np.testing.assert_allclose(found.ap, wanted.ap, atol=1e-6)
 
 
-def test_the_default_threshold_keeps_detections_with_low_scores(test_images, tiny_model, monkeypatch):
+def test_the_default_threshold_keeps_detections_with_low_scores(images_with_detections, tiny_model, monkeypatch):
     from tf_fast_rcnn.evaluation import models
 
     used = []
@@ -55,7 +57,7 @@ def test_the_default_threshold_keeps_detections_with_low_scores(test_images, tin
         return [frcnn.Detections(np.zeros((0, 4)), np.zeros(0), np.zeros(0, int))] * len(dataset)
 
     monkeypatch.setattr(models, "detect_dataset", nothing)
-    result = evaluate(tiny_model, test_images, progress=False)
+    result = evaluate(tiny_model, images_with_detections, progress=False)
     assert used == [DetectionSettings(score_threshold=0.01)]
     assert result.mean_ap == 0.0
 
@@ -86,27 +88,29 @@ def test_another_number_of_classes(prepared_digits, tiny_model):
     assert "\n" not in str(error.value)
 
 
-def test_validation_map_is_that_of_evaluate(test_images, tiny_model, capsys):
-    callback = ValidationMap(test_images, dataclasses.replace(SETTINGS, score_threshold=0.5), "voc10")
+def test_validation_map_is_that_of_evaluate(images_with_detections, tiny_model, capsys):
+    callback = ValidationMap(images_with_detections, dataclasses.replace(SETTINGS, score_threshold=0.5), "voc10")
     callback.set_model(tiny_model)
     logs = {"loss": 1.0}
     callback.on_epoch_end(0, logs)
-    expected = evaluate(tiny_model, test_images, "voc10", settings=SETTINGS, progress=False).mean_ap
+    expected = evaluate(tiny_model, images_with_detections, "voc10", settings=SETTINGS, progress=False).mean_ap
     assert logs == {"loss": 1.0, "mean_ap": pytest.approx(expected, abs=1e-6)}
     assert f"validation mAP (voc10, IoU 0.50): {expected:.3f}" in capsys.readouterr().err
 
 
-def test_validation_map_of_images_without_objects_is_left_out(test_images, tiny_model):
-    bare = [dataclasses.replace(record, boxes=[], labels=[], difficult=[]) for record in test_images]
-    callback = ValidationMap(test_images.with_records(bare), SETTINGS, progress=False)
+def test_validation_map_of_images_without_objects_is_left_out(images_with_detections, tiny_model):
+    bare = [dataclasses.replace(record, boxes=[], labels=[], difficult=[]) for record in images_with_detections]
+    callback = ValidationMap(images_with_detections.with_records(bare), SETTINGS, progress=False)
     callback.set_model(tiny_model)
     logs = {}
     callback.on_epoch_end(0, logs)
     assert logs == {}
 
 
-def test_default_proposals_do_not_look_at_the_annotations(test_images, tiny_model, tmp_path):
-    dataset = test_images.with_records([dataclasses.replace(record, proposals_path=None) for record in test_images])
+def test_default_proposals_do_not_look_at_the_annotations(images_with_detections, tiny_model, tmp_path):
+    dataset = images_with_detections.with_records(
+        [dataclasses.replace(record, proposals_path=None) for record in images_with_detections]
+    )
     dataset.proposal_settings = None
     result = evaluate(tiny_model, dataset, settings=SETTINGS, cache_dir=tmp_path, workers=1, progress=False)
     detections = [detect(tiny_model, record.image_path, None, SETTINGS) for record in dataset]

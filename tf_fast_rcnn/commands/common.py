@@ -92,6 +92,16 @@ def tell_mended(dataset):
         print(f"{dataset.name}: {count} x {what}", file=sys.stderr)
 
 
+def with_proposals(dataset, settings, options):
+    """The data set with proposals, from the cache where it has none; says what was mended, and skipped on the way."""
+    import tf_fast_rcnn as frcnn
+
+    if dataset.proposal_settings is None:
+        dataset = frcnn.cached_proposals(dataset, settings, options.cache, options.workers, skip_bad=options.skip_bad)
+    tell_mended(dataset)
+    return dataset
+
+
 def check_new(path, option):
     """InputError where an output exists already."""
     if Path(path).exists():

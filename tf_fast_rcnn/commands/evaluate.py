@@ -7,7 +7,7 @@ from tf_fast_rcnn.commands.common import (
     add_data_arguments,
     add_json_argument,
     start_tensorflow,
-    tell_mended,
+    with_proposals,
     write_result,
 )
 
@@ -34,16 +34,9 @@ def run(options):
     start_tensorflow()
     run_ = frcnn.load_run(options.folder)
     dataset = frcnn.load_dataset(options.data, class_names=run_.class_names, skip_bad=options.skip_bad)
-    tell_mended(dataset)
-    result = frcnn.evaluate(
-        run_.model,
-        dataset,
-        options.protocol,
-        proposals=run_.proposals,
-        settings=frcnn.detection_settings(run_, score_threshold=0.01),
-        cache_dir=options.cache,
-        workers=options.workers,
-    )
+    dataset = with_proposals(dataset, run_.proposals, options)
+    settings = frcnn.detection_settings(run_, score_threshold=0.01)
+    result = frcnn.evaluate(run_.model, dataset, options.protocol, settings=settings)
     if options.report:
         write_report(result, Path(options.report))
     write_result(options, result.to_json(), result.table())

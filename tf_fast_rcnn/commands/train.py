@@ -9,7 +9,7 @@ from tf_fast_rcnn.commands.common import (
     number,
     seed,
     start_tensorflow,
-    tell_mended,
+    with_proposals,
     write_result,
 )
 from tf_fast_rcnn.errors import InputError
@@ -72,35 +72,29 @@ def run(options):
     changed = {name: getattr(options, name) for name in changes if getattr(options, name) is not None}
     recipe = dataclasses.replace(recipe_by_name(options.recipe), **changed)
     train = frcnn.load_dataset(options.train, skip_bad=options.skip_bad)
-    tell_mended(train)
     if options.proposals and train.proposal_settings is not None:
         raise InputError(
             f"--proposals: found {options.proposals} for {train.name}, which has proposals; expected voc:DIR@SPLIT; "
             "leave the option out"
         )
-    proposals = train.proposal_settings or frcnn.proposal_settings(recipe.proposals, train)
-    callbacks = []
+    validation = None
     if options.val:
         validation = frcnn.load_dataset(options.val, class_names=train.class_names, skip_bad=options.skip_bad)
-        tell_mended(validation)
-        if validation.proposal_settings is None:
-            validation = frcnn.cached_proposals(
-                validation, proposals, options.cache, options.workers, skip_bad=options.skip_bad
-            )
+    proposals = train.proposal_settings or frcnn.proposal_settings(recipe.proposals, train)
+    train = with_proposals(train, proposals, options)
+    callbacks = []
+    if validation is not None:
+        validation = with_proposals(validation, proposals, options)
         settings = frcnn.DetectionSettings(recipe.shorter_side, recipe.longer_side)
         callbacks.append(ValidationMap(validation, settings))
     summary = frcnn.train(
         train,
         options.out,
         recipe=recipe,
-        proposals=proposals,
         backbone=options.backbone,
         weights=None if options.weights == "none" else options.weights,
         roi_pooling=options.roi_pooling,
         seed=options.seed,
-        workers=options.workers,
-        cache_dir=options.cache,
-        skip_bad=options.skip_bad,
         callbacks=callbacks,
     )
     write_result(options, dataclasses.asdict(summary), _summary_text(summary, options))
