@@ -136,9 +136,7 @@ def fast_rcnn(
     name, network, preprocess = load_backbone(backbone, weights=weights, preprocessing=preprocessing)
     cut = cut_at_roi_pooling(network, stride, pooled_size)
     convolutions = with_any_image_size(cut.convolutions, name="convolutions")
-    # A user's own model may have the name of a known one, and other layers.
-    default_tune_from = TUNE_FROM.get(name) if isinstance(backbone, str) else None
-    _freeze(convolutions, tune_from or default_tune_from)
+    _freeze(convolutions, tune_from or TUNE_FROM.get(name))
 
     images = keras.Input((None, None, 3), name="images", dtype="float32")
     rois = keras.Input((None, 4), name="rois", dtype="float32")
