@@ -70,7 +70,7 @@ def native_contestants(features, rois, threads):
         ),
         "read float32 + int32": (lambda: list(pool.map(np.max, parts)), "read float32 + int32"),
         "native backward": (
-            lambda: ops.tf_fast_rcnn_roi_pool_grad(pooled, argmax, features.shape),
+            lambda: ops.tf_fast_rcnn_roi_pool_grad(pooled, argmax, rois, features.shape, 1 / 16),
             "read float32 + int32",
         ),
     }

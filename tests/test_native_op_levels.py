@@ -35,7 +35,9 @@ for dtype in sys.argv[3].split(","):
         pooled = ops.tf_fast_rcnn_roi_pool(features, inputs["rois"], **attributes)
         with_argmax = ops.tf_fast_rcnn_roi_pool_with_argmax(features, inputs["rois"], **attributes)
         upstream = tf.cast(inputs[f"upstream{channels}"], dtype)
-        gradient = ops.tf_fast_rcnn_roi_pool_grad(upstream, with_argmax.argmax, features.shape)
+        gradient = ops.tf_fast_rcnn_roi_pool_grad(
+            upstream, with_argmax.argmax, inputs["rois"], features.shape, spatial_scale=1 / 16
+        )
         arrays = {"pooled": pooled, "pooled_too": with_argmax.pooled, "gradient": gradient}
         name = f"{dtype} {channels} "
         # NumPy cannot store bfloat16; float64 holds every value and the sign of every zero.

@@ -387,26 +387,42 @@ def test_the_ops_check_their_attributes(name, height, scale):
 
 
 @pytest.mark.parametrize(
-    ("pooled_shape", "argmax_shape", "features_shape"),
+    ("pooled_shape", "argmax_shape", "rois_shape", "features_shape"),
     [
-        ([1, 1, 1, 1, 1], [1, 1, 1, 1, 2], [1, 4, 4, 1]),
-        ([1, 1, 1, 1], [1, 1, 1, 1], [1, 4, 4, 1]),
-        ([1, 1, 1, 1, 1], [1, 1, 1, 1, 1], [2, 4, 4, 1]),
-        ([1, 1, 1, 1, 1], [1, 1, 1, 1, 1], [1, 4, 4, 2]),
-        ([1, 1, 1, 1, 1], [1, 1, 1, 1, 1], [1, 4, -4, 1]),
-        ([1, 1, 1, 1, 1], [1, 1, 1, 1, 1], [1, 2**16, 2**16, 1]),
-        ([1, 1, 1, 1, 1], [1, 1, 1, 1, 1], [4, 4, 1]),
+        ([1, 1, 1, 1, 1], [1, 1, 1, 1, 2], [1, 1, 4], [1, 4, 4, 1]),
+        ([1, 1, 1, 1], [1, 1, 1, 1], [1, 1, 4], [1, 4, 4, 1]),
+        ([1, 1, 1, 1, 1], [1, 1, 1, 1, 1], [1, 2, 4], [1, 4, 4, 1]),
+        ([1, 1, 1, 1, 1], [1, 1, 1, 1, 1], [2, 1, 4], [1, 4, 4, 1]),
+        ([1, 1, 1, 1, 1], [1, 1, 1, 1, 1], [1, 1, 5], [1, 4, 4, 1]),
+        ([1, 1, 1, 1, 1], [1, 1, 1, 1, 1], [1, 4], [1, 4, 4, 1]),
+        ([1, 1, 1, 1, 1], [1, 1, 1, 1, 1], [1, 1, 4], [2, 4, 4, 1]),
+        ([1, 1, 1, 1, 1], [1, 1, 1, 1, 1], [1, 1, 4], [1, 4, 4, 2]),
+        ([1, 1, 1, 1, 1], [1, 1, 1, 1, 1], [1, 1, 4], [1, 4, -4, 1]),
+        ([1, 1, 1, 1, 1], [1, 1, 1, 1, 1], [1, 1, 4], [1, 2**16, 2**16, 1]),
+        ([1, 1, 1, 1, 1], [1, 1, 1, 1, 1], [1, 1, 4], [4, 4, 1]),
     ],
 )
-def test_the_gradient_op_checks_shapes(pooled_shape, argmax_shape, features_shape):
+def test_the_gradient_op_checks_shapes(pooled_shape, argmax_shape, rois_shape, features_shape):
     with pytest.raises(tf.errors.InvalidArgumentError):
-        native_ops().tf_fast_rcnn_roi_pool_grad(tf.ones(pooled_shape), tf.zeros(argmax_shape, tf.int32), features_shape)
+        native_ops().tf_fast_rcnn_roi_pool_grad(
+            tf.ones(pooled_shape), tf.zeros(argmax_shape, tf.int32), tf.ones(rois_shape), features_shape, 1.0
+        )
 
 
 def test_the_gradient_op_leaves_out_cells_that_are_not_on_the_map():
     argmax = tf.reshape([-1, 0, 16, 2**31 - 1], [1, 4, 1, 1, 1])
-    gradient = native_ops().tf_fast_rcnn_roi_pool_grad(tf.ones([1, 4, 1, 1, 1]), argmax, [1, 4, 4, 1])
+    rois = tf.zeros([1, 4, 4])
+    gradient = native_ops().tf_fast_rcnn_roi_pool_grad(tf.ones([1, 4, 1, 1, 1]), argmax, rois, [1, 4, 4, 1], 1.0)
     np.testing.assert_array_equal(gradient.numpy().ravel(), [1] + [0] * 15)
+
+
+def test_second_gradients_are_refused():
+    features, rois = tf.Variable(tf.ones([1, 4, 4, 1])), tf.constant([[[0.0, 0, 3, 3]]])
+    with tf.GradientTape() as outer, tf.GradientTape() as inner:
+        total = tf.reduce_sum(roi_pool(features, rois, (2, 2), 1.0, "native") ** 2)
+        gradient = inner.gradient(total, features)
+    with pytest.raises(NotImplementedError, match="no gradient of its gradient"):
+        outer.gradient(gradient, features)
 
 
 def test_unknown_implementation():

@@ -118,19 +118,29 @@ def _native_roi_pool(features, rois, output_size, spatial_scale, training):
 @tf.RegisterGradient("TfFastRcnn>RoiPool")
 def _roi_pool_gradient(op, pooled_gradient):
     """Finds the maxima again, as tf.nn.max_pool's gradient does."""
-    features, rois = op.inputs
     attributes = {name: op.get_attr(name) for name in ("output_height", "output_width", "spatial_scale")}
-    argmax = native_ops().tf_fast_rcnn_roi_pool_with_argmax(features, rois, **attributes).argmax
-    return _features_gradient(features, pooled_gradient, argmax), None
+    argmax = native_ops().tf_fast_rcnn_roi_pool_with_argmax(*op.inputs, **attributes).argmax
+    return _features_gradient(op, pooled_gradient, argmax), None
 
 
 @tf.RegisterGradient("TfFastRcnn>RoiPoolWithArgmax")
 def _roi_pool_with_argmax_gradient(op, pooled_gradient, _):
-    return _features_gradient(op.inputs[0], pooled_gradient, op.outputs[1]), None
+    return _features_gradient(op, pooled_gradient, op.outputs[1]), None
 
 
-def _features_gradient(features, pooled_gradient, argmax):
-    return native_ops().tf_fast_rcnn_roi_pool_grad(pooled_gradient, argmax, tf.shape(features))
+def _features_gradient(op, pooled_gradient, argmax):
+    features, rois = op.inputs
+    return native_ops().tf_fast_rcnn_roi_pool_grad(
+        pooled_gradient, argmax, rois, tf.shape(features), spatial_scale=op.get_attr("spatial_scale")
+    )
+
+
+@tf.RegisterGradient("TfFastRcnn>RoiPoolGrad")
+def _no_second_gradient(op, _):
+    raise NotImplementedError(
+        "roi_pool has no gradient of its gradient: found a gradient taken through the native RoI pooling's backward "
+        'pass; expected first gradients alone; take implementation="portable" for second ones'
+    )
 
 
 # --- portable ---------------------------------------------------------------------------------------------------------

@@ -1,70 +1,19 @@
-// RoI max pooling and its gradient on plain arrays. Knows nothing of TensorFlow, so that it can be tested alone (under
+// RoI max pooling and its gradient on plain arrays, on CPUs. Knows nothing of TensorFlow, so that it can be tested alone (under
 // sanitizers) and stand beside a version for another device.
 
 #ifndef TF_FAST_RCNN_CUSTOM_OPS_CC_KERNELS_ROI_POOL_H_
 #define TF_FAST_RCNN_CUSTOM_OPS_CC_KERNELS_ROI_POOL_H_
 
 #include <algorithm>
-#include <cmath>
 #include <cstdint>
 
 #ifdef __x86_64__
 #include <xmmintrin.h>
 #endif
 
+#include "roi_geometry.h"
+
 namespace tf_fast_rcnn {
-
-// Scaled coordinates are clamped to this many cells on either side of 0, so that every later sum fits an int and the
-// portable implementation can list all RoI heights in a table.
-constexpr float kMaxCells = 4096.0f;
-
-constexpr int32_t kNoCell = -1;
-
-struct RoiPoolShape {
-  int64_t batch, height, width, channels;  // of the features
-  int64_t rois;                            // of one image
-  int64_t output_height, output_width;
-
-  int64_t cells() const { return height * width; }
-  int64_t bins() const { return output_height * output_width; }
-};
-
-// Rows or columns [begin, end) of the feature map.
-struct Span {
-  int64_t begin, end;
-
-  bool empty() const { return end <= begin; }
-};
-
-// One side of a RoI: its first cell, and the length of a bin in cells.
-struct RoiSide {
-  int start;
-  float step;
-
-  // `low` and `high` are pixels, both included; false where one is NaN.
-  bool Set(float low, float high, float spatial_scale, int64_t bins) {
-    int end;
-    if (!ToCell(low, spatial_scale, &start) || !ToCell(high, spatial_scale, &end)) return false;
-    step = static_cast<float>(std::max(end - start + 1, 1)) / static_cast<float>(bins);
-    return true;
-  }
-
-  // The cells of bin p. The products are float32 and in this order because the original's are: integer arithmetic
-  // gives other bins for sides of 57, 114, 121, ... cells.
-  Span Bin(int64_t p, int64_t map_size) const {
-    const int64_t begin = start + static_cast<int64_t>(std::floor(static_cast<float>(p) * step));
-    const int64_t end = start + static_cast<int64_t>(std::ceil(static_cast<float>(p + 1) * step));
-    return {std::clamp<int64_t>(begin, 0, map_size), std::clamp<int64_t>(end, 0, map_size)};
-  }
-
- private:
-  static bool ToCell(float pixel, float spatial_scale, int* cell) {
-    const float scaled = pixel * spatial_scale;
-    if (std::isnan(scaled)) return false;
-    *cell = static_cast<int>(std::round(std::clamp(scaled, -kMaxCells, kMaxCells)));
-    return true;
-  }
-};
 
 // A value of either 16-bit float type. With 16 zero bits appended it is a float that is ordered as it is itself: a
 // bfloat16 is equal to that float; a half differs in where its exponent ends, which sign-magnitude order does not see

@@ -30,10 +30,11 @@ absl::Status RoiPoolShape(InferenceContext* context) {
 }
 
 absl::Status RoiPoolGradShape(InferenceContext* context) {
-  ShapeHandle pooled, features;
+  ShapeHandle pooled, rois, features;
   TF_RETURN_IF_ERROR(context->WithRank(context->input(0), 5, &pooled));
   TF_RETURN_IF_ERROR(context->Merge(pooled, context->input(1), &pooled));
-  TF_RETURN_IF_ERROR(context->MakeShapeFromShapeTensor(2, &features));
+  TF_RETURN_IF_ERROR(context->WithRank(context->input(2), 3, &rois));
+  TF_RETURN_IF_ERROR(context->MakeShapeFromShapeTensor(3, &features));
   TF_RETURN_IF_ERROR(context->WithRank(features, 4, &features));
   context->set_output(0, features);
   return absl::OkStatus();
@@ -78,13 +79,17 @@ argmax: y * W + x of the maximum's cell, the first in row-major order among equa
 REGISTER_OP("TfFastRcnn>RoiPoolGrad")
     .Input("pooled_gradient: T")
     .Input("argmax: int32")
+    .Input("rois: float")
     .Input("features_shape: int32")
     .Output("features_gradient: T")
     .Attr("T: {half, bfloat16, float, double}")
+    .Attr("spatial_scale: float")
     .SetShapeFn(RoiPoolGradShape)
     .Doc(R"doc(
 Gradient of RoI max pooling with respect to the features (Fast R-CNN, equation 4).
 
+argmax: what RoiPoolWithArgmax gave for these RoIs. A cell that is not in its bin has no meaning here.
+rois, spatial_scale: as there; they tell which bins may have their maximum in a cell.
 features_shape: [B, H, W, C] of the features.
 )doc");
 
