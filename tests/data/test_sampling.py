@@ -11,9 +11,11 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from tf_fast_rcnn import DetectionDataset, ImageRecord, InputError, boxes
+from tf_fast_rcnn.data.batches import hierarchical_batches
 from tf_fast_rcnn.data.network_input import PADDING_COLOUR
 from tf_fast_rcnn.data.proposals import DenseBoxes, ProposalSettings
-from tf_fast_rcnn.data.sampling import SamplingRules, box_statistics, hierarchical_batches, sample_rois
+from tf_fast_rcnn.data.sampling import SamplingRules, sample_rois
+from tf_fast_rcnn.data.statistics import box_statistics
 
 CLASS_NAMES = ("cat", "dog", "cow")
 SOME_SETTINGS = ProposalSettings(dense=DenseBoxes(sizes=((0.5, 0.5),), step=0.5))
@@ -209,7 +211,9 @@ def marked_images(tmp_path):
             np.save(tmp_path / f"{number}.npy", boxes.clip(candidates).astype(np.float32))
             paths = str(tmp_path / f"{number}.png"), str(tmp_path / f"{number}.npy")
             labels = [1 + number % len(CLASS_NAMES)]
-            records.append(ImageRecord(str(number), paths[0], height, width, truth, labels, [False], paths[1]))
+            records.append(
+                ImageRecord(str(number), paths[0], height, width, truth, labels, [False], proposals_path=paths[1])
+            )
         return DetectionDataset("marked", CLASS_NAMES, records, proposal_settings=SOME_SETTINGS)
 
     return make
@@ -314,7 +318,7 @@ def test_padding_has_imagenets_mean_colour(marked_images):
 
 def test_images_without_objects_are_background(marked_images):
     dataset = marked_images([(40, 60), (44, 52)])
-    bare = ImageRecord("bare", dataset[0].image_path, 40, 60, [], [], [], dataset[0].proposals_path)
+    bare = ImageRecord("bare", dataset[0].image_path, 40, 60, [], [], [], proposals_path=dataset[0].proposals_path)
     [(_, targets)] = batches_of(dataset.with_records([bare, bare]), 1, 2, 8)
     assert not targets["class_logits"].any()
     assert not targets["box_deltas"].any()
@@ -344,7 +348,9 @@ def dataset_of(tmp_path, images):
         path = tmp_path / f"{number}.npy"
         np.save(path, np.asarray(proposals, np.float32))
         difficult = np.zeros(len(labels), bool)
-        records.append(ImageRecord(str(number), "unread.png", 10, 10, truth, labels, difficult, str(path)))
+        records.append(
+            ImageRecord(str(number), "unread.png", 10, 10, truth, labels, difficult, proposals_path=str(path))
+        )
     return DetectionDataset("boxes", CLASS_NAMES, records, proposal_settings=SOME_SETTINGS)
 
 

@@ -21,7 +21,7 @@ def images_with_detections(prepared_digits, tiny_model):
     for record in prepared_digits[1]:
         found = detect(tiny_model, record.image_path, record.proposals(), SETTINGS)
         boxes, labels = found.boxes[[0, 3]], found.classes[[0, 3]]
-        records.append(dataclasses.replace(record, boxes=boxes, labels=labels, difficult=[False, False]))
+        records.append(dataclasses.replace(record, boxes=boxes, labels=labels, difficult=[False, False], crowd=None))
     dataset = prepared_digits[1].with_records(records)
     dataset.class_names = ("cat", "dog", "ox")
     return dataset
@@ -99,7 +99,9 @@ def test_validation_map_is_that_of_evaluate(images_with_detections, tiny_model, 
 
 
 def test_validation_map_of_images_without_objects_is_left_out(images_with_detections, tiny_model):
-    bare = [dataclasses.replace(record, boxes=[], labels=[], difficult=[]) for record in images_with_detections]
+    bare = [
+        dataclasses.replace(record, boxes=[], labels=[], difficult=[], crowd=None) for record in images_with_detections
+    ]
     callback = ValidationMap(images_with_detections.with_records(bare), SETTINGS, progress=False)
     callback.set_model(tiny_model)
     logs = {}

@@ -236,7 +236,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(train, tiny_recipe, tmp_path):
 
 
 def test_a_data_set_without_objects(train, prepared_digits, tmp_path):
-    bare = [dataclasses.replace(record, boxes=[], labels=[], difficult=[]) for record in prepared_digits[0]]
+    bare = [dataclasses.replace(record, boxes=[], labels=[], difficult=[], crowd=None) for record in prepared_digits[0]]
     with pytest.raises(InputError, match="found no objects; expected annotated images"):
         train(None, dataset=prepared_digits[0].with_records(bare))
     assert not (tmp_path / "run").exists()

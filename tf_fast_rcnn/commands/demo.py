@@ -100,7 +100,7 @@ def _draw_exported(out, records, class_names):
         found = {name: values.numpy()[0] for name, values in found.items()}
         count = found["num_detections"]
         detections = Detections(*(found[f"detection_{name}"][:count] for name in ("boxes", "scores", "classes")))
-        image = frcnn.read_image(record.image_path)
+        image = record.image()
         truth = draw_ground_truth(image, record, class_names)
         path = out / "pictures" / f"{record.image_id}.png"
         contact_sheet([truth, draw_detections(image, detections, class_names, min_score=0.5)], columns=2).save(path)

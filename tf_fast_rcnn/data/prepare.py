@@ -27,7 +27,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from tf_fast_rcnn.data.images import is_plain, read_image
-from tf_fast_rcnn.data.proposals import ProposalSettings, compute_proposals
+from tf_fast_rcnn.data.proposals import ProposalSettings, compute_proposals, proposal_settings
 from tf_fast_rcnn.data.records import DetectionDataset, ImageRecord
 from tf_fast_rcnn.errors import InputError
 
@@ -89,6 +89,13 @@ def cached_proposals(dataset, settings, cache_dir=None, workers=None, progress=T
     key = _hash([dataset.name, folders, settings.to_json()])
     folder = Path(root) / "proposals" / f"{_safe(dataset.name)}-{key}"
     return prepare(dataset, folder, settings, workers, progress, skip_bad)
+
+
+def with_proposals(dataset, cache_dir=None):
+    """The data set as it is where it has proposals, else with dense boxes fitted to its objects, cached."""
+    if dataset.proposal_settings is not None:
+        return dataset
+    return cached_proposals(dataset, proposal_settings("dense", dataset), cache_dir=cache_dir)
 
 
 def read_prepared(directory):

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from tf_fast_rcnn.data.images import read_image
 from tf_fast_rcnn.errors import InputError
 
 
@@ -38,6 +39,8 @@ class ImageRecord:
         boxes: float32 `[G, 4]`, `[ymin, xmin, ymax, xmax]` relative to the image; G may be 0.
         labels: int32 `[G]`, 1..K: `class_names[label - 1]` is the name.
         difficult: bool `[G]`, objects that VOC's evaluation ignores.
+        crowd: bool `[G]`, boxes around many objects of a class that are not told apart (COCO's "iscrowd"); default:
+            none.
         proposals_path: `.npy` file with float32 `[P, 4]` relative boxes, or None before `prepare`.
     """
 
@@ -48,6 +51,7 @@ class ImageRecord:
     boxes: np.ndarray
     labels: np.ndarray
     difficult: np.ndarray
+    crowd: np.ndarray | None = None
     proposals_path: str | None = None
 
     def __post_init__(self):
@@ -55,11 +59,17 @@ class ImageRecord:
         object.__setattr__(self, "boxes", np.asarray(self.boxes, np.float32).reshape(-1, 4))
         object.__setattr__(self, "labels", np.asarray(self.labels, np.int32).reshape(-1))
         object.__setattr__(self, "difficult", np.asarray(self.difficult, bool).reshape(-1))
-        if not len(self.boxes) == len(self.labels) == len(self.difficult):
+        crowd = np.zeros(len(self.boxes), bool) if self.crowd is None else np.asarray(self.crowd, bool).reshape(-1)
+        object.__setattr__(self, "crowd", crowd)
+        if not len(self.boxes) == len(self.labels) == len(self.difficult) == len(self.crowd):
             raise ValueError(
-                f"image {self.image_id}: {len(self.boxes)} boxes, {len(self.labels)} labels and "
-                f"{len(self.difficult)} difficult flags; expected one of each for every object"
+                f"image {self.image_id}: {len(self.boxes)} boxes, {len(self.labels)} labels, {len(self.difficult)} "
+                f"difficult flags and {len(self.crowd)} crowd flags; expected one of each for every object"
             )
+
+    def image(self):
+        """The image as displayed, uint8 `[H, W, 3]` RGB; see `read_image`."""
+        return read_image(self.image_path)
 
     def proposals(self):
         """The image's object proposals, float32 `[P, 4]` relative; read from `proposals_path` at each call.

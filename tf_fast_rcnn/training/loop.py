@@ -8,9 +8,11 @@ import keras
 
 import tf_fast_rcnn
 from tf_fast_rcnn import boxes
+from tf_fast_rcnn.data.batches import hierarchical_batches
 from tf_fast_rcnn.data.prepare import cached_proposals
 from tf_fast_rcnn.data.proposals import proposal_settings
-from tf_fast_rcnn.data.sampling import SamplingRules, box_statistics, hierarchical_batches
+from tf_fast_rcnn.data.sampling import SamplingRules
+from tf_fast_rcnn.data.statistics import box_statistics
 from tf_fast_rcnn.errors import InputError
 from tf_fast_rcnn.losses import multi_task_loss
 from tf_fast_rcnn.model import fast_rcnn

@@ -1,0 +1,54 @@
+"""Statistics of a data set's regression targets, by which the model normalises them (section 2.3 of the paper)."""
+
+import numpy as np
+from tqdm import tqdm
+
+from tf_fast_rcnn import boxes
+from tf_fast_rcnn.data.prepare import with_proposals
+
+# As in training: sampling.FOREGROUND_IOU, which needs TensorFlow.
+FOREGROUND_IOU = 0.5
+
+# Classes with fewer foreground proposals than this lean on the statistics of all classes together.
+_ENOUGH_FOREGROUND = 50
+_LEAST_DEVIATION = 0.01
+
+
+def box_statistics(dataset, foreground_iou=FOREGROUND_IOU, cache_dir=None):
+    """Mean and deviation of the regression targets of each class over a data set's foreground proposals.
+
+    (Section 2.3: "we normalize the ground-truth regression targets to have zero mean and unit variance".) A class
+    with few foreground proposals leans on the statistics of all classes together.
+
+    Args:
+        dataset: `DetectionDataset`; proposals are computed and cached where it has none, as by
+            `hierarchical_batches`.
+        foreground_iou: proposals that overlap an object by at least this count; the objects' own boxes do too.
+
+    Returns:
+        `BoxStatistics`, float32 `[K, 4]` each.
+    """
+    dataset = with_proposals(dataset, cache_dir)
+    sums = np.zeros((3, len(dataset.class_names), 4))  # of 1, of t and of t squared, by class
+    for record in tqdm(dataset, desc="box statistics", unit="image", delay=2):
+        if not len(record.boxes):
+            continue
+        candidates = np.concatenate([record.proposals(), record.boxes])
+        overlaps = boxes.iou(candidates, record.boxes)
+        foreground, match = overlaps.max(axis=1) >= foreground_iou, overlaps.argmax(axis=1)
+        targets = boxes.encode(candidates[foreground], record.boxes[match[foreground]]).astype(np.float64)
+        labels = record.labels[match[foreground]] - 1
+        for power in range(3):
+            np.add.at(sums[power], labels, targets**power)
+    return _statistics_from_sums(*sums)
+
+
+def _statistics_from_sums(count, total, total_of_squares):
+    """Statistics by class, each with as many stand-in targets of the average class as it lacks to be reliable."""
+    everything = np.maximum(count.sum(axis=0), 1)
+    lacking = np.maximum(_ENOUGH_FOREGROUND - count, 0)
+    count = count + lacking
+    mean = (total + lacking * total.sum(axis=0) / everything) / count
+    mean_of_squares = (total_of_squares + lacking * total_of_squares.sum(axis=0) / everything) / count
+    deviation = np.sqrt(np.maximum(mean_of_squares - mean**2, _LEAST_DEVIATION**2))
+    return boxes.BoxStatistics(mean.astype(np.float32), deviation.astype(np.float32))
