@@ -35,7 +35,7 @@ FLOORS = [
     ["cli"],
 ]
 FLOOR_OF = {name: number for number, names in enumerate(FLOORS) for name in names}
-WITH_TENSORFLOW = {"data.batches", "data.sampling", "data.network_input"}
+WITH_TENSORFLOW = {"data.batches", "data.examples", "data.sampling", "data.network_input"}
 
 
 def module_name(path):

@@ -196,7 +196,7 @@ def marked_images(tmp_path):
     """`marked_images([(height, width), ...])`: a black image of each size with one white object. Its green value
     outside the object is the image's number."""
 
-    def make(sizes, proposals=30):
+    def make(sizes, count=30):
         rng = np.random.default_rng(0)
         records = []
         for number, (height, width) in enumerate(sizes):
@@ -207,12 +207,11 @@ def marked_images(tmp_path):
             pixels[top:bottom, left:right] = 255
             Image.fromarray(pixels).save(tmp_path / f"{number}.png")
             truth = boxes.relative(np.float32([[top, left, bottom, right]]), height, width)
-            candidates = np.concatenate([random_boxes(rng, proposals), near(rng, truth, proposals)])
-            np.save(tmp_path / f"{number}.npy", boxes.clip(candidates).astype(np.float32))
-            paths = str(tmp_path / f"{number}.png"), str(tmp_path / f"{number}.npy")
-            labels = [1 + number % len(CLASS_NAMES)]
+            candidates = np.concatenate([random_boxes(rng, count), near(rng, truth, count)])
+            path = str(tmp_path / f"{number}.png")
+            labels, proposals = [1 + number % len(CLASS_NAMES)], boxes.clip(candidates)
             records.append(
-                ImageRecord(str(number), paths[0], height, width, truth, labels, [False], proposals_path=paths[1])
+                ImageRecord(str(number), path, height, width, truth, labels, [False], proposal_boxes=proposals)
             )
         return DetectionDataset("marked", CLASS_NAMES, records, proposal_settings=SOME_SETTINGS)
 
@@ -318,7 +317,7 @@ def test_padding_has_imagenets_mean_colour(marked_images):
 
 def test_images_without_objects_are_background(marked_images):
     dataset = marked_images([(40, 60), (44, 52)])
-    bare = ImageRecord("bare", dataset[0].image_path, 40, 60, [], [], [], proposals_path=dataset[0].proposals_path)
+    bare = ImageRecord("bare", dataset[0].image_path, 40, 60, [], [], [], proposal_boxes=dataset[0].proposals())
     [(_, targets)] = batches_of(dataset.with_records([bare, bare]), 1, 2, 8)
     assert not targets["class_logits"].any()
     assert not targets["box_deltas"].any()
@@ -331,25 +330,23 @@ def test_an_empty_data_set_is_an_input_error():
 
 def test_proposals_that_are_missing_are_computed(marked_images, tmp_path):
     dataset = marked_images([(40, 60), (44, 52)])
-    bare = [dataclasses.replace(record, proposals_path=None) for record in dataset]
+    bare = [dataclasses.replace(record, proposal_boxes=None) for record in dataset]
     dataset = DetectionDataset("bare", CLASS_NAMES, bare)
     [(_, targets)] = batches_of(dataset, 1, 2, 8, cache_dir=tmp_path / "cache")
     assert (targets["class_logits"] >= 1).any()
-    assert list((tmp_path / "cache").rglob("*.npy"))
+    assert list((tmp_path / "cache").rglob("manifest.json"))
 
 
 # --- box_statistics ---------------------------------------------------------------------------------------------------
 
 
-def dataset_of(tmp_path, images):
+def dataset_of(images):
     """A data set of `(proposals, truth, labels)`; its images are never read."""
     records = []
     for number, (proposals, truth, labels) in enumerate(images):
-        path = tmp_path / f"{number}.npy"
-        np.save(path, np.asarray(proposals, np.float32))
         difficult = np.zeros(len(labels), bool)
         records.append(
-            ImageRecord(str(number), "unread.png", 10, 10, truth, labels, difficult, proposals_path=str(path))
+            ImageRecord(str(number), "unread.png", 10, 10, truth, labels, difficult, proposal_boxes=proposals)
         )
     return DetectionDataset("boxes", CLASS_NAMES, records, proposal_settings=SOME_SETTINGS)
 
@@ -367,9 +364,9 @@ def naive_targets(dataset, iou=0.5):
     return {label: np.array(values).reshape(-1, 4) for label, values in targets.items()}
 
 
-def test_statistics_are_those_of_the_foreground_proposals(tmp_path):
+def test_statistics_are_those_of_the_foreground_proposals():
     images = [random_image(seed, far=20, close=120, objects=2 + seed % 3) for seed in range(8)]
-    dataset = dataset_of(tmp_path, [*images, (random_boxes(np.random.default_rng(0), 5), [], [])])
+    dataset = dataset_of([*images, (random_boxes(np.random.default_rng(0), 5), [], [])])
     statistics = box_statistics(dataset)
     targets = naive_targets(dataset)
     assert all(len(values) >= 50 for values in targets.values())
@@ -378,16 +375,16 @@ def test_statistics_are_those_of_the_foreground_proposals(tmp_path):
     np.testing.assert_allclose(statistics.deviation, [t.std(axis=0) for t in targets.values()], rtol=1e-4)
 
 
-def test_a_rare_class_leans_on_all_classes(tmp_path):
+def test_a_rare_class_leans_on_all_classes():
     """20 of its own targets and 30 of the average class; a class without any has the statistics of all."""
     proposals, truth, _ = random_image(0, far=0, close=150, objects=1)
     rare_proposals, rare_truth, _ = random_image(1, far=0, close=60, objects=1)
-    dataset = dataset_of(tmp_path, [(proposals, truth, [1])])
-    rare = naive_targets(dataset_of(tmp_path, [(rare_proposals, rare_truth, [2])]))[2]
+    dataset = dataset_of([(proposals, truth, [1])])
+    rare = naive_targets(dataset_of([(rare_proposals, rare_truth, [2])]))[2]
     foreground, _ = naive_candidates(rare_proposals, rare_truth, [2], SamplingRules())
     kept = [index for index in sorted(foreground) if index < len(rare_proposals)][:19]  # and the object itself
     rare = boxes.encode(np.concatenate([rare_proposals[kept], rare_truth]), np.tile(rare_truth, (20, 1)))
-    dataset = dataset_of(tmp_path, [(proposals, truth, [1]), (rare_proposals[kept], rare_truth, [2])])
+    dataset = dataset_of([(proposals, truth, [1]), (rare_proposals[kept], rare_truth, [2])])
 
     everything = np.concatenate(list(naive_targets(dataset).values()))
     weights = np.concatenate([np.full(20, 1 / 50), np.full(len(everything), 30 / 50 / len(everything))])[:, None]
@@ -399,9 +396,9 @@ def test_a_rare_class_leans_on_all_classes(tmp_path):
     np.testing.assert_allclose(statistics.deviation[1:], [deviation, everything.std(axis=0)], rtol=1e-4)
 
 
-def test_deviations_are_never_0(tmp_path):
+def test_deviations_are_never_0():
     """Objects that are their own only proposals have targets of 0: dividing by their deviation must be possible."""
     truth = random_boxes(np.random.default_rng(0), 60)
-    statistics = box_statistics(dataset_of(tmp_path, [(np.zeros((0, 4)), truth, [1] * 60)]))
+    statistics = box_statistics(dataset_of([(np.zeros((0, 4)), truth, [1] * 60)]))
     np.testing.assert_allclose(statistics.mean, 0, atol=1e-6)
     np.testing.assert_allclose(statistics.deviation, 0.01)

@@ -4,10 +4,10 @@ RoIs of one image share its convolutions, forwards and backwards, which makes a 
 roughly 64 times cheaper than one of 128 RoIs from 128 images.
 """
 
-import numpy as np
 import tensorflow as tf
 
 from tf_fast_rcnn import boxes
+from tf_fast_rcnn.data.examples import example_reader
 from tf_fast_rcnn.data.network_input import PADDING_COLOUR, decode_image, resize_to_network
 from tf_fast_rcnn.data.prepare import with_proposals
 from tf_fast_rcnn.data.sampling import IGNORED, SamplingRules, sample_rois
@@ -51,12 +51,12 @@ def hierarchical_batches(
     if not len(dataset):
         raise InputError(f"{dataset.name}: found no images; expected at least one; check the split")
     dataset = with_proposals(dataset, cache_dir)
-    table = _record_table(dataset)
+    read = example_reader(dataset)
     examples = (
         _visits(len(dataset), seed)
         .skip(start * images_per_batch)
         .map(
-            lambda position, index: _training_example(position, index, table, rules, seed),
+            lambda position, index: _training_example(position, read(index), rules, seed),
             num_parallel_calls=tf.data.AUTOTUNE,
         )
     )
@@ -64,17 +64,6 @@ def hierarchical_batches(
     padding = ({"images": -1.0, "rois": 0.0}, {"class_logits": IGNORED, "box_deltas": float(IGNORED)})
     batches = examples.padded_batch(images_per_batch, padding_values=padding, drop_remainder=True)
     return batches.map(_colour_padding).prefetch(tf.data.AUTOTUNE)
-
-
-def _record_table(dataset):
-    """The records as tensors that the graph indexes; pixels and proposals stay in their files."""
-    lengths = [len(record.boxes) for record in dataset]
-    return {
-        "image_path": tf.constant([record.image_path for record in dataset]),
-        "proposals_path": tf.constant([record.proposals_path for record in dataset]),
-        "boxes": tf.RaggedTensor.from_row_lengths(np.concatenate([record.boxes for record in dataset]), lengths),
-        "labels": tf.RaggedTensor.from_row_lengths(np.concatenate([record.labels for record in dataset]), lengths),
-    }
 
 
 def _visits(number_of_images, seed):
@@ -87,13 +76,11 @@ def _visits(number_of_images, seed):
     return tf.data.Dataset.counter().flat_map(one_pass).enumerate()
 
 
-def _training_example(position, index, table, rules, seed):
+def _training_example(position, example, rules, seed):
     """One image with its R/N RoIs; every random choice follows from the seed and the position alone."""
     flip_seed, roi_seed = tf.unstack(tf.random.split([seed, position], 2))
-    image = decode_image(tf.io.read_file(table["image_path"][index]))
-    proposals = _read_npy(tf.io.read_file(table["proposals_path"][index]))
-    truth, labels = table["boxes"][index], table["labels"][index]
-    rois, roi_labels, targets = sample_rois(proposals, truth, labels, rules, roi_seed)
+    image = decode_image(example["image_bytes"])
+    rois, roi_labels, targets = sample_rois(example["proposals"], example["boxes"], example["labels"], rules, roi_seed)
 
     if_flipped = tf.random.stateless_uniform([], flip_seed) < rules.flip
     image = tf.cond(if_flipped, lambda: tf.image.flip_left_right(image), lambda: image)
@@ -108,12 +95,6 @@ def _training_example(position, index, table, rules, seed):
         {"images": image, "rois": boxes.scale(rois, height, width)},
         {"class_logits": roi_labels, "box_deltas": tf.concat([label_column, targets], axis=1)},
     )
-
-
-def _read_npy(contents):
-    """A float32 `[P, 4]` array from the bytes of an .npy file of version 1.0, whose header length is bytes 8 and 9."""
-    header_length = tf.cast(tf.io.decode_raw(tf.strings.substr(contents, 8, 2), tf.uint16)[0], tf.int32)
-    return tf.reshape(tf.io.decode_raw(tf.strings.substr(contents, 10 + header_length, -1), tf.float32), (-1, 4))
 
 
 def _colour_padding(inputs, targets):

@@ -6,6 +6,8 @@ applied. Unlike TensorFlow, EXIF orientation is applied.
 """
 
 import contextlib
+import io
+from pathlib import Path
 
 import numpy as np
 from PIL import ExifTags, Image
@@ -78,6 +80,20 @@ def is_plain(path):
         plain_mode = image.mode in _PLAIN_MODES.get(image.format, ())
         animated = image.format == "PNG" and getattr(image, "is_animated", False)
         return plain_mode and not animated and _orientation(image) == 1
+
+
+def encoded_image(path):
+    """The bytes of an image file that TensorFlow decodes to the pixels of `read_image`: the file's own where it is
+    plain (see `is_plain`), else those of a PNG.
+
+    Raises:
+        InputError: as `read_image`.
+    """
+    if is_plain(path):
+        return Path(path).read_bytes()
+    png = io.BytesIO()
+    Image.fromarray(read_image(path)).save(png, "PNG")
+    return png.getvalue()
 
 
 @contextlib.contextmanager

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tf_fast_rcnn.data.images import read_image
+from tf_fast_rcnn.data.images import encoded_image, read_image
 from tf_fast_rcnn.errors import InputError
 
 
@@ -41,6 +41,7 @@ class ImageRecord:
         difficult: bool `[G]`, objects that VOC's evaluation ignores.
         crowd: bool `[G]`, boxes around many objects of a class that are not told apart (COCO's "iscrowd"); default:
             none.
+        proposal_boxes: float32 `[P, 4]`, the object proposals as boxes relative to the image; None before `prepare`.
         proposals_path: `.npy` file with float32 `[P, 4]` relative boxes, or None before `prepare`.
     """
 
@@ -52,6 +53,7 @@ class ImageRecord:
     labels: np.ndarray
     difficult: np.ndarray
     crowd: np.ndarray | None = None
+    proposal_boxes: np.ndarray | None = None
     proposals_path: str | None = None
 
     def __post_init__(self):
@@ -61,6 +63,9 @@ class ImageRecord:
         object.__setattr__(self, "difficult", np.asarray(self.difficult, bool).reshape(-1))
         crowd = np.zeros(len(self.boxes), bool) if self.crowd is None else np.asarray(self.crowd, bool).reshape(-1)
         object.__setattr__(self, "crowd", crowd)
+        if self.proposal_boxes is not None:
+            proposals = np.asarray(self.proposal_boxes, np.float32).reshape(-1, 4)
+            object.__setattr__(self, "proposal_boxes", proposals)
         if not len(self.boxes) == len(self.labels) == len(self.difficult) == len(self.crowd):
             raise ValueError(
                 f"image {self.image_id}: {len(self.boxes)} boxes, {len(self.labels)} labels, {len(self.difficult)} "
@@ -71,12 +76,18 @@ class ImageRecord:
         """The image as displayed, uint8 `[H, W, 3]` RGB; see `read_image`."""
         return read_image(self.image_path)
 
+    def encoded_image(self):
+        """The bytes of a JPEG or PNG file that TensorFlow decodes to these pixels; see `images.encoded_image`."""
+        return encoded_image(self.image_path)
+
     def proposals(self):
         """The image's object proposals, float32 `[P, 4]` relative; read from `proposals_path` at each call.
 
         Raises:
             InputError: if none were computed, or the file is missing or broken.
         """
+        if self.proposal_boxes is not None:
+            return self.proposal_boxes
         if self.proposals_path is None:
             raise InputError(f"image {self.image_id}: found no proposals; expected a prepared data set; run `prepare`")
         try:
