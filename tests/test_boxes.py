@@ -47,6 +47,7 @@ THE_BOX = [0.25, 0.5, 0.75, 1.0]  # Rows 120 to 360, columns 320 to 640.
         ("voc", [321, 121, 640, 360], {}),
         ("coco", [320, 120, 320, 240], {}),
         ("paper", [120, 320, 240, 320], {}),
+        ("xyxy", [320, 120, 640, 360], {}),
         ("corners", [320, 120, 639, 359], {"order": "xyxy", "base": 0}),
         ("corners", [321, 121, 640, 360], {"order": "xyxy", "base": 1}),
         ("corners", [120, 320, 359, 639], {"order": "yxyx", "base": 0}),
@@ -59,6 +60,17 @@ def test_conversions_by_hand(name, foreign, options):
     np.testing.assert_allclose(to_foreign([THE_BOX], *IMAGE, **options), [foreign], atol=1e-4)
 
 
+def test_yolo_by_hand():
+    np.testing.assert_allclose(boxes.from_yolo([[0.75, 0.5, 0.5, 0.5]]), [THE_BOX], atol=1e-7)
+    np.testing.assert_allclose(boxes.to_yolo([THE_BOX]), [[0.75, 0.5, 0.5, 0.5]], atol=1e-7)
+
+
+def test_voc_of_tensorflow_datasets_is_voc():
+    """Its builder's arithmetic on the corners of THE_BOX: ymin / height, xmin / width, ymax / height, xmax / width."""
+    built = [121 / 480, 321 / 640, 360 / 480, 640 / 640]
+    np.testing.assert_allclose(boxes.from_tfds_voc([built], *IMAGE), [THE_BOX], atol=1e-6)
+
+
 def test_one_pixel_in_every_format():
     """The pixel in row 2, column 5 (0-based) of an image of 4 x 8."""
     expected = [2 / 4, 5 / 8, 3 / 4, 6 / 8]
@@ -66,6 +78,8 @@ def test_one_pixel_in_every_format():
         boxes.from_voc([6, 3, 6, 3], 4, 8),
         boxes.from_coco([5, 2, 1, 1], 4, 8),
         boxes.from_paper([2, 5, 1, 1], 4, 8),
+        boxes.from_xyxy([5, 2, 6, 3], 4, 8),
+        boxes.from_yolo([5.5 / 8, 2.5 / 4, 1 / 8, 1 / 4]),
         boxes.from_corners([5, 2, 5, 2], 4, 8),
         boxes.from_corners([3, 6, 3, 6], 4, 8, order="yxyx", base=1),
     ):
@@ -160,12 +174,18 @@ def test_stored_boxes_turn_as_pixels_do(orientation):
 # Round trips ----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["voc", "coco", "paper"])
+@pytest.mark.parametrize("name", ["voc", "coco", "paper", "xyxy"])
 @PROPERTY
 @given(original=relative_boxes(), height=IMAGE_SIDES, width=IMAGE_SIDES)
 def test_conversions_come_back(name, original, height, width):
     foreign = getattr(boxes, f"to_{name}")(original, height, width)
     np.testing.assert_allclose(getattr(boxes, f"from_{name}")(foreign, height, width), original, atol=1e-9)
+
+
+@PROPERTY
+@given(original=relative_boxes())
+def test_yolo_comes_back(original):
+    np.testing.assert_allclose(boxes.from_yolo(boxes.to_yolo(original)), original, atol=1e-12)
 
 
 @pytest.mark.parametrize("order", ["xyxy", "yxyx"])
@@ -237,6 +257,11 @@ _CALLS = {
     "to_coco": lambda first, second: boxes.to_coco(first, 480, 640),
     "from_paper": lambda first, second: boxes.from_paper(first, 480, 640),
     "to_paper": lambda first, second: boxes.to_paper(first, 480, 640),
+    "from_xyxy": lambda first, second: boxes.from_xyxy(first, 480, 640),
+    "to_xyxy": lambda first, second: boxes.to_xyxy(first, 480, 640),
+    "from_yolo": lambda first, second: boxes.from_yolo(first),
+    "to_yolo": lambda first, second: boxes.to_yolo(first),
+    "from_tfds_voc": lambda first, second: boxes.from_tfds_voc(first, 480, 640),
 }
 # Proposal files are read with NumPy alone.
 _NUMPY_ONLY = {"from_corners", "to_corners"}

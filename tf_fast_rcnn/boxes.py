@@ -262,6 +262,58 @@ def to_coco(boxes, height, width):
     return _library(pixels).stack([xmin, ymin, xmax - xmin, ymax - ymin], axis=-1)
 
 
+def from_xyxy(edges, height, width):
+    """Pixel edges `[xmin, ymin, xmax, ymax]` (0-based, continuous, as in CSV files) as relative boxes.
+
+    Example:
+        >>> from_xyxy([320, 0, 640, 480], 480, 640)
+        array([0. , 0.5, 1. , 1. ], dtype=float32)
+    """
+    edges = _float_array(edges)
+    xmin, ymin, xmax, ymax = _sides(edges)
+    return relative(_library(edges).stack([ymin, xmin, ymax, xmax], axis=-1), height, width)
+
+
+def to_xyxy(boxes, height, width):
+    """Relative boxes as pixel edges `[xmin, ymin, xmax, ymax]`: the inverse of `from_xyxy`."""
+    pixels = scale(boxes, height, width)
+    ymin, xmin, ymax, xmax = _sides(pixels)
+    return _library(pixels).stack([xmin, ymin, xmax, ymax], axis=-1)
+
+
+def from_yolo(boxes):
+    """YOLO's `[x, y, width, height]`, centre and size relative to the image, as relative boxes.
+
+    Example:
+        >>> from_yolo([0.75, 0.5, 0.5, 1])
+        array([0. , 0.5, 1. , 1. ], dtype=float32)
+    """
+    boxes = _float_array(boxes)
+    x, y, box_width, box_height = _sides(boxes)
+    half_h, half_w = 0.5 * box_height, 0.5 * box_width
+    return _library(boxes).stack([y - half_h, x - half_w, y + half_h, x + half_w], axis=-1)
+
+
+def to_yolo(boxes):
+    """Relative boxes as YOLO's `[x, y, width, height]`: the inverse of `from_yolo`."""
+    boxes = _float_array(boxes)
+    y, x, box_height, box_width = _centres_and_sizes(boxes)
+    return _library(boxes).stack([x, y, box_width, box_height], axis=-1)
+
+
+def from_tfds_voc(boxes, height, width):
+    """Relative boxes of TensorFlow Datasets' `voc` as ours.
+
+    That builder divides VOC's 1-based corners by the image's size as they are, so that the first row and column are
+    missing from each box (tensorflow_datasets/object_detection/voc.py, version 5.0.0).
+
+    Example:
+        >>> from_tfds_voc([1 / 480, 1 / 640, 1, 1], 480, 640)
+        array([0., 0., 1., 1.], dtype=float32)
+    """
+    return from_voc(to_xyxy(boxes, height, width), height, width)
+
+
 def from_paper(windows, height, width):
     """The paper's RoIs `(r, c, h, w)`: top left corner, height and width, in pixels (section 2.1), as relative boxes.
 

@@ -12,3 +12,7 @@ class InputError(ValueError):
         ...
         tf_fast_rcnn.errors.InputError: labels.xml: found xmin 40 >= xmax 40; expected xmin < xmax; mend the box
     """
+
+    def __init__(self, message):
+        # What is quoted of a user's files, their names included, may hold line breaks.
+        super().__init__(" ".join(str(message).splitlines()))

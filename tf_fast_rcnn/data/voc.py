@@ -3,40 +3,29 @@
 The rules are those of the VOC devkit; where files of real users differ from it, what is read is said at `read_voc`.
 """
 
-import math
 import re
 from collections import Counter
 from pathlib import Path
-from typing import NamedTuple
 from xml.etree.ElementTree import ParseError
 
 import defusedxml.ElementTree
-import numpy as np
 from defusedxml import DefusedXmlException
 
 from tf_fast_rcnn import boxes as box_algebra
-from tf_fast_rcnn.data.images import image_layout
-from tf_fast_rcnn.data.records import DetectionDataset, ImageRecord
+from tf_fast_rcnn.data.annotations import (
+    IMAGE_EXTENSIONS,
+    AnnotatedObject,
+    annotate,
+    finite,
+    read_each,
+    read_text,
+    to_dataset,
+    whole_pixels,
+)
 from tf_fast_rcnn.errors import InputError
 
 _CORNERS = ("xmin", "ymin", "xmax", "ymax")
-_EXTENSIONS = tuple(
-    cased
-    for extension in (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
-    for cased in (extension, extension.upper())
-)
-
-
-class _Annotation(NamedTuple):
-    """One XML file, before the class names are known."""
-
-    image_id: str
-    xml_path: Path
-    image_path: Path
-    size: tuple[int, int]
-    boxes: np.ndarray
-    names: list[str]
-    difficult: list[bool]
+_EXTENSIONS = tuple(cased for extension in IMAGE_EXTENSIONS for cased in (extension, extension.upper()))
 
 
 def read_voc(directory, split, class_names=None, skip_bad=False):
@@ -71,18 +60,9 @@ def read_voc(directory, split, class_names=None, skip_bad=False):
     """
     directory = Path(directory)
     mended = Counter()
-    annotations = []
-    for image_id in _image_ids(directory, split, mended):
-        try:
-            annotations.append(_read_annotation(directory, image_id, mended))
-        except InputError:
-            if not skip_bad:
-                raise
-            mended["unreadable images or annotations skipped"] += 1
-    if class_names is None:
-        class_names = sorted({name for annotation in annotations for name in annotation.names})
-    records = [_record(annotation, tuple(class_names)) for annotation in annotations]
-    return DetectionDataset(f"voc:{directory}@{split}", class_names, records, mended)
+    image_ids = _image_ids(directory, split, mended)
+    annotations = read_each(lambda image_id: _read_annotation(directory, image_id, mended), image_ids, skip_bad, mended)
+    return to_dataset(f"voc:{directory}@{split}", annotations, class_names, mended)
 
 
 def _image_ids(directory, split, mended):
@@ -98,12 +78,7 @@ def _image_ids(directory, split, mended):
         raise InputError(
             f"{directory}: found no split {split!r}; expected one of ImageSets/Main: {known}; name it as @SPLIT"
         )
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except UnicodeDecodeError as error:
-        raise InputError(
-            f"{path}: found bytes that are no UTF-8 ({error}); expected one image name a line; mend it"
-        ) from None
+    lines = read_text(path, "one image name a line").splitlines()
     names = [_without_column(line.strip(), directory) for line in lines if line.strip()]
     if not names:
         raise InputError(f"{path}: found no image names; expected one a line; fill it or use another split: {known}")
@@ -128,23 +103,11 @@ def _read_annotation(directory, image_id, mended):
     path = _xml_path(directory, image_id)
     root = _parse(path)
     image_path = _find_image(directory, image_id, root)
-    height, width, orientation = image_layout(image_path)
-    frame, turn = _frame_of_boxes(path, root, (height, width), orientation)
-    objects = root.findall("object")
-    corners = [_corners(path, number, element) for number, element in enumerate(objects, 1)]
-    names = [_class_name(path, number, element) for number, element in enumerate(objects, 1)]
-    difficult = [_text(element, "difficult") in ("1", "true") for element in objects]
-    boxes, kept = _usable_boxes(np.array(corners, np.float64).reshape(-1, 4), frame, mended)
-    mended["boxes turned with their image (EXIF)"] += len(boxes) if turn != 1 else 0
-    return _Annotation(
-        image_id,
-        path,
-        image_path,
-        (height, width),
-        box_algebra.from_stored(boxes, turn),
-        [names[index] for index in kept],
-        [difficult[index] for index in kept],
-    )
+    stated = [_pixels(path, root, side) for side in ("height", "width")]
+    objects = [_object(path, number, element) for number, element in enumerate(root.findall("object"), 1)]
+    ordered = [item for item in objects if item.corners[0] < item.corners[2] and item.corners[1] < item.corners[3]]
+    mended["boxes without area dropped"] += len(objects) - len(ordered)
+    return annotate(path, image_id, image_path, ordered, box_algebra.from_voc, mended, stated)
 
 
 def _parse(path):
@@ -179,40 +142,28 @@ def _find_image(directory, image_id, root):
     )
 
 
-def _frame_of_boxes(path, root, size, orientation):
-    """The size `(height, width)` in which the boxes are drawn, and the EXIF turn that they still need."""
-    stated = tuple(_pixels(path, root, side) for side in ("height", "width"))
-    if 0 in stated or stated == size:
-        return size, 1
-    if stated == size[::-1] and orientation >= 5:
-        return stated, orientation
-    raise InputError(
-        f"{path}: found <size> {stated[1]}x{stated[0]}; expected the image's, {size[1]}x{size[0]} (width x height); "
-        "correct it, or remove <size> if the boxes fit the image"
-    )
-
-
 def _pixels(path, root, side):
-    text = _text(root, f"size/{side}") or "0"
-    try:
-        return round(float(text))
-    except (ValueError, OverflowError):
-        raise InputError(f"{path}: found <{side}> {text!r}; expected pixels; correct it or remove <size>") from None
+    text = _text(root, f"size/{side}")
+    pixels = whole_pixels(text)
+    if pixels is None:
+        raise InputError(f"{path}: found <{side}> {text!r}; expected pixels; correct it or remove <size>")
+    return pixels
 
 
-def _corners(path, number, element):
-    values = []
-    for corner in _CORNERS:
-        text = _text(element, f"bndbox/{corner}")
-        try:
-            values.append(float(text))
-        except ValueError:
-            values.append(math.nan)
-        if not math.isfinite(values[-1]):
-            raise InputError(
-                f"{path}: found {corner} {text!r} in object {number}; expected a number; mend or remove the object"
-            )
-    return values
+def _object(path, number, element):
+    corners = tuple(_corner(path, number, element, corner) for corner in _CORNERS)
+    difficult = _text(element, "difficult") in ("1", "true")
+    return AnnotatedObject(_class_name(path, number, element), corners, difficult)
+
+
+def _corner(path, number, element, corner):
+    text = _text(element, f"bndbox/{corner}")
+    value = finite(text)
+    if value is None:
+        raise InputError(
+            f"{path}: found {corner} {text!r} in object {number}; expected a number; mend or remove the object"
+        )
+    return value
 
 
 def _class_name(path, number, element):
@@ -224,32 +175,3 @@ def _class_name(path, number, element):
 
 def _text(element, path):
     return (element.findtext(path) or "").strip()
-
-
-def _usable_boxes(corners, frame, mended):
-    """Relative boxes inside the image of those `corners` [G, 4] that have an area, and their indices."""
-    drawn = box_algebra.from_voc(corners, *frame)
-    clipped = box_algebra.clip(drawn)
-    ordered = (corners[:, 0] < corners[:, 2]) & (corners[:, 1] < corners[:, 3])
-    usable = ordered & (box_algebra.area(clipped) > 0)
-    mended["boxes without area dropped"] += int(np.sum(~usable))
-    mended["boxes clipped to their image"] += int(np.sum(usable & np.any(drawn != clipped, axis=-1)))
-    return clipped[usable], np.flatnonzero(usable)
-
-
-def _record(annotation, class_names):
-    unknown = [name for name in annotation.names if name not in class_names]
-    if unknown:
-        raise InputError(
-            f"{annotation.xml_path}: found class {unknown[0]!r}; expected one of {', '.join(class_names)}; "
-            "correct its spelling or add it to the class names"
-        )
-    return ImageRecord(
-        image_id=annotation.image_id,
-        image_path=str(annotation.image_path),
-        height=annotation.size[0],
-        width=annotation.size[1],
-        boxes=annotation.boxes,
-        labels=[class_names.index(name) + 1 for name in annotation.names],
-        difficult=annotation.difficult,
-    )

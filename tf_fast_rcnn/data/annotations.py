@@ -1,0 +1,176 @@
+"""What the readers of all annotation formats share: from what a file says of an image to its `ImageRecord`.
+
+A reader parses its files into `AnnotatedObject`s. Here their boxes are brought into the displayed image, clipped and
+dropped, and their classes numbered, by the same rules whatever the format.
+"""
+
+import math
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from tf_fast_rcnn import boxes as box_algebra
+from tf_fast_rcnn.data.images import image_layout
+from tf_fast_rcnn.data.records import DetectionDataset, ImageRecord
+from tf_fast_rcnn.errors import InputError
+
+IMAGE_EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
+
+# Formats that round to a few decimals put the edges of a box that fills its image this far outside, relative to it.
+_ROUNDING = 1e-4
+
+
+class AnnotatedObject(NamedTuple):
+    """One object as its file has it: `corners` are four numbers in the format's own order and unit."""
+
+    name: str
+    corners: tuple[float, float, float, float]
+    difficult: bool = False
+    crowd: bool = False
+
+
+class Annotation(NamedTuple):
+    """One image with its objects, before the class names are known; `source` is where errors say that it stands."""
+
+    source: str
+    image_id: str
+    image_path: Path
+    size: tuple[int, int]
+    boxes: np.ndarray
+    objects: list[AnnotatedObject]
+
+
+def annotate(source, image_id, image_path, objects, to_relative, mended, stated=(0, 0)):
+    """The `Annotation` of an image, of which only the file's header is read.
+
+    Boxes beyond the image are clipped; reversed ones, and those with no area inside the image, are dropped. Both are
+    counted. Where EXIF shows an image on its side and the stated size is that of the stored pixels, the annotation tool
+    ignored EXIF: its boxes are turned with the image.
+
+    Args:
+        source: the annotation's file, with the place in it, for errors.
+        image_id, image_path: as in `ImageRecord`.
+        objects: list of `AnnotatedObject`.
+        to_relative: function of `corners` `[G, 4]`, height and width that gives relative boxes.
+        mended: `Counter` to which is added what was clipped, dropped and turned.
+        stated: `(height, width)` as the annotation has it; 0 for unknown.
+
+    Raises:
+        InputError: for an unreadable image, and where the stated size is not the image's, because the boxes may belong
+            to another picture.
+    """
+    height, width, orientation = image_layout(image_path)
+    frame, turn = _frame_of_boxes(source, stated, (height, width), orientation)
+    corners = np.array([item.corners for item in objects], np.float64).reshape(-1, 4)
+    with np.errstate(over="ignore"):  # Any finite number may stand in a file; what is too large is clipped.
+        drawn = to_relative(corners, *frame)
+    # float32 as in the record: a box that is thinner than it can tell has no area.
+    clipped = box_algebra.clip(drawn).astype(np.float32)
+    usable = np.flatnonzero((clipped[:, 0] < clipped[:, 2]) & (clipped[:, 1] < clipped[:, 3]))
+    moved = np.any(np.abs(drawn[usable] - clipped[usable]) > _ROUNDING, axis=-1)
+    mended["boxes without area dropped"] += len(objects) - len(usable)
+    mended["boxes clipped to their image"] += int(np.sum(moved))
+    mended["boxes turned with their image (EXIF)"] += len(usable) if turn != 1 else 0
+    boxes = box_algebra.from_stored(clipped[usable], turn)
+    return Annotation(source, image_id, Path(image_path), (height, width), boxes, [objects[index] for index in usable])
+
+
+def _frame_of_boxes(source, stated, size, orientation):
+    """The size `(height, width)` in which the boxes are drawn, and the EXIF turn that they still need."""
+    if 0 in stated or tuple(stated) == size:
+        return size, 1
+    if tuple(stated) == size[::-1] and orientation >= 5:
+        return tuple(stated), orientation
+    raise InputError(
+        f"{source}: found the size {stated[1]}x{stated[0]}; expected the image's, {size[1]}x{size[0]} (width x "
+        "height); correct it, or remove it if the boxes fit the image"
+    )
+
+
+def read_each(read, items, skip_bad, mended):
+    """`read(item)` of all items; with `skip_bad` without those that raise InputError, which are counted."""
+    annotations = []
+    for item in items:
+        try:
+            annotations.append(read(item))
+        except InputError:
+            if not skip_bad:
+                raise
+            mended["unreadable images or annotations skipped"] += 1
+    return annotations
+
+
+def to_dataset(name, annotations, class_names, mended):
+    """`DetectionDataset` of annotations; `class_names` None stands for those that occur, sorted.
+
+    Raises:
+        InputError: for a class that is not in `class_names`, and where there is no image at all.
+    """
+    if not annotations:
+        raise InputError(f"{name}: found no usable image; expected one at least; check the annotations")
+    if class_names is None:
+        class_names = sorted({item.name for annotation in annotations for item in annotation.objects})
+    labels = {class_name: label for label, class_name in enumerate(class_names, start=1)}
+    return DetectionDataset(name, class_names, [_record(annotation, labels) for annotation in annotations], mended)
+
+
+def _record(annotation, labels):
+    for item in annotation.objects:
+        if item.name not in labels:
+            raise InputError(
+                f"{annotation.source}: found class {item.name!r}; expected one of {', '.join(labels)}; "
+                "correct its spelling or add it to the class names"
+            )
+    return ImageRecord(
+        image_id=annotation.image_id,
+        image_path=str(annotation.image_path),
+        height=annotation.size[0],
+        width=annotation.size[1],
+        boxes=annotation.boxes,
+        labels=[labels[item.name] for item in annotation.objects],
+        difficult=[item.difficult for item in annotation.objects],
+        crowd=[item.crowd for item in annotation.objects],
+    )
+
+
+def find_image(source, folder, name):
+    """The image file that an annotation names, which may be a path of the machine where it was made.
+
+    Tried in this order: the name as a path in `folder` (an absolute one is itself), the same with Windows's slashes,
+    and its last part alone in `folder`.
+    """
+    slashed = name.replace("\\", "/")
+    for candidate in (folder / name, folder / slashed, folder / slashed.rpartition("/")[2]):
+        if candidate.is_file():
+            return candidate
+    raise InputError(f"{source}: found no image {folder / name}; expected the file that it names; add it")
+
+
+def finite(text):
+    """A finite number from a file's text or JSON value, or None."""
+    try:
+        value = float(text)
+    except (TypeError, ValueError, OverflowError):
+        return None
+    return value if math.isfinite(value) and not isinstance(text, bool) else None
+
+
+def whole_pixels(text):
+    """A side of an image from text or a JSON value: whole pixels, 0 where there is none, None where it is no number."""
+    value = finite(text) if text not in (None, "") else 0.0
+    return None if value is None else round(value)
+
+
+def read_text(path, expected):
+    """The text of a UTF-8 file, with or without a byte order mark.
+
+    Raises:
+        InputError: if it is missing or no UTF-8; `expected` says what it should hold.
+    """
+    try:
+        return Path(path).read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: found bytes that are no UTF-8 ({error}); expected {expected}; mend it") from None
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: found no readable file ({error}); expected {expected}; check the path") from None
