@@ -5,9 +5,11 @@ version of TensorFlow: loading a library that was built for another one may cras
 name tells the version, and a library for another version is never opened.
 """
 
+import ctypes
 import functools
 import pathlib
 import warnings
+from typing import NamedTuple
 
 import tensorflow as tf
 
@@ -60,6 +62,72 @@ def _load():
         stacklevel=3,
     )
     return None, reason
+
+
+@functools.cache
+def why_no_cuda():
+    """Why the compiled ops cannot run on the GPUs that TensorFlow uses here, in one sentence.
+
+    None where they can, where there is no GPU, and where there are no compiled ops at all (see `why_unavailable`). Asks
+    for the list of GPUs, which does not occupy them, and warns once where there is a reason.
+
+    Example:
+        >>> native_ops_available() and why_no_cuda() is None  # what "auto" asks
+        True
+    """
+    gpus = tf.config.get_visible_devices("GPU")
+    if not gpus or not native_ops_available():
+        return None
+    capabilities = [tf.config.experimental.get_device_details(gpu).get("compute_capability") for gpu in gpus]
+    library = ctypes.CDLL(str(find_library(_PACKAGE, tf.__version__)))
+    reason = _cuda_obstacle(cuda_versions(library), [10 * major + minor for major, minor in filter(None, capabilities)])
+    if reason is not None:
+        warnings.warn(
+            f"RoI pooling uses the slower portable implementation on this machine's GPU: found {reason}",
+            RuntimeWarning,
+            stacklevel=3,
+        )
+    return reason
+
+
+class CudaVersions(NamedTuple):
+    """What the library's CUDA kernels need and find: versions as 12050 for 12.5, compute capabilities as 80 for 8.0."""
+
+    runtime: int
+    driver: int  # the latest version that the driver supports; 0 where there is no driver
+    oldest_architecture: int
+
+
+def cuda_versions(library):
+    """CudaVersions of the compiled library (ctypes.CDLL); None where it was built without CUDA."""
+    try:
+        return CudaVersions(*(getattr(library, f"tf_fast_rcnn_cuda_{name}")() for name in CudaVersions._fields))
+    except AttributeError:
+        return None
+
+
+def _cuda_obstacle(versions, capabilities):
+    """Why kernels of these CudaVersions cannot run on GPUs of these compute capabilities, or None."""
+    if versions is None:
+        return (
+            "native ops without CUDA kernels; install tf-fast-rcnn again where nvcc is found (`pip install -v` shows "
+            "the compiler's messages)"
+        )
+    # Within a major version any driver runs any runtime.
+    if versions.driver // 1000 < versions.runtime // 1000:
+        found, needed = (f"{version // 1000}.{version % 1000 // 10}" for version in (versions.driver, versions.runtime))
+        return (
+            f"a driver for CUDA {found}, while the native ops were built with CUDA {needed}; update the driver, or "
+            "install tf-fast-rcnn again with NVCC naming an older CUDA's nvcc"
+        )
+    if capabilities and min(capabilities) < versions.oldest_architecture:
+        oldest = min(capabilities)
+        return (
+            f"a GPU of compute capability {oldest / 10}, while the native ops were built for "
+            f"{versions.oldest_architecture / 10} and later; install tf-fast-rcnn again with "
+            f"TF_FAST_RCNN_CUDA_ARCHITECTURES={oldest}"
+        )
+    return None
 
 
 def find_library(folder, tensorflow_version):

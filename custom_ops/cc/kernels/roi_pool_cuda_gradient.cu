@@ -77,6 +77,7 @@ const char* RoundSums(int64_t size, const float* sums, T* values, cudaStream_t s
 
 constexpr int kCellsTogether = 4;
 constexpr int kGatherThreads = 128;
+constexpr int kGatherBlocksTogether = 4;  // on a multiprocessor: leaves each thread the registers for its sums
 
 // Rows and columns of bins [begin, end).
 struct BinRange {
@@ -175,7 +176,7 @@ __device__ void Gather(const RoiPoolShape& shape, float spatial_scale, const T* 
 
 // Grid: groups of cells (all have their cells in one row), blocks of channels, images.
 template <typename T, int count>
-__global__ void __launch_bounds__(kGatherThreads)
+__global__ void __launch_bounds__(kGatherThreads, kGatherBlocksTogether)
     GatherGradientKernel(RoiPoolShape shape, float spatial_scale, const T* __restrict__ pooled_gradient,
                          const int32_t* __restrict__ argmax, const float* __restrict__ rois,
                          T* __restrict__ features_gradient) {

@@ -97,7 +97,7 @@ class RoiPoolOp : public OpKernel {
  private:
   int64_t output_height_, output_width_;
   float spatial_scale_;
-  const Implementation<T> implementation_;
+  const Implementation<T> implementation_{};
 };
 
 template <template <typename> class Implementation, typename T>
@@ -144,7 +144,7 @@ class RoiPoolGradOp : public OpKernel {
   }
 
   float spatial_scale_;
-  const Implementation<T> implementation_;
+  const Implementation<T> implementation_{};
 };
 
 // One device's kernels for values of type T. `features_shape` is always in the host's memory.
