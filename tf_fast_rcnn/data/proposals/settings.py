@@ -65,6 +65,15 @@ class ProposalSettings:
             ) from None
 
 
+def settings_from_json(value):
+    """The settings whose `to_json` gave `value`, of whichever kind.
+
+    Raises:
+        InputError: if no kind of settings gave it.
+    """
+    return ProposalSettings.from_json(value)
+
+
 def proposal_settings(method, dataset):
     """Settings for a data set: dense boxes and the smallest proposal are fitted to its boxes.
 
