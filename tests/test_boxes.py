@@ -127,6 +127,15 @@ def test_flip_by_hand():
     np.testing.assert_allclose(boxes.flip_horizontal([3, 10, 4, 30], width=40), [3, 10, 4, 30])
 
 
+def test_within_by_hand():
+    """In an image of 100 x 200 pixels, the window of rows 20..70 and columns 40..140."""
+    window = boxes.relative([20, 40, 70, 140], 100, 200)
+    inside = boxes.within(boxes.relative([30, 60, 45, 90], 100, 200), window)
+    np.testing.assert_allclose(boxes.scale(inside, 50, 100), [10, 20, 25, 50], atol=1e-5)
+    np.testing.assert_allclose(boxes.within(window, window), [0, 0, 1, 1], atol=1e-6)
+    np.testing.assert_allclose(boxes.within([0, 0, 1, 1], [0.5, 0.5, 1, 1]), [-1, -1, 1, 1])
+
+
 def test_whole_image_as_the_original_has_it():
     np.testing.assert_array_equal(boxes.to_inclusive_corners([0, 0, 600, 800]), [0, 0, 599, 799])
 
@@ -249,6 +258,7 @@ _CALLS = {
     "flip_horizontal": lambda first, second: boxes.flip_horizontal(first),
     "scale": lambda first, second: boxes.scale(first, 480, 640),
     "relative": lambda first, second: boxes.relative(first * 100, 480, 640),
+    "within": lambda first, second: boxes.within(first, [0.1, 0.2, 0.6, 0.8]),
     "to_inclusive_corners": lambda first, second: boxes.to_inclusive_corners(first * 100),
     "from_stored": lambda first, second: boxes.from_stored(first, 7),
     "from_voc": lambda first, second: boxes.from_voc(first, 480, 640),

@@ -187,6 +187,20 @@ def relative(boxes, height, width):
     return _library(boxes).stack([ymin / height, xmin / width, ymax / height, xmax / width], axis=-1)
 
 
+def within(boxes, window):
+    """Relative boxes `[..., 4]` as boxes relative to a `window` `[4]` of the image, a relative box with an area.
+
+    Example:
+        >>> within([0.5, 0.5, 0.75, 1.0], [0.5, 0, 1, 1])
+        array([0. , 0.5, 0.5, 1. ], dtype=float32)
+    """
+    boxes = _float_array(boxes)
+    ymin, xmin, ymax, xmax = _sides(boxes)
+    top, left, bottom, right = window
+    moved = _library(boxes).stack([ymin - top, xmin - left, ymax - top, xmax - left], axis=-1)
+    return relative(moved, bottom - top, right - left)
+
+
 def to_inclusive_corners(rois):
     """RoIs `[..., 4]` with continuous edges, in pixels, as `roi_pool` takes them: the last row and column included.
 
