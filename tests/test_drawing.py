@@ -5,7 +5,16 @@ import pytest
 from PIL import Image, ImageColor
 
 from tf_fast_rcnn.data.records import Detections, ImageRecord
-from tf_fast_rcnn.drawing import PALETTE, _ink, class_color, contact_sheet, draw_detections, draw_ground_truth
+from tf_fast_rcnn.drawing import (
+    PALETTE,
+    _ink,
+    class_color,
+    contact_sheet,
+    draw_boxes,
+    draw_detections,
+    draw_ground_truth,
+    object_captions,
+)
 
 GREY = 120
 
@@ -101,6 +110,21 @@ def test_ground_truth_is_dashed_black_and_white():
     changes = np.count_nonzero(np.diff(bottom_edge[:, 0]))
     assert 10 < changes < 60
     assert (picture[110:170, 70:230] == GREY).all()
+
+
+def test_captions_tell_difficult_objects_and_crowds():
+    record = ImageRecord("0", "0.jpg", 9, 9, np.zeros((4, 4)), [1, 2, 1, 2], [0, 1, 0, 1], [0, 0, 1, 1])
+    assert object_captions(record, ["cat", "dog"]) == ["cat", "(dog)", "cat: crowd", "(dog: crowd)"]
+
+
+@pytest.mark.parametrize(("width", "drawn"), [(0.8, True), (0.05, False)])
+def test_fitting_captions_are_not_wider_than_their_box(width, drawn):
+    """Without caption a box leaves the same pixels as with one that does not fit."""
+    box, color = [[0.5, 0.1, 0.9, 0.1 + width]], [class_color(2)]
+    bare = draw_boxes(grey_image(), box, [""], color)
+    fitting = draw_boxes(grey_image(), box, ["elephant"], color, fitting=True)
+    assert (fitting != bare) == drawn
+    assert draw_boxes(grey_image(), box, ["elephant"], color) != bare
 
 
 def test_ten_classes_have_ten_colors_and_then_they_repeat():

@@ -43,19 +43,14 @@ def draw_detections(image, detections, class_names, min_score=0.0):
     Example:
         >>> draw_detections(read_image("cat.jpg"), found, ["cat"]).save("found.png")        # doctest: +SKIP
     """
-    picture = _to_picture(image)
-    draw = ImageDraw.Draw(picture)
     # Best last: it then lies on top.
     order = np.argsort(detections.scores, kind="stable")
     shown = [index for index in order if detections.scores[index] >= min_score]
-    corners = {index: _pixel_corners(detections.boxes[index], picture) for index in shown}
-    for index in shown:
-        _draw_outline(draw, corners[index], class_color(detections.classes[index]), _line_width(picture))
-    for index in shown:  # after all outlines, so that none strikes through a label
-        label = int(detections.classes[index])
-        text = f"{class_names[label - 1]} {detections.scores[index]:.2f}"
-        _draw_label(draw, corners[index], text, class_color(label), picture)
-    return picture
+    classes = [int(detections.classes[index]) for index in shown]
+    captions = [
+        f"{class_names[label - 1]} {detections.scores[index]:.2f}" for index, label in zip(shown, classes, strict=True)
+    ]
+    return draw_boxes(image, detections.boxes[shown], captions, [class_color(label) for label in classes])
 
 
 def draw_ground_truth(image, record, class_names):
@@ -69,14 +64,41 @@ def draw_ground_truth(image, record, class_names):
     Returns:
         A new PIL image, RGB, of the same size.
     """
+    return draw_boxes(image, record.boxes, object_captions(record, class_names))
+
+
+def object_captions(record, class_names):
+    """The class's name of each object of an `ImageRecord`; difficult ones in brackets, crowds marked so."""
+    names = [class_names[label - 1] for label in record.labels]
+    names = [f"{name}: crowd" if crowd else name for name, crowd in zip(names, record.crowd, strict=True)]
+    return [f"({name})" if difficult else name for name, difficult in zip(names, record.difficult, strict=True)]
+
+
+def draw_boxes(image, relative_boxes, captions, colors=None, fitting=False):
+    """Draws boxes with a caption each; later ones lie on top.
+
+    Args:
+        image: uint8 `[H, W, 3]` RGB, or a PIL image; it is not changed.
+        relative_boxes: float `[N, 4]`, relative to the image.
+        captions: N texts; an empty one is not drawn.
+        colors: N colours "#rrggbb" of solid lines; None: dashed white lines.
+        fitting: leave out captions that are wider than their box, which would hide its neighbours.
+
+    Returns:
+        A new PIL image, RGB, of the same size.
+    """
     picture = _to_picture(image)
     draw = ImageDraw.Draw(picture)
-    corners = [_pixel_corners(box, picture) for box in record.boxes]
-    for corner in corners:
-        _draw_dashed_outline(draw, corner, _line_width(picture))
-    for corner, label, difficult in zip(corners, record.labels, record.difficult, strict=True):
-        name = class_names[label - 1]
-        _draw_label(draw, corner, f"({name})" if difficult else name, "#ffffff", picture)
+    corners = [_pixel_corners(box, picture) for box in relative_boxes]
+    plates = ["#ffffff"] * len(corners) if colors is None else colors
+    for corner, color in zip(corners, plates, strict=True):
+        if colors is None:
+            _draw_dashed_outline(draw, corner, _line_width(picture))
+        else:
+            _draw_outline(draw, corner, color, _line_width(picture))
+    for corner, color, caption in zip(corners, plates, captions, strict=True):  # after all outlines: none strikes it
+        if caption:
+            _draw_label(draw, corner, caption, color, picture, fitting)
     return picture
 
 
@@ -149,14 +171,16 @@ def _draw_dashed_outline(draw, corners, width):
         draw.rectangle((max(right - width + 1, left), start, right, end), fill="white")
 
 
-def _draw_label(draw, corners, text, color, picture):
+def _draw_label(draw, corners, text, color, picture, fitting):
     """Text on a plate of `color`: above the box where there is room, else inside at its top; never cut off."""
     font = ImageFont.load_default(size=max(11, round(min(picture.size) / 32)))
     padding = 2
     text_left, text_top, text_right, text_bottom = draw.textbbox((0, 0), text, font=font)
     plate_width = text_right - text_left + 2 * padding
     plate_height = text_bottom - text_top + 2 * padding
-    left, top = corners[:2]
+    left, top, right, _ = corners
+    if fitting and plate_width > right - left + 1:
+        return
     above = top - plate_height
     x = max(0, min(left, picture.width - plate_width))
     y = max(0, min(above if above >= 0 else top, picture.height - plate_height))
