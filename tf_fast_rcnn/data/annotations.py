@@ -5,6 +5,7 @@ dropped, and their classes numbered, by the same rules whatever the format.
 """
 
 import math
+import os
 from pathlib import Path
 from typing import NamedTuple
 
@@ -142,7 +143,7 @@ def find_image(source, folder, name):
     """
     slashed = name.replace("\\", "/")
     for candidate in (folder / name, folder / slashed, folder / slashed.rpartition("/")[2]):
-        if candidate.is_file():
+        if os.path.isfile(candidate):  # Path.is_file raises for a name that is too long.
             return candidate
     raise InputError(f"{source}: found no image {folder / name}; expected the file that it names; add it")
 

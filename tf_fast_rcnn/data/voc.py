@@ -3,6 +3,7 @@
 The rules are those of the VOC devkit; where files of real users differ from it, what is read is said at `read_voc`.
 """
 
+import os
 import re
 from collections import Counter
 from pathlib import Path
@@ -134,7 +135,7 @@ def _find_image(directory, image_id, root):
     filename = re.split(r"[\\/]", _text(root, "filename"))[-1]
     candidates = [folder / f"{image_id}{extension}" for extension in _EXTENSIONS]
     for candidate in [*candidates, folder / filename] if filename else candidates:
-        if candidate.is_file():
+        if os.path.isfile(candidate):  # Path.is_file raises for a name that is too long.
             return candidate
     raise InputError(
         f"{folder / image_id}: found no image with an extension of {', '.join(_EXTENSIONS[::2])}"
