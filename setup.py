@@ -24,8 +24,8 @@ HEADERS = sorted(str(path) for pattern in ("*.h", "*.cuh") for path in Path("cus
 # -ffp-contract=off: the edges of RoI bins are defined by separately rounded float32 operations.
 COMPILER_FLAGS = ["-O3", "-Wall", "-Wextra", "-DNDEBUG", "-fPIC", "-shared", "-ffp-contract=off", "-fvisibility=hidden"]
 
-# Compute capabilities: those of TensorFlow's wheels from 7.0 on, of which nvcc 13 drops the oldest. Machine code runs on
-# later GPUs of the same major version too; for still later ones the driver compiles the PTX of the last.
+# Compute capabilities: those of TensorFlow's wheels from 7.0 on, of which nvcc 13 drops the oldest. Machine code also
+# runs on later GPUs of the same major version; for still later ones the driver compiles the PTX of the last.
 CUDA_ARCHITECTURES = (70, 75, 80, 90)
 CUDA_TOOLKITS = Path("/usr/local")
 

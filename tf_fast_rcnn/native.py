@@ -79,8 +79,8 @@ def why_no_cuda():
     if not gpus or not native_ops_available():
         return None
     capabilities = [tf.config.experimental.get_device_details(gpu).get("compute_capability") for gpu in gpus]
-    library = ctypes.CDLL(str(find_library(_PACKAGE, tf.__version__)))
-    reason = _cuda_obstacle(cuda_versions(library), [10 * major + minor for major, minor in filter(None, capabilities)])
+    capabilities = [10 * major + minor for major, minor in filter(None, capabilities)]
+    reason = _cuda_obstacle(cuda_versions(find_library(_PACKAGE, tf.__version__)), capabilities)
     if reason is not None:
         warnings.warn(
             f"RoI pooling uses the slower portable implementation on this machine's GPU: found {reason}",
@@ -99,9 +99,10 @@ class CudaVersions(NamedTuple):
 
 
 def cuda_versions(library):
-    """CudaVersions of the compiled library (ctypes.CDLL); None where it was built without CUDA."""
+    """CudaVersions of the compiled library at this path; None where it was built without CUDA."""
+    functions = ctypes.CDLL(str(library))
     try:
-        return CudaVersions(*(getattr(library, f"tf_fast_rcnn_cuda_{name}")() for name in CudaVersions._fields))
+        return CudaVersions(*(getattr(functions, f"tf_fast_rcnn_cuda_{name}")() for name in CudaVersions._fields))
     except AttributeError:
         return None
 
