@@ -4,6 +4,8 @@ The tests pretend that there is a GPU; tests/test_cuda_kernels.py has the kernel
 """
 
 import os
+import pathlib
+import re
 import shlex
 import subprocess
 import sys
@@ -14,6 +16,8 @@ import tensorflow as tf
 
 from tf_fast_rcnn import native
 from tf_fast_rcnn.native import CudaVersions
+
+PROJECT = pathlib.Path(__file__).parent.parent
 
 
 @pytest.fixture
@@ -114,3 +118,12 @@ native.why_no_cuda()
 assert not context.context()._initialized
 """
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_benchmark_says_in_one_line_why_it_measures_nothing():
+    command = [sys.executable, PROJECT / "benchmarks/roi_pooling_cuda.py"]
+    environment = os.environ | {"CUDA_VISIBLE_DEVICES": "-1", "TF_CPP_MIN_LOG_LEVEL": "3"}
+    ran = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert ran.returncode == 2
+    assert ran.stdout == ""
+    assert re.search(r"\nnothing measured: .*(not installed|see a GPU)\n$", ran.stderr)
