@@ -23,9 +23,13 @@ _PUBLIC_NAMES = {
     "DetectionDataset": "data.records",
     "ImageRecord": "data.records",
     "load_dataset": "data.specs",
+    "split_dataset": "data.selection",
+    "with_classes": "data.selection",
+    "coco_category_ids": "data.coco",
     "prepare": "data.prepare",
     "cached_proposals": "data.prepare",
     "proposal_settings": "data.proposals",
+    "browse": "browsing.page",
     "read_image": "data.images",
     "selective_search": "data.proposals.selective_search",
     "hierarchical_batches": "data.batches",
@@ -39,6 +43,7 @@ _PUBLIC_NAMES = {
     "detection_settings": "detection",
     "draw_detections": "drawing",
     "evaluate": "evaluation.models",
+    "coco_results": "evaluation.coco",
     "export_saved_model": "export.saved_model",
 }
 

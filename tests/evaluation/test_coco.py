@@ -5,9 +5,15 @@ import math
 
 import numpy as np
 import pytest
+from PIL import Image
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
 
+from tf_fast_rcnn.data.coco import coco_category_ids, read_coco
 from tf_fast_rcnn.data.records import DetectionDataset, Detections, ImageRecord
+from tf_fast_rcnn.errors import InputError
 from tf_fast_rcnn.evaluation import score_detections
+from tf_fast_rcnn.evaluation.coco import coco_results
 
 HEIGHT, WIDTH = 480, 640
 
@@ -113,3 +119,69 @@ def test_prints_nothing_and_its_json_is_strict(capsys):
     assert written["classes"][1]["ap"] is None
     assert len(written["classes"][0]["precision"]) == 101
     assert "AP_medium" in result.table()
+
+
+def with_crowd(boxes, crowd):
+    return ImageRecord("7", "7.jpg", HEIGHT, WIDTH, relative(boxes), [1] * len(boxes), [False] * len(boxes), crowd)
+
+
+@pytest.mark.parametrize("protocol", ["coco", "voc10"])
+def test_detections_on_a_crowd_count_for_nothing(protocol):
+    boxes = [[0, 0, 200, 200], [300, 300, 400, 400]]
+    dataset = DetectionDataset("crowd", ["person"], [with_crowd(boxes, [True, False])])
+    result = score_detections(dataset, [detections(boxes, [0.9, 0.8], [1, 1])], protocol)
+    assert result.mean_ap == pytest.approx(1.0)
+    assert result.classes[0].num_objects == 1
+
+
+def test_many_detections_inside_a_crowd_are_no_false_positives():
+    """COCO's rule: the overlap with a crowd is the share of the detection inside it, and it may match any number."""
+    found = [[0, 0, 50, 50], [100, 100, 150, 150], [300, 300, 400, 400]]
+    dataset = DetectionDataset("crowd", ["person"], [with_crowd([[0, 0, 200, 200], found[2]], [True, False])])
+    result = score_detections(dataset, [detections(found, [0.9, 0.8, 0.7], [1, 1, 1])], "coco")
+    assert result.mean_ap == pytest.approx(1.0)
+
+
+def test_results_score_as_pycocotools_scores_them_on_the_original_file(tmp_path):
+    """A COCO file with gaps in its ids, read, detected and written: pycocotools alone finds the same figures."""
+    rng = np.random.default_rng(5)
+    classes = {90: "toothbrush", 1: "person", 13: "stop sign"}
+    images = [{"id": 1000 - 7 * n, "file_name": f"{n}.png", "height": HEIGHT, "width": WIDTH} for n in range(6)]
+    annotations, found = [], []
+    for image in images:
+        Image.new("L", (WIDTH, HEIGHT)).save(tmp_path / image["file_name"])
+        windows = np.concatenate([rng.integers(0, 200, (9, 2)), rng.integers(20, 250, (9, 2))], axis=1)
+        categories = rng.choice(list(classes), 9)
+        annotations += [
+            {"image_id": image["id"], "category_id": int(category), "bbox": window.tolist(), "iscrowd": int(n == 8)}
+            | {"area": int(window[2] * window[3]), "id": len(annotations) + n + 1}
+            for n, (window, category) in enumerate(zip(windows, categories, strict=True))
+        ]
+        left, top, width, height = (windows + rng.integers(0, 20, windows.shape)).T
+        labels = [sorted(classes).index(category) + 1 for category in categories]
+        edges = np.stack([top, left, top + height, left + width], axis=1)
+        found.append(detections(edges, rng.permutation(9) / 9, labels))
+    categories = [{"id": number, "name": name} for number, name in classes.items()]
+    truth = tmp_path / "truth.json"
+    truth.write_text(json.dumps({"images": images, "annotations": annotations, "categories": categories}))
+
+    dataset = read_coco(truth)
+    results = tmp_path / "results.json"
+    results.write_text(json.dumps(coco_results(dataset, found, coco_category_ids(truth))))
+    original = COCO(str(truth))
+    evaluation = COCOeval(original, original.loadRes(str(results)), "bbox")
+    evaluation.evaluate()
+    evaluation.accumulate()
+    evaluation.summarize()
+    ours = score_detections(dataset, found, "coco").metrics
+    assert 0.1 < ours["AP"] < 0.9
+    np.testing.assert_allclose(np.nan_to_num(list(ours.values()), nan=-1), evaluation.stats, atol=1e-9)
+
+
+def test_results_of_labels_and_of_named_images():
+    dataset = DetectionDataset("named", ["cat", "dog"], [record("scan_7", [], [])])
+    found = [detections([[48, 64, 96, 192]], [0.5], [2])]
+    (result,) = coco_results(dataset, found)
+    assert result == {"image_id": "scan_7", "category_id": 2, "bbox": [64.0, 48.0, 128.0, 48.0], "score": 0.5}
+    with pytest.raises(InputError, match="category ids: found none of class 'dog'"):
+        coco_results(dataset, found, {"cat": 17})

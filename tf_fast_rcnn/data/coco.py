@@ -26,7 +26,7 @@ def read_coco(path, images=None, class_names=None, skip_bad=False):
     """Reads a COCO instances file. Of images only the headers are read.
 
     - Classes are the file's categories in the order of their ids, which may have gaps (COCO's 80 lie in 1..90):
-      label 1 is the least id. `category_ids` gives the ids back, for results in COCO's format.
+      label 1 is the least id. `coco_category_ids` gives the ids back, for results in COCO's format.
     - `image_id` of a record is the image's id as text. Images without annotations are kept; files of the folder that
       the JSON does not list are not looked at. Annotations' own ids are not used.
     - Boxes beyond the image are clipped; those without area are dropped. Both are counted in `mended`.
@@ -67,7 +67,7 @@ def read_coco(path, images=None, class_names=None, skip_bad=False):
     return to_dataset(name, found, list(names.values()) if class_names is None else class_names, mended)
 
 
-def category_ids(path):
+def coco_category_ids(path):
     """The category id of each class name in a COCO file: `{"person": 1, ...}`, what results in COCO's format need.
 
     Raises:

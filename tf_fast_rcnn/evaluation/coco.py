@@ -1,4 +1,4 @@
-"""COCO's average precision and recall, computed by pycocotools from our records and detections."""
+"""COCO's average precision and recall, computed by pycocotools from our records and detections; COCO's results."""
 
 import contextlib
 import io
@@ -9,6 +9,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from tf_fast_rcnn import boxes
+from tf_fast_rcnn.errors import InputError
 from tf_fast_rcnn.evaluation.results import ClassResult, EvaluationResult
 
 # The order of COCOeval.stats; AR_n is the recall of the n best detections of each image.
@@ -30,7 +31,7 @@ def evaluate_coco(dataset, detections):
     """COCO's figures: AP over IoU 0.50 to 0.95, AP50, AP75, by size of objects, and average recall.
 
     Small objects are those under 32 x 32 pixels of the image file, large ones those over 96 x 96, measured by their
-    boxes' areas. A detection matched to a difficult object counts for nothing.
+    boxes' areas. A detection matched to a difficult object counts for nothing, and so does one inside a crowd.
 
     Args:
         dataset: `DetectionDataset`.
@@ -49,6 +50,54 @@ def evaluate_coco(dataset, detections):
         _class_result(evaluation, dataset, detections, label) for label in range(1, len(dataset.class_names) + 1)
     ]
     return EvaluationResult("coco", None, len(dataset), tuple(classes), metrics)
+
+
+def coco_results(dataset, detections, category_ids=None):
+    """Detections in COCO's results format, for its evaluation server and for other tools.
+
+    Args:
+        dataset: `DetectionDataset`; its image ids are written as numbers where they are, as `coco:` reads them.
+        detections: `Detections` of each of its images, in order.
+        category_ids: the id of each class name, as `coco_category_ids` reads them from COCO's file; None for the
+            labels 1..K.
+
+    Returns:
+        A list of dicts with image_id, category_id, bbox (x, y, width and height in pixels) and score, for `json.dump`.
+
+    Raises:
+        InputError: for a class without a category id.
+
+    Example:
+        >>> ids = coco_category_ids("annotations/instances_val2017.json")                   # doctest: +SKIP
+        >>> json.dump(coco_results(val, detections, ids), open("results.json", "w"))        # doctest: +SKIP
+    """
+    if category_ids is None:
+        category_ids = {name: label for label, name in enumerate(dataset.class_names, start=1)}
+    check_category_ids(dataset, category_ids)
+    results = []
+    for record, found in zip(dataset, detections, strict=True):
+        image_id = int(record.image_id) if record.image_id.isdecimal() else record.image_id
+        windows = np.round(boxes.to_coco(np.asarray(found.boxes, np.float64), record.height, record.width), 3)
+        results += [
+            {
+                "image_id": image_id,
+                "category_id": category_ids[dataset.class_names[label - 1]],
+                "bbox": window.tolist(),
+                "score": float(score),
+            }
+            for window, label, score in zip(windows, found.classes, found.scores, strict=True)
+        ]
+    return results
+
+
+def check_category_ids(dataset, category_ids):
+    """InputError where a class of the data set has no category id."""
+    missing = [name for name in dataset.class_names if name not in category_ids]
+    if missing:
+        raise InputError(
+            f"category ids: found none of class {missing[0]!r}; expected one for each class of {dataset.name}; give "
+            "the file that the classes are from"
+        )
 
 
 def _or_nan(value):
@@ -90,7 +139,12 @@ def _ground_truth(dataset):
     annotations = []
     for position, record in enumerate(dataset):
         annotations += _annotations(
-            position, record, record.boxes, record.labels, difficult=record.difficult.astype(int)
+            position,
+            record,
+            record.boxes,
+            record.labels,
+            difficult=record.difficult.astype(int),
+            iscrowd=record.crowd.astype(int),
         )
     return _index(dataset, annotations)
 
@@ -114,6 +168,8 @@ def _class_result(evaluation, dataset, detections, label):
         precision[0] if exists else np.zeros(0),
         recall if exists else np.zeros(0),
         (scores if exists else np.zeros(0)).astype(np.float32),
-        num_objects=sum(np.count_nonzero((record.labels == label) & ~record.difficult) for record in dataset),
+        num_objects=sum(
+            np.count_nonzero((record.labels == label) & ~record.difficult & ~record.crowd) for record in dataset
+        ),
         num_detections=sum(np.count_nonzero(found.classes == label) for found in detections),
     )

@@ -3,7 +3,8 @@
 Detections of a class are taken by falling score over the whole data set. Each is held against the one object of its
 class and image that it overlaps most. Where that overlap reaches the threshold, a difficult object makes the
 detection count for nothing, an object not found before makes it a true positive, and one found before (a duplicate)
-a false positive, even if it overlaps another object well enough. Everything else is a false positive.
+a false positive, even if it overlaps another object well enough. Everything else is a false positive. Crowds, which
+VOC does not have, are taken as difficult objects.
 """
 
 import math
@@ -65,7 +66,7 @@ def evaluate_voc(dataset, detections, protocol="voc07", iou_threshold=0.5):
     classes = _concatenate([found.classes for found in detections], np.int32)
     scores = _concatenate([found.scores for found in detections], np.float32)
     labels = _concatenate([record.labels for record in dataset], np.int32)
-    difficult = _concatenate([record.difficult for record in dataset], bool)
+    difficult = _concatenate([record.difficult | record.crowd for record in dataset], bool)
 
     def class_result(label, name):
         of_class = classes == label
