@@ -6,6 +6,8 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <type_traits>
+#include <vector>
 
 #ifdef __x86_64__
 #include <xmmintrin.h>
@@ -59,69 +61,144 @@ void RoiPool(CpuLevel level, const RoiPoolShape& shape, float spatial_scale, con
 // at the features' own distance of (often) 2^n bytes from cell to cell would drop them.
 constexpr int64_t kGradientBlock = 32;
 
-// Some neighbouring channels (kGradientBlock at most) of one RoI's gradient.
-template <typename T>
-struct GradientBlock {
-  const T* pooled_gradient;
-  const int32_t* argmax;
-  int64_t bins, bin_stride, channels;
-  uint32_t cells;
-  int64_t ahead;  // values from here to those that are wanted next, or 0
+// Brings some neighbouring channels of all bins of a RoI to the second-level cache, a few bytes at a time, in the order
+// in which they lie in memory.
+class Ahead {
+ public:
+  Ahead() = default;
+  Ahead(const void* first, int64_t bytes_of_bin, int64_t bytes_from_bin_to_bin)
+      : next_(static_cast<const char*>(first)), end_of_bin_(next_ + bytes_of_bin), bytes_of_bin_(bytes_of_bin),
+        step_(bytes_from_bin_to_bin) {}
 
-  template <typename U>
-  void Prefetch(const U* values) const {
-    constexpr int64_t kPerCacheLine = 64 / sizeof(U);
-    for (int64_t i = 0; ahead != 0 && i < channels; i += kPerCacheLine) __builtin_prefetch(values + ahead + i);
+  void Bring(int64_t bytes) {
+    constexpr int64_t kCacheLine = 64;
+    if (next_ == nullptr) return;
+    for (int64_t i = 0; i < bytes; i += kCacheLine) __builtin_prefetch(next_ + i, 0, 2);
+    next_ += bytes;
+    if (next_ < end_of_bin_) return;
+    end_of_bin_ += step_;
+    next_ = end_of_bin_ - bytes_of_bin_;
   }
+
+ private:
+  const char* next_ = nullptr;
+  const char* end_of_bin_ = nullptr;
+  int64_t bytes_of_bin_ = 0, step_ = 0;
 };
 
-// Adds one block to `sums` [cells, channels].
-template <typename T, typename Sum>
-void AddGradientBlock(const GradientBlock<T>& block, Sum* sums) {
-  for (int64_t bin = 0; bin < block.bins; ++bin) {
-    const int32_t* argmax = block.argmax + bin * block.bin_stride;
-    const T* pooled_gradient = block.pooled_gradient + bin * block.bin_stride;
-    block.Prefetch(argmax);
-    block.Prefetch(pooled_gradient);
-    for (int64_t c = 0; c < block.channels; ++c) {
-      // As unsigned, kNoCell is beyond every cell, and so is whatever does not belong here.
-      const uint32_t cell = static_cast<uint32_t>(argmax[c]);
-      if (cell < block.cells) sums[cell * block.channels + c] += static_cast<Sum>(pooled_gradient[c]);
-    }
-  }
-}
+// At most kGradientBlock neighbouring channels of one RoI's gradient. Sum: float or double.
+template <typename Sum>
+struct GradientBlock {
+  const Sum* gradient;
+  const int32_t* argmax;
+  int64_t gradient_stride, argmax_stride;  // values from a bin to the next
+  int64_t channels;
+  const Span* rows;  // of every row of bins
+  const Span* columns;
+  int64_t output_height, output_width;
+  int64_t map_width, map_cells;
+  int64_t gradient_bytes;  // of a value as it is stored, which the next RoI's are brought by
+};
 
-// The same with the best instructions of this level.
-void AddGradientBlock(CpuLevel level, const GradientBlock<float>& block, float* sums);
+// Adds one block to `sums` [cells, channels], with the instructions of a level. Every level gives the same bits.
+template <typename Sum>
+void AddGradientBlock(CpuLevel level, const GradientBlock<Sum>& block, Ahead* gradient, Ahead* argmax, Sum* sums);
 
-template <typename T, typename Sum>
-void AddGradientBlock(CpuLevel, const GradientBlock<T>& block, Sum* sums) {
-  AddGradientBlock(block, sums);
-}
+// One image's RoIs, those without a NaN, in an order in which neighbours lie near each other on the map: what one RoI
+// adds to is then often still in the cache for the next.
+std::vector<int64_t> OrderByPlace(const RoiPoolShape& shape, float spatial_scale, const float* rois);
 
 // Adds the gradients of one image's RoIs at the cells of their maxima (equation 4), for `count` neighbouring channels:
 // who calls this for different channels in parallel needs no atomics, and every sum has the same order of terms
-// whatever the number of threads and the level. `pooled_gradient` and `argmax` point at the first of these channels in
-// the image's first bin. `sums` holds cells * count values: [cells, channels] of each block of kGradientBlock channels
-// in turn. T needs a conversion to Sum.
+// whatever the number of threads and the level.
+//
+// `pooled_gradient` and `argmax` point at the first of these channels in the image's first bin, `order` is OrderByPlace
+// of its `rois`. `sums` holds cells * count values: [cells, channels] of each block of kGradientBlock channels in turn.
+// T needs a conversion to Sum.
 template <typename T, typename Sum>
-void AddRoiPoolGradient(CpuLevel level, const RoiPoolShape& shape, const T* pooled_gradient, const int32_t* argmax,
-                        int64_t count, Sum* sums) {
-  const DenormalsAreNumbers denormals_are_numbers;
-  const int64_t values_of_roi = shape.bins() * shape.channels;
-  for (int64_t roi = 0; roi < shape.rois; ++roi) {
-    for (int64_t c = 0; c < count; c += kGradientBlock) {
-      const int64_t offset = roi * values_of_roi + c;
-      const int64_t channels = std::min(kGradientBlock, count - c);
-      const int64_t left = count - c - channels;
-      const int64_t ahead = left >= channels ? channels : left == 0 && roi + 1 < shape.rois ? values_of_roi - c : 0;
-      AddGradientBlock(level,
-                       GradientBlock<T>{pooled_gradient + offset, argmax + offset, shape.bins(), shape.channels,
-                                        channels, static_cast<uint32_t>(shape.cells()), ahead},
-                       sums + c * shape.cells());
+class RoiPoolGradient {
+ public:
+  RoiPoolGradient(CpuLevel level, const RoiPoolShape& shape, float spatial_scale, const T* pooled_gradient,
+                  const int32_t* argmax, const float* rois, const std::vector<int64_t>& order, int64_t count, Sum* sums)
+      : level_(level), shape_(shape), spatial_scale_(spatial_scale), pooled_gradient_(pooled_gradient),
+        argmax_(argmax), rois_(rois), order_(order), count_(count), sums_(sums), rows_(shape.output_height),
+        columns_(shape.output_width), converted_(std::is_same_v<T, Sum> ? 0 : shape.bins() * kGradientBlock) {}
+
+  void Add() {
+    const DenormalsAreNumbers denormals_are_numbers;
+    for (size_t i = 0; i < order_.size(); ++i) {
+      SetBins(rois_ + order_[i] * 4);
+      Ahead gradient, argmax;
+      if (i + 1 < order_.size()) {
+        gradient = Of(pooled_gradient_, order_[i + 1]);
+        argmax = Of(argmax_, order_[i + 1]);
+      }
+      for (int64_t c = 0; c < count_; c += kGradientBlock) {
+        AddGradientBlock(level_, Block(order_[i], c), &gradient, &argmax, sums_ + c * shape_.cells());
+      }
     }
   }
-}
+
+ private:
+  int64_t values_of_roi() const { return shape_.bins() * shape_.channels; }
+
+  void SetBins(const float* corners) {
+    RoiSide vertical, horizontal;
+    vertical.Set(corners[0], corners[2], spatial_scale_, shape_.output_height);
+    horizontal.Set(corners[1], corners[3], spatial_scale_, shape_.output_width);
+    for (int64_t p = 0; p < shape_.output_height; ++p) rows_[p] = vertical.Bin(p, shape_.height);
+    for (int64_t q = 0; q < shape_.output_width; ++q) columns_[q] = horizontal.Bin(q, shape_.width);
+  }
+
+  template <typename Value>
+  Ahead Of(const Value* values, int64_t roi) const {
+    constexpr int64_t kBytes = sizeof(Value);
+    return Ahead(values + roi * values_of_roi(), count_ * kBytes, shape_.channels * kBytes);
+  }
+
+  GradientBlock<Sum> Block(int64_t roi, int64_t c) {
+    const int64_t channels = std::min(kGradientBlock, count_ - c), offset = roi * values_of_roi() + c;
+    GradientBlock<Sum> block;
+    block.argmax = argmax_ + offset;
+    block.argmax_stride = block.gradient_stride = shape_.channels;
+    block.gradient_bytes = sizeof(T);
+    block.channels = channels;
+    block.rows = rows_.data();
+    block.columns = columns_.data();
+    block.output_height = shape_.output_height;
+    block.output_width = shape_.output_width;
+    block.map_width = shape_.width;
+    block.map_cells = shape_.cells();
+    if constexpr (std::is_same_v<T, Sum>) {
+      block.gradient = pooled_gradient_ + offset;
+    } else {
+      Convert(pooled_gradient_ + offset, channels);
+      block.gradient = converted_.data();
+      block.gradient_stride = kGradientBlock;
+    }
+    return block;
+  }
+
+  void Convert(const T* gradient, int64_t channels) {
+    for (int64_t bin = 0; bin < shape_.bins(); ++bin) {
+      for (int64_t c = 0; c < channels; ++c) {
+        converted_[bin * kGradientBlock + c] = static_cast<Sum>(gradient[bin * shape_.channels + c]);
+      }
+    }
+  }
+
+  const CpuLevel level_;
+  const RoiPoolShape& shape_;
+  const float spatial_scale_;
+  const T* const pooled_gradient_;
+  const int32_t* const argmax_;
+  const float* const rois_;
+  const std::vector<int64_t>& order_;
+  const int64_t count_;
+  Sum* const sums_;
+  std::vector<Span> rows_, columns_;
+  std::vector<Sum> converted_;
+};
 
 }  // namespace tf_fast_rcnn
 

@@ -15,10 +15,9 @@ namespace avx2 {
 constexpr int kVectorBytes = 32;
 
 #include "roi_pool_simd.h"
+#include "roi_pool_gradient_simd.h"
 
-TF_FAST_RCNN_INSTANTIATE_ROI_POOL(float)
-TF_FAST_RCNN_INSTANTIATE_ROI_POOL(double)
-TF_FAST_RCNN_INSTANTIATE_ROI_POOL(Float16Bits)
+TF_FAST_RCNN_INSTANTIATE_LEVEL()
 
 }  // namespace avx2
 }  // namespace tf_fast_rcnn

@@ -8,10 +8,9 @@ namespace baseline {
 constexpr int kVectorBytes = 16;
 
 #include "roi_pool_simd.h"
+#include "roi_pool_gradient_simd.h"
 
-TF_FAST_RCNN_INSTANTIATE_ROI_POOL(float)
-TF_FAST_RCNN_INSTANTIATE_ROI_POOL(double)
-TF_FAST_RCNN_INSTANTIATE_ROI_POOL(Float16Bits)
+TF_FAST_RCNN_INSTANTIATE_LEVEL()
 
 }  // namespace baseline
 }  // namespace tf_fast_rcnn

@@ -1,8 +1,10 @@
-// Chooses, while running, for which level of instructions the RoI pooling kernels are taken.
+// What does not depend on the level of instructions: which level's kernels are taken, and the order of RoIs.
 
+#include <algorithm>
+#include <cmath>
 #include <cstdlib>
 #include <cstring>
-#include <limits>
+#include <utility>
 
 #include "roi_pool_levels.h"
 
@@ -47,15 +49,15 @@ void RoiPool(CpuLevel level, const RoiPoolShape& shape, float spatial_scale, con
   roi_pool(shape, spatial_scale, features, rois, first, last, stream, pooled, argmax);
 }
 
-void AddGradientBlock(CpuLevel level, const GradientBlock<float>& block, float* sums) {
+template <typename Sum>
+void AddGradientBlock(CpuLevel level, const GradientBlock<Sum>& block, Ahead* gradient, Ahead* argmax, Sum* sums) {
 #ifdef __x86_64__
-  // The places of an AVX-512 scatter are 32 bits.
-  const bool fits = block.cells * block.channels <= std::numeric_limits<int32_t>::max();
-  if (level == CpuLevel::kAvx512 && fits) return avx512::AddGradientBlock(block, sums);
+  if (level == CpuLevel::kAvx2) return avx2::AddGradientBlock(block, gradient, argmax, sums);
+  if (level == CpuLevel::kAvx512) return avx512::AddGradientBlock(block, gradient, argmax, sums);
 #else
   (void)level;
 #endif
-  AddGradientBlock(block, sums);
+  baseline::AddGradientBlock(block, gradient, argmax, sums);
 }
 
 #define TF_FAST_RCNN_INSTANTIATE(T)                                                                            \
@@ -67,5 +69,40 @@ TF_FAST_RCNN_INSTANTIATE(double)
 TF_FAST_RCNN_INSTANTIATE(Float16Bits)
 
 #undef TF_FAST_RCNN_INSTANTIATE
+
+template void AddGradientBlock<float>(CpuLevel, const GradientBlock<float>&, Ahead*, Ahead*, float*);
+template void AddGradientBlock<double>(CpuLevel, const GradientBlock<double>&, Ahead*, Ahead*, double*);
+
+namespace {
+
+uint32_t MiddleCell(float low, float high, float spatial_scale) {
+  // Corners may be infinite, their mean must be a number.
+  const auto cell = [&](float corner) { return std::clamp(corner * spatial_scale, 0.0f, kMaxCells); };
+  return static_cast<uint32_t>((cell(low) + cell(high)) / 2);
+}
+
+// The Morton code of a place: its coordinates' bits in turn.
+uint32_t PlaceInOrder(uint32_t y, uint32_t x) {
+  uint32_t code = 0;
+  for (int bit = 0; bit < 16; ++bit) code |= (x >> bit & 1) << 2 * bit | (y >> bit & 1) << (2 * bit + 1);
+  return code;
+}
+
+}  // namespace
+
+std::vector<int64_t> OrderByPlace(const RoiPoolShape& shape, float spatial_scale, const float* rois) {
+  std::vector<std::pair<uint32_t, int64_t>> places;
+  for (int64_t roi = 0; roi < shape.rois; ++roi) {
+    const float* corners = rois + roi * 4;  // y1, x1, y2, x2
+    if (std::any_of(corners, corners + 4, [](float corner) { return std::isnan(corner); })) continue;
+    const uint32_t y = MiddleCell(corners[0], corners[2], spatial_scale);
+    const uint32_t x = MiddleCell(corners[1], corners[3], spatial_scale);
+    places.emplace_back(PlaceInOrder(y, x), roi);
+  }
+  std::sort(places.begin(), places.end());
+  std::vector<int64_t> order;
+  for (const auto& [place, roi] : places) order.push_back(roi);
+  return order;
+}
 
 }  // namespace tf_fast_rcnn

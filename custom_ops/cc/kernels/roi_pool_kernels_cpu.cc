@@ -1,6 +1,7 @@
 // CPU kernels of the RoI pooling ops: they share the work of roi_pool.h among threads.
 
 #include <numeric>
+#include <vector>
 
 #include "roi_pool.h"
 #include "roi_pool_kernels.h"
@@ -68,14 +69,18 @@ class OnCpu {
   }
 
   // Each unit of work is some blocks of channels of one image: as many units as can be shared fairly.
-  void Differentiate(OpKernelContext* context, const RoiPoolShape& shape, float, const T* pooled_gradient,
-                     const int32_t* argmax, const float*, T* features_gradient) const {
+  void Differentiate(OpKernelContext* context, const RoiPoolShape& shape, float spatial_scale,
+                     const T* pooled_gradient, const int32_t* argmax, const float* rois, T* features_gradient) const {
     using Sum = typename SumOf<T>::Type;
     Tensor sums;
     OP_REQUIRES_OK(context,
                    context->allocate_temp(tensorflow::DataTypeToEnum<Sum>::value,
                                           TensorShape({shape.batch, shape.cells(), shape.channels}), &sums));
     Sum* sums_data = sums.flat<Sum>().data();
+    std::vector<std::vector<int64_t>> orders;
+    for (int64_t image = 0; image < shape.batch; ++image) {
+      orders.push_back(OrderByPlace(shape, spatial_scale, rois + image * shape.rois * 4));
+    }
     const int64_t threads = Threads(context)->NumThreads();
     const int64_t parts = threads / std::gcd(threads, shape.batch);
     const int64_t blocks = (shape.channels + kGradientBlock - 1) / kGradientBlock;
@@ -90,7 +95,9 @@ class OnCpu {
         const int64_t offset = image * shape.rois * shape.bins() * shape.channels + channel;
         Sum* unit_sums = sums_data + of_image * shape.channels + channel * shape.cells();
         std::fill_n(unit_sums, shape.cells() * count, Sum(0));
-        AddRoiPoolGradient(level_, shape, pooled_gradient + offset, argmax + offset, count, unit_sums);
+        RoiPoolGradient<T, Sum>(level_, shape, spatial_scale, pooled_gradient + offset, argmax + offset,
+                                rois + image * shape.rois * 4, orders[image], count, unit_sums)
+            .Add();
         CopySums(shape, unit_sums, count, features_gradient + of_image * shape.channels + channel);
       }
     });
