@@ -125,6 +125,8 @@ def test_clip_by_hand():
 def test_flip_by_hand():
     np.testing.assert_allclose(boxes.flip_horizontal([0, 0.25, 1, 0.5]), [0, 0.5, 1, 0.75])
     np.testing.assert_allclose(boxes.flip_horizontal([3, 10, 4, 30], width=40), [3, 10, 4, 30])
+    np.testing.assert_allclose(boxes.flip_vertical([0.25, 0, 0.5, 1]), [0.5, 0, 0.75, 1])
+    np.testing.assert_allclose(boxes.flip_vertical([3, 10, 4, 30], height=40), [36, 10, 37, 30])
 
 
 def test_within_by_hand():
@@ -256,6 +258,7 @@ _CALLS = {
     "decode": boxes.decode,
     "clip": lambda first, second: boxes.clip(first * 2 - 0.5),
     "flip_horizontal": lambda first, second: boxes.flip_horizontal(first),
+    "flip_vertical": lambda first, second: boxes.flip_vertical(first),
     "scale": lambda first, second: boxes.scale(first, 480, 640),
     "relative": lambda first, second: boxes.relative(first * 100, 480, 640),
     "within": lambda first, second: boxes.within(first, [0.1, 0.2, 0.6, 0.8]),

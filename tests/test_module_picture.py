@@ -35,7 +35,9 @@ FLOORS = [
     ["cli"],
 ]
 FLOOR_OF = {name: number for number, names in enumerate(FLOORS) for name in names}
-WITH_TENSORFLOW = {"data.batches", "data.examples", "data.sampling", "data.network_input"}
+WITH_TENSORFLOW = {
+    f"data.{name}" for name in ("augmentation", "batches", "examples", "network_input", "sampling", "visits")
+}
 
 
 def module_name(path):

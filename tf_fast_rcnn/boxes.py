@@ -32,12 +32,22 @@ def _library(array):
     """NumPy for NumPy's arrays, TensorFlow for tensors: the few functions used here, under one name each."""
     if isinstance(array, (np.ndarray, np.generic, list, tuple)):
         return types.SimpleNamespace(
-            stack=np.stack, exp=np.exp, log=np.log, minimum=np.minimum, maximum=np.maximum, where=np.where
+            stack=np.stack,
+            exp=np.exp,
+            log=np.log,
+            minimum=np.minimum,
+            maximum=np.maximum,
+            divide_no_nan=lambda x, y: np.divide(x, y, out=np.zeros(x.shape, np.result_type(x, "f4")), where=y != 0),
         )
     import tensorflow as tf
 
     return types.SimpleNamespace(
-        stack=tf.stack, exp=tf.exp, log=tf.math.log, minimum=tf.minimum, maximum=tf.maximum, where=tf.where
+        stack=tf.stack,
+        exp=tf.exp,
+        log=tf.math.log,
+        minimum=tf.minimum,
+        maximum=tf.maximum,
+        divide_no_nan=tf.math.divide_no_nan,
     )
 
 
@@ -86,9 +96,7 @@ def iou(first, second):
     first, second = _float_array(first), _float_array(second)
     lib = _library(first)
     overlap = intersection(first, second)
-    union = area(first)[:, None] + area(second)[None, :] - overlap
-    positive = union > 0
-    return lib.where(positive, overlap / lib.where(positive, union, 1.0 + 0.0 * union), 0.0 * union)
+    return lib.divide_no_nan(overlap, area(first)[:, None] + area(second)[None, :] - overlap)
 
 
 def _centres_and_sizes(boxes):
@@ -166,6 +174,13 @@ def flip_horizontal(boxes, width=1.0):
     boxes = _float_array(boxes)
     ymin, xmin, ymax, xmax = _sides(boxes)
     return _library(boxes).stack([ymin, width - xmax, ymax, width - xmin], axis=-1)
+
+
+def flip_vertical(boxes, height=1.0):
+    """Boxes `[..., 4]` of the image upside down (top and bottom exchanged); `height` is the image's in their unit."""
+    boxes = _float_array(boxes)
+    ymin, xmin, ymax, xmax = _sides(boxes)
+    return _library(boxes).stack([height - ymax, xmin, height - ymin, xmax], axis=-1)
 
 
 def scale(boxes, height, width):

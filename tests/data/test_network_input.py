@@ -83,6 +83,20 @@ def test_shorter_side_600_unless_the_longer_exceeds_1000(size, expected):
     assert image.dtype == tf.float32
 
 
+@pytest.mark.parametrize(
+    ("size", "within", "expected"),
+    [
+        ((480, 640), (1000, 1000), (600, 800)),
+        ((480, 640), (600, 800), (600, 800)),
+        ((480, 640), (300, 1000), (300, 400)),
+        ((480, 640), (1000, 400), (300, 400)),
+        ((3, 4000), (600, 50), (1, 50)),
+    ],
+)
+def test_a_size_to_stay_within(size, within, expected):
+    assert tuple(resize_to_network(tf.zeros([*size, 3]), within=within).shape) == (*expected, 3)
+
+
 @settings(deadline=None, max_examples=60)
 @given(
     size=st.tuples(st.integers(1, 60), st.integers(1, 60)),

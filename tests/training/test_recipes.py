@@ -11,7 +11,6 @@ import pytest
 
 from tf_fast_rcnn import InputError, fast_rcnn
 from tf_fast_rcnn.data.proposals.settings import METHODS
-from tf_fast_rcnn.data.sampling import SamplingRules
 from tf_fast_rcnn.training.optimizers import FineTuningAdamW, FineTuningSGD
 from tf_fast_rcnn.training.recipes import RECIPES, Recipe, optimizer_of, paper, recipe_by_name, small_data
 
@@ -89,8 +88,6 @@ def test_every_recipe_fits_what_takes_it(name):
     assert recipe.proposals in METHODS
     assert (recipe.steps is None) != (recipe.epochs is None)
     values = dataclasses.asdict(recipe)
-    rules = {field.name for field in dataclasses.fields(SamplingRules)}
-    SamplingRules(**{field: value for field, value in values.items() if field in rules})
     network = set(inspect.signature(fast_rcnn).parameters)
     assert {"dropout", "fc_units", "tune_from", "stride"} <= network & set(values)
 
@@ -99,8 +96,15 @@ def test_every_recipe_fits_what_takes_it(name):
 def test_every_recipe_survives_json(name):
     recipe = recipe_by_name(name)
     values = json.loads(json.dumps(dataclasses.asdict(recipe)))
-    copy = Recipe(**{key: tuple(value) if isinstance(value, list) else value for key, value in values.items()})
-    assert copy == recipe
+    assert Recipe(**values) == recipe
+
+
+def test_a_recipe_takes_every_rule_of_the_sampler():
+    rules = {"shorter_side": (480, 600), "pad_to": (600, 1000), "difficult": "drop", "hue": 0.1}
+    recipe = Recipe(**json.loads(json.dumps(dataclasses.asdict(dataclasses.replace(small_data(), **rules)))))
+    assert {name: getattr(recipe, name) for name in rules} == rules
+    with pytest.raises(InputError, match=r"^difficult: found 'often'; "):
+        dataclasses.replace(recipe, difficult="often")
 
 
 def test_an_unknown_recipe_lists_those_there_are():

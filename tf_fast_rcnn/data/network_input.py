@@ -5,8 +5,9 @@ Training, detection and the exported models share these functions, so that none 
 
 import tensorflow as tf
 
-# Mean colour of ImageNet: close to zero for any backbone once it has preprocessed it, as the original pads with zeros.
-PADDING_COLOUR = (123.675, 116.28, 103.53)
+# Mean of ImageNet's mean colour: close to zero for any backbone once it has preprocessed it, as the original pads with
+# zeros after it subtracted the mean. One number, since padding each channel with its own costs as much as decoding.
+PADDING_GREY = 114.5
 
 
 def decode_image(image_bytes):
@@ -27,7 +28,7 @@ def decode_image(image_bytes):
     return tf.ensure_shape(image, (None, None, 3))
 
 
-def resize_to_network(image, shorter_side=600, longer_side=1000):
+def resize_to_network(image, shorter_side=600, longer_side=1000, within=None):
     """Resizes so that the shorter side has a given length, unless the longer one then exceeds its limit.
 
     (Section 5.2 of the paper: s = 600, the longest side capped at 1000.) Bilinear, without antialiasing, as the
@@ -35,7 +36,8 @@ def resize_to_network(image, shorter_side=600, longer_side=1000):
 
     Args:
         image: uint8 or float32 `[H, W, 3]`.
-        shorter_side, longer_side: pixels.
+        shorter_side, longer_side: pixels; numbers or float32 tensors `[]`.
+        within: (height, width) that the result may not exceed either, or None.
 
     Returns:
         float32 `[H', W', 3]`, values 0..255.
@@ -44,7 +46,15 @@ def resize_to_network(image, shorter_side=600, longer_side=1000):
         >>> resize_to_network(tf.zeros([480, 640, 3])).shape
         TensorShape([600, 800, 3])
     """
-    size = tf.cast(tf.shape(image)[:2], tf.float32)
+    new_size = network_size(tf.shape(image)[:2], shorter_side, longer_side, within)
+    # TensorFlow resizes float32 in half the time of uint8, the conversion included.
+    return tf.ensure_shape(tf.image.resize(tf.cast(image, tf.float32), new_size), (None, None, 3))
+
+
+def network_size(size, shorter_side=600, longer_side=1000, within=None):
+    """The (height, width) that `resize_to_network` gives an image of `size` (height, width): int32 `[2]`."""
+    size = tf.cast(size, tf.float32)
     factor = tf.minimum(shorter_side / tf.reduce_min(size), longer_side / tf.reduce_max(size))
-    new_size = tf.maximum(tf.cast(tf.round(size * factor), tf.int32), 1)
-    return tf.ensure_shape(tf.image.resize(image, new_size), (None, None, 3))
+    if within is not None:
+        factor = tf.minimum(factor, tf.reduce_min(tf.constant(within, tf.float32) / size))
+    return tf.maximum(tf.cast(tf.round(size * factor), tf.int32), 1)

@@ -5,16 +5,16 @@ from tqdm import tqdm
 
 from tf_fast_rcnn import boxes
 from tf_fast_rcnn.data.prepare import with_proposals
-
-# As in training: sampling.FOREGROUND_IOU, which needs TensorFlow.
-FOREGROUND_IOU = 0.5
+from tf_fast_rcnn.data.sampling_rules import SamplingRules
 
 # Classes with fewer foreground proposals than this lean on the statistics of all classes together.
 _ENOUGH_FOREGROUND = 50
 _LEAST_DEVIATION = 0.01
 
 
-def box_statistics(dataset, foreground_iou=FOREGROUND_IOU, cache_dir=None):
+def box_statistics(
+    dataset, foreground_iou=SamplingRules.foreground_iou, cache_dir=None, difficult=SamplingRules.difficult
+):
     """Mean and deviation of the regression targets of each class over a data set's foreground proposals.
 
     (Section 2.3: "we normalize the ground-truth regression targets to have zero mean and unit variance".) A class
@@ -23,7 +23,9 @@ def box_statistics(dataset, foreground_iou=FOREGROUND_IOU, cache_dir=None):
     Args:
         dataset: `DetectionDataset`; proposals are computed and cached where it has none, as by
             `hierarchical_batches`.
-        foreground_iou: proposals that overlap an object by at least this count; the objects' own boxes do too.
+        foreground_iou: proposals that overlap an object by at least this count; the objects' own boxes do too. Crowd
+            regions are no objects.
+        difficult: what difficult objects are, see `SamplingRules`; unless "train", they do not count.
 
     Returns:
         `BoxStatistics`, float32 `[K, 4]` each.
@@ -31,13 +33,15 @@ def box_statistics(dataset, foreground_iou=FOREGROUND_IOU, cache_dir=None):
     dataset = with_proposals(dataset, cache_dir)
     sums = np.zeros((3, len(dataset.class_names), 4))  # of 1, of t and of t squared, by class
     for record in tqdm(dataset, desc="box statistics", unit="image", delay=2):
-        if not len(record.boxes):
+        is_object = ~record.crowd if difficult == "train" else ~record.crowd & ~record.difficult
+        if not is_object.any():
             continue
-        candidates = np.concatenate([record.proposals(), record.boxes])
-        overlaps = boxes.iou(candidates, record.boxes)
+        truth = record.boxes[is_object]
+        candidates = np.concatenate([record.proposals(), truth])
+        overlaps = boxes.iou(candidates, truth)
         foreground, match = overlaps.max(axis=1) >= foreground_iou, overlaps.argmax(axis=1)
-        targets = boxes.encode(candidates[foreground], record.boxes[match[foreground]]).astype(np.float64)
-        labels = record.labels[match[foreground]] - 1
+        targets = boxes.encode(candidates[foreground], truth[match[foreground]]).astype(np.float64)
+        labels = record.labels[is_object][match[foreground]] - 1
         for power in range(3):
             np.add.at(sums[power], labels, targets**power)
     return _statistics_from_sums(*sums)

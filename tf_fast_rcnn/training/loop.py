@@ -11,7 +11,7 @@ from tf_fast_rcnn import boxes
 from tf_fast_rcnn.data.batches import hierarchical_batches
 from tf_fast_rcnn.data.prepare import cached_proposals
 from tf_fast_rcnn.data.proposals import proposal_settings
-from tf_fast_rcnn.data.sampling import SamplingRules
+from tf_fast_rcnn.data.sampling_rules import SamplingRules
 from tf_fast_rcnn.data.statistics import box_statistics
 from tf_fast_rcnn.errors import InputError
 from tf_fast_rcnn.losses import multi_task_loss
@@ -131,13 +131,17 @@ def _new_model(dataset, recipe, backbone, weights, roi_pooling, seed):
         "seed": seed,
     }
     if weights is None or not Path(weights).is_dir():
-        statistics = box_statistics(dataset)
+        statistics = box_statistics(dataset, difficult=recipe.difficult)
         return fast_rcnn(backbone, len(dataset.class_names), weights=weights, box_statistics=statistics, **options)
     other = run_folder.load_run(weights)
     same_classes = other.class_names == dataset.class_names
     # The other run's box regression speaks in units of its own statistics.
     regression = other.model.get_layer("box_deltas")
-    statistics = boxes.BoxStatistics(regression.mean, regression.deviation) if same_classes else box_statistics(dataset)
+    statistics = (
+        boxes.BoxStatistics(regression.mean, regression.deviation)
+        if same_classes
+        else box_statistics(dataset, difficult=recipe.difficult)
+    )
     model = fast_rcnn(backbone, len(dataset.class_names), weights=None, box_statistics=statistics, **options)
     siblings = set() if same_classes else {"class_logits", "box_regression"}
     _copy_weights(other.model, model, siblings)
@@ -170,8 +174,7 @@ def _copy_layers(source, target, left_out=()):
 
 def _fit(model, dataset, recipe, steps, steps_per_epoch, seed, callbacks):
     """Fits from the model's step on; epochs begin at multiples of `steps_per_epoch`, also after an interruption."""
-    known = {field.name for field in dataclasses.fields(SamplingRules)}
-    rules = {name: value for name, value in dataclasses.asdict(recipe).items() if name in known}
+    rules = {field.name: getattr(recipe, field.name) for field in dataclasses.fields(SamplingRules)}
     for epochs, epoch_steps in _segments(step_of(model), steps, steps_per_epoch):
         batches = hierarchical_batches(dataset, seed=seed, start=step_of(model), **rules)
         model.fit(batches, epochs=epochs, steps_per_epoch=epoch_steps, callbacks=callbacks, verbose=0, shuffle=False)

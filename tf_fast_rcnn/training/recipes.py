@@ -8,13 +8,14 @@ import dataclasses
 
 import keras
 
+from tf_fast_rcnn.data.sampling_rules import SamplingRules
 from tf_fast_rcnn.errors import InputError
 from tf_fast_rcnn.training.optimizers import adamw, sgd
 
 
-@dataclasses.dataclass(frozen=True)
-class Recipe:
-    """One way to train; the defaults are the paper's.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Recipe(SamplingRules):
+    """One way to train; the defaults are the paper's. All attributes of `SamplingRules`, and these.
 
     Attributes:
         name: of the recipe.
@@ -27,8 +28,6 @@ class Recipe:
         weight_decay: see `training.optimizers`.
         steps: mini-batches; None for `epochs` passes over the training images.
         epochs: passes over the training images where `steps` is None.
-        images_per_batch, rois_per_batch, foreground_fraction, background_iou, flip, shorter_side, longer_side: see
-            `data.sampling.SamplingRules`.
         box_weight: lambda of the multi-task loss.
         dropout, fc_units, tune_from, stride: see `fast_rcnn`.
     """
@@ -42,13 +41,6 @@ class Recipe:
     weight_decay: float = 0.0005
     steps: int | None = 40_000
     epochs: int | None = None
-    images_per_batch: int = 2
-    rois_per_batch: int = 128
-    foreground_fraction: float = 0.25
-    background_iou: tuple = (0.1, 0.5)
-    flip: float = 0.5
-    shorter_side: int = 600
-    longer_side: int = 1000
     box_weight: float = 1.0
     dropout: float = 0.5
     fc_units: tuple = (1024, 1024)
@@ -63,7 +55,7 @@ def paper():
     Cost: days on a CPU; 9.5 hours on the paper's K40 (its table 4).
     The paper's result: mAP 66.9 on VOC07 test with VGG16 (table 1). Not run here.
     """
-    return Recipe("paper")
+    return Recipe(name="paper")
 
 
 def small_data():
@@ -74,7 +66,7 @@ def small_data():
     are pooled from a stride-8 layer too, for small objects' sake.
     """
     return Recipe(
-        "small-data",
+        name="small-data",
         proposals="dense",
         optimizer="adamw",
         rate=3e-4,

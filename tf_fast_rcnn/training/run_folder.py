@@ -23,6 +23,7 @@ import tf_fast_rcnn.losses
 import tf_fast_rcnn.model
 import tf_fast_rcnn.training.optimizers  # noqa: F401
 from tf_fast_rcnn.data.proposals import ProposalSettings
+from tf_fast_rcnn.data.sampling_rules import detection_side
 from tf_fast_rcnn.errors import InputError
 
 _KEPT_CHECKPOINTS = 2
@@ -37,7 +38,8 @@ class Run:
         model: the Keras model.
         class_names: names of the classes 1..K.
         proposals: `ProposalSettings` of training, with which proposals of other images are computed.
-        shorter_side, longer_side: the image size of training in pixels, which detection should use too.
+        shorter_side, longer_side: the image size of training in pixels, which detection should use too; after
+            multi-scale training its middle one.
         description: the content of run.json.
     """
 
@@ -76,7 +78,7 @@ def load_run(folder):
             model,
             tuple(description["class_names"]),
             ProposalSettings.from_json(description["proposals"]),
-            recipe["shorter_side"],
+            detection_side(recipe["shorter_side"]),
             recipe["longer_side"],
             description,
         )
