@@ -160,7 +160,7 @@ def test_results_score_as_pycocotools_scores_them_on_the_original_file(tmp_path)
         left, top, width, height = (windows + rng.integers(0, 20, windows.shape)).T
         labels = [sorted(classes).index(category) + 1 for category in categories]
         edges = np.stack([top, left, top + height, left + width], axis=1)
-        found.append(detections(edges, rng.permutation(9) / 9, labels))
+        found.append(detections(edges, rng.random(9), labels))
     categories = [{"id": number, "name": name} for number, name in classes.items()]
     truth = tmp_path / "truth.json"
     truth.write_text(json.dumps({"images": images, "annotations": annotations, "categories": categories}))
