@@ -12,6 +12,7 @@ import tensorflow as tf
 from tqdm import tqdm
 
 from tf_fast_rcnn import boxes
+from tf_fast_rcnn.data.examples import example_reader, input_errors
 from tf_fast_rcnn.data.images import read_image
 from tf_fast_rcnn.data.network_input import decode_image, resize_to_network
 from tf_fast_rcnn.data.proposals import ProposalSettings, compute_proposals, proposal_settings
@@ -158,15 +159,18 @@ def detect_dataset(model, dataset, settings=None, progress=True):
     Images are decoded ahead, while the network runs.
     """
     detector = _compiled_detector(model, settings)
-    paths = tf.data.Dataset.from_tensor_slices(tf.constant([record.image_path for record in dataset], tf.string))
-    images = paths.map(_read, num_parallel_calls=2).prefetch(2)
-    rows = zip(dataset, images, strict=True)
-    for record, image in tqdm(rows, total=len(dataset), desc="detect", unit="image", delay=2, disable=not progress):
-        yield _to_detections(detector(image, record.proposals()))
+    read = example_reader(dataset)
 
+    def image_and_proposals(index):
+        example = read(index)
+        return decode_image(example["image_bytes"]), example["proposals"]
 
-def _read(path):
-    return decode_image(tf.io.read_file(path))
+    images = tf.data.Dataset.range(len(dataset)).map(image_and_proposals, num_parallel_calls=2).prefetch(2)
+    with input_errors(dataset):
+        for image, proposals in tqdm(
+            images, total=len(dataset), desc="detect", unit="image", delay=2, disable=not progress
+        ):
+            yield _to_detections(detector(image, proposals))
 
 
 def check_image(image):

@@ -1,5 +1,6 @@
 """Runs commands in this process."""
 
+import os
 import shutil
 from typing import NamedTuple
 
@@ -47,3 +48,9 @@ def refused(command):
 def broken_digits(digits, tmp_path):
     """A copy of the data set that a test may break."""
     return shutil.copytree(digits, tmp_path / "digits")
+
+
+@pytest.fixture
+def prepared_folders(prepared_digits):
+    """The folders of the prepared training and test images."""
+    return tuple(os.path.dirname(dataset.records.sources[0].paths[0]) for dataset in prepared_digits)

@@ -27,9 +27,8 @@ def test_evaluate_end_to_end(command, tiny_run, digits, tmp_path):
 
 
 @pytest.mark.parametrize("protocol", ["voc10", "coco"])
-def test_protocols(command, tiny_run, prepared_digits, tmp_path, protocol):
-    (folder,) = {record.proposals_path.rpartition("/proposals/")[0] for record in prepared_digits[1]}
-    done = command("evaluate", tiny_run[0], "--data", f"prepared:{folder}", "--protocol", protocol)
+def test_protocols(command, tiny_run, prepared_folders, protocol):
+    done = command("evaluate", tiny_run[0], "--data", f"prepared:{prepared_folders[1]}", "--protocol", protocol)
     assert done.code == 0, done.err
     assert done.out.startswith("class")
     assert f"({protocol}, IoU 0.50" in done.out

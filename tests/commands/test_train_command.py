@@ -57,8 +57,8 @@ def test_classes_of_validation_images_must_be_known(refused, broken_digits, tmp_
     assert not (tmp_path / "run").exists()
 
 
-def test_prepared_proposals_are_not_exchanged_unsaid(refused, prepared_digits, tmp_path):
-    folder = prepared_digits[0][0].proposals_path.rpartition("/proposals/")[0]
+def test_prepared_proposals_are_not_exchanged_unsaid(refused, prepared_folders, tmp_path):
+    folder = prepared_folders[0]
     line = refused("train", "--train", f"prepared:{folder}", "--proposals", "dense", "--out", tmp_path / "run")
     assert f"--proposals: found dense for prepared:{folder}, which has proposals" in line
 

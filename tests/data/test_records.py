@@ -1,5 +1,9 @@
+import dataclasses
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
+from PIL import Image
 
 from tf_fast_rcnn.data.records import DetectionDataset, ImageRecord
 from tf_fast_rcnn.errors import InputError
@@ -22,34 +26,27 @@ def test_every_object_needs_a_label():
         ImageRecord("a", "a.png", 4, 6, [[0, 0, 1, 1]], [1, 2], [False])
 
 
-def test_proposals_are_read_from_their_file(tmp_path):
+def test_proposals_are_those_that_the_record_holds():
     boxes = np.float32([[0, 0, 1, 1], [0, 0, 0.5, 0.5]])
-    np.save(tmp_path / "a.npy", boxes)
-    np.testing.assert_array_equal(record(proposals_path=str(tmp_path / "a.npy")).proposals(), boxes)
-
-
-@pytest.mark.parametrize(
-    ("array", "pattern"),
-    [
-        (np.zeros((2, 5), np.float32), r"found float32 \[2, 5\]"),
-        (np.zeros((2, 4)), "found float64"),
-        (np.array([{}]), "no readable proposals"),
-    ],
-)
-def test_wrong_proposals_are_told(tmp_path, array, pattern):
-    np.save(tmp_path / "a.npy", array)
-    with pytest.raises(InputError, match=pattern):
-        record(proposals_path=str(tmp_path / "a.npy")).proposals()
-
-
-def test_missing_or_truncated_proposals_are_told(tmp_path):
+    found = record(proposal_boxes=boxes.tolist()).proposals()
+    assert found.dtype == np.float32
+    np.testing.assert_array_equal(found, boxes)
+    assert record(proposal_boxes=[]).proposals().shape == (0, 4)
     with pytest.raises(InputError, match="image a: found no proposals"):
         record().proposals()
-    with pytest.raises(InputError, match="no readable proposals"):
-        record(proposals_path=str(tmp_path / "none.npy")).proposals()
-    (tmp_path / "cut.npy").write_bytes(b"\x93NUMPY")
-    with pytest.raises(InputError, match="no readable proposals"):
-        record(proposals_path=str(tmp_path / "cut.npy")).proposals()
+
+
+def test_an_image_is_read_from_its_bytes_or_its_file(tmp_path):
+    pixels = np.arange(72, dtype=np.uint8).reshape(4, 6, 3)
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    contents = (tmp_path / "a.png").read_bytes()
+    from_file = dataclasses.replace(record(), image_path=str(tmp_path / "a.png"))
+    from_bytes = record("nowhere", image_bytes=contents)
+    for each in (from_file, from_bytes):
+        np.testing.assert_array_equal(each.image(), pixels)
+        assert each.encoded_image() == contents
+    with pytest.raises(InputError, match=r"nowhere\.png: found no readable image"):
+        record("nowhere", image_bytes=contents[:50]).image()
 
 
 def test_union_and_slices():
@@ -63,6 +60,42 @@ def test_union_and_slices():
     assert isinstance(union[1:], DetectionDataset)
     assert [each.image_id for each in union[1:]] == ["b", "c"]
     assert union[1:].class_names == ("cat", "dog")
+
+
+class OnDemand(Sequence):
+    """Records that are made when they are asked for, as those of a prepared data set; counts how many."""
+
+    def __init__(self, names, labels=(1, 2)):
+        self.names, self.labels, self.read = names, labels, 0
+
+    def __len__(self):
+        return len(self.names)
+
+    def __getitem__(self, index):
+        self.read += 1
+        return record(self.names[index], self.labels)
+
+
+def test_views_read_nothing_until_a_record_is_asked_for():
+    first, second = OnDemand("abcd"), OnDemand("xyz")
+    dataset = DetectionDataset("A", ["cat", "dog"], first)[1:] + DetectionDataset("B", ["cat", "dog"], second)
+    chosen = dataset[np.array([5, 0, 3])].with_class_names(["ox", "dog", "cat"])
+    assert (len(dataset), len(chosen), first.read, second.read) == (6, 3, 0, 0)
+    assert [each.image_id for each in chosen] == ["z", "b", "x"]
+    assert [each.labels.tolist() for each in chosen] == [[3, 2]] * 3
+    assert chosen[-1].image_id == "x"
+    assert (first.read, second.read) == (2, 5)
+    with pytest.raises(IndexError):
+        chosen[3]
+
+
+def test_classes_can_be_dropped_and_merged():
+    dataset = DetectionDataset("A", ["cat", "dog", "cow"], [record(labels=[1, 2, 3, 2])])
+    tame = dataset.relabelled(["beast"], [0, 1, 1])
+    again = tame.relabelled(["ant", "beast"], [2])
+    assert tame[0].labels.tolist() == [1, 1, 1]
+    assert again[0].labels.tolist() == [2, 2, 2]
+    assert [len(values) for values in (tame[0].boxes, tame[0].difficult, tame[0].crowd)] == [3, 3, 3]
 
 
 def test_union_of_other_classes_is_an_error():

@@ -111,7 +111,7 @@ def test_validation_map_of_images_without_objects_is_left_out(images_with_detect
 
 def test_default_proposals_do_not_look_at_the_annotations(images_with_detections, tiny_model, tmp_path):
     dataset = images_with_detections.with_records(
-        [dataclasses.replace(record, proposals_path=None) for record in images_with_detections]
+        [dataclasses.replace(record, proposal_boxes=None) for record in images_with_detections]
     )
     dataset.proposal_settings = None
     result = evaluate(tiny_model, dataset, settings=SETTINGS, cache_dir=tmp_path, workers=1, progress=False)

@@ -93,7 +93,7 @@ def _draw_exported(out, records, class_names):
     for record in records:
         proposals = record.proposals()
         found = serve(
-            image_bytes=tf.constant([Path(record.image_path).read_bytes()]),
+            image_bytes=tf.constant([record.encoded_image()]),
             proposals=tf.constant(proposals[None]),
             num_proposals=tf.constant([len(proposals)]),
         )

@@ -1,20 +1,71 @@
-"""The one way by which TensorFlow's graph reads annotated images: training, detection and measurements share it."""
+"""Annotated images as `tf.train.Example`s in TFRecord files, and the one way by which TensorFlow's graph reads them.
 
+Training, detection and measurements read through `example_reader`. The keys are those of the TF Object Detection API,
+with the proposals as one more; docs/prepared_data.md describes them.
+"""
+
+import contextlib
+from collections.abc import Sequence
+
+import numpy as np
 import tensorflow as tf
+from google.protobuf.message import DecodeError
+from tqdm import tqdm
 
-_DTYPES = {
-    "image_bytes": tf.string,
-    "proposals": tf.float32,
-    "boxes": tf.float32,
-    "labels": tf.int32,
-    "difficult": tf.bool,
-    "crowd": tf.bool,
+from tf_fast_rcnn.data.records import ImageRecord
+from tf_fast_rcnn.errors import InputError
+
+_SIDES = tuple(f"image/object/bbox/{side}" for side in ("ymin", "xmin", "ymax", "xmax"))
+_LABEL, _NAME = "image/object/class/label", "image/object/class/text"
+_DIFFICULT, _CROWD = "image/object/difficult", "image/object/is_crowd"
+_ENCODED, _PATH, _PROPOSALS = "image/encoded", "image/path", "image/proposals"
+
+# What `example_reader` gives: type and shape by name.
+_TENSORS = {
+    "image_bytes": tf.TensorSpec([], tf.string),
+    "proposals": tf.TensorSpec([None, 4], tf.float32),
+    "boxes": tf.TensorSpec([None, 4], tf.float32),
+    "labels": tf.TensorSpec([None], tf.int32),
+    "difficult": tf.TensorSpec([None], tf.bool),
+    "crowd": tf.TensorSpec([None], tf.bool),
 }
-_SHAPES = {"image_bytes": (), "proposals": (None, 4), "boxes": (None, 4)}
+_READ_BUFFER = 1 << 17
+# A TFRecord is its data, with their length and its checksum (8 + 4 bytes) before and their checksum (4) behind them.
+_RECORD_OVERHEAD = 16
+
+
+class PreparedRecords(Sequence):
+    """The records of a prepared folder; each is read from its shard when it is asked for.
+
+    Attributes:
+        paths: the shards.
+        shard_of: int32 `[N]`, the shard of each image.
+        offsets: int64 `[N]`, the byte of the shard at which the image's record begins.
+    """
+
+    def __init__(self, paths, record_bytes):
+        """`record_bytes`: for each shard the length of each record's data."""
+        self.paths = tuple(paths)
+        counts = [len(lengths) for lengths in record_bytes]
+        self.shard_of = np.repeat(np.arange(len(counts), dtype=np.int32), counts)
+        self.offsets = np.concatenate([np.zeros(0, np.int64), *map(_offsets, record_bytes)])
+
+    def __len__(self):
+        return len(self.offsets)
+
+    def __getitem__(self, index):
+        return read_record(self.paths[self.shard_of[index]], self.offsets[index])
+
+
+def _offsets(record_bytes):
+    lengths = np.asarray(record_bytes, np.int64) + _RECORD_OVERHEAD
+    return np.cumsum(lengths) - lengths
 
 
 def example_reader(dataset):
     """How the graph reads a data set: a function for `tf.data.Dataset.map`.
+
+    Prepared data are read from their shards, at each call anew; nothing but where each image lies is kept in memory.
 
     Args:
         dataset: `DetectionDataset` with proposals.
@@ -30,23 +81,184 @@ def example_reader(dataset):
         >>> images = numbers.map(example_reader(dataset)).map(                              # doctest: +SKIP
         ...     lambda example: decode_image(example["image_bytes"]))
     """
+    if all(isinstance(source, PreparedRecords) for source in dataset.records.sources):
+        return _reader_of_shards(dataset.records)
+    return _reader_of_records(dataset)
+
+
+def _reader_of_shards(view):
+    """Reads a `RecordView` of `PreparedRecords`."""
+    first_shards = np.cumsum([0] + [len(source.paths) for source in view.sources])
+    paths = tf.constant([path for source in view.sources for path in source.paths], tf.string)
+    shard, offset = np.zeros(len(view), np.int32), np.zeros(len(view), np.int64)
+    for number, source in enumerate(view.sources):
+        chosen = view.source_of == number
+        shard[chosen] = source.shard_of[view.index_of[chosen]] + first_shards[number]
+        offset[chosen] = source.offsets[view.index_of[chosen]]
+    shard, offset, source_of = map(tf.constant, (shard, offset, view.source_of))
+    label_maps = [np.arange(1) if label_map is None else label_map for label_map in view.label_maps]
+    relabels = tf.constant([label_map is not None for label_map in view.label_maps], tf.bool)
+    label_maps = tf.ragged.constant([label_map.tolist() for label_map in label_maps], tf.int32)
+
+    def read(index):
+        example = parse_example(read_serialized(paths[shard[index]], offset[index]))
+        source = source_of[index]
+        return tf.cond(relabels[source], lambda: _relabelled(example, label_maps[source]), lambda: example)
+
+    return read
+
+
+def _relabelled(example, label_map):
+    """`ImageRecord.relabelled` in the graph."""
+    labels = tf.gather(label_map, example["labels"])
+    objects = {**example, "labels": labels}
+    kept = {name: tf.boolean_mask(objects[name], labels > 0) for name in ("boxes", "labels", "difficult", "crowd")}
+    return {**example, **kept}
+
+
+def _reader_of_records(dataset):
+    """Reads records that are in memory: data sets that were put together by hand."""
 
     def values_of(index):
         record = dataset[int(index)]
-        return (
-            record.encoded_image(),
-            record.proposals(),
-            record.boxes,
-            record.labels,
-            record.difficult,
-            record.crowd,
-        )
+        values = (record.encoded_image(), record.proposals())
+        return (*values, record.boxes, record.labels, record.difficult, record.crowd)
 
     def read(index):
-        values = tf.numpy_function(values_of, [index], list(_DTYPES.values()), stateful=False)
+        values = tf.numpy_function(values_of, [index], [spec.dtype for spec in _TENSORS.values()], stateful=False)
         return {
-            name: tf.ensure_shape(value, _SHAPES.get(name, (None,)))
-            for name, value in zip(_DTYPES, values, strict=True)
+            name: tf.ensure_shape(value, spec.shape)
+            for (name, spec), value in zip(_TENSORS.items(), values, strict=True)
         }
 
     return read
+
+
+def read_serialized(path, offset):
+    """The record that begins at byte `offset` of a TFRecord file, with its checksum checked: a string tensor `[]`.
+
+    Args:
+        path: string `[]`, on any file system of TensorFlow.
+        offset: int64 `[]`.
+
+    Raises:
+        tf.errors.OpError: when run on a damaged file, or at an offset where no record begins.
+    """
+    records = tf.raw_ops.TFRecordDatasetV2(
+        filenames=[path],
+        compression_type="",
+        buffer_size=tf.constant(_READ_BUFFER, tf.int64),
+        byte_offsets=tf.reshape(offset, [1]),
+    )
+    return tf.data.experimental.from_variant(records, tf.TensorSpec([], tf.string)).take(1).get_single_element()
+
+
+def parse_example(serialized):
+    """The tensors of a serialised Example, as `example_reader` gives them."""
+
+    def numbers(dtype):
+        return tf.io.FixedLenSequenceFeature([], dtype, allow_missing=True)
+
+    features = {
+        **{key: tf.io.FixedLenFeature([], tf.string, "") for key in (_ENCODED, _PATH)},
+        _PROPOSALS: tf.io.FixedLenFeature([], tf.string),
+        **{side: numbers(tf.float32) for side in _SIDES},
+        **{key: numbers(tf.int64) for key in (_LABEL, _DIFFICULT, _CROWD)},
+    }
+    found = tf.io.parse_single_example(serialized, features)
+    encoded = found[_ENCODED]
+    has_bytes = tf.strings.length(encoded) > 0
+    return {
+        "image_bytes": tf.cond(has_bytes, lambda: encoded, lambda: tf.io.read_file(found[_PATH])),
+        "proposals": tf.reshape(tf.io.decode_raw(found[_PROPOSALS], tf.float32), (-1, 4)),
+        "boxes": tf.stack([found[side] for side in _SIDES], axis=-1),
+        "labels": tf.cast(found[_LABEL], tf.int32),
+        "difficult": tf.cast(found[_DIFFICULT], tf.bool),
+        "crowd": tf.cast(found[_CROWD], tf.bool),
+    }
+
+
+def to_example(record, class_names):
+    """A record with proposals as the bytes of an Example; without `image_bytes` it refers to the image's file."""
+    name = str(record.image_path).rpartition("/")[2]
+    texts = {"image/source_id": [record.image_id], "image/filename": [name], _PATH: [str(record.image_path)]}
+    texts[_NAME] = [class_names[label - 1] for label in record.labels]
+    contents = {_PROPOSALS: record.proposals().astype("<f4").tobytes()}
+    if record.image_bytes is not None:
+        contents[_ENCODED] = record.image_bytes
+        contents["image/format"] = b"png" if record.image_bytes.startswith(b"\x89PNG") else b"jpeg"
+    integers = {"image/height": [record.height], "image/width": [record.width], _LABEL: record.labels}
+    integers |= {_DIFFICULT: record.difficult.astype(int), _CROWD: record.crowd.astype(int)}
+    feature = {
+        **{key: _bytes_feature([value.encode() for value in values]) for key, values in texts.items()},
+        **{key: _bytes_feature([value]) for key, value in contents.items()},
+        **{key: tf.train.Feature(int64_list=tf.train.Int64List(value=values)) for key, values in integers.items()},
+        **{
+            side: tf.train.Feature(float_list=tf.train.FloatList(value=values))
+            for side, values in zip(_SIDES, record.boxes.T, strict=True)
+        },
+    }
+    return tf.train.Example(features=tf.train.Features(feature=feature)).SerializeToString()
+
+
+def _bytes_feature(values):
+    return tf.train.Feature(bytes_list=tf.train.BytesList(value=values))
+
+
+_read_eagerly = tf.function(
+    read_serialized,
+    input_signature=[tf.TensorSpec([], tf.string), tf.TensorSpec([], tf.int64)],
+    autograph=False,
+)
+
+
+def read_record(path, offset):
+    """The `ImageRecord` that begins at byte `offset` of a shard.
+
+    Raises:
+        InputError: if the shard is missing, damaged or no shard.
+    """
+    try:
+        example = tf.train.Example.FromString(_read_eagerly(path, offset).numpy())
+        return _to_record(example.features.feature)
+    except tf.errors.NotFoundError:
+        found = "no such file"
+    except (tf.errors.OpError, DecodeError, ValueError, IndexError) as error:
+        found = f"no readable image at byte {offset} ({type(error).__name__})"
+    raise InputError(f"{path}: found {found}; expected what `prepare` wrote; run `prepare` again")
+
+
+def _to_record(feature):
+    def text(key):
+        return feature[key].bytes_list.value[0].decode()
+
+    encoded = feature[_ENCODED].bytes_list.value
+    return ImageRecord(
+        image_id=text("image/source_id"),
+        image_path=text(_PATH),
+        height=feature["image/height"].int64_list.value[0],
+        width=feature["image/width"].int64_list.value[0],
+        boxes=np.stack([np.array(feature[side].float_list.value, np.float32) for side in _SIDES], axis=-1),
+        labels=list(feature[_LABEL].int64_list.value),
+        difficult=list(feature[_DIFFICULT].int64_list.value),
+        crowd=list(feature[_CROWD].int64_list.value),
+        proposal_boxes=np.frombuffer(feature[_PROPOSALS].bytes_list.value[0], "<f4").reshape(-1, 4),
+        image_bytes=encoded[0] if encoded else None,
+    )
+
+
+@contextlib.contextmanager
+def input_errors(dataset):
+    """Turns TensorFlow's errors about what it read of a data set into an `InputError` that names the file.
+
+    TensorFlow tells neither image nor shard, so that both are looked for, image by image.
+    """
+    try:
+        yield
+    except tf.errors.OpError as error:
+        if "IteratorGetNext" not in error.message:
+            raise
+        for record in tqdm(dataset, desc="looking for the damaged file", unit="image", delay=2):
+            record.image()
+            record.proposals()
+        raise

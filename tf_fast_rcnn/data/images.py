@@ -35,11 +35,15 @@ _PLAIN_MODES = {
 }
 
 
-def read_image(path):
+def read_image(path, contents=None):
     """The image as displayed, uint8 `[H, W, 3]` RGB.
 
     Greyscale, palette, CMYK and 16-bit files are converted (16-bit samples by their high byte), alpha is dropped and
     EXIF orientation applied. Of an animation the first frame is read.
+
+    Args:
+        path: the image file.
+        contents: its bytes where they are in memory; `path` then only names them in errors.
 
     Raises:
         InputError: if the file is missing, truncated, no image, larger than Pillow's limit against decompression
@@ -49,7 +53,7 @@ def read_image(path):
         >>> read_image("photo.jpg").shape           # doctest: +SKIP
         (480, 640, 3)
     """
-    with _opened(path) as image:
+    with _opened(path, contents) as image:
         # Before the pixels are loaded: Pillow would look at trailing chunks of a PNG afterwards, image_layout does not.
         orientation = _orientation(image)
         rgb = _to_rgb(image, path)
@@ -70,36 +74,41 @@ def image_layout(path):
         return (width, height, orientation) if orientation in _SIDEWAYS else (height, width, orientation)
 
 
-def is_plain(path):
+def is_plain(path, contents=None):
     """Whether TensorFlow's decoders give exactly the pixels that `read_image` gives.
 
     True for upright JPEG (grey or YCbCr; TensorFlow needs `dct_method="INTEGER_ACCURATE"`) and PNG files; false for
     CMYK, for other orientations and formats, and for animations. `prepare` converts what is not plain to PNG.
     """
-    with _opened(path) as image:
+    with _opened(path, contents) as image:
         plain_mode = image.mode in _PLAIN_MODES.get(image.format, ())
         animated = image.format == "PNG" and getattr(image, "is_animated", False)
         return plain_mode and not animated and _orientation(image) == 1
 
 
-def encoded_image(path):
-    """The bytes of an image file that TensorFlow decodes to the pixels of `read_image`: the file's own where it is
-    plain (see `is_plain`), else those of a PNG.
+def read_encoded(path, contents=None):
+    """The bytes of an image file that TensorFlow decodes to the pixels of `read_image`: those of the file itself where
+    it is plain (see `is_plain`), else of a PNG.
 
     Raises:
-        InputError: as `read_image`.
+        InputError: as `read_image`, but the pixels of a plain file are not looked at.
     """
-    if is_plain(path):
-        return Path(path).read_bytes()
-    png = io.BytesIO()
-    Image.fromarray(read_image(path)).save(png, "PNG")
-    return png.getvalue()
+    if not is_plain(path, contents):
+        return encode_png(read_image(path, contents))
+    return Path(path).read_bytes() if contents is None else contents
+
+
+def encode_png(image):
+    """The bytes of a PNG file with an image, uint8 `[H, W, 3]`."""
+    file = io.BytesIO()
+    Image.fromarray(image).save(file, "PNG")
+    return file.getvalue()
 
 
 @contextlib.contextmanager
-def _opened(path):
+def _opened(path, contents=None):
     try:
-        with Image.open(path) as image:
+        with Image.open(path if contents is None else io.BytesIO(contents)) as image:
             yield image
     except InputError:
         raise

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tf_fast_rcnn.data.images import encoded_image, read_image
+from tf_fast_rcnn.data.images import read_encoded, read_image
 from tf_fast_rcnn.errors import InputError
 
 
@@ -34,15 +34,15 @@ class ImageRecord:
 
     Attributes:
         image_id: its name in the data set, unique there (VOC: the file's name without extension).
-        image_path: file that `read_image` reads.
+        image_path: the image file. Prepared data sets hold its bytes instead; the path then tells where it came from.
         height, width: size in pixels as displayed, that is after EXIF orientation.
         boxes: float32 `[G, 4]`, `[ymin, xmin, ymax, xmax]` relative to the image; G may be 0.
         labels: int32 `[G]`, 1..K: `class_names[label - 1]` is the name.
         difficult: bool `[G]`, objects that VOC's evaluation ignores.
         crowd: bool `[G]`, boxes around many objects of a class that are not told apart (COCO's "iscrowd"); default:
             none.
-        proposal_boxes: float32 `[P, 4]`, the object proposals as boxes relative to the image; None before `prepare`.
-        proposals_path: `.npy` file with float32 `[P, 4]` relative boxes, or None before `prepare`.
+        proposal_boxes: float32 `[P, 4]`, the object proposals, relative to the image; None before `prepare`.
+        image_bytes: the image as the bytes of a JPEG or PNG file; None where it is read from `image_path`.
     """
 
     image_id: str
@@ -54,7 +54,7 @@ class ImageRecord:
     difficult: np.ndarray
     crowd: np.ndarray | None = None
     proposal_boxes: np.ndarray | None = None
-    proposals_path: str | None = None
+    image_bytes: bytes | None = None
 
     def __post_init__(self):
         # object.__setattr__ is how a frozen dataclass normalises its own fields.
@@ -74,34 +74,78 @@ class ImageRecord:
 
     def image(self):
         """The image as displayed, uint8 `[H, W, 3]` RGB; see `read_image`."""
-        return read_image(self.image_path)
+        return read_image(self.image_path, self.image_bytes)
 
     def encoded_image(self):
-        """The bytes of a JPEG or PNG file that TensorFlow decodes to these pixels; see `images.encoded_image`."""
-        return encoded_image(self.image_path)
+        """The bytes of a JPEG or PNG file that TensorFlow decodes to the pixels of `image`; see `read_encoded`."""
+        return read_encoded(self.image_path, self.image_bytes)
 
     def proposals(self):
-        """The image's object proposals, float32 `[P, 4]` relative; read from `proposals_path` at each call.
+        """The image's object proposals, float32 `[P, 4]` relative.
 
         Raises:
-            InputError: if none were computed, or the file is missing or broken.
+            InputError: if none were computed.
         """
-        if self.proposal_boxes is not None:
-            return self.proposal_boxes
-        if self.proposals_path is None:
+        if self.proposal_boxes is None:
             raise InputError(f"image {self.image_id}: found no proposals; expected a prepared data set; run `prepare`")
-        try:
-            proposals = np.load(self.proposals_path, allow_pickle=False)
-        except (OSError, ValueError, EOFError) as error:
-            raise InputError(
-                f"{self.proposals_path}: found no readable proposals ({error}); remove it and run `prepare` again"
-            ) from None
-        if proposals.dtype != np.float32 or proposals.ndim != 2 or proposals.shape[1] != 4:
-            raise InputError(
-                f"{self.proposals_path}: found {proposals.dtype} {list(proposals.shape)}; expected float32 [P, 4]; "
-                "remove it and run `prepare` again"
-            )
-        return proposals
+        return self.proposal_boxes
+
+    def relabelled(self, label_map):
+        """The same image with labels `label_map[label]`, without the objects whose new label is 0."""
+        labels = label_map[self.labels]
+        kept = labels > 0
+        return dataclasses.replace(
+            self, boxes=self.boxes[kept], labels=labels[kept], difficult=self.difficult[kept], crowd=self.crowd[kept]
+        )
+
+
+class RecordView(Sequence):
+    """Records chosen from sequences of them, and relabelled, without reading any: what slices and unions are made of.
+
+    Attributes:
+        sources: the sequences of `ImageRecord`; those of prepared data sets read a record when it is asked for.
+        label_maps: for each source None, or int32 `[K + 1]`: the new label of each label, 0 to drop its objects.
+        source_of, index_of: int32 and int64 `[N]`: where each record is.
+    """
+
+    def __init__(self, sources, label_maps, source_of, index_of):
+        self.sources = tuple(sources)
+        self.label_maps = tuple(label_maps)
+        self.source_of = source_of
+        self.index_of = index_of
+
+    @classmethod
+    def of(cls, records):
+        """All of some records; what is no sequence yet is listed."""
+        if isinstance(records, cls):
+            return records
+        records = records if isinstance(records, Sequence) else tuple(records)
+        return cls([records], [None], np.zeros(len(records), np.int32), np.arange(len(records)))
+
+    def __len__(self):
+        return len(self.index_of)
+
+    def __getitem__(self, index):
+        """The record at an integer; the view of those at a slice or an array of integers."""
+        source, index_there = self.source_of[index], self.index_of[index]
+        if source.ndim:
+            return RecordView(self.sources, self.label_maps, source, index_there)
+        record = self.sources[source][int(index_there)]
+        label_map = self.label_maps[source]
+        return record if label_map is None else record.relabelled(label_map)
+
+    def __add__(self, other):
+        return RecordView(
+            self.sources + other.sources,
+            self.label_maps + other.label_maps,
+            np.concatenate([self.source_of, other.source_of + len(self.sources)]),
+            np.concatenate([self.index_of, other.index_of]),
+        )
+
+    def relabelled(self, label_map):
+        """The same records, each `ImageRecord.relabelled`."""
+        maps = [label_map if earlier is None else label_map[earlier] for earlier in self.label_maps]
+        return RecordView(self.sources, maps, self.source_of, self.index_of)
 
 
 class DetectionDataset(Sequence):
@@ -110,11 +154,12 @@ class DetectionDataset(Sequence):
     Args:
         name: the SPEC that it was read from.
         class_names: names of the classes 1..K.
-        records: the images.
+        records: the images. A sequence is kept as it is: that of a prepared data set reads each record on demand.
         mended: what the reader clipped, dropped or skipped, and how many of each.
-        proposal_settings: `ProposalSettings` of the records' proposals; None before `prepare`.
+        proposal_settings: settings of the records' proposals, as `prepare` takes them; None before `prepare`.
 
-    Slices are data sets too; `+` gives the union of two that have the same classes.
+    Slices are data sets too, and so is what an array of image numbers gives; `+` gives the union of two that have the
+    same classes. None of these reads a record.
 
     Example:
         >>> dataset = load_dataset("voc:cells@train")                       # doctest: +SKIP
@@ -125,7 +170,7 @@ class DetectionDataset(Sequence):
     def __init__(self, name, class_names, records, mended=None, proposal_settings=None):
         self.name = name
         self.class_names = tuple(class_names)
-        self.records = tuple(records)
+        self.records = RecordView.of(records)
         self.mended = {what: count for what, count in (mended or {}).items() if count}
         self.proposal_settings = proposal_settings
 
@@ -133,7 +178,8 @@ class DetectionDataset(Sequence):
         return len(self.records)
 
     def __getitem__(self, index):
-        return self.with_records(self.records[index]) if isinstance(index, slice) else self.records[index]
+        found = self.records[index]
+        return self.with_records(found) if isinstance(found, RecordView) else found
 
     def __add__(self, other):
         if not isinstance(other, DetectionDataset):
@@ -159,15 +205,21 @@ class DetectionDataset(Sequence):
             InputError: if an object has a class that is not in the list.
         """
         class_names = tuple(class_names)
-        used = {self.class_names[label - 1] for record in self.records for label in record.labels}
-        if unknown := sorted(used.difference(class_names)):
+        numbers = [class_names.index(name) + 1 if name in class_names else 0 for name in self.class_names]
+        unlisted = {label for label, number in enumerate(numbers, start=1) if not number}
+        # Only where some name is not in the list must the objects be looked at.
+        found = {label for record in self.records for label in unlisted.intersection(record.labels)} if unlisted else ()
+        if found:
+            unknown = min(self.class_names[label - 1] for label in found)
             raise InputError(
-                f"{self.name}: found class {unknown[0]!r}; expected one of {', '.join(class_names)}; "
+                f"{self.name}: found class {unknown!r}; expected one of {', '.join(class_names)}; "
                 "add it to the class names"
             )
-        numbers = [class_names.index(name) + 1 if name in class_names else 0 for name in self.class_names]
-        table = np.array([0, *numbers], np.int32)
-        records = [dataclasses.replace(record, labels=table[record.labels]) for record in self.records]
+        return self.relabelled(class_names, numbers)
+
+    def relabelled(self, class_names, new_labels):
+        """The same images in other classes: `new_labels[k - 1]` is the new label of class k, 0 to drop its objects."""
+        records = self.records.relabelled(np.array([0, *new_labels], np.int32))
         return DetectionDataset(self.name, class_names, records, self.mended, self.proposal_settings)
 
     def with_records(self, records):

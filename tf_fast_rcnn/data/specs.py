@@ -5,7 +5,7 @@ import operator
 import os
 import re
 
-from tf_fast_rcnn.data.prepare import read_prepared
+from tf_fast_rcnn.data.prepared import read_prepared
 from tf_fast_rcnn.data.voc import read_voc
 from tf_fast_rcnn.errors import InputError
 
