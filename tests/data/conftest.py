@@ -50,3 +50,9 @@ class VocFolder:
 @pytest.fixture
 def voc_folder(tmp_path):
     return VocFolder(tmp_path / "voc")
+
+
+@pytest.fixture(scope="session")
+def voc_folder_type():
+    """`VocFolder`, for fixtures that write more than one folder."""
+    return VocFolder
