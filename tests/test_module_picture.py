@@ -23,6 +23,7 @@ FLOORS = [
     ["drawing"],
     ["plots"],
     ["data"],
+    ["browsing"],
     ["native"],
     ["roi_pooling"],
     ["backbones", "cutting"],

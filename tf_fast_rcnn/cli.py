@@ -11,6 +11,7 @@ from tf_fast_rcnn.errors import InputError
 # Command -> what it does, in the order of use. Each is a module of `commands` with EXAMPLES, add_arguments and run.
 COMMANDS = {
     "demo": "train, evaluate and export on generated images, and show it all on a page",
+    "browse": "show pictures of a data set, and what is wrong with it",
     "prepare": "compute object proposals for a data set",
     "train": "train a detector",
     "evaluate": "score a trained detector on a data set",

@@ -1,4 +1,4 @@
-"""Curves as pictures: losses over training, precision over recall.
+"""Curves and histograms as pictures: losses over training, precision over recall, sizes of objects.
 
 Figures are made through Matplotlib's object interface: no window system, no global state, safe in any thread.
 """
@@ -10,12 +10,13 @@ from pathlib import Path
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import LogLocator, MaxNLocator
 
 from tf_fast_rcnn.drawing import class_color
 
 _LOSS_NAMES = {"loss": "total", "class_loss": "class (log loss)", "box_loss": "box (smooth L1)"}
 _LINE_STYLES = ("-", "--", ":", "-.")
+_CHART_SIZE = (6, 3.6)  # inches: two side by side on a page, one on a phone
 
 
 def plot_losses(rows, path):
@@ -81,6 +82,57 @@ def plot_precision_recall(result, path):
     _save(figure, path)
 
 
+def plot_histogram(values, path, title, xlabel, ylabel="objects", bins=30, log=False, limit=None):
+    """Draws how often values occur.
+
+    Args:
+        values: finite numbers `[N]`, N may be 0.
+        path: the picture to write; its ending says the format (.png, .svg, .pdf).
+        title, xlabel, ylabel: texts.
+        bins: number of bins, or their edges.
+        log: bins of equal width in the logarithm; values and edges are then above 0.
+        limit: `(value, text)`: a dashed line to compare with.
+    """
+    values = np.asarray(values, float)
+    figure = Figure(figsize=_CHART_SIZE, layout="constrained")
+    axes = figure.subplots()
+    if log and np.ndim(bins) == 0:
+        low, high = (values.min(), values.max()) if len(values) else (1.0, 1.0)
+        # One value alone still needs bins around it.
+        bins = np.geomspace(min(low, high / 2), max(high, low * 2), bins + 1)
+    axes.hist(values, bins, color=class_color(1), edgecolor="white", linewidth=0.5)
+    if log:
+        _make_x_logarithmic(axes)
+    if limit is not None:
+        axes.axvline(limit[0], color="black", linestyle="--", linewidth=1.5, label=limit[1])
+        axes.legend()
+    axes.set(title=title, xlabel=xlabel, ylabel=ylabel)
+    axes.yaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.grid(axis="y", alpha=0.3)
+    _save(figure, path)
+
+
+def plot_recall(curves, path, title, xlabel, log=False):
+    """Draws recall, 0 to 1, against what it depends on.
+
+    Args:
+        curves: dict, name to `(x [N], recall [N])`; drawn in colours and line styles that differ.
+        path: the picture to write; its ending says the format (.png, .svg, .pdf).
+        title, xlabel: texts.
+        log: x on a logarithmic axis.
+    """
+    figure = Figure(figsize=_CHART_SIZE, layout="constrained")
+    axes = figure.subplots()
+    for number, (name, (x, recall)) in enumerate(curves.items()):
+        style = _LINE_STYLES[number % len(_LINE_STYLES)]
+        axes.plot(x, recall, style, color=class_color(number + 1), linewidth=2, label=name)
+    axes.set(title=title, xlabel=xlabel, ylabel="recall", ylim=(0, 1.03))
+    if log:
+        _make_x_logarithmic(axes)
+    _finish(axes)
+    _save(figure, path)
+
+
 def _columns(rows, ending):
     """The keys that are `ending` or end with it, in order of first appearance."""
     names = {name: None for row in rows for name in row}
@@ -112,6 +164,16 @@ def _curve_from_zero(of_class):
     recall = np.concatenate([[0.0], of_class.recall, of_class.recall[-1:]])
     precision = np.concatenate([of_class.precision[:1], of_class.precision, [0.0]])
     return recall, precision
+
+
+def _make_x_logarithmic(axes):
+    """With numbers as people write them: 30, not 3 x 10^1."""
+    axes.set_xscale("log")
+    axes.xaxis.set_major_formatter("{x:g}")
+    low, high = axes.get_xlim()
+    if high < 30 * low:  # the powers of ten alone are too few then
+        axes.xaxis.set_minor_locator(LogLocator(subs=(2, 3, 5)))
+        axes.xaxis.set_minor_formatter("{x:g}")
 
 
 def _finish(axes):

@@ -1,0 +1,173 @@
+"""Thumbnails of images and of findings, written while the images are in memory."""
+
+from collections import Counter
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from tf_fast_rcnn import boxes as box_algebra
+from tf_fast_rcnn.data.proposals.recall import MIN_IOU
+from tf_fast_rcnn.drawing import class_color, draw_boxes, object_captions
+
+_THUMBNAIL_SIDE = 400
+_LARGE_SIDE = 1000
+_CROP_SIDE = 240
+# A finding's picture shows so many times the extent of its objects around them, and at least this part of the image.
+_SURROUNDINGS = 3.0
+_LEAST_WINDOW = 0.15
+
+_PICTURES_OF_A_KIND = 12
+_PICTURES_OF_A_GROUP = 3
+
+
+class Picture(NamedTuple):
+    """A file below the page's folder, and its size in pixels."""
+
+    path: str
+    width: int
+    height: int
+
+
+class Card(NamedTuple):
+    """An image of the contact sheet.
+
+    Attributes:
+        index: of the image in the data set.
+        annotated: `Picture` with the annotated objects.
+        proposed: `Picture` with the best proposal of each object; None without proposals.
+        large: `Picture` with all of it, to open on its own.
+        labels: list of `(label, number of objects)`, the most frequent first.
+        worst: the smallest IoU of the best proposals; None without proposals or objects.
+    """
+
+    index: int
+    annotated: Picture
+    proposed: Picture | None
+    large: Picture
+    labels: list
+    worst: float | None
+
+
+class PictureWriter:
+    """Writes the pictures of chosen images and of the first findings of each kind.
+
+    Args:
+        folder: the page's folder; the pictures go to its `images` and `findings`.
+        class_names: names of the classes 1..K.
+        chosen: indices of the images of the contact sheet.
+
+    Attributes:
+        cards: `Card` of each chosen image.
+        of_findings: dict, `Finding` to list of `Picture`.
+    """
+
+    def __init__(self, folder, class_names, chosen):
+        self.cards = []
+        self.of_findings = {}
+        self._folder = folder
+        self._class_names = class_names
+        self._chosen = frozenset(chosen)
+        self._drawn = Counter()
+        for name in ("images", "findings"):
+            (folder / name).mkdir(parents=True)
+
+    def draw(self, facts, image):
+        """Draws what is wanted of an image: its `ImageFacts` and pixels, uint8 `[H, W, 3]`."""
+        if facts.index in self._chosen:
+            self.cards.append(self._card(facts, Image.fromarray(image)))
+        for finding in facts.findings:
+            if self._wants(finding):
+                self._write_finding(finding, [_draw_finding(finding, facts, image)])
+
+    def draw_group(self, finding, dataset):
+        """Draws the first images of a finding about several, which are read again."""
+        if self._wants(finding):
+            shown = [Image.fromarray(dataset[index].image()) for index in finding.images[:_PICTURES_OF_A_GROUP]]
+            self._write_finding(finding, [_shrunk(picture, _CROP_SIDE) for picture in shown])
+
+    def _wants(self, finding):
+        return self._drawn[finding.kind] < _PICTURES_OF_A_KIND
+
+    def _write_finding(self, finding, pictures):
+        self._drawn[finding.kind] += 1
+        stem = f"findings/{finding.kind}-{self._drawn[finding.kind]}"
+        self.of_findings[finding] = [
+            self._save(picture, f"{stem}-{number}.jpg") for number, picture in enumerate(pictures, start=1)
+        ]
+
+    def _card(self, facts, original):
+        small = _shrunk(original, _THUMBNAIL_SIDE)
+        record, stem = facts.record, f"images/{facts.index:06d}"
+        large = self._annotated(_shrunk(original, _LARGE_SIDE), record)
+        proposed = None
+        if facts.overlaps is not None:
+            plain = self._annotated(small, record, captions=[""] * len(record.boxes))
+            proposed = self._save(_with_best_proposals(plain, facts), f"{stem}-proposals.jpg")
+            large = _with_best_proposals(large, facts)
+        return Card(
+            index=facts.index,
+            annotated=self._save(self._annotated(small, record), f"{stem}.jpg"),
+            proposed=proposed,
+            large=self._save(large, f"{stem}-large.jpg"),
+            labels=Counter(record.labels.tolist()).most_common(),
+            worst=float(facts.overlaps.min()) if facts.overlaps is not None and len(record.boxes) else None,
+        )
+
+    def _annotated(self, picture, record, captions=None):
+        if captions is None:
+            captions = object_captions(record, self._class_names)
+        return draw_boxes(picture, record.boxes, captions, _colors(record.labels), fitting=True)
+
+    def _save(self, picture, path):
+        picture.save(self._folder / path, quality=85)
+        return Picture(path, *picture.size)
+
+
+def _draw_finding(finding, facts, image):
+    """The finding's objects and what is around them; the whole image where it is about no objects."""
+    objects = list(finding.objects)
+    window = _window(facts.record.boxes[objects])
+    part = _cut(Image.fromarray(image), window)
+    # Without captions: the finding's text stands beside its picture.
+    captions = [""] * len(objects)
+    annotated = box_algebra.within(facts.record.boxes[objects], window)
+    drawn = draw_boxes(part, annotated, captions, _colors(facts.record.labels[objects]))
+    if finding.kind != "missed_objects":
+        return drawn
+    return draw_boxes(drawn, box_algebra.within(facts.best_boxes[objects], window), captions)
+
+
+def _window(boxes):
+    """The part of the image around some boxes, a relative box."""
+    if not len(boxes):
+        return np.float32([0, 0, 1, 1])
+    first, last = boxes[:, :2].min(axis=0), boxes[:, 2:].max(axis=0)
+    half = np.maximum(_SURROUNDINGS * (last - first), _LEAST_WINDOW) / 2
+    centre = (first + last) / 2
+    return box_algebra.clip(np.concatenate([centre - half, centre + half]))
+
+
+def _cut(picture, window):
+    """A part of the image with `_CROP_SIDE` as its longer side."""
+    top, left, bottom, right = box_algebra.scale(window, picture.height, picture.width).tolist()
+    zoom = _CROP_SIDE / max(bottom - top, right - left)
+    size = (max(1, round((right - left) * zoom)), max(1, round((bottom - top) * zoom)))
+    return picture.resize(size, Image.Resampling.BICUBIC, box=(left, top, right, bottom))
+
+
+def _shrunk(picture, side):
+    smaller = picture.copy()
+    smaller.thumbnail((side, side))
+    return smaller
+
+
+def _with_best_proposals(picture, facts):
+    captions = [
+        f"{overlap:.2f}" if overlap >= MIN_IOU else f"missed {overlap:.2f}" for overlap in facts.overlaps.tolist()
+    ]
+    return draw_boxes(picture, facts.best_boxes, captions, fitting=True)
+
+
+def _colors(labels):
+    return [class_color(label) for label in labels.tolist()]

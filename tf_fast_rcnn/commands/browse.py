@@ -1,0 +1,74 @@
+"""`tf-fast-rcnn browse`: a page of pictures that shows what is wrong with a data set."""
+
+import tf_fast_rcnn as frcnn
+from tf_fast_rcnn.commands.common import (
+    add_data_arguments,
+    add_json_argument,
+    check_new,
+    load_data,
+    number,
+    seed,
+    start_tensorflow,
+    tell_mended,
+    with_proposals,
+    write_result,
+)
+from tf_fast_rcnn.data.selection import parse_classes
+
+EXAMPLES = """\
+  tf-fast-rcnn browse voc:cells@train --out cells
+  tf-fast-rcnn browse voc:cells@train+voc:cells@test --no-proposals --out cells   # images that are in both?
+  tf-fast-rcnn browse coco:instances.json,images --proposals selective-search --max-images 200 --out page
+  tf-fast-rcnn browse prepared:prepared/train --out page --json findings.json
+
+Then open index.html in the folder; it needs no network."""
+
+
+def add_arguments(parser):
+    parser.add_argument("spec", metavar="SPEC", help="the data, as for `prepare`, or prepared:DIR")
+    parser.add_argument("--out", required=True, metavar="DIR", help="a new folder")
+    parser.add_argument(
+        "--proposals",
+        default="dense",
+        choices=["dense", "selective-search", "selective-search+dense"],
+        help="whose recall is shown (default: dense); prepared data sets have their own",
+    )
+    parser.add_argument("--no-proposals", action="store_true", help="look at the annotations alone, which is quicker")
+    parser.add_argument(
+        "--max-images",
+        type=number(int, 0),
+        default=60,
+        metavar="N",
+        help="images of the contact sheet, drawn at random (default: 60)",
+    )
+    parser.add_argument("--seed", type=seed, default=0, metavar="N", help="of that choice (default: 0)")
+    add_data_arguments(parser)
+    add_json_argument(parser, "the findings")
+
+
+def run(options):
+    check_new(options.out, "--out")
+    start_tensorflow()
+    dataset = load_data(options.spec, options, classes=parse_classes(options.classes) if options.classes else None)
+    unreadable = []
+    if options.no_proposals or dataset.proposal_settings is not None:
+        tell_mended(dataset)
+    else:
+        names = [record.image_id for record in dataset]
+        dataset = with_proposals(dataset, frcnn.proposal_settings(options.proposals, dataset), options)
+        kept = {record.image_id for record in dataset}
+        unreadable = [name for name in names if name not in kept]
+    facts = frcnn.browse(
+        dataset, options.out, options.max_images, options.seed, options.skip_bad, unreadable=unreadable
+    )
+    write_result(options, facts, _summary(facts, options.out))
+
+
+def _summary(facts, out):
+    from tf_fast_rcnn.browsing.findings import KINDS
+
+    lines = [f"{facts['images']} images, {facts['objects']} objects, {len(facts['classes'])} classes"]
+    if facts["recall"] is not None and facts["objects"]:
+        lines.append(f"recall of the proposals at IoU 0.5: {facts['recall']['at_iou_0.5']:.3f}")
+    lines += [f"{count:6d}  {KINDS[kind].title.lower()}" for kind, count in facts["counts"].items() if count]
+    return "\n".join([*lines, f"open {out}/index.html"])
