@@ -1,4 +1,7 @@
+import json
+
 import pytest
+from annotation_files import one_line_error, write_image
 
 from tf_fast_rcnn.data.prepare import prepare
 from tf_fast_rcnn.data.proposals.dense import DEFAULT_DENSE_BOXES
@@ -42,9 +45,9 @@ def test_given_class_names_hold_for_all_parts(cats_and_ants):
         load_dataset(spec, class_names=["cat"])
 
 
-@pytest.mark.parametrize("spec", ["cells", "coco:x.json", "voc:", "", "Voc:x@train", "voc:{}@train+coko:x"])
+@pytest.mark.parametrize("spec", ["cells", "coko:x.json", "voc:", "", "Voc:x@train", "voc:{}@train+coko:x", "[:80%]"])
 def test_unknown_kinds_list_the_known(cats_and_ants, spec):
-    with pytest.raises(InputError, match="one of the kinds voc, prepared"):
+    with pytest.raises(InputError, match="one of the kinds voc, coco, csv, yolo, tfds, prepared"):
         load_dataset(spec.format(cats_and_ants[0]))
 
 
@@ -68,3 +71,65 @@ def test_skip_bad_reaches_the_reader(cats_and_ants):
     with pytest.raises(InputError, match=r"none\.xml"):
         load_dataset(f"voc:{cats_and_ants[0]}@train")
     assert len(load_dataset(f"voc:{cats_and_ants[0]}@train", skip_bad=True)) == 1
+
+
+@pytest.fixture
+def ants(tmp_path):
+    """The same image with one ant in each kind's files, and the SPEC of each."""
+    image = write_image(tmp_path / "my,images" / "images" / "a.jpg")
+    content = {
+        "images": [{"id": 3, "file_name": "a.jpg"}],
+        "annotations": [{"image_id": 3, "category_id": 7, "bbox": [0, 0, 30, 20], "iscrowd": 1}],
+        "categories": [{"id": 7, "name": "ant"}],
+    }
+    (tmp_path / "a.json").write_text(json.dumps(content))
+    (tmp_path / "a,b.csv").write_text("a.jpg,0,0,30,20,ant\n")
+    image.with_name("beside,it.csv").write_text("a.jpg,0,0,30,20,ant\n")
+    (image.parents[1] / "classes.txt").write_text("ant\n")
+    (image.parents[1] / "labels").mkdir()
+    (image.parents[1] / "labels" / "a.txt").write_text("0 0.25 0.25 0.5 0.5\n")
+    return {
+        "coco": f"coco:{tmp_path}/a.json,{image.parent}",
+        "csv": f"csv:{tmp_path}/a,b.csv,{image.parent}",
+        "csv beside": f"csv:{image.parent}/beside,it.csv",
+        "yolo": f"yolo:{image.parents[1]}",
+    }
+
+
+@pytest.mark.parametrize("kind", ["coco", "csv", "csv beside", "yolo"])
+def test_kinds_of_files(ants, kind):
+    # Files and folders have commas in their names.
+    dataset = load_dataset(ants[kind])
+    assert dataset.name == ants[kind]
+    assert dataset.class_names == ("ant",)
+    assert dataset[0].boxes.tolist() == [[0, 0, 0.5, 0.5]]
+
+
+@pytest.mark.parametrize("spec", ["coco:none.json", "coco:none.json,images", "csv:none.csv", "csv:none,images"])
+def test_missing_files_are_named(spec):
+    one_line_error(lambda: load_dataset(spec), spec.partition(":")[2].partition(",")[0], "no readable file")
+
+
+def test_union_of_kinds(ants, cats_and_ants):
+    dataset = load_dataset(f"voc:{cats_and_ants[0]}@train+{ants['coco']}+voc:{cats_and_ants[1]}@train")
+    assert dataset.class_names == ("ant", "cat")
+    assert [record.labels.tolist() for record in dataset] == [[2], [1], [1]]
+    assert [record.crowd.tolist() for record in dataset] == [[False], [True], [False]]
+
+
+def test_tfds_is_read_from_disk_alone(monkeypatch, tmp_path):
+    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path))
+    one_line_error(lambda: load_dataset("tfds:voc/2007@train"), "tfds build voc/2007")
+
+
+def test_parts_of_a_split_and_of_each_member_of_a_union(voc_folder):
+    voc_folder.simple(10)
+    spec = f"voc:{voc_folder.path}@train"
+    first, rest = load_dataset(f"{spec}[:70%]"), load_dataset(f"{spec}[70%:]")
+    assert (len(first), first.name) == (7, f"{spec}[:70%]")
+    assert {record.image_id for record in first}.isdisjoint(record.image_id for record in rest)
+    union = load_dataset(f"{spec}[:70%]+{spec}[70%:]")
+    assert [record.image_id for record in union] == [record.image_id for part in (first, rest) for record in part]
+    other = load_dataset(f"{spec}[:70%,seed=4]")
+    assert [record.image_id for record in other] != [record.image_id for record in first]
+    one_line_error(lambda: load_dataset(f"{spec}[:70]"), "the part [:70]")

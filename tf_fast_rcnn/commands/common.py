@@ -55,6 +55,11 @@ seed = number(int, 0, 2**32 - 1)
 def add_data_arguments(parser):
     """Options of every command that reads a data set and may compute its proposals."""
     parser.add_argument(
+        "--classes",
+        metavar="LIST",
+        help="classes to keep, rename or merge: person,vehicle=car+truck; objects of others are dropped",
+    )
+    parser.add_argument(
         "--skip-bad", action="store_true", help="leave out unreadable images and annotations, and count them"
     )
     parser.add_argument(
@@ -63,7 +68,7 @@ def add_data_arguments(parser):
     parser.add_argument(
         "--cache",
         metavar="DIR",
-        help="where proposals are cached (default: $TF_FAST_RCNN_CACHE, else the user's cache)",
+        help="where proposals and the images of tfds: are cached (default: $TF_FAST_RCNN_CACHE, else the user's cache)",
     )
 
 
@@ -84,6 +89,26 @@ def write_result(options, value, summary):
         temporary.write_text(json.dumps(value, indent=2) + "\n")
         os.replace(temporary, path)
     print(summary)
+
+
+def load_data(spec, options, class_names=None, classes=None):
+    """The data set that a SPEC names, in the classes of `with_classes` where there are any.
+
+    Args:
+        spec: see `load_dataset`.
+        options: those of `add_data_arguments`.
+        class_names: of training, for other data than that; None for the data set's own.
+        classes: of `with_classes`, or None. What was prepared with them stays as it is.
+    """
+    import tf_fast_rcnn as frcnn
+
+    sources = {"skip_bad": options.skip_bad, "cache_dir": options.cache}
+    if classes is None:
+        return frcnn.load_dataset(spec, class_names=class_names, **sources)
+    dataset = frcnn.load_dataset(spec, **sources)
+    if dataset.proposal_settings is not None and dataset.class_names == tuple(classes):
+        return dataset
+    return frcnn.with_classes(dataset, classes, ignore_missing=class_names is not None)
 
 
 def tell_mended(dataset):

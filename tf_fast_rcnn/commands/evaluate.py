@@ -6,10 +6,12 @@ import tf_fast_rcnn as frcnn
 from tf_fast_rcnn.commands.common import (
     add_data_arguments,
     add_json_argument,
+    load_data,
     start_tensorflow,
     with_proposals,
     write_result,
 )
+from tf_fast_rcnn.data.selection import parse_classes
 
 EXAMPLES = """\
   tf-fast-rcnn evaluate runs/cells --data voc:cells@test
@@ -18,12 +20,18 @@ EXAMPLES = """\
 
 def add_arguments(parser):
     parser.add_argument("folder", metavar="RUN", help="folder that `train` wrote")
-    parser.add_argument("--data", required=True, metavar="SPEC", help="voc:DIR@SPLIT or prepared:DIR")
+    parser.add_argument(
+        "--data", required=True, metavar="SPEC", help="images: voc:, coco:, csv:, yolo:, tfds: or prepared:"
+    )
     parser.add_argument(
         "--protocol",
         default="voc07",
         choices=["voc07", "voc10", "coco"],
         help="voc07: 11-point average precision (default); voc10: area under the curve; coco: IoU 0.5 to 0.95",
+    )
+    parser.add_argument("--coco-results", metavar="FILE", help="write the detections as COCO's results JSON")
+    parser.add_argument(
+        "--category-ids", metavar="JSON", help="COCO file whose category ids they get (default: 1, 2, ...)"
     )
     parser.add_argument("--report", metavar="DIR", help="write precision-recall curves and metrics.json there")
     add_data_arguments(parser)
@@ -32,11 +40,24 @@ def add_arguments(parser):
 
 def run(options):
     start_tensorflow()
+    from tf_fast_rcnn.detection import detect_dataset
+    from tf_fast_rcnn.evaluation import score_detections
+    from tf_fast_rcnn.evaluation.coco import check_category_ids
+    from tf_fast_rcnn.training.run_folder import write_json
+
     run_ = frcnn.load_run(options.folder)
-    dataset = frcnn.load_dataset(options.data, class_names=run_.class_names, skip_bad=options.skip_bad)
+    classes = parse_classes(options.classes) if options.classes else run_.description.get("classes")
+    dataset = load_data(options.data, options, run_.class_names, classes)
+    category_ids = None
+    if options.category_ids:
+        category_ids = frcnn.coco_category_ids(options.category_ids)
+        check_category_ids(dataset, category_ids)
     dataset = with_proposals(dataset, run_.proposals, options)
     settings = frcnn.detection_settings(run_, score_threshold=0.01)
-    result = frcnn.evaluate(run_.model, dataset, options.protocol, settings=settings)
+    detections = list(detect_dataset(run_.model, dataset, settings))
+    result = score_detections(dataset, detections, options.protocol)
+    if options.coco_results:
+        write_json(Path(options.coco_results), frcnn.coco_results(dataset, detections, category_ids))
     if options.report:
         write_report(result, Path(options.report))
     write_result(options, result.to_json(), result.table())

@@ -4,7 +4,8 @@ import numpy as np
 
 import tf_fast_rcnn as frcnn
 from tf_fast_rcnn import boxes
-from tf_fast_rcnn.commands.common import add_data_arguments, add_json_argument, tell_mended, write_result
+from tf_fast_rcnn.commands.common import add_data_arguments, add_json_argument, load_data, tell_mended, write_result
+from tf_fast_rcnn.data.selection import parse_classes
 
 EXAMPLES = """\
   tf-fast-rcnn prepare voc:cells@train --out prepared/train
@@ -15,7 +16,7 @@ Use the result as SPEC prepared:DIR. After an interruption the same command goes
 
 
 def add_arguments(parser):
-    parser.add_argument("spec", metavar="SPEC", help="voc:DIR@SPLIT, or several joined by +")
+    parser.add_argument("spec", metavar="SPEC", help="voc:, coco:, csv:, yolo: or tfds: data, or several joined by +")
     parser.add_argument("--out", required=True, metavar="DIR", help="folder to write")
     parser.add_argument(
         "--proposals",
@@ -30,7 +31,8 @@ def add_arguments(parser):
 
 def run(options):
     like = frcnn.load_dataset(f"prepared:{options.like}") if options.like else None
-    dataset = frcnn.load_dataset(options.spec, class_names=like and like.class_names, skip_bad=options.skip_bad)
+    classes = parse_classes(options.classes) if options.classes else None
+    dataset = load_data(options.spec, options, like and like.class_names, classes)
     settings = like.proposal_settings if like else frcnn.proposal_settings(options.proposals, dataset)
     prepared = frcnn.prepare(dataset, options.out, settings, options.workers, skip_bad=options.skip_bad)
     tell_mended(prepared)

@@ -6,12 +6,14 @@ import tf_fast_rcnn as frcnn
 from tf_fast_rcnn.commands.common import (
     add_data_arguments,
     add_json_argument,
+    load_data,
     number,
     seed,
     start_tensorflow,
     with_proposals,
     write_result,
 )
+from tf_fast_rcnn.data.selection import parse_classes
 from tf_fast_rcnn.errors import InputError
 
 EXAMPLES = """\
@@ -23,7 +25,9 @@ After an interruption the same command goes on from the last checkpoint."""
 
 
 def add_arguments(parser):
-    parser.add_argument("--train", required=True, metavar="SPEC", help="training images: voc:DIR@SPLIT or prepared:DIR")
+    parser.add_argument(
+        "--train", required=True, metavar="SPEC", help="training images: voc:, coco:, csv:, yolo:, tfds: or prepared:"
+    )
     parser.add_argument("--val", metavar="SPEC", help="images on which mAP is measured after each epoch")
     parser.add_argument("--out", required=True, metavar="RUN", help="a new folder, or that of an interrupted run")
     parser.add_argument(
@@ -71,7 +75,8 @@ def run(options):
     changes = ("steps", "rate", "shorter_side", "longer_side", "proposals", "tune_from")
     changed = {name: getattr(options, name) for name in changes if getattr(options, name) is not None}
     recipe = dataclasses.replace(recipe_by_name(options.recipe), **changed)
-    train = frcnn.load_dataset(options.train, skip_bad=options.skip_bad)
+    classes = parse_classes(options.classes) if options.classes else None
+    train = load_data(options.train, options, classes=classes)
     if options.proposals and train.proposal_settings is not None:
         raise InputError(
             f"--proposals: found {options.proposals} for {train.name}, which has proposals; expected voc:DIR@SPLIT; "
@@ -79,7 +84,7 @@ def run(options):
         )
     validation = None
     if options.val:
-        validation = frcnn.load_dataset(options.val, class_names=train.class_names, skip_bad=options.skip_bad)
+        validation = load_data(options.val, options, train.class_names, classes)
     proposals = train.proposal_settings or frcnn.proposal_settings(recipe.proposals, train)
     train = with_proposals(train, proposals, options)
     callbacks = []
@@ -95,6 +100,7 @@ def run(options):
         weights=None if options.weights == "none" else options.weights,
         roi_pooling=options.roi_pooling,
         seed=options.seed,
+        classes=classes,
         callbacks=callbacks,
     )
     write_result(options, dataclasses.asdict(summary), _summary_text(summary, options))

@@ -9,6 +9,7 @@ import keras
 import tf_fast_rcnn
 from tf_fast_rcnn import boxes
 from tf_fast_rcnn.data.batches import hierarchical_batches
+from tf_fast_rcnn.data.examples import input_errors
 from tf_fast_rcnn.data.prepare import cached_proposals
 from tf_fast_rcnn.data.proposals import proposal_settings
 from tf_fast_rcnn.data.sampling_rules import SamplingRules
@@ -46,6 +47,7 @@ def train(
     cache_dir=None,
     progress=True,
     skip_bad=False,
+    classes=None,
     callbacks=(),
 ):
     """Trains a detector and writes RUN; goes on where an interrupted run of the same arguments stopped.
@@ -64,6 +66,7 @@ def train(
         cache_dir: where proposals are cached.
         progress: whether to show a progress bar on standard error.
         skip_bad: leave out images that cannot be read, instead of stopping.
+        classes: what `with_classes` was given to make the data set, if it was: RUN keeps it for `evaluate`.
         callbacks: further Keras callbacks, such as `evaluation.models.ValidationMap`.
 
     Returns:
@@ -80,7 +83,7 @@ def train(
         raise InputError(f"{train_dataset.name}: found no objects; expected annotated images; check the split")
     recipe = recipe or small_data()
     proposals = train_dataset.proposal_settings or proposals or proposal_settings(recipe.proposals, train_dataset)
-    description = _description(train_dataset, recipe, backbone, weights, roi_pooling, seed, proposals)
+    description = _description(train_dataset, recipe, backbone, weights, roi_pooling, seed, proposals, classes)
     folder = run_folder.open_run(out, description)
     if train_dataset.proposal_settings is None:
         train_dataset = cached_proposals(train_dataset, proposals, cache_dir, workers, progress, skip_bad)
@@ -106,12 +109,13 @@ def train(
     return _summary(folder, log, steps, time.monotonic() - started)
 
 
-def _description(train_dataset, recipe, backbone, weights, roi_pooling, seed, proposals):
+def _description(train_dataset, recipe, backbone, weights, roi_pooling, seed, proposals, classes):
     """What run.json says: everything that the run depends on."""
     return {
         "package_version": tf_fast_rcnn.__version__,
         "train": train_dataset.name,
         "class_names": list(train_dataset.class_names),
+        "classes": classes,
         "backbone": backbone if isinstance(backbone, str) else backbone.name,
         "weights": None if weights is None else str(weights),
         "roi_pooling": roi_pooling,
@@ -177,7 +181,10 @@ def _fit(model, dataset, recipe, steps, steps_per_epoch, seed, callbacks):
     rules = {field.name: getattr(recipe, field.name) for field in dataclasses.fields(SamplingRules)}
     for epochs, epoch_steps in _segments(step_of(model), steps, steps_per_epoch):
         batches = hierarchical_batches(dataset, seed=seed, start=step_of(model), **rules)
-        model.fit(batches, epochs=epochs, steps_per_epoch=epoch_steps, callbacks=callbacks, verbose=0, shuffle=False)
+        with input_errors(dataset):
+            model.fit(
+                batches, epochs=epochs, steps_per_epoch=epoch_steps, callbacks=callbacks, verbose=0, shuffle=False
+            )
 
 
 def _segments(step, steps, steps_per_epoch):
