@@ -5,6 +5,7 @@ There are two implementations of one rule, equal in every value: `native`, the c
 """
 
 import functools
+import itertools
 
 import keras
 import numpy as np
@@ -20,8 +21,10 @@ IMPLEMENTATIONS = ("auto", "native", "portable")
 _MAX_CELLS = 4096
 _LONGEST_SIDE = 2 * _MAX_CELLS + 1
 
-# The portable implementation gathers in this many parts, unless there are known to be few bins.
+# The portable implementation works on the channels in this many parts, unless there are known to be few of them or of
+# bins.
 _PARTS = 8
+_CHANNELS_IN_PARTS = 64
 _BINS_IN_PARTS = 4096
 
 
@@ -159,11 +162,10 @@ def _portable_roi_pool(features, rois, output_size, spatial_scale):
     top, bottom, rows_empty = _window_pairs(*_bins(y1, y2, output_size[0], height), height)
     left, right, columns_empty = _window_pairs(*_bins(x1, x2, output_size[1], width), width)
 
-    table = _window_maxima(features, 1, _window_levels(features.shape[1], output_size[0]))
-    table = _window_maxima(table, 2, _window_levels(features.shape[2], output_size[1]))
-    table_height, table_width = tf.shape(table)[1], tf.shape(table)[2]
+    row_levels = _window_levels(features.shape[1], output_size[0])
+    column_levels = _window_levels(features.shape[2], output_size[1])
+    table_height, table_width = _windows(height, row_levels), _windows(width, column_levels)
     first_rows = tf.reshape(tf.range(images) * table_height, [-1, 1, 1])
-    table = tf.reshape(table, [-1, channels])
 
     def windows(row, column):
         index = tf.expand_dims((first_rows + row) * table_width, 3) + tf.expand_dims(column, 2)
@@ -171,28 +173,35 @@ def _portable_roi_pool(features, rois, output_size, spatial_scale):
 
     corners = [windows(row, column) for row in (top, bottom) for column in (left, right)]
     no_number = tf.reshape(tf.logical_not(tf.reduce_all(is_number, -1)), [images, -1, 1, 1])
-    empty = tf.expand_dims(rows_empty, 3) | tf.expand_dims(columns_empty, 2) | no_number
-    pooled = _maxima_of_windows(table, corners, tf.reshape(empty, [-1, 1]))
-    return tf.reshape(pooled, [images, tf.shape(rois)[1], *output_size, channels])
+    empty = tf.reshape(tf.expand_dims(rows_empty, 3) | tf.expand_dims(columns_empty, 2) | no_number, [-1, 1])
+    pooled = []
+    for part in _channel_parts(features, empty):
+        # A graph would otherwise work on several parts at once.
+        with tf.control_dependencies(pooled[-1:]):
+            table = _window_maxima(_window_maxima(tf.identity(part), 1, row_levels), 2, column_levels)
+            table = tf.reshape(table, [-1, tf.shape(part)[3]])
+            pooled.append(_maxima_of_windows(table, corners, empty))
+    return tf.reshape(tf.concat(pooled, axis=1), [images, tf.shape(rois)[1], *output_size, channels])
+
+
+def _channel_parts(features, empty):
+    """The features in parts of some channels each, since the table of windows and the four gathered arrays each have
+    the size of the result or more. Not in a loop of the graph, which would keep what every turn needs for the gradient
+    anyhow, and which XLA differentiates for known lengths only.
+    """
+    channels, bins = features.shape[3] or tf.shape(features)[3], empty.shape[0]
+    many = features.shape[3] is None or features.shape[3] >= _CHANNELS_IN_PARTS
+    parts = _PARTS if many and (bins is None or bins >= _BINS_IN_PARTS) else 1
+    edges = [channels * part // parts for part in range(parts + 1)]
+    return [features[..., begin:end] for begin, end in itertools.pairwise(edges)]
 
 
 def _maxima_of_windows(table, corners, empty):
-    """Maxima [N, C] of four rows of `table` for each bin; `corners` are four tensors int32 [N], `empty` is bool [N, 1].
-
-    Part by part, since the four gathered arrays each have the size of the result. Not in a loop of the graph, which
-    would keep what every turn needs for the gradient anyhow, and which XLA differentiates for known lengths only.
-    """
-    bins, parts = tf.shape(empty)[0], _PARTS if empty.shape[0] is None or empty.shape[0] >= _BINS_IN_PARTS else 1
-    maxima = []
-    for part in range(parts):
-        begin, end = bins * part // parts, bins * (part + 1) // parts
-        # A graph would otherwise gather for several parts at once.
-        with tf.control_dependencies(maxima[-1:]):
-            first, *others = (tf.gather(table, corner[begin:end]) for corner in corners)
-            for other in others:
-                first = tf.maximum(first, other)
-            maxima.append(tf.where(empty[begin:end], tf.zeros([], table.dtype), first))
-    return tf.concat(maxima, axis=0)
+    """Maxima [N, C] of four rows of `table` for each bin; `corners`: four tensors int32 [N], `empty`: bool [N, 1]."""
+    first, *others = (tf.gather(table, corner) for corner in corners)
+    for other in others:
+        first = tf.maximum(first, other)
+    return tf.where(empty, tf.zeros([], table.dtype), first)
 
 
 def _to_cells(pixels, spatial_scale):
@@ -231,6 +240,11 @@ def _window_levels(cells, bins):
     begins, ends = _bin_edges(bins)
     longest_bin = int((ends - begins).max())
     return min(longest_bin, cells or longest_bin).bit_length()
+
+
+def _windows(cells, levels):
+    """How many windows of all lengths `_window_maxima` gives of one side: 0 of those longer than the map."""
+    return sum(tf.maximum(cells - 2**level + 1, 0) for level in range(levels))
 
 
 def _window_maxima(features, axis, levels):
