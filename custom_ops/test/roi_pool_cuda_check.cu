@@ -7,7 +7,6 @@
 
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
-#include <cuda_runtime.h>
 
 #include <cmath>
 #include <cstdio>
@@ -18,6 +17,7 @@
 #include <vector>
 
 #include "../cc/kernels/roi_pool_cuda.h"
+#include "device_array.h"
 
 namespace {
 
@@ -89,49 +89,6 @@ float RandomCoordinate(int64_t cells) {
   if (Below(40) == 0) return kOdd[Below(sizeof(kOdd) / sizeof(kOdd[0]))];
   return static_cast<float>(Below(40 * cells) - 8 * cells) / 2;  // at 1/16 cells a pixel, now and then off the map
 }
-
-// --- arrays -----------------------------------------------------------------------------------------------------------
-
-void Require(cudaError_t error) {
-  if (error == cudaSuccess) return;
-  std::printf("CUDA: %s\n", cudaGetErrorString(error));
-  std::exit(2);
-}
-
-void Require(const char* error) {
-  if (error != nullptr) {
-    std::printf("CUDA: %s\n", error);
-    std::exit(2);
-  }
-  Require(cudaDeviceSynchronize());
-}
-
-// On the device, `shift` values past the start of exactly as many bytes as it needs: sanitizers see what goes beyond.
-template <typename T>
-class DeviceArray {
- public:
-  DeviceArray(int64_t size, int64_t shift) : size_(size), shift_(shift) {
-    Require(cudaMalloc(&storage_, (size + shift) * sizeof(T)));
-    Require(cudaMemset(storage_, 0x5a, (size + shift) * sizeof(T)));  // so that what is not written is seen
-  }
-  DeviceArray(const std::vector<T>& values, int64_t shift) : DeviceArray(static_cast<int64_t>(values.size()), shift) {
-    Require(cudaMemcpy(data(), values.data(), values.size() * sizeof(T), cudaMemcpyHostToDevice));
-  }
-  ~DeviceArray() { Require(cudaFree(storage_)); }
-  DeviceArray(const DeviceArray&) = delete;
-  DeviceArray& operator=(const DeviceArray&) = delete;
-
-  T* data() { return storage_ + shift_; }
-  std::vector<T> ToHost() {
-    std::vector<T> values(size_);
-    Require(cudaMemcpy(values.data(), data(), size_ * sizeof(T), cudaMemcpyDeviceToHost));
-    return values;
-  }
-
- private:
-  T* storage_ = nullptr;
-  int64_t size_, shift_;
-};
 
 // --- what is expected -------------------------------------------------------------------------------------------------
 

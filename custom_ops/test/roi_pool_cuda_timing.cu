@@ -1,8 +1,6 @@
 // Times the CUDA kernels, each beside its floor: what it must write (forward) or read (backward) at the rate at which this
 // device copies. `make -C custom_ops cuda-timing` builds and runs it.
 
-#include <cuda_runtime.h>
-
 #include <algorithm>
 #include <cstdint>
 #include <cstdio>
@@ -13,43 +11,13 @@
 #include <vector>
 
 #include "../cc/kernels/roi_pool_cuda.h"
+#include "device_array.h"
 
 namespace {
 
 using namespace tf_fast_rcnn;
 
 constexpr int kRounds = 21;
-
-void Require(cudaError_t error) {
-  if (error == cudaSuccess) return;
-  std::printf("CUDA: %s\n", cudaGetErrorString(error));
-  std::exit(2);
-}
-
-void Require(const char* error) {
-  if (error == nullptr) return;
-  std::printf("CUDA: %s\n", error);
-  std::exit(2);
-}
-
-template <typename T>
-class DeviceArray {
- public:
-  explicit DeviceArray(int64_t size) : size_(size) { Require(cudaMalloc(&data_, bytes())); }
-  explicit DeviceArray(const std::vector<T>& values) : DeviceArray(static_cast<int64_t>(values.size())) {
-    Require(cudaMemcpy(data_, values.data(), bytes(), cudaMemcpyHostToDevice));
-  }
-  ~DeviceArray() { Require(cudaFree(data_)); }
-  DeviceArray(const DeviceArray&) = delete;
-  DeviceArray& operator=(const DeviceArray&) = delete;
-
-  T* data() { return data_; }
-  int64_t bytes() const { return size_ * static_cast<int64_t>(sizeof(T)); }
-
- private:
-  T* data_ = nullptr;
-  int64_t size_;
-};
 
 // Median seconds of `queue`, which queues work on the default stream; two runs before do not count.
 double Seconds(const std::function<void()>& queue) {

@@ -100,7 +100,7 @@ inline const char* cudaGetErrorString(cudaError_t error) { return error == cudaS
 template <typename T>
 cudaError_t cudaMalloc(T** address, size_t bytes) {
   *address = static_cast<T*>(std::malloc(bytes));
-  return *address == nullptr && bytes != 0 ? cudaErrorMemoryAllocation : cudaSuccess;
+  return *address == nullptr ? cudaErrorMemoryAllocation : cudaSuccess;
 }
 
 inline cudaError_t cudaFree(void* address) {
@@ -109,12 +109,12 @@ inline cudaError_t cudaFree(void* address) {
 }
 
 inline cudaError_t cudaMemcpy(void* to, const void* from, size_t bytes, cudaMemcpyKind) {
-  if (bytes != 0) std::memcpy(to, from, bytes);
+  std::memcpy(to, from, bytes);
   return cudaSuccess;
 }
 
 inline cudaError_t cudaMemset(void* to, int value, size_t bytes) {
-  if (bytes != 0) std::memset(to, value, bytes);
+  std::memset(to, value, bytes);
   return cudaSuccess;
 }
 
