@@ -1,20 +1,31 @@
-"""Object proposals: selective search, dense boxes fitted to the training data, or both."""
+"""Object proposals: selective search, dense boxes, or both; or those of a file."""
 
 import numpy as np
 
-from tf_fast_rcnn.data.proposals.dense import DenseBoxes, dense_boxes, fit_dense_boxes
+from tf_fast_rcnn.data.proposals.dense import DenseBoxes, dense_boxes, dense_grid, fit_dense_boxes
+from tf_fast_rcnn.data.proposals.files import FileProposals, file_proposals
 from tf_fast_rcnn.data.proposals.selective_search import selective_search
-from tf_fast_rcnn.data.proposals.settings import METHODS, ProposalSettings, proposal_settings, shorter_sides
+from tf_fast_rcnn.data.proposals.settings import (
+    METHODS,
+    ProposalSettings,
+    proposal_settings,
+    settings_from_json,
+    shorter_sides,
+)
 
 __all__ = [
     "METHODS",
     "DenseBoxes",
+    "FileProposals",
     "ProposalSettings",
     "compute_proposals",
     "dense_boxes",
+    "dense_grid",
+    "file_proposals",
     "fit_dense_boxes",
     "proposal_settings",
     "selective_search",
+    "settings_from_json",
 ]
 
 

@@ -4,6 +4,7 @@ Where objects are many and alike (cells, digits, products) such boxes find more 
 """
 
 import dataclasses
+import math
 
 import numpy as np
 
@@ -15,6 +16,7 @@ _POSITIONS_BEYOND_BORDER = 1
 # Steps that the fit chooses from: below, too few sizes fit into the budget; above, IoU 0.5 is lost between positions.
 _STEPS = (0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5)
 _CANDIDATE_SIZES = 80
+_MAX_BOXES = 1_000_000
 # A sample of the training boxes is enough to fit, and keeps a large data set to seconds.
 _MAX_FITTED_BOXES = 4000
 
@@ -40,15 +42,44 @@ class DenseBoxes:
             )
 
 
-# For data without boxes: five scales and three aspect ratios, about 2,800 boxes in a 4:3 image.
-DEFAULT_DENSE_BOXES = DenseBoxes(
-    sizes=tuple(
-        (scale * ratio**-0.5, scale * ratio**0.5)
-        for scale in (0.12, 0.2, 0.35, 0.55, 0.85)
-        for ratio in (0.5, 1.0, 2.0)
-    ),
-    step=0.4,
-)
+def dense_grid(scales=(0.12, 0.2, 0.35, 0.55, 0.85), aspect_ratios=(0.5, 1.0, 2.0), stride=0.4):
+    """Dense boxes of every scale in every aspect ratio; by default about 2,800 boxes in a 4:3 image.
+
+    Args:
+        scales: square roots of the boxes' areas, in units of the image's shorter side.
+        aspect_ratios: width over height.
+        stride: distance between neighbouring boxes as a fraction of their own height (down) and width (across).
+
+    Returns:
+        `DenseBoxes`.
+
+    Raises:
+        InputError: for numbers that are not above 0, a stride above 1, and more than a million boxes in a square image.
+
+    Example:
+        >>> dense_grid(scales=[0.5], aspect_ratios=[1, 4], stride=0.5).sizes
+        ((0.5, 0.5), (0.25, 1.0))
+    """
+    numbers = (*scales, *aspect_ratios, stride)
+    if not scales or not aspect_ratios or not all(0 < value < math.inf for value in numbers):
+        raise InputError(
+            f"dense boxes: found scales {scales}, aspect ratios {aspect_ratios} and stride {stride}; expected numbers "
+            "above 0"
+        )
+    sizes = tuple((scale * ratio**-0.5, scale * ratio**0.5) for scale in scales for ratio in aspect_ratios)
+    dense = DenseBoxes(sizes, stride)
+    # From the sides alone: to count the boxes by making them would take the memory that is to be saved.
+    count = sum(math.prod(1 + max(0, 1 - side) / (stride * side) for side in size) for size in sizes)
+    if count > _MAX_BOXES:
+        raise InputError(
+            f"dense boxes: found about {count:.0f} boxes in an image; expected {_MAX_BOXES} at most; "
+            "raise the scales or the stride"
+        )
+    return dense
+
+
+# For data without boxes.
+DEFAULT_DENSE_BOXES = dense_grid()
 
 
 def dense_boxes(height, width, dense):

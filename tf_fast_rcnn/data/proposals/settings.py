@@ -6,10 +6,13 @@ import numpy as np
 
 from tf_fast_rcnn import boxes as box_algebra
 from tf_fast_rcnn.data.proposals.dense import DenseBoxes, fit_dense_boxes
+from tf_fast_rcnn.data.proposals.files import FileProposals
 from tf_fast_rcnn.data.proposals.selective_search import MODES
 from tf_fast_rcnn.errors import InputError
 
-METHODS = ("dense", "selective-search", "selective-search+dense")
+# Method -> mode of selective search.
+_MODE_OF = {"dense": None, "selective-search": "fast", "selective-search-quality": "quality"}
+METHODS = (*_MODE_OF, "selective-search+dense", "selective-search-quality+dense")
 # Two cells of a stride-16 feature map at the paper's shorter side of 600: smaller proposals look alike to the network.
 # Dropping them raised the mAP on blood cells by 0.05.
 DEFAULT_MIN_SIZE = 0.054
@@ -71,34 +74,40 @@ def settings_from_json(value):
     Raises:
         InputError: if no kind of settings gave it.
     """
-    return ProposalSettings.from_json(value)
+    kind = FileProposals if isinstance(value, dict) and "file" in value else ProposalSettings
+    return kind.from_json(value)
 
 
-def proposal_settings(method, dataset):
+def proposal_settings(method, dataset, dense=None, max_selective_search=2000):
     """Settings for a data set: dense boxes and the smallest proposal are fitted to its boxes.
 
     Proposals are dropped below `DEFAULT_MIN_SIZE`, or below the size of the data set's small objects where these are
     smaller: 5 % of the objects of some class have a side shorter than it.
 
     Args:
-        method: "dense", "selective-search" or "selective-search+dense".
+        method: "dense", "selective-search", "selective-search-quality" (slower, and finds more), or one of the latter
+            with "+dense".
         dataset: the training data (`DetectionDataset`). Use what comes back for the test data too.
+        dense: `DenseBoxes` (see `dense_grid`) in place of fitted ones; then no box as large as its smallest is dropped.
+        max_selective_search: at most so many proposals of selective search.
 
     Raises:
-        InputError: for an unknown method.
+        InputError: for an unknown method, and dense boxes for one without.
 
     Example:
         >>> settings = proposal_settings("dense", load_dataset("voc:cells@train"))     # doctest: +SKIP
     """
     if method not in METHODS:
         raise InputError(f"proposals: found method {method!r}; expected one of {', '.join(METHODS)}")
-    min_size = _min_size(dataset)
     parts = method.split("+")
-    return ProposalSettings(
-        selective_search="fast" if "selective-search" in parts else None,
-        dense=fit_dense_boxes(dataset, min_size=min_size) if "dense" in parts else None,
-        min_size=min_size,
-    )
+    if dense is not None and "dense" not in parts:
+        raise InputError(f"proposals: found dense boxes for the method {method}; expected {method}+dense, or no boxes")
+    min_size = _min_size(dataset)
+    if dense is not None:
+        min_size = min(min_size, *map(min, dense.sizes))
+    elif "dense" in parts:
+        dense = fit_dense_boxes(dataset, min_size=min_size)
+    return ProposalSettings(_MODE_OF[parts[0]], max_selective_search, dense, min_size)
 
 
 def _min_size(dataset):

@@ -1,0 +1,62 @@
+"""Proposals in NumPy's files: NPZ, an array for each image, and NPY, those of one image."""
+
+import io
+import math
+import zipfile
+from pathlib import Path
+
+import numpy as np
+
+from tf_fast_rcnn.data.proposals.tables import (
+    ProposalTable,
+    RowsOnDemand,
+    check_expansion,
+    one_line_errors,
+    to_rows,
+)
+
+_NPZ_EXPECTED = "an .npz file with an array [P, 4] for each image"
+_NPY_EXPECTED = "an .npy file of float32 [P, 4]"
+_ORDER = "yxyx-relative"
+# The name under which an .npy file's boxes stand: they belong to one image, whatever its name.
+ANY_IMAGE = "*"
+
+
+def read_npz(path):
+    """Proposals of an .npz file: an array [P, 4], or [P, 5] with scores, for each image, under the image's name.
+
+    Arrays are read when they are asked for. The default order is ymin xmin ymax xmax, relative to the image.
+
+    Returns:
+        `ProposalTable`.
+
+    Raises:
+        InputError: for a damaged file, or one whose arrays are not so.
+    """
+    with one_line_errors(path, _NPZ_EXPECTED), zipfile.ZipFile(path) as archive:
+        members = {name.removesuffix(".npy"): name for name in archive.namelist()}
+
+    def read(name):
+        with one_line_errors(f"{path}, {name}", _NPZ_EXPECTED), zipfile.ZipFile(path) as archive:
+            member = archive.getinfo(members[name])
+            check_expansion(f"{path}, {name}", member.compress_size, member.file_size)
+            return to_rows(f"{path}, {name}", _array(archive.read(member)))
+
+    return ProposalTable(RowsOnDemand(members, read), _ORDER)
+
+
+def read_npy(path):
+    """Proposals of one image, of any name, in an .npy file: as an array of `read_npz`."""
+    with one_line_errors(path, _NPY_EXPECTED):
+        return ProposalTable({ANY_IMAGE: to_rows(path, _array(Path(path).read_bytes()))}, _ORDER)
+
+
+def _array(data):
+    """The array of an .npy file's bytes. NumPy takes memory for whatever size the header states: it is checked."""
+    file = io.BytesIO(data)
+    version = np.lib.format.read_magic(file)
+    read_header = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}[version]
+    shape, _, dtype = read_header(file)
+    if dtype.hasobject or min(shape, default=0) < 0 or math.prod(shape) * dtype.itemsize != len(data) - file.tell():
+        raise ValueError(f"{dtype} {list(shape)} in {len(data) - file.tell()} bytes")
+    return np.load(io.BytesIO(data), allow_pickle=False)

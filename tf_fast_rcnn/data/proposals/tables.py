@@ -1,0 +1,116 @@
+"""What the readers of all proposal files give, and what they guard against."""
+
+import contextlib
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import numpy as np
+
+from tf_fast_rcnn.errors import InputError
+
+# As many as the original reads of an image's ranked proposals.
+MAX_PROPOSALS = 2000
+# Boxes never compress as well as this; what claims to is made to fill the memory.
+_MAX_EXPANSION = 100
+_ALWAYS_ALLOWED_BYTES = 1 << 20
+
+
+class Rows(NamedTuple):
+    """An image's proposals as a file has them: four numbers each `[P, 4]`, and their scores `[P]` or None."""
+
+    corners: np.ndarray
+    scores: np.ndarray | None = None
+
+
+class ProposalTable(NamedTuple):
+    """The content of a proposal file.
+
+    Attributes:
+        rows: `Rows` by the image's name.
+        order: the coordinate order that its format has.
+        max_proposals: how many of an image are taken where the user does not say; None for all.
+    """
+
+    rows: Mapping
+    order: str
+    max_proposals: int | None = MAX_PROPOSALS
+
+
+class RowsOnDemand(Mapping):
+    """`Rows` by name, read when they are asked for.
+
+    Args:
+        names: of the images.
+        read: function of a name that gives its `Rows`.
+    """
+
+    def __init__(self, names, read):
+        self._names, self._read = dict.fromkeys(names), read
+
+    def __len__(self):
+        return len(self._names)
+
+    def __iter__(self):
+        return iter(self._names)
+
+    def __contains__(self, name):
+        return name in self._names
+
+    def __getitem__(self, name):
+        return self._read(name)
+
+
+def to_rows(source, array, scores=None):
+    """`Rows` of what a file holds for an image: numbers `[P, 4]`, or `[P, 5]` with the scores last.
+
+    Raises:
+        InputError: for another shape or type.
+    """
+    array = np.asarray(array)
+    if array.size == 0:
+        return Rows(np.zeros((0, 4), np.float32))
+    if array.dtype.kind not in "fiu" or array.ndim != 2 or array.shape[1] not in (4, 5):
+        raise InputError(
+            f"{source}: found {array.dtype} {list(array.shape)}; expected numbers [P, 4], or [P, 5] with scores; "
+            "write one row a box"
+        )
+    if array.shape[1] == 5:
+        array, scores = array[:, :4], array[:, 4]
+    if scores is not None:
+        scores = np.asarray(scores).reshape(-1)
+        if scores.dtype.kind not in "fiu" or len(scores) != len(array):
+            raise InputError(
+                f"{source}: found {len(scores)} scores ({scores.dtype}) of {len(array)} boxes; expected one number a "
+                "box; write the file again"
+            )
+    return Rows(array, scores)
+
+
+def check_expansion(source, compressed, expanded):
+    """InputError where so many bytes come of so few that no box file would have them."""
+    if expanded > max_expanded(compressed):
+        raise InputError(
+            f"{source}: found {compressed} bytes that expand to {expanded} or more; expected boxes; "
+            "do not trust this file"
+        )
+
+
+def max_expanded(compressed):
+    """The bytes that `check_expansion` allows."""
+    return max(_ALWAYS_ALLOWED_BYTES, _MAX_EXPANSION * compressed)
+
+
+@contextlib.contextmanager
+def one_line_errors(path, expected):
+    """Makes an InputError of whatever the parser of a damaged file raises; `expected` says what the file should be."""
+    try:
+        yield
+    except InputError:
+        raise
+    except FileNotFoundError:
+        raise InputError(f"{path}: found no such file; expected {expected}; check the path") from None
+    except Exception as error:  # Damage can raise anything in a parser, MemoryError and RecursionError among it.
+        reason = (str(error) or type(error).__name__)[:200]
+        raise InputError(
+            f"{path}: found no readable proposals ({reason}); expected {expected}; write the file again"
+        ) from None

@@ -1,0 +1,146 @@
+"""Proposals in files of text: CSV, and COCO's results JSON."""
+
+import array
+import csv
+import json
+from collections import defaultdict
+from pathlib import Path
+
+import numpy as np
+
+from tf_fast_rcnn.data.annotations import finite
+from tf_fast_rcnn.data.proposals.tables import ProposalTable, Rows, one_line_errors
+from tf_fast_rcnn.errors import InputError
+
+_CSV_EXPECTED = "lines of image,ymin,xmin,ymax,xmax and perhaps score"
+_COCO_EXPECTED = "COCO's results: a list of objects with image_id, bbox and score"
+_CSV_ORDER, _COCO_ORDER = "yxyx-relative", "xywh-edges"
+
+# The columns of a coordinate order, by the letters that it begins with, and other names that they go by.
+_COLUMNS = {
+    "yxyx": ("ymin", "xmin", "ymax", "xmax"),
+    "xyxy": ("xmin", "ymin", "xmax", "ymax"),
+    "xywh": ("x", "y", "width", "height"),
+    "yxhw": ("y", "x", "height", "width"),
+}
+_OTHER_NAMES = {
+    "image": ("image_id", "filename", "file", "file_name", "path", "image_path", "image_name"),
+    "xmin": ("x1", "x_min", "left"),
+    "ymin": ("y1", "y_min", "top"),
+    "xmax": ("x2", "x_max", "right"),
+    "ymax": ("y2", "y_max", "bottom"),
+    "x": ("xmin", "x1", "left"),
+    "y": ("ymin", "y1", "top"),
+    "width": ("w",),
+    "height": ("h",),
+    "score": ("confidence", "objectness"),
+}
+
+
+def read_proposal_csv(path, order=None):
+    """Proposals of a CSV file, one a line; the lines of an image need not follow each other.
+
+    Without a header: image, four numbers in the coordinate order (default: ymin, xmin, ymax, xmax, relative to the
+    image) and perhaps a score. With one, the columns stand as it names them: image, the coordinates (ymin or y1, ...;
+    x, y, width, height for an order that begins with xywh) and perhaps score; others are ignored.
+
+    Args:
+        path: the file, UTF-8, separated by commas.
+        order: the coordinate order that the caller knows; None for the format's.
+
+    Returns:
+        `ProposalTable`.
+
+    Raises:
+        InputError: for a line or header that is not so.
+    """
+    with one_line_errors(path, _CSV_EXPECTED), open(path, newline="", encoding="utf-8-sig") as file:
+        lines = csv.reader(file)
+        images = defaultdict(_GrowingRows)
+        columns = None
+        for fields in lines:
+            if not any(fields):
+                continue
+            if columns is None:
+                columns = _columns(path, fields, (order or _CSV_ORDER)[:4])
+                if columns.is_header:
+                    continue
+            columns.add(f"{path}, line {lines.line_num}", fields, images)
+        return ProposalTable({name: rows.finish() for name, rows in images.items()}, _CSV_ORDER)
+
+
+class _GrowingRows:
+    """Rows in the making: text becomes four or five numbers of 4 bytes as it is read."""
+
+    def __init__(self):
+        self._values = array.array("f")
+
+    def add(self, corners, score):
+        self._values.extend((*corners, score))
+
+    def finish(self):
+        values = np.array(self._values, np.float32).reshape(-1, 5)
+        return Rows(values[:, :4], None if np.isnan(values[:, 4]).all() else values[:, 4])
+
+
+class _Columns:
+    """Where a CSV file has the image's name, the four coordinates in their order, and the score (None: nowhere)."""
+
+    def __init__(self, image, corners, score, is_header):
+        self._image, self._corners, self._score, self.is_header = image, corners, score, is_header
+
+    def add(self, source, fields, images):
+        """Adds one line's box to its image's rows."""
+        needed = (self._image, *self._corners) + (() if self._score is None else (self._score,))
+        values = [finite(fields[place]) if place < len(fields) else None for place in needed[1:]]
+        if None in values or not fields[self._image]:
+            raise InputError(f"{source}: found {','.join(fields)[:80]!r}; expected {_CSV_EXPECTED}; mend the line")
+        images[fields[self._image].strip()].add(values[:4], values[4] if len(values) == 5 else float("nan"))
+
+
+def _columns(path, first, letters):
+    """The `_Columns` of a file by its first line, which is a header where it has no number after the image."""
+    if len(first) > 1 and finite(first[1]) is not None:
+        return _Columns(0, (1, 2, 3, 4), 5 if len(first) > 5 else None, is_header=False)
+    names = [name.strip().lower() for name in first]
+
+    def place(column):
+        return next((names.index(name) for name in (column, *_OTHER_NAMES[column]) if name in names), None)
+
+    image, score = place("image"), place("score")
+    corners = tuple(place(column) for column in _COLUMNS[letters])
+    if None in (image, *corners):
+        raise InputError(
+            f"{path}: found the columns {', '.join(first)[:80]}; expected image, {', '.join(_COLUMNS[letters])} and "
+            "perhaps score; name them so, or give the coordinate order"
+        )
+    return _Columns(image, corners, score, is_header=True)
+
+
+def read_coco_results(path):
+    """Proposals of a JSON file as COCO's results: a list of `{"image_id", "bbox": [x, y, width, height], "score"}`.
+
+    Returns:
+        `ProposalTable`; the score may be missing from all.
+
+    Raises:
+        InputError: for broken JSON and other content.
+    """
+    with one_line_errors(path, _COCO_EXPECTED):
+        results = json.loads(Path(path).read_bytes())
+        if not isinstance(results, list):
+            raise InputError(f"{path}: found no list; expected {_COCO_EXPECTED}; write the file again")
+        images = defaultdict(_GrowingRows)
+        for number, result in enumerate(results):
+            _add_result(f"{path}, result {number}", result, images)
+        return ProposalTable({name: rows.finish() for name, rows in images.items()}, _COCO_ORDER)
+
+
+def _add_result(source, result, images):
+    box = result.get("bbox") if isinstance(result, dict) else None
+    image_id = result.get("image_id") if box is not None else None
+    values = [finite(value) for value in box] if isinstance(box, list) and len(box) == 4 else [None]
+    score = finite(result["score"]) if box is not None and result.get("score") is not None else float("nan")
+    if None in (*values, score) or not isinstance(image_id, (int, str)):
+        raise InputError(f"{source}: found {str(result)[:80]}; expected {_COCO_EXPECTED}; mend the result")
+    images[str(image_id)].add(values, score)
