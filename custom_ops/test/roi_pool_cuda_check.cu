@@ -1,9 +1,10 @@
-// Compares every CUDA kernel with naive loops, on given and random shapes and values at aligned and unaligned addresses.
+// Compares every CUDA kernel with naive loops, on given and random shapes and values at aligned and unaligned
+// addresses.
 //
 //     roi_pool_cuda_check [ROUNDS]
 //
-// `make -C custom_ops cuda-check` runs it on a GPU. tests/test_cuda_kernels.py compiles the same file for the CPU, where
-// cuda_on_cpu/ stands in for CUDA.
+// `make -C custom_ops cuda-check` runs it on a GPU. tests/test_cuda_kernels.py compiles the same file for the CPU,
+// where cuda_on_cpu/ stands in for CUDA.
 
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
@@ -29,7 +30,7 @@ std::mt19937 random_bits(0);
 
 int64_t Below(int64_t limit) { return static_cast<int64_t>(random_bits() % static_cast<uint64_t>(limit)); }
 
-// --- numbers ----------------------------------------------------------------------------------------------------------
+// --- numbers ---------------------------------------------------------------------------------------------------------
 
 template <typename To, typename From>
 To BitCast(const From& from) {
@@ -90,7 +91,7 @@ float RandomCoordinate(int64_t cells) {
   return static_cast<float>(Below(40 * cells) - 8 * cells) / 2;  // at 1/16 cells a pixel, now and then off the map
 }
 
-// --- what is expected -------------------------------------------------------------------------------------------------
+// --- what is expected ------------------------------------------------------------------------------------------------
 
 template <typename T>
 struct Case {
@@ -145,7 +146,7 @@ struct Case {
   }
 };
 
-// --- checks -----------------------------------------------------------------------------------------------------------
+// --- checks ----------------------------------------------------------------------------------------------------------
 
 template <typename T>
 void Fail(const char* what, const Case<T>& input, size_t place) {

@@ -1,5 +1,5 @@
-// Times the CUDA kernels, each beside its floor: what it must write (forward) or read (backward) at the rate at which this
-// device copies. `make -C custom_ops cuda-timing` builds and runs it.
+// Times the CUDA kernels, each beside its floor: what it must write (forward) or read (backward) at the rate at which
+// this device copies. `make -C custom_ops cuda-timing` builds and runs it.
 
 #include <algorithm>
 #include <cstdint>
@@ -129,7 +129,11 @@ int main() {
   std::printf("%s: copies %.0f GB/s (read + written), writes %.0f GB/s; CUDA runtime %d, driver %d\n", device.name,
               bandwidth.copy * 1e-9, bandwidth.write * 1e-9, cuda::RuntimeVersion(), cuda::DriverVersion());
   constexpr RoiPoolShape kShapes[] = {
-      {1, 38, 63, 512, 300, 7, 7}, {1, 38, 63, 512, 2000, 7, 7}, {2, 38, 63, 512, 64, 7, 7}, {8, 50, 84, 1024, 1000, 7, 7}};
+      {1, 38, 63, 512, 300, 7, 7},
+      {1, 38, 63, 512, 2000, 7, 7},
+      {2, 38, 63, 512, 64, 7, 7},
+      {8, 50, 84, 1024, 1000, 7, 7},
+  };
   for (const RoiPoolShape& shape : kShapes) {
     Time<float>("float", shape, bandwidth);
     Time<cuda::Half>("half", shape, bandwidth);

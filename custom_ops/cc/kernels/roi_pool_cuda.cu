@@ -1,8 +1,9 @@
 // RoI max pooling on a CUDA device: the forward pass.
 //
-// Its floor is the writing of the output; the cells of a bin, some ten, must come from the first-level cache. So a block
-// pools one RoI, and a slice of its channels as wide as a cache line, and of the grid's dimensions the RoIs run fastest:
-// all multiprocessors work on one slice of one map at a time, of which each keeps in its cache what it has read.
+// Its floor is the writing of the output; the cells of a bin, some ten, must come from the first-level cache. So a
+// block pools one RoI, and a slice of its channels as wide as a cache line, and of the grid's dimensions the RoIs run
+// fastest: all multiprocessors work on one slice of one map at a time, of which each keeps in its cache what it has
+// read.
 
 #include "roi_pool_cuda_packs.cuh"
 

@@ -39,8 +39,8 @@ struct SumOf<Bfloat16> {
 
 // In all of these T is float, double, Half or Bfloat16.
 
-// `argmax` may be null; with it, the first in row-major order among equal maxima is taken. Values are those of the CPU's
-// kernels, but for the sign of a zero where both zeros are maxima.
+// `argmax` may be null; with it, the first in row-major order among equal maxima is taken. Values are those of the
+// CPU's kernels, but for the sign of a zero where both zeros are maxima.
 template <typename T>
 const char* RoiPool(const RoiPoolShape& shape, float spatial_scale, const T* features, const float* rois, T* pooled,
                     int32_t* argmax, cudaStream_t stream);
@@ -51,9 +51,9 @@ template <typename T>
 const char* RoiPoolGradient(const RoiPoolShape& shape, const T* pooled_gradient, const int32_t* argmax,
                             typename SumOf<T>::Type* sums, T* features_gradient, cudaStream_t stream);
 
-// The gradient with the terms of every sum in one order, that of the RoIs and of their bins: always the same bits. Slower,
-// and without further memory. Only the RoI's bins that hold a cell are searched for it, so an argmax outside its bin may
-// or may not count.
+// The gradient with the terms of every sum in one order, that of the RoIs and of their bins: always the same bits.
+// Slower, and without further memory. Only the RoI's bins that hold a cell are searched for it, so an argmax outside
+// its bin may or may not count.
 template <typename T>
 const char* RoiPoolGradientInOrder(const RoiPoolShape& shape, float spatial_scale, const T* pooled_gradient,
                                    const int32_t* argmax, const float* rois, T* features_gradient,

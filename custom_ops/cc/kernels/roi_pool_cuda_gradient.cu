@@ -6,7 +6,7 @@ namespace tf_fast_rcnn {
 namespace cuda {
 namespace {
 
-// --- by atomic additions ----------------------------------------------------------------------------------------------
+// --- by atomic additions ---------------------------------------------------------------------------------------------
 // Every bin adds to the cells of its maxima. A block takes one RoI and a slice of its channels, as in the forward pass,
 // so that the sums that are being added to stay in the second-level cache.
 
@@ -71,7 +71,7 @@ const char* RoundSums(int64_t size, const float* sums, T* values, cudaStream_t s
   return WithPacks<T>(size, launch, sums, values);
 }
 
-// --- in a fixed order -------------------------------------------------------------------------------------------------
+// --- in a fixed order ------------------------------------------------------------------------------------------------
 // Every cell gathers from the bins that hold it, RoI after RoI. A block takes a few neighbouring cells, which often lie
 // in the same bins, and as many channels as it has threads for.
 

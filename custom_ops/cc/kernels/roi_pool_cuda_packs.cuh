@@ -31,7 +31,7 @@ struct Pack {
   T values[count];
 };
 
-// --- memory -----------------------------------------------------------------------------------------------------------
+// --- memory ----------------------------------------------------------------------------------------------------------
 
 // What a single instruction moves.
 template <int bytes>
@@ -105,11 +105,11 @@ __device__ inline Pack<T, count> Filled(T value) {
   return pack;
 }
 
-// --- order ------------------------------------------------------------------------------------------------------------
+// --- order -----------------------------------------------------------------------------------------------------------
 
-// A value as a number that is ordered as it is itself. 16 bits are taken for the upper half of a float, which a bfloat16
-// is; a half differs in where its exponent ends, which no comparison sees (but of NaN, which counts as a number above
-// infinity). Not a conversion: that would cost an instruction for each value.
+// A value as a number that is ordered as it is itself. 16 bits are taken for the upper half of a float, which a
+// bfloat16 is; a half differs in where its exponent ends, which no comparison sees (but of NaN, which counts as a
+// number above infinity). Not a conversion: that would cost an instruction for each value.
 __device__ inline float Ordered(float value) { return value; }
 __device__ inline double Ordered(double value) { return value; }
 __device__ inline float Ordered(Half value) { return BitCast<float>(static_cast<uint32_t>(value.bits) << 16); }
@@ -157,7 +157,7 @@ __device__ inline Pack<T, count> MaxOfPacks(const Pack<T, count>& a, const Pack<
   return BitCast<Pack<T, count>>(greatest);
 }
 
-// --- sums -------------------------------------------------------------------------------------------------------------
+// --- sums ------------------------------------------------------------------------------------------------------------
 
 __device__ inline float ToSum(float value) { return value; }
 __device__ inline double ToSum(double value) { return value; }
@@ -177,7 +177,7 @@ __device__ inline Pack<T, count> Rounded(const Pack<typename SumOf<T>::Type, cou
   return values;
 }
 
-// --- launches ---------------------------------------------------------------------------------------------------------
+// --- launches --------------------------------------------------------------------------------------------------------
 
 template <typename T>
 constexpr int kPackOf = 16 / sizeof(T);
@@ -189,8 +189,8 @@ constexpr int kLanes = 128 / (sizeof(T) * count);
 constexpr int kWarp = 32;
 constexpr int kMaxThreads = 256;
 
-// Calls launch(std::integral_constant<int, N>()) with packs of N = kPackOf<T> values, or single values where the channels
-// are no whole packs or a pointer is not aligned to 16 bytes.
+// Calls launch(std::integral_constant<int, N>()) with packs of N = kPackOf<T> values, or single values where the
+// channels are no whole packs or a pointer is not aligned to 16 bytes.
 template <typename T, typename Launch, typename... Pointers>
 const char* WithPacks(int64_t channels, const Launch& launch, const Pointers*... pointers) {
   const bool aligned = ((reinterpret_cast<uintptr_t>(pointers) % 16 == 0) && ...);

@@ -2,8 +2,8 @@
 //
 //     g++ -std=c++20 -ffp-contract=off -I custom_ops/test/cuda_on_cpu -x c++ kernels.cu ...
 //
-// Each CUDA thread of a block is a thread of the CPU; blocks follow one another. Sanitizers then see what the kernels do:
-// AddressSanitizer a wrong address, ThreadSanitizer a missing __syncthreads(). Has what this project uses, no more.
+// Each CUDA thread of a block is a thread of the CPU; blocks follow one another. Sanitizers then see what the kernels
+// do: AddressSanitizer a wrong address, ThreadSanitizer a missing __syncthreads(). Has what this project uses, no more.
 
 #ifndef TF_FAST_RCNN_CUSTOM_OPS_TEST_CUDA_ON_CPU_CUDA_RUNTIME_H_
 #define TF_FAST_RCNN_CUSTOM_OPS_TEST_CUDA_ON_CPU_CUDA_RUNTIME_H_
@@ -24,7 +24,7 @@
 #define __launch_bounds__(...)
 #define __shared__ static  // one block runs at a time
 
-// --- vectors ----------------------------------------------------------------------------------------------------------
+// --- vectors ---------------------------------------------------------------------------------------------------------
 
 struct uint2 {
   unsigned x, y;
@@ -39,7 +39,7 @@ struct dim3 {
   unsigned x = 1, y = 1, z = 1;
 };
 
-// --- inside kernels ---------------------------------------------------------------------------------------------------
+// --- inside kernels --------------------------------------------------------------------------------------------------
 
 inline thread_local uint3 threadIdx, blockIdx;
 inline dim3 blockDim, gridDim;
@@ -82,7 +82,7 @@ T atomicAdd(T* address, T term) {
 
 using std::min;
 
-// --- the host's side --------------------------------------------------------------------------------------------------
+// --- the host's side -------------------------------------------------------------------------------------------------
 
 #define CUDART_VERSION 0
 
