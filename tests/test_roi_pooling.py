@@ -1,4 +1,4 @@
-"""RoI pooling against a naive loop, ONNX Runtime's MaxRoiPool and numeric gradients.
+"""RoI pooling against a naive loop, ONNX Runtime's MaxRoiPool, OpenVINO and numeric gradients.
 
 The native op must be there: without it these tests fail rather than pass by testing half of the matter.
 """
@@ -8,6 +8,7 @@ import math
 import numpy as np
 import onnx
 import onnxruntime
+import openvino.opset13
 import pytest
 import tensorflow as tf
 from hypothesis import given, settings
@@ -231,6 +232,28 @@ def test_equals_onnx_runtime(implementation, seed):
 # --- graphs -----------------------------------------------------------------------------------------------------------
 
 UNKNOWN = [tf.TensorSpec([None] * 4, tf.float32), tf.TensorSpec([None, None, 4], tf.float32)]
+
+
+@both_implementations
+def test_equals_openvino_but_for_some_sides(implementation):
+    """It computes bins in integers, which gives others at sides of 57, 114, 121, ... cells."""
+    heights = np.delete(np.arange(1, 130), [57 - 1, 114 - 1, 121 - 1])
+    features = np.random.default_rng(0).normal(size=(1, 130, 3, 2)).astype(np.float32)
+    corners = np.array([[0, 0, height - 1, 2] for height in heights], np.float32)
+    pooled = roi_pool(features, corners[None], (7, 7), 1.0, implementation)[0]
+    np.testing.assert_array_equal(pooled, openvino_roi_pool(features, corners))
+
+
+def openvino_roi_pool(features, corners):
+    """The same of one image at scale 1."""
+    opset = openvino.opset13
+    channels_first = np.ascontiguousarray(np.moveaxis(features, 3, 1))
+    rows = np.insert(corners[:, [1, 0, 3, 2]], 0, 0, axis=1)  # image, x1, y1, x2, y2
+    inputs = [opset.parameter(array.shape, np.float32) for array in (channels_first, rows)]
+    model = openvino.Model([opset.roi_pooling(*inputs, [7, 7], 1.0, "max")], inputs)
+    # By default it computes in bfloat16 where the CPU can.
+    compiled = openvino.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    return np.moveaxis(compiled((channels_first, rows))[0], 1, 3)
 
 
 @both_implementations
