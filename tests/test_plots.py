@@ -8,7 +8,7 @@ from matplotlib import pyplot
 from PIL import Image
 
 from tf_fast_rcnn.evaluation import ClassResult, EvaluationResult
-from tf_fast_rcnn.plots import plot_losses, plot_precision_recall
+from tf_fast_rcnn.plots import plot_histogram, plot_losses, plot_precision_recall, plot_recall
 
 
 def svg_texts(path):
@@ -65,6 +65,47 @@ def test_precision_recall_of_coco_says_which_overlap_the_curves_have(tmp_path):
 def test_precision_recall_without_classes_or_detections(tmp_path, classes):
     plot_precision_recall(EvaluationResult("voc07", 0.5, 1, classes), tmp_path / "curves.png")
     assert Image.open(tmp_path / "curves.png").size[0] > 300
+
+
+def bar_heights(path):
+    """Heights of a histogram's bars in points, from the outlines in an SVG; its axes have their own frame."""
+    outlines = re.findall(r'<g id="patch_\d+">\s*<path d="([^"]*)"[^>]*style="fill: #3f90da', path.read_text())
+    corners = [np.array(re.findall(r"[ML] (\S+) (\S+)", outline), float) for outline in outlines]
+    return np.array([np.ptp(points[:, 1]) for points in corners])
+
+
+@pytest.mark.parametrize(
+    ("values", "options", "counts"),
+    [
+        ([1, 1, 2, 5], {"bins": [0, 1.5, 2.5, 4, 6]}, [2, 1, 0, 1]),
+        ([1, 9, 11, 12, 99], {"bins": [1, 10, 100], "log": True}, [2, 3]),
+        ([1, 1, 100], {"bins": 4, "log": True}, [2, 0, 0, 1]),
+        ([], {"bins": 4, "log": True}, [0, 0, 0, 0]),
+        ([7], {"bins": 2, "log": True}, [0, 1]),
+    ],
+)
+def test_histogram_has_bars_as_high_as_values_are_many(tmp_path, values, options, counts):
+    plot_histogram(values, tmp_path / "histogram.svg", "Sizes", "pixels", limit=(3, "limit"), **options)
+    heights = bar_heights(tmp_path / "histogram.svg")
+    assert len(heights) == len(counts)
+    np.testing.assert_allclose(heights / max(heights.max(), 1e-9), np.array(counts) / max([1, *counts]), atol=1e-5)
+    assert {"Sizes", "pixels", "objects", "limit"} <= set(svg_texts(tmp_path / "histogram.svg"))
+
+
+@pytest.mark.parametrize("log", [False, True])
+def test_recall_names_axes_and_curves(tmp_path, log):
+    curves = {"IoU 0.5": ([1, 30, 3000], [0.1, 0.5, 0.9]), "IoU 0.7": ([1, 30, 3000], [0, 0.25, 0.5])}
+    plot_recall(curves, tmp_path / "recall.svg", "Recall of proposals", "proposals", log=log)
+    assert {"Recall of proposals", "proposals", "recall", "IoU 0.5", "IoU 0.7", "1000"} <= set(
+        svg_texts(tmp_path / "recall.svg")
+    )
+
+
+def test_logarithmic_axes_of_few_decades_have_plain_numbers_between_the_powers_of_ten(tmp_path):
+    plot_histogram([30, 40, 200], tmp_path / "histogram.svg", "Sizes", "pixels", log=True)
+    texts = svg_texts(tmp_path / "histogram.svg")
+    assert {"50", "100"} <= set(texts)
+    assert not [text for text in texts if "10^" in text or "mathdefault" in text]
 
 
 def test_writes_only_the_picture_and_leaves_pyplot_alone(tmp_path):

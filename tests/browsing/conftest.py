@@ -16,7 +16,7 @@ def scene(seed):
     return np.array(Image.fromarray(blotches).resize((160, 120), Image.Resampling.BICUBIC))
 
 
-def write_dataset(folder, images, objects, proposals=None, class_names=CLASS_NAMES, crowds=None):
+def write_dataset(folder, images, objects, proposals=None, class_names=CLASS_NAMES):
     """A data set of arrays: `objects` has `(label, ymin, xmin, ymax, xmax)` of each image, boxes relative."""
     folder.mkdir(parents=True)
     records = []
@@ -33,13 +33,23 @@ def write_dataset(folder, images, objects, proposals=None, class_names=CLASS_NAM
                 boxes=table[:, 1:],
                 labels=table[:, 0],
                 difficult=np.zeros(len(table), bool),
-                crowd=None if crowds is None else crowds[index],
                 proposal_boxes=None if proposals is None else np.float32(proposals[index]).reshape(-1, 4),
             )
         )
     # Any settings say that the records have proposals.
     settings = None if proposals is None else object()
     return DetectionDataset("voc:<odd>@train", class_names, records, {"boxes clipped to their image": 2}, settings)
+
+
+@pytest.fixture
+def dataset_of(tmp_path):
+    """`dataset_of(objects, proposals, class_names)`: a data set of as many scenes; see `write_dataset`."""
+
+    def make(objects, proposals=None, class_names=("cat",)):
+        images = [scene(seed) for seed in range(len(objects))]
+        return write_dataset(tmp_path / f"data{len(list(tmp_path.iterdir()))}", images, objects, proposals, class_names)
+
+    return make
 
 
 ODD_OBJECTS = [

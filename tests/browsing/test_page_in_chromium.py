@@ -1,0 +1,135 @@
+"""The page in a browser: what it shows, its console, its script, and its width on a phone."""
+
+import re
+import shutil
+import subprocess
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tf_fast_rcnn.drawing import PALETTE
+
+CHROMIUM = next(
+    filter(
+        None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome"))
+    ),
+    None,
+)
+pytestmark = pytest.mark.skipif(
+    CHROMIUM is None, reason="no Chromium or Chrome on the PATH; test_page.py reads the page without one"
+)
+
+
+@pytest.fixture
+def chromium(tmp_path):
+    """`chromium(page, *options)` opens a page; returns what was printed, and the browser's log."""
+
+    def run(page, *options):
+        done = subprocess.run(
+            [
+                CHROMIUM,
+                "--headless=new",
+                "--no-sandbox",  # as root, in containers
+                "--disable-gpu",
+                "--disable-dev-shm-usage",
+                "--hide-scrollbars",
+                "--virtual-time-budget=3000",
+                "--enable-logging=stderr",
+                "--v=0",
+                f"--user-data-dir={tmp_path / 'profile'}",
+                *options,
+                page.as_uri(),
+            ],
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout, done.stderr
+
+    return run
+
+
+def with_script(page, code):
+    """A copy of a page beside it, which runs some code at its end."""
+    copy = page.with_name("copy.html")
+    copy.write_text(page.read_text().replace("</body>", f"<script>{code}</script></body>"))
+    return copy
+
+
+@pytest.fixture
+def page(odd_page, tmp_path):
+    """The page in a folder of its own that a test may add to."""
+    return shutil.copytree(odd_page[0], tmp_path / "a page") / "index.html"
+
+
+def test_findings_are_shown_and_the_console_is_silent(chromium, page):
+    dom, log = chromium(page, "--dump-dom")
+    assert "alert('$x_1')" in dom
+    assert "Objects annotated twice (1)" in dom
+    assert "cat and &lt;script&gt;alert('$x_1')&lt;/script&gt;, IoU 1.00" in dom
+    assert "CONSOLE" not in log
+    assert "Uncaught" not in log
+
+
+def test_an_error_of_the_script_would_be_seen(chromium, page):
+    _, log = chromium(with_script(page, "throw new Error('seen')"), "--dump-dom")
+    assert "Uncaught Error: seen" in log
+
+
+def test_every_picture_loads(chromium, page):
+    """Those that wait for being scrolled to are asked for at once."""
+    code = """const images = [...document.images];
+        for (const image of images) image.loading = "eager";
+        addEventListener("load", () => {
+          document.title = `${images.filter((image) => image.naturalWidth > 0).length} of ${images.length}`;
+        });"""
+    dom, _ = chromium(with_script(page, code), "--dump-dom")
+    loaded, total = map(int, re.search(r"<title>(\d+) of (\d+)</title>", dom).groups())
+    assert loaded == total > 25
+
+
+def test_the_class_filter_shows_the_images_of_a_class(chromium, page):
+    code = """const select = document.querySelector("#filter select");
+        select.value = "%s"; select.dispatchEvent(new Event("change"));
+        const shown = [...document.querySelectorAll(".sheet figure")].filter((each) => each.offsetParent !== null);
+        document.title = shown.map((each) => each.dataset.labels).join("|");"""
+    all_images = chromium(with_script(page, code % ""), "--dump-dom")[0]
+    cards = re.search("<title>(.*)</title>", all_images)[1].split("|")
+    assert len(cards) == 6
+    cats = chromium(with_script(page, code % "1"), "--dump-dom")[0]
+    expected = [labels for labels in cards if "1" in labels.split()]
+    assert 0 < len(expected) < 6
+    assert re.search("<title>(.*)</title>", cats)[1].split("|") == expected
+    assert re.search(rf'<output id="shown" class="soft">{len(expected)} images', cats)
+
+
+def test_the_switch_shows_annotations_or_proposals_without_scripts_of_ours(chromium, page):
+    code = """const all = (name) => [...document.querySelectorAll("." + name)];
+        const seen = (name) => all(name).filter((each) => each.offsetParent).length;
+        const before = [seen("annotated"), seen("proposed")];
+        document.getElementById("show-proposed").checked = true;
+        document.title = [...before, seen("annotated"), seen("proposed")].join(" ");"""
+    dom, _ = chromium(with_script(page, code), "--dump-dom")
+    assert re.search("<title>(.*)</title>", dom)[1] == "6 0 0 6"
+
+
+@pytest.mark.parametrize("width", [500, 1280])  # Chromium's windows are at least 500 pixels wide
+def test_nothing_is_wider_than_the_window(chromium, page, width):
+    code = "document.title = `${document.documentElement.scrollWidth} ${innerWidth}`;"
+    dom, _ = chromium(with_script(page, code), "--dump-dom", f"--window-size={width},900")
+    scroll_width, inner_width = map(int, re.search(r"<title>(\d+) (\d+)</title>", dom).groups())
+    assert scroll_width <= inner_width
+
+
+def test_screenshot_shows_text_charts_and_class_colours(chromium, page, tmp_path):
+    chromium(page, f"--screenshot={tmp_path / 'page.png'}", "--window-size=1000,1600")
+    pixels = np.asarray(Image.open(tmp_path / "page.png").convert("RGB"))
+    assert pixels.shape == (1600, 1000, 3)
+    ground = np.all(pixels == pixels[0, 0], axis=-1)
+    assert 0.4 < ground.mean() < 0.97
+    for color in PALETTE[:3]:  # swatches of the classes, and the bars of charts
+        shade = np.array([int(color[start : start + 2], 16) for start in (1, 3, 5)])
+        assert np.count_nonzero(np.all(pixels == shade, axis=-1)) > 50, color
