@@ -41,23 +41,35 @@ class PreparedRecords(Sequence):
         paths: the shards.
         shard_of: int32 `[N]`, the shard of each image.
         offsets: int64 `[N]`, the byte of the shard at which the image's record begins.
+        num_classes: K.
+        image_sizes: int32 `[N, 2]`, height and width of each image; None where they are not known.
     """
 
-    def __init__(self, paths, record_bytes):
+    def __init__(self, paths, record_bytes, num_classes, image_sizes=None):
         """`record_bytes`: for each shard the length of each record's data."""
         self.paths = tuple(paths)
+        self.num_classes = num_classes
         counts = [len(lengths) for lengths in record_bytes]
         self.shard_of = np.repeat(np.arange(len(counts), dtype=np.int32), counts)
-        self.offsets = np.concatenate([np.zeros(0, np.int64), *map(_offsets, record_bytes)])
+        self.offsets = np.concatenate([np.zeros(0, np.int64), *map(record_offsets, record_bytes)])
+        self.image_sizes = None if image_sizes is None else np.array(image_sizes, np.int32).reshape(len(self), 2)
 
     def __len__(self):
         return len(self.offsets)
 
     def __getitem__(self, index):
-        return read_record(self.paths[self.shard_of[index]], self.offsets[index])
+        path = self.paths[self.shard_of[index]]
+        record = read_record(path, self.offsets[index])
+        if np.any((record.labels < 1) | (record.labels > self.num_classes)):
+            raise InputError(
+                f"{path}: found a label of image {record.image_id} outside 1..{self.num_classes}; expected labels that "
+                "count in the manifest's class names; run `prepare` again"
+            )
+        return record
 
 
-def _offsets(record_bytes):
+def record_offsets(record_bytes):
+    """Where the records of a shard begin, int64 `[N]`, from the lengths of their data."""
     lengths = np.asarray(record_bytes, np.int64) + _RECORD_OVERHEAD
     return np.cumsum(lengths) - lengths
 
@@ -223,7 +235,7 @@ def read_record(path, offset):
         return _to_record(example.features.feature)
     except tf.errors.NotFoundError:
         found = "no such file"
-    except (tf.errors.OpError, DecodeError, ValueError, IndexError) as error:
+    except (tf.errors.OpError, DecodeError, ValueError, IndexError, OverflowError) as error:
         found = f"no readable image at byte {offset} ({type(error).__name__})"
     raise InputError(f"{path}: found {found}; expected what `prepare` wrote; run `prepare` again")
 

@@ -15,9 +15,9 @@ import re
 import sys
 from pathlib import Path
 
-import platformdirs
 from tqdm import tqdm
 
+from tf_fast_rcnn.data.files import cache_folder, replacing
 from tf_fast_rcnn.data.prepared import FORMAT, MANIFEST, VERSION, dataset_of, manifest_checksum, read_manifest
 from tf_fast_rcnn.data.proposals import ProposalSettings, proposal_settings
 from tf_fast_rcnn.data.shards import plan_shards, statistics_of, write_shard
@@ -72,12 +72,11 @@ def cached_proposals(dataset, settings, cache_dir=None, workers=None, progress=T
     Returns:
         The data set with proposals.
     """
-    root = cache_dir or os.environ.get("TF_FAST_RCNN_CACHE") or platformdirs.user_cache_dir("tf-fast-rcnn")
     key = hashlib.sha256(json.dumps([VERSION, dataset.name, settings.to_json()]).encode())
     for record in dataset:
         key.update(json.dumps([record.image_id, os.path.abspath(record.image_path)]).encode())
     name = re.sub(r"[^\w.-]+", "_", dataset.name)[-60:]
-    folder = Path(root) / "proposals" / f"{name}-{key.hexdigest()[:16]}"
+    folder = cache_folder(cache_dir) / "proposals" / f"{name}-{key.hexdigest()[:16]}"
     return _write(dataset, folder, settings, workers, progress, skip_bad, IMAGES_PER_SHARD, embed=False)
 
 
@@ -152,13 +151,14 @@ class _Jobs:
     """The arguments of `prepare_image` for each image, with what earlier calls found out."""
 
     def __init__(self, dataset, settings, embed, finished, out_dir):
-        from tf_fast_rcnn.data.examples import PreparedRecords
+        from tf_fast_rcnn.data.examples import record_offsets
 
         self._dataset, self._settings, self._embed = dataset, settings, embed
-        self._known = {}  # by image key, the shard's records and the number of the image among them
+        self._known = {}  # by image key, the shard and the byte at which the image begins
         for shard in finished.values():
-            records = PreparedRecords([str(out_dir / shard["file"])], [shard["record_bytes"]])
-            self._known |= {key: (records, number) for number, key in enumerate(shard["image_keys"])}
+            path = str(out_dir / shard["file"])
+            offsets = record_offsets(shard["record_bytes"])
+            self._known |= {key: (path, offset) for key, offset in zip(shard["image_keys"], offsets, strict=True)}
 
     def of(self, plan):
         """Yields the jobs of a shard's images."""
@@ -174,11 +174,12 @@ class _Jobs:
                 yield dataclasses.replace(record, proposal_boxes=self._settings.of(record)), None, self._embed
 
     def _found_earlier(self, image_key):
+        from tf_fast_rcnn.data.examples import read_record
+
         if image_key not in self._known:
             return None
-        records, number = self._known[image_key]
         try:
-            record = records[number]
+            record = read_record(*self._known[image_key])
         except InputError:  # A damaged shard: the image is taken from its file again.
             return None
         return {"image_bytes": record.image_bytes, "proposal_boxes": record.proposal_boxes}
@@ -226,22 +227,22 @@ def _write_manifest(out_dir, dataset, settings, shards):
         "spec": dataset.name,
         "class_names": list(dataset.class_names),
         "settings": settings.to_json(),
-        "mended": {**dataset.mended, **({"unreadable images skipped": unreadable} if unreadable else {})},
+        "mended": {**dataset.mended, "unreadable images skipped": unreadable},
         "statistics": statistics_of(shards, dataset.class_names),
         "shards": shards,
     }
     # As it is read: with lists in place of tuples.
     manifest = json.loads(json.dumps(manifest))
     manifest["checksum"] = manifest_checksum(manifest)
-    temporary = out_dir / f"{MANIFEST}.partial"
-    temporary.write_text(json.dumps(manifest) + "\n")
-    os.replace(temporary, out_dir / MANIFEST)
+    with replacing(out_dir / MANIFEST) as file:
+        file.write(json.dumps(manifest).encode())
     return manifest
 
 
 def _remove_what_is_not_named(out_dir, shards):
     """Removes the shards of data that changed, and what a kill left behind."""
     named = {shard["file"] for shard in shards}
-    for path in [*out_dir.glob("shard-*.tfrecord"), *out_dir.glob("shard-*.partial"), out_dir / _PROGRESS]:
-        if path.name not in named:
-            path.unlink(missing_ok=True)
+    for pattern in ("shard-*.tfrecord", "*.partial", "*.tmp", _PROGRESS):
+        for path in out_dir.glob(pattern):
+            if path.name not in named:
+                path.unlink()

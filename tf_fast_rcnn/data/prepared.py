@@ -73,13 +73,18 @@ def dataset_of(directory, manifest, name=None):
     """The `DetectionDataset` of a manifest."""
     from tf_fast_rcnn.data.examples import PreparedRecords
 
-    shards = manifest["shards"]
+    shards, class_names = manifest["shards"], manifest["class_names"]
+    if not all(isinstance(name, str) for name in [*class_names]):
+        raise TypeError("class names that are no text")
     records = PreparedRecords(
-        [shard_path(directory, shard) for shard in shards], [shard["record_bytes"] for shard in shards]
+        [shard_path(directory, shard) for shard in shards],
+        [shard["record_bytes"] for shard in shards],
+        len(class_names),
+        [size for shard in shards for size in shard["image_sizes"]],
     )
     settings = settings_from_json(manifest["settings"])
     name = name or f"prepared:{directory}"
-    return DetectionDataset(name, manifest["class_names"], records, manifest["mended"], settings)
+    return DetectionDataset(name, class_names, records, manifest["mended"], settings)
 
 
 def shard_path(directory, shard):
