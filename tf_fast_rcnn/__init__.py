@@ -28,6 +28,8 @@ _PUBLIC_NAMES = {
     "coco_category_ids": "data.coco",
     "prepare": "data.prepare",
     "cached_proposals": "data.prepare",
+    "dense_grid": "data.proposals",
+    "file_proposals": "data.proposals",
     "proposal_settings": "data.proposals",
     "browse": "browsing.page",
     "read_image": "data.images",

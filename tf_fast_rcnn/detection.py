@@ -6,6 +6,7 @@ Everything runs in TensorFlow's graph, so that `detect`, `evaluate` and the expo
 import dataclasses
 import operator
 import weakref
+from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
@@ -15,8 +16,8 @@ from tf_fast_rcnn import boxes
 from tf_fast_rcnn.data.examples import example_reader, input_errors
 from tf_fast_rcnn.data.images import read_image
 from tf_fast_rcnn.data.network_input import decode_image, resize_to_network
-from tf_fast_rcnn.data.proposals import ProposalSettings, compute_proposals, proposal_settings
-from tf_fast_rcnn.data.records import Detections
+from tf_fast_rcnn.data.proposals import FileProposals, ProposalSettings, compute_proposals, proposal_settings
+from tf_fast_rcnn.data.records import Detections, ImageRecord
 from tf_fast_rcnn.errors import InputError
 from tf_fast_rcnn.model import stages
 
@@ -131,7 +132,8 @@ def detect(model, image, proposals=None, settings=None):
         model: what `fast_rcnn` returned.
         image: uint8 `[H, W, 3]`, RGB, or the path of an image file (its EXIF orientation is applied).
         proposals: float32 `[R, 4]`, `[ymin, xmin, ymax, xmax]` relative to the image; or `ProposalSettings`, by which
-            they are computed. None: `default_proposals()`.
+            they are computed; or `FileProposals` (see `file_proposals`) that have them under the image's file name.
+            None: `default_proposals()`.
         settings: `DetectionSettings`; None for the defaults.
 
     Returns:
@@ -145,12 +147,20 @@ def detect(model, image, proposals=None, settings=None):
         >>> found.classes[0], found.scores[0], found.boxes[0]               # doctest: +SKIP
         (2, 0.98, array([0.12, 0.4 , 0.31, 0.6 ], dtype=float32))
     """
-    image = check_image(image) if isinstance(image, np.ndarray) else read_image(image)
+    path = "" if isinstance(image, np.ndarray) else str(image)
+    image = read_image(path) if path else check_image(image)
     if proposals is None:
         proposals = default_proposals()
     if isinstance(proposals, ProposalSettings):
         proposals = compute_proposals(image, proposals)
+    elif isinstance(proposals, FileProposals):
+        proposals = proposals.of(unannotated(path, *image.shape[:2]))
     return _to_detections(_compiled_detector(model, settings)(image, check_proposals(proposals)))
+
+
+def unannotated(path, height, width):
+    """The `ImageRecord` of an image without annotations: under its file's name, its proposals stand in a file."""
+    return ImageRecord(Path(path).name, path, height, width, [], [], [])
 
 
 def detect_dataset(model, dataset, settings=None, progress=True):

@@ -25,7 +25,7 @@ def evaluate(
         model: what `fast_rcnn` returned.
         dataset: `DetectionDataset` with the classes that the model was trained on.
         protocol: "voc07" (11-point average precision), "voc10" (area under the curve) or "coco".
-        proposals: `ProposalSettings`, best those of training, for a data set without proposals; None for
+        proposals: `ProposalSettings`, best those of training, or `FileProposals`, for a data set without; None for
             `default_proposals()`, which do not look at the data set's annotations.
         settings: `DetectionSettings`; None for the defaults with a score threshold of 0.01.
         cache_dir, workers: see `cached_proposals`.

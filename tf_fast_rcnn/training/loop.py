@@ -56,7 +56,7 @@ def train(
         train_dataset: `DetectionDataset`.
         out: RUN, a new folder or that of an interrupted run.
         recipe: `Recipe`; None for `small_data()`.
-        proposals: `ProposalSettings`; None for those of a prepared data set, else of the recipe.
+        proposals: `ProposalSettings` or `FileProposals`; None for those of a prepared data set, else of the recipe.
         backbone: see `fast_rcnn`.
         weights: of the backbone ("imagenet", None or a weights file), or the folder of another run, whose detector is
             tuned further (layers that fit neither in name nor shape start anew).

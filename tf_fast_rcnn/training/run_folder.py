@@ -22,7 +22,7 @@ import keras
 import tf_fast_rcnn.losses
 import tf_fast_rcnn.model
 import tf_fast_rcnn.training.optimizers  # noqa: F401
-from tf_fast_rcnn.data.proposals import ProposalSettings
+from tf_fast_rcnn.data.proposals import FileProposals, ProposalSettings, settings_from_json
 from tf_fast_rcnn.data.sampling_rules import detection_side
 from tf_fast_rcnn.errors import InputError
 
@@ -37,7 +37,8 @@ class Run:
         folder: RUN.
         model: the Keras model.
         class_names: names of the classes 1..K.
-        proposals: `ProposalSettings` of training, with which proposals of other images are computed.
+        proposals: `ProposalSettings` of training, with which proposals of other images are computed; after training on
+            proposals of a file, `FileProposals` that only say so: other images need proposals of their own.
         shorter_side, longer_side: the image size of training in pixels, which detection should use too; after
             multi-scale training its middle one.
         description: the content of run.json.
@@ -46,7 +47,7 @@ class Run:
     folder: Path
     model: keras.Model
     class_names: tuple
-    proposals: ProposalSettings
+    proposals: ProposalSettings | FileProposals
     shorter_side: int
     longer_side: int
     description: dict
@@ -77,7 +78,7 @@ def load_run(folder):
             folder,
             model,
             tuple(description["class_names"]),
-            ProposalSettings.from_json(description["proposals"]),
+            settings_from_json(description["proposals"]),
             detection_side(recipe["shorter_side"]),
             recipe["longer_side"],
             description,
