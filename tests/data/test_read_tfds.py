@@ -239,8 +239,8 @@ def test_broken_images_are_one_line_or_skipped(read, tmp_path):
     [
         ("voc/2007", "trainval", ["'trainval'", "test, train"]),
         ("voc/2007", "", ["expected one of test, train"]),
-        ("voc/2012", "train", ["tfds build voc/2012", "TFDS_DATA_DIR"]),
-        ("kitti", "train", ["found nothing in", "tfds build kitti"]),
+        ("voc/2012", "train", ["tfds.load('voc/2012')", "TFDS_DATA_DIR"]),
+        ("kitti", "train", ["found nothing in", "tfds.load('kitti')"]),
         ("no_such_set", "train", ["no such data set"]),
         ("a b", "train", ["no such data set"]),
         ("faces", "train", ["the features faces, image", "class label"]),

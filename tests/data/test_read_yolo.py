@@ -132,6 +132,7 @@ BOMB = "a0: &a0 [x, x]\n" + "".join(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9
         ("names: [cat, cat]\n", ["'cat' twice"]),
         ("train: nowhere\nnames: [cat, dog]\n", ["train 'nowhere'"]),
         ("train:\nnames: [cat, dog]\n", ["no path under 'train'"]),
+        ("train: []\nnames: [cat, dog]\n", ["no images of the split 'train'"]),
         ("train: {a: b}\nnames: [cat, dog]\n", ["no path under 'train'"]),
         (BOMB + "names: *a29\n", ["no list of names"]),
         (BOMB + "path: *a29\ntrain: *a29\nnames: [cat, dog]\n", ["no path under 'train'"]),

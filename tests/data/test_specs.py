@@ -119,7 +119,7 @@ def test_union_of_kinds(ants, cats_and_ants):
 
 def test_tfds_is_read_from_disk_alone(monkeypatch, tmp_path):
     monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path))
-    one_line_error(lambda: load_dataset("tfds:voc/2007@train"), "tfds build voc/2007")
+    one_line_error(lambda: load_dataset("tfds:voc/2007@train"), "tfds.load('voc/2007')")
 
 
 def test_parts_of_a_split_and_of_each_member_of_a_union(voc_folder):

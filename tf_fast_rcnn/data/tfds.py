@@ -37,7 +37,7 @@ class _Features(NamedTuple):
 
 
 def read_tfds(name, split, class_names=None, skip_bad=False, cache_dir=None, progress=True):
-    """Reads one split of a TFDS data set that is on disk (`tfds build` or `tfds.load` puts it there).
+    """Reads one split of a TFDS data set that is on disk (`tfds.load` puts it there).
 
     - Objects are the feature "objects", else the first sequence that has a `bbox` (BBoxFeature) and a class label;
       is_difficult and is_crowd are read where they are present. Classes are the label's, in its order.
@@ -107,8 +107,8 @@ def _builder(name):
         ) from None
     if not prepared:
         raise InputError(
-            f"tfds:{name}: found nothing in {builder.data_dir}; expected a data set on disk; download it with "
-            f"`tfds build {name}`, or set TFDS_DATA_DIR to the folder where it is"
+            f"tfds:{name}: found nothing in {builder.data_dir}; expected a data set; download it with "
+            f"""python -c "import tensorflow_datasets as tfds; tfds.load('{name}')" or set TFDS_DATA_DIR"""
         )
     return builder
 
@@ -194,8 +194,7 @@ def _examples(builder, split, features):
     except (tf.errors.OpError, ValueError) as error:
         reason = str(error).strip().partition("\n")[0]
         raise InputError(
-            f"{builder.data_dir}: found no readable examples ({reason}); expected what `tfds build` writes; build it "
-            "again"
+            f"{builder.data_dir}: found no readable examples ({reason}); expected what TFDS writes; build it again"
         ) from None
 
 

@@ -135,7 +135,9 @@ def _images(directory, split, description):
         sources = [_conventional_source(directory, split, content)]
     images = list(dict.fromkeys(image for source in sources for image in _files(source, directory)))
     if not images:
-        raise InputError(f"{sources[0]}: found no images; expected those of the split {split!r}; add them")
+        raise InputError(
+            f"{sources[0] if sources else path}: found no images of the split {split!r}; expected some; add them"
+        )
     return images
 
 
