@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from tf_fast_rcnn.data.network_input import decode_image, resize_to_network
+from tf_fast_rcnn.data.network_input import decode_image, network_size, resize_to_network
 
 
 def smooth_pixels(height=37, width=52, channels=3, seed=0):
@@ -94,7 +94,12 @@ def test_shorter_side_600_unless_the_longer_exceeds_1000(size, expected):
     ],
 )
 def test_a_size_to_stay_within(size, within, expected):
-    assert tuple(resize_to_network(tf.zeros([*size, 3]), within=within).shape) == (*expected, 3)
+    np.testing.assert_array_equal(network_size(size, within=within), expected)
+
+
+def test_sizes_of_many_images_and_scales_at_once():
+    sizes = network_size([[480, 640], [640, 480], [300, 600]], tf.constant([600.0, 300.0, 600.0]))
+    np.testing.assert_array_equal(sizes, [[600, 800], [400, 300], [500, 1000]])
 
 
 @settings(deadline=None, max_examples=60)

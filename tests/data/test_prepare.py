@@ -92,6 +92,7 @@ def test_the_folder_reads_back_the_same(cats, tmp_path):
     assert again.class_names == cats.class_names
     assert again.name == f"prepared:{tmp_path / 'out'}"
     assert prepared.proposal_settings == again.proposal_settings == BOTH
+    np.testing.assert_array_equal(again.records.image_sizes(), [[record.height, record.width] for record in cats])
     assert not list((tmp_path / "out").glob("*.partial"))
 
 

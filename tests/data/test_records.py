@@ -89,6 +89,23 @@ def test_views_read_nothing_until_a_record_is_asked_for():
         chosen[3]
 
 
+def test_sizes_follow_views_and_are_not_read_where_the_source_knows_them():
+    class Lazy(Sequence):
+        image_sizes = np.int32([[1, 2], [3, 4]])
+
+        def __len__(self):
+            return 2
+
+        def __getitem__(self, index):
+            raise AssertionError("read")
+
+    listed = [dataclasses.replace(record(), height=height) for height in (5, 7)]
+    union = DetectionDataset("a", ["cat", "dog"], listed) + DetectionDataset("b", ["cat", "dog"], Lazy())
+    np.testing.assert_array_equal(union.records.image_sizes(), [[5, 6], [7, 6], [1, 2], [3, 4]])
+    np.testing.assert_array_equal(union[[3, 0]].records.image_sizes(), [[3, 4], [5, 6]])
+    assert union[:0].records.image_sizes().shape == (0, 2)
+
+
 def test_classes_can_be_dropped_and_merged():
     dataset = DetectionDataset("A", ["cat", "dog", "cow"], [record(labels=[1, 2, 3, 2])])
     tame = dataset.relabelled(["beast"], [0, 1, 1])

@@ -29,17 +29,17 @@ def mirror(image, rois, targets, horizontally, vertically):
 
 
 def drawn_shorter_side(rules, side_chance, jitter_chance):
-    """One of the rules' shorter sides, times a number from the range of the scale jitter: float32 `[]`, pixels.
+    """One of the rules' shorter sides, times a number from the range of the scale jitter: float32 `[...]`, pixels.
 
     Args:
         rules: `SamplingRules`.
-        side_chance, jitter_chance: float32 `[]` in [0, 1).
+        side_chance, jitter_chance: float32 `[...]` in [0, 1).
     """
     sides = tf.constant(rules.shorter_sides, tf.float32)
     # The largest float below 1, times many sides, may round up to their number.
     which = tf.minimum(tf.cast(side_chance * len(rules.shorter_sides), tf.int32), len(rules.shorter_sides) - 1)
     low, high = rules.scale_jitter
-    return sides[which] * (low + (high - low) * jitter_chance)
+    return tf.gather(sides, which) * (low + (high - low) * jitter_chance)
 
 
 def jitter_colours(image, rules, chances):

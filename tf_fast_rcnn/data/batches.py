@@ -4,15 +4,14 @@ RoIs of one image share its convolutions, forwards and backwards, which makes a 
 roughly 64 times cheaper than one of 128 RoIs from 128 images.
 """
 
-import numpy as np
 import tensorflow as tf
 
 from tf_fast_rcnn import boxes
 from tf_fast_rcnn.data.augmentation import drawn_shorter_side, jitter_colours, mirror
 from tf_fast_rcnn.data.examples import example_reader
-from tf_fast_rcnn.data.network_input import PADDING_GREY, decode_image, resize_to_network
+from tf_fast_rcnn.data.network_input import PADDING_GREY, decode_image, network_size, resize
 from tf_fast_rcnn.data.prepare import with_proposals
-from tf_fast_rcnn.data.sampling import IGNORED, sample_rois
+from tf_fast_rcnn.data.sampling import sample_rois
 from tf_fast_rcnn.data.sampling_rules import SamplingRules
 from tf_fast_rcnn.data.visits import visits
 from tf_fast_rcnn.errors import InputError
@@ -57,18 +56,11 @@ def hierarchical_batches(
         raise InputError(f"{dataset.name}: found no images; expected at least one; check the split")
     dataset = with_proposals(dataset, cache_dir)
     read = example_reader(dataset)
-    sizes = _image_sizes(dataset) if rules.similar_shapes else None
-    examples = visits(len(dataset), images_per_batch, seed, start, sizes).map(
-        lambda position, index: _training_example(position, read(index), rules, seed),
-        num_parallel_calls=tf.data.AUTOTUNE,
+    examples = _planned(dataset, rules, seed, start).map(
+        lambda plan: _training_example(plan, read(plan["image"]), rules, seed), num_parallel_calls=tf.data.AUTOTUNE
     )
-    padding = ({"images": PADDING_GREY, "rois": 0.0}, {"class_logits": IGNORED, "box_deltas": float(IGNORED)})
-    shapes = tf.compat.v1.data.get_output_shapes(examples)
-    if rules.pad_to is not None:
-        shapes[0]["images"] = (*rules.pad_to, 3)
-    batches = examples.padded_batch(images_per_batch, shapes, padding, drop_remainder=True)
     # Two are enough to hide the pipeline behind training; more would only take memory.
-    return batches.prefetch(2)
+    return examples.batch(images_per_batch, drop_remainder=True).prefetch(2)
 
 
 def roi_centric_batches(dataset, rois_per_batch=128, **options):
@@ -86,29 +78,55 @@ def roi_centric_batches(dataset, rois_per_batch=128, **options):
     return hierarchical_batches(dataset, rois_per_batch, rois_per_batch, **options)
 
 
-def _image_sizes(dataset):
-    return np.array([(record.height, record.width) for record in dataset], np.int32)
+def _planned(dataset, rules, seed, start):
+    """What is to be made of each visit, before anything is read: its `position`, its `image`, the `shorter_side` to
+    resize it to, and the `canvas` (height, width) of its mini-batch."""
+    sizes = dataset.records.image_sizes()
+    order = visits(len(sizes), rules.images_per_batch, seed, start, sizes if rules.similar_shapes else None)
+    sizes = tf.constant(sizes)
+
+    def plan(positions, images):
+        # Images that share a mini-batch for their shapes share a scale too.
+        drawn = 1 if rules.similar_shapes else rules.images_per_batch
+        chances = _chances(seed, _SIDES, positions[0], [2, drawn])
+        shorter_side = drawn_shorter_side(rules, *tf.unstack(chances)) + tf.zeros(rules.images_per_batch)
+        new_sizes = network_size(tf.gather(sizes, images), shorter_side, rules.longer_side, rules.pad_to)
+        canvas = tf.reduce_max(new_sizes, axis=0) if rules.pad_to is None else tf.constant(rules.pad_to)
+        canvas = tf.tile(canvas[None], [rules.images_per_batch, 1])
+        return {"position": positions, "image": images, "shorter_side": shorter_side, "canvas": canvas}
+
+    return order.batch(rules.images_per_batch, drop_remainder=True).map(plan).unbatch()
 
 
-def _training_example(position, example, rules, seed):
+def _training_example(plan, example, rules, seed):
     """One image with its R/N RoIs; every random choice follows from the seed and the position alone."""
-    chances = _chances(seed, _AUGMENTATION, position, 6)
-    rois, roi_labels, targets = sample_rois(example, rules, _stream(seed, _ROIS, position))
+    chances = _chances(seed, _AUGMENTATION, plan["position"], [6])
+    rois, roi_labels, targets = sample_rois(example, rules, _stream(seed, _ROIS, plan["position"]))
     image = decode_image(example["image_bytes"])
     image, rois, targets = mirror(image, rois, targets, chances[0] < rules.flip, chances[1] < rules.vertical_flip)
 
-    # Images that share a mini-batch for their shapes share a scale too.
-    side_position = position // rules.images_per_batch if rules.similar_shapes else position
-    shorter_side = drawn_shorter_side(rules, *tf.unstack(_chances(seed, _SIDES, side_position, 2)))
-    image = resize_to_network(image, shorter_side, rules.longer_side, rules.pad_to)
-    image = jitter_colours(image, rules, chances[2:])
-
-    height, width = tf.unstack(tf.cast(tf.shape(image)[:2], tf.float32))
+    new_size = network_size(tf.shape(image)[:2], plan["shorter_side"], rules.longer_side, rules.pad_to)
+    # Larger than planned only where a file has changed since the data set was read.
+    new_size = tf.minimum(new_size, plan["canvas"])
+    image = jitter_colours(resize(image, new_size), rules, chances[2:])
+    height, width = tf.unstack(tf.cast(new_size, tf.float32))
     label_column = tf.cast(roi_labels, tf.float32)[:, None]
     return (
-        {"images": image, "rois": boxes.scale(rois, height, width)},
+        {"images": _padded(image, plan["canvas"], rules), "rois": boxes.scale(rois, height, width)},
         {"class_logits": roi_labels, "box_deltas": tf.concat([label_column, targets], axis=1)},
     )
+
+
+def _padded(image, canvas, rules):
+    """The image with grey below it and to its right, as large as the canvas."""
+    missing = canvas - tf.shape(image)[:2]
+    below, right = tf.unstack(missing)
+    image = tf.cond(
+        tf.reduce_any(missing > 0),
+        lambda: tf.pad(image, [[0, below], [0, right], [0, 0]], constant_values=PADDING_GREY),
+        lambda: image,
+    )
+    return tf.ensure_shape(image, (*(rules.pad_to or (None, None)), 3))
 
 
 def _stream(seed, use, position):
@@ -116,5 +134,5 @@ def _stream(seed, use, position):
     return tf.random.fold_in(tf.random.fold_in([seed, 0], use), position)
 
 
-def _chances(seed, use, position, number):
-    return tf.random.stateless_uniform([number], _stream(seed, use, position))
+def _chances(seed, use, position, shape):
+    return tf.random.stateless_uniform(shape, _stream(seed, use, position))

@@ -28,7 +28,7 @@ def decode_image(image_bytes):
     return tf.ensure_shape(image, (None, None, 3))
 
 
-def resize_to_network(image, shorter_side=600, longer_side=1000, within=None):
+def resize_to_network(image, shorter_side=600, longer_side=1000):
     """Resizes so that the shorter side has a given length, unless the longer one then exceeds its limit.
 
     (Section 5.2 of the paper: s = 600, the longest side capped at 1000.) Bilinear, without antialiasing, as the
@@ -36,8 +36,7 @@ def resize_to_network(image, shorter_side=600, longer_side=1000, within=None):
 
     Args:
         image: uint8 or float32 `[H, W, 3]`.
-        shorter_side, longer_side: pixels; numbers or float32 tensors `[]`.
-        within: (height, width) that the result may not exceed either, or None.
+        shorter_side, longer_side: pixels.
 
     Returns:
         float32 `[H', W', 3]`, values 0..255.
@@ -46,15 +45,28 @@ def resize_to_network(image, shorter_side=600, longer_side=1000, within=None):
         >>> resize_to_network(tf.zeros([480, 640, 3])).shape
         TensorShape([600, 800, 3])
     """
-    new_size = network_size(tf.shape(image)[:2], shorter_side, longer_side, within)
-    # TensorFlow resizes float32 in half the time of uint8, the conversion included.
-    return tf.ensure_shape(tf.image.resize(tf.cast(image, tf.float32), new_size), (None, None, 3))
+    return resize(image, network_size(tf.shape(image)[:2], shorter_side, longer_side))
 
 
 def network_size(size, shorter_side=600, longer_side=1000, within=None):
-    """The (height, width) that `resize_to_network` gives an image of `size` (height, width): int32 `[2]`."""
+    """The height and width that `resize_to_network` gives images.
+
+    Args:
+        size: int `[..., 2]`, height and width of the images.
+        shorter_side, longer_side: pixels; numbers or float32 `[...]`.
+        within: (height, width) that is not to be exceeded either, or None.
+
+    Returns:
+        int32 `[..., 2]`, at least 1.
+    """
     size = tf.cast(size, tf.float32)
-    factor = tf.minimum(shorter_side / tf.reduce_min(size), longer_side / tf.reduce_max(size))
+    factor = tf.minimum(shorter_side / tf.reduce_min(size, axis=-1), longer_side / tf.reduce_max(size, axis=-1))
     if within is not None:
-        factor = tf.minimum(factor, tf.reduce_min(tf.constant(within, tf.float32) / size))
-    return tf.maximum(tf.cast(tf.round(size * factor), tf.int32), 1)
+        factor = tf.minimum(factor, tf.reduce_min(tf.constant(within, tf.float32) / size, axis=-1))
+    return tf.maximum(tf.cast(tf.round(size * factor[..., None]), tf.int32), 1)
+
+
+def resize(image, new_size):
+    """An image, uint8 or float32 `[H, W, 3]`, as float32 of a new height and width, as `resize_to_network` does it."""
+    # TensorFlow resizes float32 in half the time of uint8, the conversion included.
+    return tf.ensure_shape(tf.image.resize(tf.cast(image, tf.float32), new_size), (None, None, 3))

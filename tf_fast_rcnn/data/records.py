@@ -142,6 +142,17 @@ class RecordView(Sequence):
             np.concatenate([self.index_of, other.index_of]),
         )
 
+    def image_sizes(self):
+        """Height and width of each image as displayed, int32 `[N, 2]`; prepared data sets tell them unread."""
+        sizes = np.zeros((len(self), 2), np.int32)
+        for number, source in enumerate(self.sources):
+            chosen = self.source_of == number
+            known = getattr(source, "image_sizes", None)
+            if known is None:
+                known = np.array([(record.height, record.width) for record in source], np.int32).reshape(-1, 2)
+            sizes[chosen] = known[self.index_of[chosen]]
+        return sizes
+
     def relabelled(self, label_map):
         """The same records, each `ImageRecord.relabelled`."""
         maps = [label_map if earlier is None else label_map[earlier] for earlier in self.label_maps]

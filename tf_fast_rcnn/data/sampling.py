@@ -30,15 +30,17 @@ def sample_rois(example, rules, seed):
         RoIs float32 `[R/N, 4]`, relative; their labels int32 `[R/N]` (0 background, -1 filled up); their regression
         targets float32 `[R/N, 4]`, 0 where there is no object to regress to.
     """
-    candidates, foreground, background, match = _candidates(example, rules)
+    is_object, is_trained = _objects(example, rules)
+    candidates, foreground, background = _candidates(example, is_object, is_trained, rules)
     # One draw serves foreground and background, which share no candidate; the last number is for the share.
     chance = tf.random.stateless_uniform([tf.shape(candidates)[0] + 1], seed)
     drawn_foreground = _draw(foreground, _foreground_share(rules, chance[-1]), chance[:-1])
     remaining = rules.rois_per_image - tf.shape(drawn_foreground)[0]
     drawn = tf.concat([drawn_foreground, _draw(background, remaining, chance[:-1])], axis=0)
 
-    rois, is_foreground, match = (tf.gather(values, drawn) for values in (candidates, foreground, match))
-    roi_labels, targets = _targets(rois, is_foreground, match, example)
+    rois = tf.gather(candidates, drawn)
+    is_foreground = tf.range(tf.shape(drawn)[0]) < tf.shape(drawn_foreground)[0]
+    roi_labels, targets = _targets(rois, is_foreground, example, is_trained)
     missing = rules.rois_per_image - tf.shape(drawn)[0]
     return (
         tf.ensure_shape(tf.pad(rois, [[0, missing], [0, 0]]), (rules.rois_per_image, 4)),
@@ -47,33 +49,38 @@ def sample_rois(example, rules, seed):
     )
 
 
-def _candidates(example, rules):
-    """What may be drawn: candidates `[C, 4]`, whether each is foreground or background, bool `[C]`, and the object
-    that it overlaps most, int32 `[C]`."""
+def _objects(example, rules):
+    """Which boxes are objects, and which of these are trained, bool `[G]` each."""
     is_object = ~example["crowd"]
     if rules.difficult == "drop":
         is_object &= ~example["difficult"]
-    trained = is_object & ~example["difficult"] if rules.difficult == "ignore" else is_object
+    return is_object, is_object & ~example["difficult"] if rules.difficult == "ignore" else is_object
 
+
+def _candidates(example, is_object, is_trained, rules):
+    """What may be drawn: candidates `[C, 4]`, and whether each is foreground or background, bool `[C]`."""
     proposals = example["proposals"]
     candidates = tf.concat([proposals, example["boxes"]], axis=0) if rules.with_ground_truth else proposals
-    overlap, match = _best_overlap(candidates, example["boxes"], is_object)
     usable = ~_in_crowd(proposals, example, rules)
     if rules.with_ground_truth:
         usable = tf.concat([usable, is_object], axis=0)
 
+    overlaps = boxes.iou(example["boxes"], candidates)
+    overlap = trained_overlap = _largest(overlaps, is_object)
+    if rules.difficult == "ignore":
+        trained_overlap = _largest(overlaps, is_trained)
     low, high = rules.background_iou
     low = tf.where(tf.reduce_any(is_object), low, 0.0)
-    foreground = usable & (overlap >= rules.foreground_iou) & tf.gather(tf.pad(trained, [[0, 1]]), match)
+    # Only what overlaps a trained object as much as any other is foreground.
+    foreground = usable & (overlap >= rules.foreground_iou) & (overlap == trained_overlap)
     background = usable & (overlap >= low) & (overlap < high)
-    return candidates, foreground, background, match
+    return candidates, foreground, background
 
 
-def _best_overlap(candidates, truth, is_object):
-    """Each candidate's largest IoU with an object, `[C]`, and that object's index, `[C]`; 0 and G without objects."""
-    # Objects in rows: reductions over rows are several times faster than over columns. The last row is no object.
-    overlaps = tf.pad(tf.where(is_object[:, None], boxes.iou(truth, candidates), -1.0), [[0, 1], [0, 0]])
-    return tf.reduce_max(overlaps, axis=0), tf.argmax(overlaps, axis=0, output_type=tf.int32)
+def _largest(overlaps, is_counted):
+    """The largest of overlaps `[G, C]` in the rows that count, `[C]`; 0 where there is none."""
+    # Objects are rows: TensorFlow reduces over rows several times faster than over columns.
+    return tf.maximum(tf.reduce_max(tf.where(is_counted[:, None], overlaps, 0.0), axis=0), 0.0)
 
 
 def _in_crowd(proposals, example, rules):
@@ -100,10 +107,14 @@ def _draw(eligible, number, chance):
     return tf.math.top_k(tf.where(eligible, chance, -1.0), number).indices
 
 
-def _targets(rois, is_foreground, match, example):
+def _targets(rois, is_foreground, example, is_trained):
     """Labels int32 and regression targets float32 `[, 4]` of drawn RoIs; 0 for background."""
-    # Stand-ins, never used: an image without objects has nothing to gather, and background may have no area.
-    truth = tf.gather(tf.concat([example["boxes"], _WHOLE_IMAGE], axis=0), match)
-    labels = tf.gather(tf.pad(example["labels"], [[0, 1]]), match)
-    targets = boxes.encode(tf.where(is_foreground[:, None], rois, _WHOLE_IMAGE), truth)
-    return tf.where(is_foreground, labels, 0), tf.where(is_foreground[:, None], targets, 0.0)
+    # The last row is a stand-in, never used: an image without objects has nothing to gather.
+    truth = tf.concat([example["boxes"], _WHOLE_IMAGE], axis=0)
+    labels = tf.pad(example["labels"], [[0, 1]])
+    # For the drawn alone: among all candidates this search would take as long as their overlaps.
+    overlaps = tf.where(tf.pad(is_trained, [[0, 1]])[:, None], boxes.iou(truth, rois), -1.0)
+    match = tf.argmax(overlaps, axis=0)
+    # Background may have no area to divide by.
+    targets = boxes.encode(tf.where(is_foreground[:, None], rois, _WHOLE_IMAGE), tf.gather(truth, match))
+    return tf.where(is_foreground, tf.gather(labels, match), 0), tf.where(is_foreground[:, None], targets, 0.0)

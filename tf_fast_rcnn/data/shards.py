@@ -93,7 +93,7 @@ def write_shard(path, plan, records, class_names):
     from tf_fast_rcnn.data.examples import to_example
 
     partial = Path(f"{path}.partial")
-    lengths, keys, proposals = [], [], 0
+    lengths, sizes, keys, proposals = [], [], [], 0
     objects, recalled = np.zeros((2, len(class_names) + 1), int)
     with tf.io.TFRecordWriter(str(partial)) as writer:
         for key, record in zip(plan.image_keys, records, strict=False):
@@ -102,6 +102,7 @@ def write_shard(path, plan, records, class_names):
             example = to_example(record, class_names)
             writer.write(example)
             lengths.append(len(example))
+            sizes.append([record.height, record.width])
             keys.append(key)
             proposals += len(record.proposals())
             best = boxes.iou(record.proposals(), record.boxes).max(axis=0, initial=0.0)
@@ -116,6 +117,7 @@ def write_shard(path, plan, records, class_names):
         "bytes": size,
         "sha256": checksum,
         "record_bytes": lengths,
+        "image_sizes": sizes,
         "image_keys": keys,
         "unreadable": len(plan.image_keys) - len(keys),
         "objects": objects[1:].tolist(),
