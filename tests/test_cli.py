@@ -123,7 +123,7 @@ def test_another_keras_backend_is_one_clear_error_in_python(monkeypatch):
             "--seed: found '-1'; expected a whole number from 0 to 4294967295",
         ),
         ("train --train voc:x@y --out run --shorter-side 4.5", "--shorter-side: found '4.5'; expected a whole number"),
-        ("train --train voc:x@y --out run --proposals grid", "--proposals: invalid choice: 'grid'"),
+        ("train --train voc:x@y --out run --proposals grid", "--proposals: found 'grid'; expected dense, selective"),
         ("train --train voc:x@y --out run --workers 0", "--workers: found '0'; expected a whole number from 1;"),
         ("evaluate run --data voc:x@y --protocol voc12", "--protocol: invalid choice: 'voc12'"),
         (

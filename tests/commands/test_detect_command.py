@@ -89,11 +89,15 @@ def test_bad_proposals(refused, tiny_run, image, tmp_path):
     np.save(tmp_path / "pixels.npy", np.float32([[10, 10, 50, 50]]))
     np.save(tmp_path / "words.npy", np.array([["a", "b", "c", "d"]]))
     np.savez(tmp_path / "archive.npz", boxes=np.zeros((1, 4)))
-    assert "missing.npy: found no readable array" in error(tmp_path / "missing.npy")
-    assert "text.npy: found no readable array" in error(tmp_path / "text.npy")
-    assert "found a coordinate of 50" in error(tmp_path / "pixels.npy")
-    assert "found no array of numbers" in error(tmp_path / "words.npy")
-    assert "found no array of numbers" in error(tmp_path / "archive.npz")
+    assert "missing.npy: found no such file; expected an .npy file" in error(tmp_path / "missing.npy")
+    assert "text.npy: found no readable proposals" in error(tmp_path / "text.npy")
+    assert "pixels.npy: found proposals that do not fit the images when read as yxyx-relative; they fit as" in error(
+        tmp_path / "pixels.npy"
+    )
+    assert "words.npy: found <U1 [1, 4]; expected numbers" in error(tmp_path / "words.npy")
+    assert "archive.npz: found no proposals of 1 of 1 images (test_0001.jpg); expected" in error(
+        tmp_path / "archive.npz"
+    )
     np.save(tmp_path / "one.npy", np.float32([[0.1, 0.1, 0.5, 0.5]]))
     line = refused("detect", tiny_run[0], image, image, "--proposals", tmp_path / "one.npy")
-    assert "--proposals: found 2 images; expected one" in line
+    assert "one.npy: found '*' for 2 images; expected an entry for each" in line

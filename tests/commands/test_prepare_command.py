@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pytest
 
 from tf_fast_rcnn import load_dataset
@@ -24,6 +25,63 @@ def test_prepare_end_to_end(command, digits, tmp_path):
     assert load_dataset(f"prepared:{tmp_path}/test").proposal_settings == dataset.proposal_settings
 
 
+def test_given_dense_boxes(command, refused, digits, tmp_path):
+    spec = f"voc:{digits}@train"
+    grid = ("--dense-scales", "0.2,0.4", "--dense-aspects", "0.5,1,2", "--dense-stride", "0.5")
+    done = command("prepare", spec, "--out", tmp_path / "out", "--workers", 1, *grid, "--json", "-")
+    assert done.code == 0, done.err
+    assert json.loads(done.out)["images_per_second"] > 0
+    sizes = load_dataset(f"prepared:{tmp_path}/out").proposal_settings.dense.sizes
+    assert {round((height * width) ** 0.5, 6) for height, width in sizes} == {0.2, 0.4}
+    assert {round(width / height, 6) for height, width in sizes} == {0.5, 1, 2}
+    for arguments, message in [
+        (("--dense-scales", "0.2,x"), "--dense-scales: found 'x'; expected a number above 0"),
+        (("--dense-stride", "0"), "--dense-stride: found '0'"),
+        (("--dense-scales", "0.2", "--proposals", "selective-search"), "found dense boxes for the method"),
+        (("--dense-scales", "0.2", "--proposals", digits / "proposals.npz"), "expected dense, selective-search, "),
+        (("--dense-scales", "0.0001", "--dense-stride", "0.1"), "raise the scales or the stride"),
+        (("--proposals-order", "xyxy-0based"), "--proposals-order: found the method dense; expected a file"),
+        (("--max-proposals", "5"), "--max-proposals: found the method dense; expected selective search or a file"),
+    ]:
+        assert message in refused("prepare", spec, "--out", tmp_path / "other", *arguments)
+
+
+@pytest.fixture
+def proposal_file(digits, tmp_path):
+    """An .npz file of the training images' objects and some boxes more: its recall is 1."""
+    more = np.float32([[0, 0, 1, 1], [0.2, 0.1, 0.6, 0.9], [0.5, 0.5, 1.2, 1]])
+    dataset = load_dataset(f"voc:{digits}@train")
+    np.savez(
+        tmp_path / "proposals.npz", **{record.image_id: np.concatenate([record.boxes, more]) for record in dataset}
+    )
+    return tmp_path / "proposals.npz"
+
+
+def test_proposals_of_a_file(command, refused, digits, proposal_file, tmp_path):
+    spec, out = f"voc:{digits}@train", tmp_path / "out"
+    done = command("prepare", spec, "--out", out, "--proposals", proposal_file, "--workers", 1, "--json", "-")
+    assert done.code == 0, done.err
+    assert f"{proposal_file}: 8 x proposals clipped to their image" in done.err
+    assert set(json.loads(done.out)["recall_at_iou_0.5"].values()) == {1.0}
+    source, prepared = load_dataset(spec), load_dataset(f"prepared:{out}")
+    for before, after in zip(source, prepared, strict=True):
+        np.testing.assert_allclose(after.proposals()[: len(before.boxes)], before.boxes, atol=1e-6)
+        np.testing.assert_allclose(after.proposals()[-1], [0.5, 0.5, 1, 1])
+    assert prepared.proposal_settings.file == "proposals.npz"
+
+    again = ("prepare", spec, "--out", tmp_path / "other", "--proposals", proposal_file)
+    line = refused(*again, "--proposals-order", "xyxy-relative")
+    assert "read as xyxy-relative (recall at IoU 0.5: 0." in line
+    assert "they fit as yxyx-relative (recall 1.000); give --proposals-order yxyx-relative" in line
+    assert "found no proposals of 4 of 4 images (test_0001, test_0002" in refused(
+        "prepare", f"voc:{digits}@test", *again[2:]
+    )
+    # A folder says of which file its proposals were, and has none for other images.
+    like = ("prepare", spec, "--like", out, "--out", tmp_path / "other")
+    assert "expected a file of them, as training took those of proposals.npz; give it as `--proposals" in refused(*like)
+    assert command(*like, "--proposals", proposal_file, "--workers", 1).code == 0
+
+
 def test_skip_bad_counts_what_it_leaves_out(command, broken_digits, tmp_path):
     image = broken_digits / "JPEGImages" / "train_0003.jpg"
     image.write_bytes(image.read_bytes()[:2000])
@@ -39,7 +97,7 @@ def test_skip_bad_counts_what_it_leaves_out(command, broken_digits, tmp_path):
     ("spec", "message"),
     [
         ("cells", "data set 'cells': found no known kind; expected KIND:LOCATION"),
-        ("yolo:cells@train", "found no known kind; expected KIND:LOCATION[@SPLIT] with one of the kinds voc, prepared"),
+        ("xml:cells@train", "found no known kind; expected KIND:LOCATION[@SPLIT] with one of the kinds voc, "),
         ("prepared:nowhere", "nowhere: found no manifest.json"),
     ],
 )

@@ -3,16 +3,18 @@
 import os
 from pathlib import Path
 
-import numpy as np
 from tqdm import tqdm
 
 import tf_fast_rcnn as frcnn
 from tf_fast_rcnn.commands.common import add_json_argument, number, start_tensorflow, write_result
+from tf_fast_rcnn.commands.proposal_options import add_file_arguments, check_has_proposals, read_file
+from tf_fast_rcnn.data.images import image_layout
 from tf_fast_rcnn.errors import InputError
 
 EXAMPLES = """\
   tf-fast-rcnn detect runs/cells cells/*.jpg --out detections
-  tf-fast-rcnn detect runs/cells cell.jpg --proposals boxes.npy --json -"""
+  tf-fast-rcnn detect runs/cells cell.jpg --proposals boxes.npy --json -
+  tf-fast-rcnn detect runs/voc07 000004.jpg --proposals 000004_boxes.mat"""
 
 
 def add_arguments(parser):
@@ -21,8 +23,9 @@ def add_arguments(parser):
     parser.add_argument(
         "--proposals",
         metavar="FILE",
-        help=".npy, float32 [R, 4], ymin xmin ymax xmax relative to the image, for one image (default: as in training)",
+        help="object proposals by the images' file names; .npy: of one image (default: computed as in training)",
     )
+    add_file_arguments(parser)
     parser.add_argument(
         "--out", metavar="DIR", help="folder for the drawn images (default: detections, unless --json -)"
     )
@@ -38,14 +41,18 @@ def add_arguments(parser):
 
 
 def run(options):
-    if options.proposals and len(options.images) > 1:
-        raise InputError(f"--proposals: found {len(options.images)} images; expected one; call detect for each image")
     out = Path(options.out or "detections") if options.out or options.json != "-" else None
     pictures = _picture_paths(options.images, out) if out else []
     start_tensorflow()
+    from tf_fast_rcnn.detection import unannotated
+
     run_ = frcnn.load_run(options.folder)
     settings = frcnn.detection_settings(run_, score_threshold=options.score_threshold)
-    proposals = _read_proposals(options.proposals) if options.proposals else run_.proposals
+    proposals = run_.proposals
+    if options.proposals:
+        records = [unannotated(path, *image_layout(path)[:2]) for path in options.images]
+        proposals = read_file(options, options.proposals, records)
+    check_has_proposals(proposals)
     results = []
     for index, path in enumerate(tqdm(options.images, desc="detect", unit="image", delay=2)):
         image = frcnn.read_image(path)
@@ -72,13 +79,6 @@ def _picture_paths(images, out):
     if overwritten := [path for path in pictures if path.resolve() in inputs]:
         raise InputError(f"{overwritten[0]}: found an input where its drawing belongs; give another folder to --out")
     return pictures
-
-
-def _read_proposals(path):
-    try:
-        return np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise InputError(f"{path}: found no readable array ({error}); expected a .npy file of float32 [R, 4]") from None
 
 
 def _to_json(found, class_names):

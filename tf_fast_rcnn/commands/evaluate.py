@@ -11,6 +11,12 @@ from tf_fast_rcnn.commands.common import (
     with_proposals,
     write_result,
 )
+from tf_fast_rcnn.commands.proposal_options import (
+    add_file_arguments,
+    check_has_proposals,
+    read_file,
+    refuse_second_proposals,
+)
 from tf_fast_rcnn.data.selection import parse_classes
 
 EXAMPLES = """\
@@ -33,6 +39,10 @@ def add_arguments(parser):
     parser.add_argument(
         "--category-ids", metavar="JSON", help="COCO file whose category ids they get (default: 1, 2, ...)"
     )
+    parser.add_argument(
+        "--proposals", metavar="FILE", help="object proposals of these images (default: computed as in training)"
+    )
+    add_file_arguments(parser)
     parser.add_argument("--report", metavar="DIR", help="write precision-recall curves and metrics.json there")
     add_data_arguments(parser)
     add_json_argument(parser, "the metrics")
@@ -52,7 +62,11 @@ def run(options):
     if options.category_ids:
         category_ids = frcnn.coco_category_ids(options.category_ids)
         check_category_ids(dataset, category_ids)
-    dataset = with_proposals(dataset, run_.proposals, options)
+    refuse_second_proposals(options, dataset)
+    proposals = read_file(options, options.proposals, dataset) if options.proposals else run_.proposals
+    if dataset.proposal_settings is None:
+        check_has_proposals(proposals)
+    dataset = with_proposals(dataset, proposals, options)
     settings = frcnn.detection_settings(run_, score_threshold=0.01)
     detections = list(detect_dataset(run_.model, dataset, settings))
     result = score_detections(dataset, detections, options.protocol)

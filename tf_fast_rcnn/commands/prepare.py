@@ -1,16 +1,21 @@
 """`tf-fast-rcnn prepare`: computes object proposals for a data set and writes them beside its annotations."""
 
+import time
+
 import numpy as np
 
 import tf_fast_rcnn as frcnn
-from tf_fast_rcnn import boxes
 from tf_fast_rcnn.commands.common import add_data_arguments, add_json_argument, load_data, tell_mended, write_result
+from tf_fast_rcnn.commands.proposal_options import add_proposal_arguments, check_has_proposals, chosen_proposals
+from tf_fast_rcnn.data.proposals.recall import class_recalls
 from tf_fast_rcnn.data.selection import parse_classes
 
 EXAMPLES = """\
   tf-fast-rcnn prepare voc:cells@train --out prepared/train
   tf-fast-rcnn prepare voc:cells@test --like prepared/train --out prepared/test
   tf-fast-rcnn prepare voc:VOC2007@trainval --proposals selective-search --workers 8 --out prepared/voc07
+  tf-fast-rcnn prepare voc:VOC2007@trainval --proposals voc_2007_trainval.mat --out prepared/voc07
+  tf-fast-rcnn prepare voc:cells@train --proposals dense --dense-scales 0.1,0.2,0.4 --out prepared/train
 
 Use the result as SPEC prepared:DIR. After an interruption the same command goes on."""
 
@@ -18,13 +23,12 @@ Use the result as SPEC prepared:DIR. After an interruption the same command goes
 def add_arguments(parser):
     parser.add_argument("spec", metavar="SPEC", help="voc:, coco:, csv:, yolo: or tfds: data, or several joined by +")
     parser.add_argument("--out", required=True, metavar="DIR", help="folder to write")
+    add_proposal_arguments(parser, "dense, fitted to the data set's objects")
     parser.add_argument(
-        "--proposals",
-        default="dense",
-        choices=["dense", "selective-search", "selective-search+dense"],
-        help="dense boxes fitted to the data set's objects (default), OpenCV's selective search, or both",
+        "--like",
+        metavar="DIR",
+        help="take classes and, without --proposals, the method of a prepared folder: for test data",
     )
-    parser.add_argument("--like", metavar="DIR", help="take proposals and classes of a prepared folder: for test data")
     add_data_arguments(parser)
     add_json_argument(parser, "the summary")
 
@@ -33,14 +37,18 @@ def run(options):
     like = frcnn.load_dataset(f"prepared:{options.like}") if options.like else None
     classes = parse_classes(options.classes) if options.classes else None
     dataset = load_data(options.spec, options, like and like.class_names, classes)
-    settings = like.proposal_settings if like else frcnn.proposal_settings(options.proposals, dataset)
+    settings = like.proposal_settings if like and not options.proposals else None
+    settings = settings or chosen_proposals(options, dataset, "dense")
+    check_has_proposals(settings)
+    started = time.monotonic()
     prepared = frcnn.prepare(dataset, options.out, settings, options.workers, skip_bad=options.skip_bad)
+    seconds = time.monotonic() - started
     tell_mended(prepared)
-    summary = _summary(prepared)
+    summary = {**_summary(prepared), "images_per_second": round(len(prepared) / seconds, 1)}
     recalls = ", ".join(f"{name} {recall:.3f}" for name, recall in summary["recall_at_iou_0.5"].items())
     text = (
         f"{summary['images']} images, {summary['objects']} objects, "
-        f"{summary['proposals_per_image']:.0f} proposals an image\n"
+        f"{summary['proposals_per_image']:.0f} proposals an image, {summary['images_per_second']} images a second\n"
         f"recall at IoU 0.5: {recalls or 'no objects'}\n"
         f"next: tf-fast-rcnn train --train prepared:{options.out} --out RUN"
     )
@@ -49,17 +57,9 @@ def run(options):
 
 def _summary(dataset):
     """Counts, and the share of each class's objects that some proposal overlaps by an IoU of at least 0.5."""
-    found = {name: [] for name in dataset.class_names}
-    counts = []
-    for record in dataset:
-        proposals = record.proposals()
-        counts.append(len(proposals))
-        best = boxes.iou(proposals, record.boxes).max(axis=0, initial=0.0)
-        for label, overlap in zip(record.labels, best, strict=True):
-            found[dataset.class_names[label - 1]].append(overlap >= 0.5)
     return {
         "images": len(dataset),
-        "objects": sum(map(len, found.values())),
-        "proposals_per_image": float(np.mean(counts)),
-        "recall_at_iou_0.5": {name: float(np.mean(hits)) for name, hits in found.items() if hits},
+        "objects": sum(len(record.boxes) for record in dataset),
+        "proposals_per_image": float(np.mean([len(record.proposals()) for record in dataset])),
+        "recall_at_iou_0.5": class_recalls(dataset, dataset.class_names),
     }

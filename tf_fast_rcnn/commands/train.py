@@ -13,12 +13,20 @@ from tf_fast_rcnn.commands.common import (
     with_proposals,
     write_result,
 )
+from tf_fast_rcnn.commands.proposal_options import (
+    add_proposal_arguments,
+    check_has_proposals,
+    chosen_proposals,
+    read_file,
+    refuse_second_proposals,
+)
+from tf_fast_rcnn.data.proposals import METHODS, FileProposals
 from tf_fast_rcnn.data.selection import parse_classes
-from tf_fast_rcnn.errors import InputError
 
 EXAMPLES = """\
   tf-fast-rcnn train --train voc:cells@train --val voc:cells@val --out runs/cells
   tf-fast-rcnn train --train voc:VOC2007@trainval --backbone vgg16 --recipe paper --out runs/voc07
+  tf-fast-rcnn train --train voc:VOC2007@trainval --proposals voc_2007_trainval.mat --out runs/voc07
   tf-fast-rcnn train --train voc:more-cells@train --weights runs/cells --out runs/more-cells
 
 After an interruption the same command goes on from the last checkpoint."""
@@ -53,11 +61,8 @@ def add_arguments(parser):
     parser.add_argument(
         "--longer-side", type=number(int, 32), metavar="PIXELS", help="its limit (default: the recipe's)"
     )
-    parser.add_argument(
-        "--proposals",
-        choices=["dense", "selective-search", "selective-search+dense"],
-        help="object proposals (default: the recipe's)",
-    )
+    add_proposal_arguments(parser, "the recipe's")
+    parser.add_argument("--val-proposals", metavar="FILE", help="those of --val, where --proposals has others")
     parser.add_argument("--tune-from", metavar="LAYER", help="first layer of the backbone that is tuned")
     parser.add_argument("--roi-pooling", choices=["auto", "native", "portable"], default="auto", help="default: auto")
     parser.add_argument(
@@ -72,24 +77,22 @@ def run(options):
     from tf_fast_rcnn.evaluation.models import ValidationMap
     from tf_fast_rcnn.training.recipes import recipe_by_name
 
-    changes = ("steps", "rate", "shorter_side", "longer_side", "proposals", "tune_from")
+    changes = ("steps", "rate", "shorter_side", "longer_side", "tune_from")
     changed = {name: getattr(options, name) for name in changes if getattr(options, name) is not None}
+    if options.proposals in METHODS:
+        changed["proposals"] = options.proposals
     recipe = dataclasses.replace(recipe_by_name(options.recipe), **changed)
     classes = parse_classes(options.classes) if options.classes else None
     train = load_data(options.train, options, classes=classes)
-    if options.proposals and train.proposal_settings is not None:
-        raise InputError(
-            f"--proposals: found {options.proposals} for {train.name}, which has proposals; expected voc:DIR@SPLIT; "
-            "leave the option out"
-        )
+    refuse_second_proposals(options, train)
     validation = None
     if options.val:
         validation = load_data(options.val, options, train.class_names, classes)
-    proposals = train.proposal_settings or frcnn.proposal_settings(recipe.proposals, train)
+    proposals = train.proposal_settings or chosen_proposals(options, train, recipe.proposals)
     train = with_proposals(train, proposals, options)
     callbacks = []
     if validation is not None:
-        validation = with_proposals(validation, proposals, options)
+        validation = with_proposals(validation, _validation_proposals(options, validation, proposals), options)
         settings = frcnn.DetectionSettings(recipe.shorter_side, recipe.longer_side)
         callbacks.append(ValidationMap(validation, settings))
     summary = frcnn.train(
@@ -104,6 +107,19 @@ def run(options):
         callbacks=callbacks,
     )
     write_result(options, dataclasses.asdict(summary), _summary_text(summary, options))
+
+
+def _validation_proposals(options, validation, proposals):
+    """What the validation images get: the file named for them, else training's method or file."""
+    if validation.proposal_settings is not None:
+        return validation.proposal_settings
+    if options.val_proposals:
+        return read_file(options, options.val_proposals, validation)
+    read_again = isinstance(proposals, FileProposals) and options.proposals
+    if read_again:
+        return read_file(options, options.proposals, validation)
+    check_has_proposals(proposals)
+    return proposals
 
 
 def _summary_text(summary, options):

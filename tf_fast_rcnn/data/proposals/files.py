@@ -66,17 +66,21 @@ class FileProposals:
         except TypeError as error:
             raise InputError(f"proposals: found {error}; expected those of this version; prepare again") from None
 
+    def check_read(self):
+        """InputError where these are read back from JSON, without the proposals."""
+        if self.rows is None:
+            raise InputError(
+                f"proposals: found none for these images; expected a file of them, as training took those of "
+                f"{self.file}; give it as `--proposals FILE`, or file_proposals(...) in Python"
+            )
+
     def name_of(self, record):
         """The name under which the file has an image, or None.
 
         Tried in this order: the image's id; its file's name, with and without extension; the number at its end ("42"
         for COCO_val2014_000000000042), as files with COCO's ids have it.
         """
-        if self.rows is None:
-            raise InputError(
-                f"proposals: found none for image {record.image_id}; expected a file of them, as the model was trained "
-                f"on those of {self.file}; give it as `--proposals FILE`, or file_proposals(...) in Python"
-            )
+        self.check_read()
         path = PurePath(record.image_path)
         names = [record.image_id, path.name, path.stem, ANY_IMAGE]
         number = re.search(r"(?:^|_)0*(\d+)$", path.stem)
@@ -115,31 +119,26 @@ class FileProposals:
         inside = box_algebra.clip(boxes)
         has_area = (inside[:, 2:] > inside[:, :2]).all(axis=1)
         beyond = np.abs(box_algebra.scale(boxes - inside, record.height, record.width)).max(axis=1, initial=0) > 1.01
-        first = first_of_each(box_algebra.scale(inside, record.height, record.width)[has_area])
+        first = np.sort(np.unique(inside[has_area], axis=0, return_index=True)[1])
         mended["proposals without area dropped"] += int(np.sum(~has_area))
         mended["proposals clipped to their image"] += int(np.sum(beyond & has_area))
         mended["repeated proposals dropped"] += int(np.sum(has_area)) - len(first)
         return inside[has_area][first[: self.max_proposals]]
 
 
-def first_of_each(boxes):
-    """Indices, rising, of the first of each set of boxes `[P, 4]` in pixels that are equal when rounded to pixels."""
-    return np.sort(np.unique(np.round(boxes), axis=0, return_index=True)[1])
-
-
 def file_proposals(path, dataset=None, order=None, max_proposals=None):
     """Reads object proposals from a file or folder; docs/proposals.md describes the formats.
 
-    Clipped to the image, without those that then have no area, without repetitions (boxes that are equal when rounded
-    to pixels, as in the original), and with falling scores where the file has any, else in its own order.
+    Clipped to the image, without those that then have no area, without repetitions (of equal boxes the first stays, as
+    in the original), and with falling scores where the file has any, else in its own order.
 
     Args:
         path: .mat, a folder of .mat files, .pkl (Detectron), .json (COCO results), .npz, .npy or .csv.
         dataset: `DetectionDataset` (or records) for which they are meant: they are checked, see `check_proposals`.
             None for a caller that has none, who is told of images without proposals when they are asked for.
         order: the coordinate order of the file, one of `orders.ORDERS`; None for the format's default.
-        max_proposals: the best so many of an image are taken; None for 2000, or all that a .mat file of the original's
-            demo or of a whole set has, whose boxes are not ranked.
+        max_proposals: the best so many of an image are taken; None for 2000, or all that stand in an .npy file or in a
+            .mat file of the original's demo or of a whole set, whose boxes are not ranked.
 
     Returns:
         `FileProposals`, which `prepare`, `train`, `evaluate` and `detect` take in place of `ProposalSettings`. Its

@@ -46,9 +46,9 @@ def read_npz(path):
 
 
 def read_npy(path):
-    """Proposals of one image, of any name, in an .npy file: as an array of `read_npz`."""
+    """Proposals of one image, of any name, in an .npy file: as an array of `read_npz`, but all of them."""
     with one_line_errors(path, _NPY_EXPECTED):
-        return ProposalTable({ANY_IMAGE: to_rows(path, _array(Path(path).read_bytes()))}, _ORDER)
+        return ProposalTable({ANY_IMAGE: to_rows(path, _array(Path(path).read_bytes()))}, _ORDER, max_proposals=None)
 
 
 def _array(data):

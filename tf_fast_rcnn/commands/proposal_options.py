@@ -1,0 +1,122 @@
+"""Options that say which object proposals a command takes: a method that computes them, or a file."""
+
+import argparse
+import os
+import sys
+
+from tf_fast_rcnn.commands.common import number
+from tf_fast_rcnn.data.proposals import METHODS, FileProposals, dense_grid, file_proposals, proposal_settings
+from tf_fast_rcnn.data.proposals.orders import ORDERS
+from tf_fast_rcnn.errors import InputError
+
+_DENSE_OPTIONS = ("dense_scales", "dense_aspects", "dense_stride")
+
+
+def add_proposal_arguments(parser, default):
+    """`--proposals METHOD|FILE` and what belongs to it; `default` is the help's word for what is taken without it."""
+    parser.add_argument(
+        "--proposals",
+        type=_method_or_file,
+        metavar="METHOD|FILE",
+        help=f"object proposals: {', '.join(METHODS)}, or a file of them (default: {default})",
+    )
+    add_file_arguments(parser)
+    parser.add_argument(
+        "--dense-scales",
+        type=_numbers,
+        metavar="X,X,...",
+        help="square roots of the dense boxes' areas over the image's shorter side (default: fitted to the objects)",
+    )
+    parser.add_argument("--dense-aspects", type=_numbers, metavar="X,X,...", help="their widths over heights")
+    parser.add_argument(
+        "--dense-stride",
+        type=number(float, 0, 1, above=True),
+        metavar="X",
+        help="distance between neighbours over their own side",
+    )
+
+
+def add_file_arguments(parser):
+    """What belongs to `--proposals FILE` alone."""
+    parser.add_argument(
+        "--proposals-order",
+        choices=ORDERS,
+        metavar="ORDER",
+        help=f"coordinates of the proposal file: {', '.join(ORDERS)} (default: those of its format)",
+    )
+    parser.add_argument(
+        "--max-proposals",
+        type=number(int, 1),
+        metavar="N",
+        help="proposals taken of an image, the best first (default: 2000)",
+    )
+
+
+def chosen_proposals(options, dataset, default=None):
+    """The settings that the options of `add_proposal_arguments` ask for.
+
+    Args:
+        options: the command's.
+        dataset: `DetectionDataset` to which dense boxes are fitted, or with which a file is compared.
+        default: method without `--proposals`.
+
+    Returns:
+        `ProposalSettings` or `FileProposals`.
+
+    Raises:
+        InputError: for what is no method and no file, for options that do not belong to it, and for a file that does
+            not fit the data set.
+    """
+    asked = options.proposals or default
+    dense = {name.removeprefix("dense_"): getattr(options, name) for name in _DENSE_OPTIONS}
+    dense = {name: value for name, value in dense.items() if value is not None}
+    if asked not in METHODS:
+        if dense:
+            raise InputError(f"--dense-{next(iter(dense))}: found the proposals of a file; expected dense ones")
+        return read_file(options, asked, dataset)
+    if options.proposals_order:
+        raise InputError(f"--proposals-order: found the method {asked}; expected a file, whose coordinates it names")
+    if options.max_proposals and "selective-search" not in asked:
+        raise InputError(f"--max-proposals: found the method {asked}; expected selective search or a file")
+    grid = None
+    if dense:
+        names = {"scales": "scales", "aspects": "aspect_ratios", "stride": "stride"}
+        grid = dense_grid(**{names[name]: value for name, value in dense.items()})
+    return proposal_settings(asked, dataset, grid, options.max_proposals or 2000)
+
+
+def read_file(options, path, dataset):
+    """The `FileProposals` of a path, compared with a data set; tells on standard error what was clipped or dropped."""
+    proposals = file_proposals(path, dataset, options.proposals_order, options.max_proposals)
+    for line in proposals.report.lines():
+        print(f"{path}: {line}", file=sys.stderr)
+    return proposals
+
+
+def check_has_proposals(settings):
+    """InputError for `FileProposals` of an earlier command, which say what these were but hold none."""
+    if isinstance(settings, FileProposals):
+        settings.check_read()
+
+
+def refuse_second_proposals(options, dataset):
+    """InputError where `--proposals` is given for a data set that has some."""
+    if options.proposals and dataset.proposal_settings is not None:
+        raise InputError(
+            f"--proposals: found {options.proposals} for {dataset.name}, which has proposals; expected voc:DIR@SPLIT; "
+            "leave the option out"
+        )
+
+
+def _method_or_file(text):
+    if text not in METHODS and not os.path.exists(text):
+        raise argparse.ArgumentTypeError(f"found {text!r}; expected {', '.join(METHODS)} or a file of proposals")
+    return text
+
+
+def _numbers(text):
+    """The numbers above 0 of a comma-separated list."""
+    try:
+        return tuple(map(number(float, 0, above=True), text.split(",")))
+    except argparse.ArgumentTypeError as error:
+        raise argparse.ArgumentTypeError(f"{error}, or several joined by commas") from None
