@@ -32,6 +32,7 @@ FLOORS = [
     ["training"],
     ["detection"],
     ["evaluation", "export"],
+    ["benchmarks"],
     ["commands"],
     ["cli"],
 ]

@@ -17,9 +17,11 @@ from tf_fast_rcnn import InputError, RoIPooling, native, native_ops_available, r
 def package_folder(tmp_path, monkeypatch):
     """An empty folder in place of the package's own; the library is looked for anew there, and afterwards again."""
     monkeypatch.setattr(native, "_PACKAGE", tmp_path)
-    native._load.cache_clear()
+    for cached in (native._load, native.why_no_cuda):
+        cached.cache_clear()
     yield tmp_path
-    native._load.cache_clear()
+    for cached in (native._load, native.why_no_cuda):
+        cached.cache_clear()
 
 
 def test_the_library_is_there():

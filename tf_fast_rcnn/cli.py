@@ -17,6 +17,7 @@ COMMANDS = {
     "evaluate": "score a trained detector on a data set",
     "detect": "find objects in images and draw them",
     "export": "write a model for TensorFlow Serving",
+    "benchmark": "measure this machine beside peers and physical floors",
 }
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from tf_fast_rcnn.errors import InputError
-from tf_fast_rcnn.native import native_ops, native_ops_available
+from tf_fast_rcnn.native import native_ops, native_ops_available, why_no_cuda
 
 IMPLEMENTATIONS = ("auto", "native", "portable")
 
@@ -44,8 +44,8 @@ def roi_pool(features, rois, output_size=(7, 7), spatial_scale=1 / 16, implement
         output_size: (P, Q), rows and columns of bins.
         spatial_scale: cells of the features a pixel: 1/16 where the network's strides multiply to 16, which takes
             pixel 600 to cell 37.5, rounded to 38.
-        implementation: "native", "portable", or "auto": native where the library loads. Neither op runs under XLA but
-            portable.
+        implementation: "native", "portable", or "auto": native where the library loads and can run on the GPUs that
+            TensorFlow sees. Only the portable one runs under XLA.
         training: whether the native forward pass keeps where each maximum was. It gives the same values either way;
             with False a gradient has to find the maxima again, with True the pass takes longer and keeps an int32 for
             each value.
@@ -78,7 +78,7 @@ def choose_implementation(implementation):
     if implementation not in IMPLEMENTATIONS:
         raise InputError(f"implementation: found {implementation!r}; expected one of {', '.join(IMPLEMENTATIONS)}")
     if implementation == "auto":
-        return "native" if native_ops_available() else "portable"
+        return "native" if native_ops_available() and why_no_cuda() is None else "portable"
     return implementation
 
 

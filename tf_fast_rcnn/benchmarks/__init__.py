@@ -1,0 +1,1 @@
+"""Measurements beside peers and physical floors: what `tf-fast-rcnn benchmark` runs."""

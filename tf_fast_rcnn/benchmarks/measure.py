@@ -1,0 +1,52 @@
+"""How everything is measured: contestants take turns in one process, medians count, memory is the process's growth."""
+
+import os
+import statistics
+import threading
+import time
+from pathlib import Path
+
+from tqdm import tqdm
+
+
+def median_seconds(functions, rounds):
+    """Runs functions in turn, so that what else the machine does meets all of them.
+
+    Args:
+        functions: dict of names and functions without arguments.
+        rounds: how often each is timed, after one round that does not count.
+
+    Returns:
+        Dict of names and median seconds.
+    """
+    seconds = {name: [] for name in functions}
+    for turn in tqdm(range(rounds + 1), "rounds", unit="round", delay=2, leave=False):
+        for name, function in functions.items():
+            started = time.perf_counter()
+            function()
+            if turn:
+                seconds[name].append(time.perf_counter() - started)
+    return {name: statistics.median(values) for name, values in seconds.items()}
+
+
+def peak_growth(function):
+    """`(result, bytes)`: what a function returns, and by how much the process's memory grew at its peak."""
+    sizes, done = [], threading.Event()
+
+    def watch():
+        while not done.wait(0.001):
+            sizes.append(resident_bytes())
+
+    before, watcher = resident_bytes(), threading.Thread(target=watch)
+    watcher.start()
+    try:
+        result = function()
+    finally:
+        done.set()
+        watcher.join()
+    return result, max([before, *sizes]) - before
+
+
+def resident_bytes():
+    """Memory that this process holds now."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
