@@ -1,8 +1,16 @@
 """`tf-fast-rcnn browse`."""
 
 import json
+import re
+from pathlib import Path
 
 import numpy as np
+
+import tf_fast_rcnn as frcnn
+from tf_fast_rcnn import cli
+from tf_fast_rcnn.browsing.findings import KINDS
+
+DOCUMENTATION = (Path(__file__).parents[2] / "docs" / "browse.md").read_text()
 
 
 def test_the_page_and_what_is_printed(command, digits, tmp_path):
@@ -60,6 +68,44 @@ def test_unreadable_images_are_named_where_they_are_skipped(command, refused, br
         assert "     1  unreadable images" in done.out
         assert names[2] in (out / "index.html").read_text()
         assert names[2] in json.dumps(json.loads((out / "findings.json").read_text())["findings"]["unreadable_images"])
+
+
+def test_proposals_of_a_file(command, digits, tmp_path):
+    """The objects themselves, one at a time: each is found by a proposal of its own place."""
+    dataset = frcnn.load_dataset(f"voc:{digits}@test")
+    np.savez(tmp_path / "proposals.npz", **{record.image_id: record.boxes for record in dataset})
+    done = command(
+        "browse",
+        f"voc:{digits}@test",
+        "--proposals",
+        tmp_path / "proposals.npz",
+        "--out",
+        tmp_path / "p",
+        "--json",
+        "-",
+    )
+    assert done.code == 0, done.err
+    recall = json.loads(done.out)["recall"]
+    assert recall["at_iou_0.5"] == 1.0
+    most = max(len(record.boxes) for record in dataset)
+    assert recall["proposals"][-1] == most
+    assert recall["by_proposals"][0] == len(dataset) / sum(len(record.boxes) for record in dataset)
+
+
+def test_no_proposals_and_proposals_is_refused(refused, tmp_path):
+    line = refused("browse", "voc:x@y", "--out", tmp_path / "page", "--no-proposals", "--proposals", "dense")
+    assert line == "--no-proposals: found --proposals dense too; expected one of them; drop one"
+
+
+def test_the_documentation_runs_and_names_every_kind_of_finding(digits, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    Path("voc_2007_trainval.mat").touch()
+    for line in re.findall(r"^    tf-fast-rcnn (.*)$", DOCUMENTATION, flags=re.MULTILINE):
+        assert cli._parser(line.split()).parse_args(line.split()).out == "page"
+    (code,) = re.findall(r"```python\n(.*?)```", DOCUMENTATION, flags=re.DOTALL)
+    exec(code.replace("voc:cells@train", f"voc:{digits}@train"), {})
+    assert "'rare_classes': " in capsys.readouterr().out
+    assert re.findall(r"^\| `(\w+)` \|", DOCUMENTATION, flags=re.MULTILINE) == list(KINDS)
 
 
 def test_an_existing_folder_is_refused_before_anything_is_read(refused, tmp_path):

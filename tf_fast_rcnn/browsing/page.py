@@ -5,29 +5,20 @@ import json
 import os
 import shutil
 from pathlib import Path
-from typing import NamedTuple
 
 import jinja2
 import numpy as np
 
-from tf_fast_rcnn.browsing.findings import KINDS, NETWORK_SIDE, Finding
+from tf_fast_rcnn.browsing.charts import draw_charts
+from tf_fast_rcnn.browsing.findings import KINDS, Finding
 from tf_fast_rcnn.browsing.pictures import PictureWriter
 from tf_fast_rcnn.browsing.survey import survey_dataset
 from tf_fast_rcnn.data.proposals.recall import MIN_IOU
-from tf_fast_rcnn.data.proposals.settings import DEFAULT_MIN_SIZE
 from tf_fast_rcnn.drawing import class_color
 from tf_fast_rcnn.errors import InputError
-from tf_fast_rcnn.plots import plot_histogram, plot_recall
 
 # Findings of a kind that the page lists in words; findings.json has all.
 _LISTED = 100
-
-
-class Chart(NamedTuple):
-    """A picture of numbers, and what it shows in words, for those who do not see it."""
-
-    path: str
-    alt: str
 
 
 def browse(dataset, out_dir, max_images=60, seed=0, skip_bad=False, unreadable=(), progress=True):
@@ -46,7 +37,7 @@ def browse(dataset, out_dir, max_images=60, seed=0, skip_bad=False, unreadable=(
         progress: show a progress bar on stderr.
 
     Returns:
-        The findings, as in `OUT_DIR/findings.json` (see docs/data.md).
+        The findings, as in `OUT_DIR/findings.json` (docs/browse.md describes it).
 
     Raises:
         InputError: if the folder exists, and, without `skip_bad`, for the first image that cannot be read.
@@ -65,7 +56,7 @@ def browse(dataset, out_dir, max_images=60, seed=0, skip_bad=False, unreadable=(
             pictures.draw_group(finding, dataset)
         facts = _facts(dataset, survey)
         (folder / "findings.json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
-        page = _render(dataset, survey, facts, pictures, _draw_charts(folder / "charts", survey))
+        page = _render(dataset, survey, facts, pictures, draw_charts(folder, survey))
         (folder / "index.html").write_text(page, encoding="utf-8")
     return facts
 
@@ -128,90 +119,6 @@ def _recall_facts(survey):
 def _number(value):
     """JSON has no NaN."""
     return None if np.isnan(value) else float(value)
-
-
-def _draw_charts(folder, survey):
-    """The charts of the page: list of `Chart`, their paths relative to the page."""
-    measures, charts = survey.measures, []
-
-    def add(name, alt, plot, *arguments, **options):
-        plot(*arguments, path=folder / f"{name}.svg", **options)
-        charts.append(Chart(f"{folder.name}/{name}.svg", alt))
-
-    if survey.recall is not None and len(measures.labels):
-        thresholds, by_iou, counts, by_count = survey.recall
-        strict, loose = f"{by_iou[-1]:.2f} at {thresholds[-1]:.2f}", f"{by_iou[0]:.2f} at an IoU of {thresholds[0]:.2f}"
-        add(
-            "recall-iou",
-            f"recall falls from {loose} to {strict}",
-            plot_recall,
-            {"all proposals": (thresholds, by_iou)},
-            title="Recall of the proposals against IoU",
-            xlabel="IoU from which an object counts as found",
-        )
-        add(
-            "recall-count",
-            f"recall grows from {by_count[0]:.2f} with {counts[0]} proposal to {by_count[-1]:.2f} with {counts[-1]}",
-            plot_recall,
-            {f"IoU {MIN_IOU}": (counts, by_count)},
-            title="Recall against the number of proposals",
-            xlabel="proposals of each image, in their order",
-            log=True,
-        )
-    add(
-        "sizes",
-        f"histogram of object sizes; {_quartiles(measures.sizes)}",
-        plot_histogram,
-        measures.sizes,
-        title="Size of objects",
-        xlabel="square root of the share of the image (0 to 1)",
-        bins=np.linspace(0, 1, 41),
-    )
-    add(
-        "shorter-sides",
-        f"histogram of shorter sides in pixels; {_quartiles(measures.shorter_sides)}",
-        plot_histogram,
-        np.maximum(measures.shorter_sides, 1),
-        title="Shorter side of objects in the network",
-        xlabel=f"pixels, where the image's shorter side has {NETWORK_SIDE}",
-        log=True,
-        limit=(DEFAULT_MIN_SIZE * NETWORK_SIDE, "two cells of the feature map"),
-    )
-    add(
-        "aspects",
-        f"histogram of width over height; {_quartiles(measures.aspects)}",
-        plot_histogram,
-        np.clip(measures.aspects, 0.01, 100),
-        title="Aspect of objects",
-        xlabel="width / height",
-        log=True,
-    )
-    counts = survey.objects_per_image
-    add(
-        "objects",
-        f"histogram of objects an image; {_quartiles(counts)}",
-        plot_histogram,
-        counts,
-        title="Objects an image",
-        xlabel="objects",
-        ylabel="images",
-        bins=_count_bins(counts),
-    )
-    return charts
-
-
-def _quartiles(values):
-    if not len(values):
-        return "no values"
-    low, middle, high = np.percentile(values, [25, 50, 75])
-    return f"median {middle:.3g}, half of them between {low:.3g} and {high:.3g}"
-
-
-def _count_bins(counts):
-    """Edges of at most 40 bins that hold equally many whole numbers each."""
-    last = max(counts, default=0)
-    step = last // 40 + 1
-    return np.arange(0, last + step + 1, step) - 0.5
 
 
 def _render(dataset, survey, facts, pictures, charts):

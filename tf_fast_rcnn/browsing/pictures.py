@@ -144,6 +144,7 @@ def _window(boxes):
         return np.float32([0, 0, 1, 1])
     first, last = boxes[:, :2].min(axis=0), boxes[:, 2:].max(axis=0)
     half = np.maximum(_SURROUNDINGS * (last - first), _LEAST_WINDOW) / 2
+    half = np.maximum(half, half.max() / 2)  # a long box alone would give a strip
     centre = (first + last) / 2
     return box_algebra.clip(np.concatenate([centre - half, centre + half]))
 

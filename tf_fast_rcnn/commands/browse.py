@@ -13,12 +13,15 @@ from tf_fast_rcnn.commands.common import (
     with_proposals,
     write_result,
 )
+from tf_fast_rcnn.commands.proposal_options import add_proposal_arguments, chosen_proposals, refuse_second_proposals
 from tf_fast_rcnn.data.selection import parse_classes
+from tf_fast_rcnn.errors import InputError
 
 EXAMPLES = """\
   tf-fast-rcnn browse voc:cells@train --out cells
   tf-fast-rcnn browse voc:cells@train+voc:cells@test --no-proposals --out cells   # images that are in both?
   tf-fast-rcnn browse coco:instances.json,images --proposals selective-search --max-images 200 --out page
+  tf-fast-rcnn browse voc:VOC2007@trainval --proposals voc_2007_trainval.mat --out page
   tf-fast-rcnn browse prepared:prepared/train --out page --json findings.json
 
 Then open index.html in the folder; it needs no network."""
@@ -27,12 +30,7 @@ Then open index.html in the folder; it needs no network."""
 def add_arguments(parser):
     parser.add_argument("spec", metavar="SPEC", help="the data, as for `prepare`, or prepared:DIR")
     parser.add_argument("--out", required=True, metavar="DIR", help="a new folder")
-    parser.add_argument(
-        "--proposals",
-        default="dense",
-        choices=["dense", "selective-search", "selective-search+dense"],
-        help="whose recall is shown (default: dense); prepared data sets have their own",
-    )
+    add_proposal_arguments(parser, "dense, fitted to the data set's objects; prepared data sets have their own")
     parser.add_argument("--no-proposals", action="store_true", help="look at the annotations alone, which is quicker")
     parser.add_argument(
         "--max-images",
@@ -48,14 +46,18 @@ def add_arguments(parser):
 
 def run(options):
     check_new(options.out, "--out")
+    if options.no_proposals and options.proposals:
+        raise InputError(f"--no-proposals: found --proposals {options.proposals} too; expected one of them; drop one")
     start_tensorflow()
     dataset = load_data(options.spec, options, classes=parse_classes(options.classes) if options.classes else None)
+    refuse_second_proposals(options, dataset)
     unreadable = []
     if options.no_proposals or dataset.proposal_settings is not None:
         tell_mended(dataset)
     else:
         names = [record.image_id for record in dataset]
-        dataset = with_proposals(dataset, frcnn.proposal_settings(options.proposals, dataset), options)
+        dataset = with_proposals(dataset, chosen_proposals(options, dataset, "dense"), options)
+        # Images that cannot be read are found, and left out, where proposals are computed.
         kept = {record.image_id for record in dataset}
         unreadable = [name for name in names if name not in kept]
     facts = frcnn.browse(
