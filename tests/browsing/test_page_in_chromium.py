@@ -116,12 +116,20 @@ def test_the_switch_shows_annotations_or_proposals_without_scripts_of_ours(chrom
     assert re.search("<title>(.*)</title>", dom)[1] == "6 0 0 6"
 
 
-@pytest.mark.parametrize("width", [500, 1280])  # Chromium's windows are at least 500 pixels wide
+@pytest.mark.parametrize("width", [390, 1280])
 def test_nothing_is_wider_than_the_window(chromium, page, width):
-    code = "document.title = `${document.documentElement.scrollWidth} ${innerWidth}`;"
-    dom, _ = chromium(with_script(page, code), "--dump-dom", f"--window-size={width},900")
+    """In a frame: Chromium's own windows are at least 500 pixels wide."""
+    measure = "parent.postMessage(`${document.documentElement.scrollWidth} ${innerWidth}`, '*');"
+    inner = with_script(page, measure)
+    outer = page.with_name("outer.html")
+    outer.write_text(
+        "<title></title><script>onmessage = (event) => document.title = event.data</script>"
+        f'<iframe src="{inner.name}" style="border: 0; width: {width}px; height: 900px"></iframe>'
+    )
+    dom, _ = chromium(outer, "--dump-dom")
     scroll_width, inner_width = map(int, re.search(r"<title>(\d+) (\d+)</title>", dom).groups())
-    assert scroll_width <= inner_width
+    assert inner_width == width
+    assert scroll_width <= width
 
 
 def test_screenshot_shows_text_charts_and_class_colours(chromium, page, tmp_path):
