@@ -420,6 +420,16 @@ def test_a_killed_worker_gives_one_line(started_script):
     assert "Traceback" not in output
 
 
+def test_workers_do_not_outlive_a_killed_parent(started_script):
+    process, _ = started_script
+    assert workers_of(process)
+    process.kill()
+    deadline = time.monotonic() + 30
+    while workers_of(process):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
 def test_an_interruption_ends_all_processes(started_script):
     process, _ = started_script
     os.killpg(process.pid, signal.SIGINT)

@@ -4,6 +4,9 @@ import collections
 import contextlib
 import dataclasses
 import itertools
+import os
+import threading
+import time
 
 import cv2
 from joblib.externals import loky
@@ -73,7 +76,7 @@ def in_order(function, jobs, workers):
 @contextlib.contextmanager
 def _processes(workers):
     # loky's processes start afresh: safe beside TensorFlow's threads, and scripts need no `if __name__ == "__main__"`.
-    executor = loky.ProcessPoolExecutor(workers)
+    executor = loky.ProcessPoolExecutor(workers, initializer=_end_with_parent, initargs=(os.getpid(),))
     try:
         yield executor
     except BrokenProcessPool:
@@ -84,3 +87,14 @@ def _processes(workers):
     finally:
         # After an error or Ctrl-C nobody wants what is still being computed.
         executor.shutdown(kill_workers=True)
+
+
+def _end_with_parent(parent):
+    """Ends this process soon after its parent: loky's would wait for work of a killed one for ever."""
+
+    def watch():
+        while os.getppid() == parent:
+            time.sleep(1.0)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
