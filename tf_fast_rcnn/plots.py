@@ -133,6 +133,32 @@ def plot_recall(curves, path, title, xlabel, log=False):
     _save(figure, path)
 
 
+def plot_sampling_speed(results, path):
+    """Draws RoIs a second over the number of images of a mini-batch, both on logarithmic axes.
+
+    Args:
+        results: of `benchmarks.sampling.measure_sampling`, of one or several backbones.
+        path: the picture to write; its ending says the format (.png, .svg, .pdf).
+    """
+    figure = Figure(figsize=_CHART_SIZE, layout="constrained")
+    panel = figure.subplots()
+    for number, backbone in enumerate(dict.fromkeys(result["backbone"] for result in results), start=1):
+        rows = sorted((row for row in results if row["backbone"] == backbone), key=lambda row: row["images"])
+        images, speeds = [row["images"] for row in rows], [row["rois_per_second"] for row in rows]
+        panel.plot(images, speeds, marker="o", color=class_color(number), label=backbone)
+    panel.set(
+        title=f"Training on {results[0]['rois']} RoIs of N images",
+        xlabel="N (images a mini-batch)",
+        ylabel="RoIs a second",
+    )
+    panel.set_xscale("log", base=2)
+    panel.set_yscale("log")
+    panel.xaxis.set_major_formatter(lambda value, _: f"{value:.0f}")
+    panel.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    _finish(panel)
+    _save(figure, path)
+
+
 def _columns(rows, ending):
     """The keys that are `ending` or end with it, in order of first appearance."""
     names = {name: None for row in rows for name in row}

@@ -15,20 +15,18 @@ FLOORS = {"write float32", "write float32 + int32", "write bfloat16", "read floa
 
 def test_roi_pooling(tmp_path, capsys):
     path = tmp_path / "found.json"
-    small = ["--rois", "3", "5", "--channels", "8", "--rounds", "2", "--threads", "1", "--json", str(path)]
+    small = ["--rois", "5", "--channels", "8", "--rounds", "2", "--threads", "1", "--json", str(path)]
     assert main(["benchmark", "roi-pooling", *small]) == 0
     printed = capsys.readouterr().out
-    results = json.loads(path.read_text())
-    assert [result["rois"] for result in results] == [3, 5]
-    for result in results:
-        assert set(result["milliseconds"]) == CONTESTANTS | PEERS | FLOORS
-        assert result["missing"] == {}
-        assert all(milliseconds > 0 for milliseconds in result["milliseconds"].values())
-        assert all(result["times_floor"][floor] == 1 for floor in FLOORS)
-        native = result["milliseconds"]["native"]
-        assert result["times_floor"]["native"] == pytest.approx(native / result["milliseconds"]["write float32"])
-        assert f"{result['rois']} RoIs" in printed
-        assert f"{native:.1f}" in printed
+    (result,) = json.loads(path.read_text())
+    assert (result["rois"], result["threads"], result["channels"], result["missing"]) == (5, 1, 8, {})
+    assert set(result["milliseconds"]) == CONTESTANTS | PEERS | FLOORS
+    assert all(milliseconds > 0 for milliseconds in result["milliseconds"].values())
+    assert all(result["times_floor"][floor] == 1 for floor in FLOORS)
+    native = result["milliseconds"]["native"]
+    assert result["times_floor"]["native"] == pytest.approx(native / result["milliseconds"]["write float32"])
+    assert "5 RoIs" in printed
+    assert f"{native:.1f}" in printed
 
 
 def test_random_rois_lie_in_the_image():
@@ -37,3 +35,24 @@ def test_random_rois_lie_in_the_image():
     assert (rois >= 0).all()
     assert (rois <= [600, 1000, 600, 1000]).all()
     assert (rois[:, :2] < rois[:, 2:]).all()
+
+
+def test_sampling(digits, tmp_path, capsys):
+    path, plot = tmp_path / "found.json", tmp_path / "speed.svg"
+    options = ["--images", "1", "4", "--rois", "8", "--shorter-side", "64", "--at-once", "2", "--steps", "2"]
+    outputs = ["--json", str(path), "--plot", str(plot)]
+    assert main(["benchmark", "sampling", "--data", f"voc:{digits}@train", *options, *outputs]) == 0
+    hierarchical, accumulated = json.loads(path.read_text())
+    assert (hierarchical["images"], hierarchical["parts"]) == (1, 1)
+    assert (accumulated["images"], accumulated["parts"]) == (4, 2)
+    for result in (hierarchical, accumulated):
+        assert result["rois_per_second"] == pytest.approx(8 / result["seconds"])
+        assert 0.2 < result["memory_gb"] < 20
+    printed = capsys.readouterr().out
+    assert "gradients of 2 parts accumulated, 2 parts timed" in printed
+    assert "RoIs a second" in plot.read_text()
+
+
+def test_sampling_takes_divisors(digits, capsys):
+    assert main(["benchmark", "sampling", "--data", f"voc:{digits}@train", "--images", "1", "3"]) == 2
+    assert "--images: found 3; expected divisors of 128" in capsys.readouterr().err

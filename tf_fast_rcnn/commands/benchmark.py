@@ -3,11 +3,17 @@
 import concurrent.futures
 import multiprocessing
 
+from tqdm import tqdm
+
 from tf_fast_rcnn.commands.common import add_json_argument, number, start_tensorflow, write_result
+from tf_fast_rcnn.errors import InputError
+from tf_fast_rcnn.plots import plot_sampling_speed
 
 EXAMPLES = """\
   tf-fast-rcnn benchmark roi-pooling
   tf-fast-rcnn benchmark roi-pooling --rois 300 2000 --threads 1 2 --json roi_pooling.json
+  tf-fast-rcnn benchmark sampling --data voc:cells@trainval --plot sampling.png
+  tf-fast-rcnn benchmark sampling --data voc:cells@trainval --backbone vgg16 --at-once 4 --steps 1
 
 Peers come by the extra "benchmark" (pip install '.[benchmark]'); those that are not installed are left out with a word.
 """
@@ -18,6 +24,9 @@ def add_arguments(parser):
     roi_pooling = names.add_parser("roi-pooling", help="RoI pooling and its gradient, beside ONNX Runtime and OpenVINO")
     _add_roi_pooling_arguments(roi_pooling)
     roi_pooling.set_defaults(measure=_measure_roi_pooling)
+    sampling = names.add_parser("sampling", help="training on R RoIs of N images: hierarchical or RoI-centric sampling")
+    _add_sampling_arguments(sampling)
+    sampling.set_defaults(measure=_measure_sampling)
 
 
 def run(options):
@@ -67,4 +76,55 @@ def _roi_pooling_table(result):
         lines.append(f"{name:24}{of_this:10.1f}{times_floor[name]:10.2f}{times_native}")
     lines.append(f"portable: {result['portable_extra_mb']:.0f} MB beside its output in the first run")
     lines += [f"{name} left out: {reason}" for name, reason in result["missing"].items()]
+    return "\n".join(lines)
+
+
+def _add_sampling_arguments(parser):
+    count = number(int, 1)
+    powers = [2**power for power in range(8)]
+    parser.add_argument("--data", required=True, metavar="SPEC", help="images to train on")
+    parser.add_argument("--backbone", default="efficientnet_lite0", metavar="NAME", help="default: efficientnet_lite0")
+    parser.add_argument("--images", type=count, nargs="+", default=powers, metavar="N", help="default: 1 2 4 ... 128")
+    parser.add_argument("--rois", type=count, default=128, metavar="R", help="of a mini-batch (default: 128)")
+    parser.add_argument("--shorter-side", type=count, default=600, metavar="PIXELS", help="default: 600")
+    parser.add_argument(
+        "--at-once", type=count, metavar="N", help="more images than this are taken in parts (gradient accumulation)"
+    )
+    parser.add_argument("--steps", type=count, default=3, metavar="N", help="mini-batches or parts timed (default: 3)")
+    parser.add_argument("--cache", metavar="DIR", help="where proposals are cached (default: the user's cache)")
+    parser.add_argument("--plot", metavar="FILE", help="draw RoIs a second over N")
+    add_json_argument(parser, "the measurements")
+
+
+def _measure_sampling(options):
+    if odd := [images for images in options.images if options.rois % images]:
+        raise InputError(f"--images: found {odd[0]}; expected divisors of {options.rois}, the RoIs of a mini-batch")
+    results = []
+    for images in tqdm(options.images, "numbers of images", unit="run"):
+        arguments = (options.data, options.backbone, images, options.rois, options.shorter_side)
+        results.append(_in_a_fresh_process(_sampling, *arguments, options.at_once, options.steps, options.cache))
+    if options.plot:
+        plot_sampling_speed(results, options.plot)
+    write_result(options, results, _sampling_table(results))
+
+
+def _sampling(*arguments):
+    from tf_fast_rcnn.benchmarks.sampling import measure_sampling
+
+    return measure_sampling(*arguments)
+
+
+def _sampling_table(results):
+    first = results[0]
+    slowest = max(result["seconds"] for result in results)
+    lines = [
+        f"{first['backbone']}, {first['rois']} RoIs a mini-batch, shorter side {first['shorter_side']}",
+        f"{'N images':>8}{'s / mini-batch':>16}{'RoIs / s':>10}{'memory GB':>11}{'faster':>8}",
+    ]
+    for result in results:
+        line = f"{result['images']:8}{result['seconds']:16.2f}{result['rois_per_second']:10.1f}"
+        line += f"{result['memory_gb']:11.1f}{slowest / result['seconds']:7.1f}x"
+        if result["parts"] > 1:
+            line += f"  gradients of {result['parts']} parts accumulated, {result['parts_timed']} parts timed"
+        lines.append(line)
     return "\n".join(lines)
