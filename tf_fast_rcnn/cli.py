@@ -1,6 +1,7 @@
 """The command line: dispatches to one module a command, and turns bad input into one line and exit code 2."""
 
 import argparse
+import functools
 import importlib
 import os
 import sys
@@ -47,7 +48,10 @@ def main(arguments=None):
 
 
 def _parser(arguments):
-    parser = _Parser(prog="tf-fast-rcnn", description="Fast R-CNN for TensorFlow and Keras 3.")
+    wide_enough_for_names = functools.partial(argparse.HelpFormatter, max_help_position=16)
+    parser = _Parser(
+        prog="tf-fast-rcnn", description="Fast R-CNN for TensorFlow and Keras 3.", formatter_class=wide_enough_for_names
+    )
     parser.add_argument("--version", action="version", version=f"tf-fast-rcnn {__version__}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True, title="commands")
     for name, summary in COMMANDS.items():
