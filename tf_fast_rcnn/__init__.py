@@ -28,6 +28,7 @@ _PUBLIC_NAMES = {
     "coco_category_ids": "data.coco",
     "prepare": "data.prepare",
     "cached_proposals": "data.prepare",
+    "verify_prepared": "data.prepared",
     "dense_grid": "data.proposals",
     "file_proposals": "data.proposals",
     "proposal_settings": "data.proposals",

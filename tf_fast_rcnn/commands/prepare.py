@@ -2,12 +2,17 @@
 
 import time
 
-import numpy as np
-
 import tf_fast_rcnn as frcnn
-from tf_fast_rcnn.commands.common import add_data_arguments, add_json_argument, load_data, tell_mended, write_result
+from tf_fast_rcnn.commands.common import (
+    add_data_arguments,
+    add_json_argument,
+    load_data,
+    start_tensorflow,
+    tell_mended,
+    write_result,
+)
 from tf_fast_rcnn.commands.proposal_options import add_proposal_arguments, check_has_proposals, chosen_proposals
-from tf_fast_rcnn.data.proposals.recall import class_recalls
+from tf_fast_rcnn.data.prepared import read_manifest
 from tf_fast_rcnn.data.selection import parse_classes
 
 EXAMPLES = """\
@@ -34,6 +39,7 @@ def add_arguments(parser):
 
 
 def run(options):
+    start_tensorflow()
     like = frcnn.load_dataset(f"prepared:{options.like}") if options.like else None
     classes = parse_classes(options.classes) if options.classes else None
     dataset = load_data(options.spec, options, like and like.class_names, classes)
@@ -44,7 +50,9 @@ def run(options):
     prepared = frcnn.prepare(dataset, options.out, settings, options.workers, skip_bad=options.skip_bad)
     seconds = time.monotonic() - started
     tell_mended(prepared)
-    summary = {**_summary(prepared), "images_per_second": round(len(prepared) / seconds, 1)}
+    statistics = read_manifest(options.out)["statistics"]
+    objects = sum(statistics["objects"].values())
+    summary = {**statistics, "objects": objects, "images_per_second": round(len(prepared) / seconds, 1)}
     recalls = ", ".join(f"{name} {recall:.3f}" for name, recall in summary["recall_at_iou_0.5"].items())
     text = (
         f"{summary['images']} images, {summary['objects']} objects, "
@@ -53,13 +61,3 @@ def run(options):
         f"next: tf-fast-rcnn train --train prepared:{options.out} --out RUN"
     )
     write_result(options, {"prepared": str(options.out), **summary}, text)
-
-
-def _summary(dataset):
-    """Counts, and the share of each class's objects that some proposal overlaps by an IoU of at least 0.5."""
-    return {
-        "images": len(dataset),
-        "objects": sum(len(record.boxes) for record in dataset),
-        "proposals_per_image": float(np.mean([len(record.proposals()) for record in dataset])),
-        "recall_at_iou_0.5": class_recalls(dataset, dataset.class_names),
-    }

@@ -8,12 +8,11 @@ from pathlib import Path
 
 import numpy as np
 
-from tf_fast_rcnn import boxes
 from tf_fast_rcnn.data.prepared import VERSION
+from tf_fast_rcnn.data.proposals.recall import MIN_IOU, best_overlaps
 
 # A shard is also ended where it gets too large to be worth less than what a kill loses.
 _MAX_IMAGE_BYTES = 64 << 20
-_RECALL_IOU = 0.5
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,9 +104,8 @@ def write_shard(path, plan, records, class_names):
             sizes.append([record.height, record.width])
             keys.append(key)
             proposals += len(record.proposals())
-            best = boxes.iou(record.proposals(), record.boxes).max(axis=0, initial=0.0)
-            np.add.at(objects, record.labels, 1)
-            np.add.at(recalled, record.labels, best >= _RECALL_IOU)
+            np.add.at(objects, record.labels, ~record.crowd)
+            np.add.at(recalled, record.labels, ~record.crowd & (best_overlaps(record).iou >= MIN_IOU))
     with open(partial, "rb") as file:
         checksum = hashlib.file_digest(file, "sha256").hexdigest()
     size = partial.stat().st_size
@@ -139,5 +137,5 @@ def statistics_of(shards, class_names):
         "images": images,
         "objects": {name: total for name, (total, _) in counts.items()},
         "proposals_per_image": sum(shard["proposals"] for shard in shards) / max(images, 1),
-        f"recall_at_iou_{_RECALL_IOU}": {name: found / total for name, (total, found) in counts.items() if total},
+        f"recall_at_iou_{MIN_IOU}": {name: found / total for name, (total, found) in counts.items() if total},
     }
