@@ -28,6 +28,8 @@ _LOW_RECALL = 0.5
 # A wrong base shows where boxes touch the borders: all that do stick out by a pixel.
 _MIN_STICKING_OUT = 3
 _MIN_SHARE_STICKING_OUT = 0.01
+# By about so much the mean best IoU of imprecise proposals may rise or fall when all are moved by a pixel.
+_IOU_OF_A_PIXEL = 0.01
 # More than this share beyond the image or reversed is no honest file, if there is a reading without them.
 _MAX_MISFITS = 0.1
 
@@ -59,7 +61,7 @@ class _Reading(NamedTuple):
     """What a way to read the file gives on the compared images.
 
     `best` float32 [G] is the best IoU of each object; of all proposals, `misfits` is the share that is beyond its image
-    by more than a pixel or reversed, and `sticking_out` the number that is so by about one pixel.
+    by more than a pixel, reversed or tiny, and `sticking_out` the number that is beyond by about one pixel.
     """
 
     name: str
@@ -136,8 +138,8 @@ def _explain(proposals, dataset, matched):
         raise _other_reading(proposals, given, max(better, key=_goodness))
     if given.misfits > 0.5:
         raise InputError(
-            f"{proposals.file}: found {given.misfits:.0%} of the proposals beyond their image or reversed, read as "
-            f"{proposals.order}; expected them inside; check the coordinates and the images' sizes"
+            f"{proposals.file}: found {given.misfits:.0%} of the proposals beyond their image, reversed or tiny, read "
+            f"as {proposals.order}; expected them inside; check the coordinates and the images' sizes"
         )
 
 
@@ -150,8 +152,10 @@ def _read_as(proposals, images, order, name=None):
         boxes = from_order(rows.corners, record.height, record.width, order)
         inside = box_algebra.clip(boxes)
         beyond = np.abs(box_algebra.scale(boxes - inside, record.height, record.width)).max(axis=1, initial=0)
-        reversed_ = (boxes[:, 2:] < boxes[:, :2]).any(axis=1)
-        misfits += int(np.sum((beyond > 1.5) | reversed_))
+        sides = box_algebra.scale(boxes, record.height, record.width)
+        sides = sides[:, 2:] - sides[:, :2]
+        # Relative numbers taken for pixels are boxes of a pixel or two.
+        misfits += int(np.sum((beyond > 1.5) | (sides < 0).any(axis=1) | (sides <= 2).all(axis=1)))
         sticking_out += int(np.sum((beyond > 0.5) & (beyond <= 1.5)))
         count += len(boxes)
         best.append(_best_ious(read.usable_rows(rows, record, Counter()), record))
@@ -180,7 +184,7 @@ def _sticks_out(reading):
 
 def _fits_better(other, given):
     fits = other.misfits <= 0.1 * given.misfits and other.sticking_out <= 0.1 * given.sticking_out
-    return fits and _mean(other.best) >= _mean(given.best)
+    return fits and _mean(other.best) > _mean(given.best) - _IOU_OF_A_PIXEL
 
 
 def _goodness(reading):

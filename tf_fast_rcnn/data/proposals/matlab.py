@@ -25,7 +25,7 @@ from tf_fast_rcnn.errors import InputError
 
 _EXPECTED = "a MATLAB file of version 5 with boxes"
 _HEADER_BYTES = 128
-_MATRIX, _COMPRESSED = 14, 15
+_MATRIX, _COMPRESSED, _UTF8 = 14, 15, 16
 # Data types of elements, as NumPy's without byte order.
 _DTYPES = {1: "i1", 2: "u1", 3: "i2", 4: "u2", 5: "i4", 6: "u4", 7: "f4", 9: "f8", 12: "i8", 13: "u8", 16: "u1"}
 _DTYPES |= {17: "u2", 18: "u4"}
@@ -180,8 +180,8 @@ class _Elements:
             raise ValueError(f"an array of MATLAB's class {kind}")
         dtype, content = next(elements, (2, b""))
         values = np.frombuffer(content, np.dtype(self._order + _DTYPES[dtype]))
+        if kind == _CHAR:
+            return bytes(content).decode("utf-8") if dtype == _UTF8 else "".join(map(chr, values.tolist()))
         if len(values) != count or min(shape, default=0) < 0:
             raise ValueError(f"{len(values)} values where {count} are stated")
-        if kind == _CHAR:
-            return bytes(content).decode("utf-8") if dtype == 16 else "".join(map(chr, values.tolist()))
         return values.reshape(shape, order="F")

@@ -2,6 +2,7 @@
 
 import io
 import math
+import warnings
 import zipfile
 from pathlib import Path
 
@@ -56,7 +57,9 @@ def _array(data):
     file = io.BytesIO(data)
     version = np.lib.format.read_magic(file)
     read_header = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}[version]
-    shape, _, dtype = read_header(file)
+    with warnings.catch_warnings(action="ignore"):  # Of headers that Python 2 wrote.
+        shape, fortran, dtype = read_header(file)
     if dtype.hasobject or min(shape, default=0) < 0 or math.prod(shape) * dtype.itemsize != len(data) - file.tell():
         raise ValueError(f"{dtype} {list(shape)} in {len(data) - file.tell()} bytes")
-    return np.load(io.BytesIO(data), allow_pickle=False)
+    order = "F" if fortran else "C"
+    return np.frombuffer(data, dtype, offset=file.tell()).reshape(shape, order=order)

@@ -166,4 +166,5 @@ _FUNCTIONS = {
     ("numpy.core.numeric", "_frombuffer"): _array_of_buffer,
     # How Python 3 writes bytes for Python 2.
     ("_codecs", "encode"): lambda text, _encoding: _bytes(text),
+    ("__builtin__", "bytes"): lambda: b"",
 }
