@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -47,7 +48,7 @@ def test_help_of_a_command_is_quick_and_shows_examples(name):
 def test_help_lists_the_commands():
     done = in_a_process(HELP, "--help")
     assert done.returncode == 0, done.stderr
-    assert all(f"\n    {name} " in done.stdout for name in cli.COMMANDS)
+    assert all(re.search(rf"^    {name}\s", done.stdout, re.MULTILINE) for name in cli.COMMANDS)
 
 
 def test_version(capsys):

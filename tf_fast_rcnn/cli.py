@@ -1,7 +1,6 @@
 """The command line: dispatches to one module a command, and turns bad input into one line and exit code 2."""
 
 import argparse
-import functools
 import importlib
 import os
 import sys
@@ -48,10 +47,7 @@ def main(arguments=None):
 
 
 def _parser(arguments):
-    wide_enough_for_names = functools.partial(argparse.HelpFormatter, max_help_position=16)
-    parser = _Parser(
-        prog="tf-fast-rcnn", description="Fast R-CNN for TensorFlow and Keras 3.", formatter_class=wide_enough_for_names
-    )
+    parser = _Parser(prog="tf-fast-rcnn", description="Fast R-CNN for TensorFlow and Keras 3.")
     parser.add_argument("--version", action="version", version=f"tf-fast-rcnn {__version__}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True, title="commands")
     for name, summary in COMMANDS.items():
