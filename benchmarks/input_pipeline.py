@@ -3,15 +3,15 @@
     python benchmarks/input_pipeline.py voc:VOC2007@trainval --cores 2
 
 The contestants take turns in one process, on the same images and cores, each with as much parallelism as tf.data finds
-best; medians of images a second, and of the ratios to decoding within a round. "decode" is tf.io.decode_image alone, of
-bytes in memory; "decode, resize" also makes float32 images of the network's size, the least that any pipeline must do
-that resizes with TensorFlow. Then the share of a mini-batch's pixels that is padding, with images as they come and with
-those of similar shapes together.
+best; medians of images a second, of the ratios to decoding within a round, and of the processor's milliseconds an image
+(all threads together), which hardly depend on what else the machine does. "decode" is decoding alone, by the same ops,
+of bytes in memory; "decode, resize" also makes float32 images of the network's size, the least that any pipeline must
+do that resizes with TensorFlow. Then the share of a mini-batch's pixels that is padding, with images as they come and
+with those of similar shapes together.
 """
 
 import argparse
 import os
-import statistics
 import time
 
 import numpy as np
@@ -42,28 +42,33 @@ def contestants(dataset, options):
     }
 
 
-def images_a_second(dataset, images_in_element, images):
-    """Of an iterator that has been running for a tenth of the images, so that its threads are all at work."""
+def run(dataset, images_in_element, images):
+    """Seconds, and the processor's seconds, an image; after a tenth of the images, so that all threads are at work."""
     elements = max(1, images // images_in_element)
     warm_up = max(2, elements // 10)
     for number, _ in enumerate(dataset.take(warm_up + elements)):
         if number == warm_up - 1:
-            started = time.perf_counter()
-    return elements * images_in_element / (time.perf_counter() - started)
+            started = np.array([time.perf_counter(), time.process_time()])
+    finished = np.array([time.perf_counter(), time.process_time()])
+    return (finished - started) / (elements * images_in_element)
 
 
 def measure(dataset, options):
     """Prints the table of speeds."""
     datasets = contestants(dataset, options)
-    speeds = {name: [] for name in datasets}
+    seconds = {name: [] for name in datasets}
     for turn in tqdm(range(options.rounds + 1), unit="round", delay=2):
         for name, contestant in datasets.items():
-            speed = images_a_second(*contestant, options.images)
+            found = run(*contestant, options.images)
             if turn:  # the first round reads the files into the system's cache
-                speeds[name].append(speed)
-    for name, values in speeds.items():
-        ratio = statistics.median(value / floor for value, floor in zip(values, speeds["decode"], strict=True))
-        print(f"{name:16} {statistics.median(values):8.1f} images/s {ratio:6.2f} x decode")
+                seconds[name].append(found)
+    floor = np.array(seconds["decode"])
+    for name, values in seconds.items():
+        (wall, processor), ratios = np.median(values, axis=0), np.median(floor / values, axis=0)
+        print(
+            f"{name:16} {1 / wall:8.1f} images/s {ratios[0]:6.2f} x decode, "
+            f"{1e3 * processor:6.2f} ms of processor {ratios[1]:6.2f} x decode"
+        )
 
 
 def padding_share(sizes, images_per_batch, options, similar_shapes):

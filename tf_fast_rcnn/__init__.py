@@ -36,6 +36,7 @@ _PUBLIC_NAMES = {
     "read_image": "data.images",
     "selective_search": "data.proposals.selective_search",
     "hierarchical_batches": "data.batches",
+    "roi_centric_batches": "data.batches",
     "box_statistics": "data.statistics",
     "sgd": "training.optimizers",
     "adamw": "training.optimizers",

@@ -22,7 +22,7 @@ def random_sizes(number, seed=0):
     return np.random.default_rng(seed).integers(300, 700, (number, 2))
 
 
-@settings(deadline=None, max_examples=25)
+@settings(deadline=None, max_examples=15)
 @given(
     images=st.integers(1, 40),
     batch=st.integers(1, 9),

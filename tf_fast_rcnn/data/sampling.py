@@ -65,10 +65,9 @@ def _candidates(example, is_object, is_trained, rules):
     if rules.with_ground_truth:
         usable = tf.concat([usable, is_object], axis=0)
 
-    overlaps = boxes.iou(example["boxes"], candidates)
-    overlap = trained_overlap = _largest(overlaps, is_object)
+    overlap = trained_overlap = _best_overlap(example["boxes"], is_object, candidates)
     if rules.difficult == "ignore":
-        trained_overlap = _largest(overlaps, is_trained)
+        trained_overlap = _best_overlap(example["boxes"], is_trained, candidates)
     low, high = rules.background_iou
     low = tf.where(tf.reduce_any(is_object), low, 0.0)
     # Only what overlaps a trained object as much as any other is foreground.
@@ -77,10 +76,15 @@ def _candidates(example, is_object, is_trained, rules):
     return candidates, foreground, background
 
 
-def _largest(overlaps, is_counted):
-    """The largest of overlaps `[G, C]` in the rows that count, `[C]`; 0 where there is none."""
+def _best_overlap(truth, is_counted, candidates):
+    """The largest IoU of each candidate with a box that counts, `[C]`; 0 where there is none."""
     # Objects are rows: TensorFlow reduces over rows several times faster than over columns.
-    return tf.maximum(tf.reduce_max(tf.where(is_counted[:, None], overlaps, 0.0), axis=0), 0.0)
+    return tf.maximum(tf.reduce_max(boxes.iou(_only(truth, is_counted), candidates), axis=0), 0.0)
+
+
+def _only(truth, is_counted):
+    """Boxes `[G, 4]` of which those that do not count have no area, and so no overlap with anything."""
+    return tf.where(is_counted[:, None], truth, 0.0)
 
 
 def _in_crowd(proposals, example, rules):
@@ -109,12 +113,12 @@ def _draw(eligible, number, chance):
 
 def _targets(rois, is_foreground, example, is_trained):
     """Labels int32 and regression targets float32 `[, 4]` of drawn RoIs; 0 for background."""
-    # The last row is a stand-in, never used: an image without objects has nothing to gather.
-    truth = tf.concat([example["boxes"], _WHOLE_IMAGE], axis=0)
-    labels = tf.pad(example["labels"], [[0, 1]])
-    # For the drawn alone: among all candidates this search would take as long as their overlaps.
-    overlaps = tf.where(tf.pad(is_trained, [[0, 1]])[:, None], boxes.iou(truth, rois), -1.0)
+    # For the drawn alone: among all candidates this search would take as long as their overlaps. The last row is for
+    # images without objects, which would have nothing to gather.
+    overlaps = boxes.iou(tf.pad(_only(example["boxes"], is_trained), [[0, 1], [0, 0]]), rois)
     match = tf.argmax(overlaps, axis=0)
+    truth = tf.gather(tf.concat([example["boxes"], _WHOLE_IMAGE], axis=0), match)
+    labels = tf.gather(tf.pad(example["labels"], [[0, 1]]), match)
     # Background may have no area to divide by.
-    targets = boxes.encode(tf.where(is_foreground[:, None], rois, _WHOLE_IMAGE), tf.gather(truth, match))
-    return tf.where(is_foreground, tf.gather(labels, match), 0), tf.where(is_foreground[:, None], targets, 0.0)
+    targets = boxes.encode(tf.where(is_foreground[:, None], rois, _WHOLE_IMAGE), truth)
+    return tf.where(is_foreground, labels, 0), tf.where(is_foreground[:, None], targets, 0.0)
