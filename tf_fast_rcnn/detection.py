@@ -160,7 +160,7 @@ def detect(model, image, proposals=None, settings=None):
 
 def unannotated(path, height, width):
     """The `ImageRecord` of an image without annotations: under its file's name, its proposals stand in a file."""
-    return ImageRecord(Path(path).name, path, height, width, [], [], [])
+    return ImageRecord(Path(path).name or "(an array without a name)", path, height, width, [], [], [])
 
 
 def detect_dataset(model, dataset, settings=None, progress=True):

@@ -48,15 +48,16 @@ def run(options):
 
     run_ = frcnn.load_run(options.folder)
     settings = frcnn.detection_settings(run_, score_threshold=options.score_threshold)
-    proposals = run_.proposals
     if options.proposals:
         records = [unannotated(path, *image_layout(path)[:2]) for path in options.images]
-        proposals = read_file(options, options.proposals, records)
-    check_has_proposals(proposals)
+        proposals = list(map(read_file(options, options.proposals, records).of, records))
+    else:
+        check_has_proposals(run_.proposals)
+        proposals = [run_.proposals] * len(options.images)
     results = []
     for index, path in enumerate(tqdm(options.images, desc="detect", unit="image", delay=2)):
         image = frcnn.read_image(path)
-        found = frcnn.detect(run_.model, image, proposals, settings)
+        found = frcnn.detect(run_.model, image, proposals[index], settings)
         results.append({"image": str(path), "detections": _to_json(found, run_.class_names)})
         if out:
             _draw(image, found, run_.class_names, options.draw_threshold, pictures[index])
