@@ -3,7 +3,7 @@ import json
 import numpy as np
 import pytest
 
-from tf_fast_rcnn.data.proposals import compute_proposals, dense_boxes, selective_search
+from tf_fast_rcnn.data.proposals import compute_proposals, dense_boxes, dense_grid, selective_search
 from tf_fast_rcnn.data.proposals.dense import DEFAULT_DENSE_BOXES, DenseBoxes
 from tf_fast_rcnn.data.proposals.settings import DEFAULT_MIN_SIZE, METHODS, ProposalSettings, proposal_settings
 from tf_fast_rcnn.data.records import DetectionDataset, ImageRecord
@@ -50,6 +50,40 @@ def test_methods(method):
     assert (settings.dense is not None) == method.endswith("dense")
     with pytest.raises(InputError, match="found method 'grid'; expected one of dense, selective-search"):
         proposal_settings("grid", dataset([], []))
+
+
+@pytest.mark.parametrize(
+    ("method", "mode"),
+    [("dense", None), ("selective-search", "fast"), ("selective-search-quality+dense", "quality")],
+)
+def test_modes_of_selective_search(method, mode):
+    settings = proposal_settings(method, dataset([], []), max_selective_search=7)
+    assert (settings.selective_search, settings.max_selective_search) == (mode, 7)
+
+
+def test_given_dense_boxes_take_the_place_of_fitted_ones():
+    grid = dense_grid([0.02, 0.5], [1, 4], 0.5)
+    assert grid == DenseBoxes(((0.02, 0.02), (0.01, 0.04), (0.5, 0.5), (0.25, 1.0)), 0.5)
+    settings = proposal_settings("selective-search+dense", dataset([[0.2, 0.2, 0.8, 0.6]], [1]), grid)
+    assert settings.dense == grid
+    # None of them is dropped for its size.
+    assert settings.min_size == 0.01
+    with pytest.raises(InputError, match="found dense boxes for the method selective-search; expected selective-"):
+        proposal_settings("selective-search", dataset([], []), grid)
+
+
+@pytest.mark.parametrize("arguments", [([],), ([0.1], [0]), ([0.1], [1], 0), ([0.1], [1], 2), ([float("inf")],)])
+def test_impossible_grids_are_refused(arguments):
+    with pytest.raises(InputError, match="dense boxes: found"):
+        dense_grid(*arguments)
+
+
+def test_a_grid_that_would_fill_the_memory_is_refused():
+    with pytest.raises(InputError, match=r"found about [0-9]+ boxes in an image; expected 1000000 at most"):
+        dense_grid([0.001], [1], 0.1)
+    # About as many as there are.
+    count = len(dense_boxes(100, 100, dense_grid([0.05], [1], 0.2)))
+    assert count == pytest.approx((1 + 0.95 / 0.01) ** 2, rel=0.05)
 
 
 def test_min_size_follows_the_smallest_class_but_not_above_the_default():
