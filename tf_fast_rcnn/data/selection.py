@@ -50,7 +50,7 @@ def select_part(dataset, part):
     START and STOP are positions in a permutation of the data set made by the seed (default 0): percentages, rounded to
     whole images (a half to the even number), or numbers of images. Parts that meet at one boundary, under one seed,
     have no image in common and none between them. The permutation depends on the number of images and the seed alone;
-    within a part the images keep their order.
+    within a part the images keep their order. `mended` is that of the whole.
 
     Raises:
         InputError: for a part that is not written so, or without images.

@@ -9,6 +9,7 @@ KEY is a hash of what was copied: place and time of the TFDS files, their number
 
 import hashlib
 import json
+import logging
 import os
 import re
 from collections import Counter
@@ -96,6 +97,9 @@ def _builder(name):
     import tensorflow_datasets as tfds
 
     data_dir = os.environ.get("TFDS_DATA_DIR")
+    log = logging.getLogger("absl")
+    level = log.level
+    log.setLevel(logging.ERROR)  # TFDS warns there of what is not on disk, which the error below says.
     try:
         builder = tfds.builder(name, **({"data_dir": data_dir} if data_dir else {}))
         prepared = builder.is_prepared()
@@ -105,6 +109,8 @@ def _builder(name):
             f"tfds:{name}: found no such data set ({reason}); expected one that `tfds.builder` knows; correct the name "
             "or set TFDS_DATA_DIR"
         ) from None
+    finally:
+        log.setLevel(level)
     if not prepared:
         raise InputError(
             f"tfds:{name}: found nothing in {builder.data_dir}; expected a data set; download it with "
