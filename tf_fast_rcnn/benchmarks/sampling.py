@@ -1,4 +1,4 @@
-"""Hierarchical sampling against RoI-centric sampling (section 2.3): what a mini-batch of R RoIs costs by its images N."""
+"""Hierarchical against RoI-centric sampling (section 2.3): what a mini-batch of R RoIs costs by its images N."""
 
 import resource
 import statistics
