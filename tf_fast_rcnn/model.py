@@ -10,6 +10,7 @@ Section 2.2 of the paper ("Initializing from pre-trained networks"):
 `cutting` finds the place of the first transformation; this module makes the three.
 """
 
+import itertools
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -25,8 +26,15 @@ from tf_fast_rcnn.roi_pooling import RoIPooling
 # The spread of regression targets of proposals with IoU >= 0.5, which Girshick's later systems use as constants.
 DEFAULT_TARGET_DEVIATION = (0.1, 0.1, 0.2, 0.2)
 
-# VGG16's first two stages are generic, and tuning them costs time and memory for nothing (paper, section 4.5).
-TUNE_FROM = {"vgg16": "block3_conv1", "vgg19": "block3_conv1"}
+# The first layers are generic, and tuning them costs time and memory for nothing: conv1 of the paper's networks S and
+# M, conv1 and conv2 of L (section 4.5).
+TUNE_FROM = {
+    "caffenet": "conv2",
+    "vgg_cnn_m_1024": "conv2",
+    "caffe_vgg16": "conv3_1",
+    "vgg16": "block3_conv1",
+    "vgg19": "block3_conv1",
+}
 
 
 @keras.saving.register_keras_serializable(package="tf_fast_rcnn")
@@ -92,8 +100,9 @@ def fast_rcnn(
     end in global pooling), it is cut at `stride` and two fully connected layers are made.
 
     Args:
-        backbone: a name ("vgg16", "efficientnet_lite0", "resnet50", any network of keras.applications), or a
-            `keras.Model` that classifies images.
+        backbone: a name ("caffenet", "vgg_cnn_m_1024" and "caffe_vgg16", the paper's S, M and L; "vgg16",
+            "efficientnet_lite0", "resnet50", any network of keras.applications), or a `keras.Model` that classifies
+            images.
         num_classes: K, the number of classes without the background.
         weights: "imagenet", None (random), or a weights file of the backbone.
         preprocessing: with a `keras.Model` as backbone, the layer that turns RGB 0..255 into what it takes; None
@@ -105,8 +114,8 @@ def fast_rcnn(
         fc_units: sizes of the fully connected layers that are made, where the network has none.
         dropout: probability of dropping each output of the fully connected layers in training.
         tune_from: name of the first layer of the backbone that is fine-tuned; layers before it keep their weights.
-            None: conv3_1 for VGG networks as in the paper, all layers elsewhere. Batch normalisation is frozen
-            always: mini-batches of two images are too small for its statistics.
+            None: conv3_1 for VGG networks and conv2 for S and M as in the paper, all layers elsewhere. Batch
+            normalisation is frozen always: mini-batches of two images are too small for its statistics.
         roi_pooling: "native", "portable" or "auto" (see `RoIPooling`).
         seed: of the new layers' initial weights and of dropout.
 
@@ -167,14 +176,20 @@ def _fully_connected(vectors, carried_layers, fc_units, dropout, seed):
             )
             for number, units in enumerate(fc_units, start=6)
         ]
-    for number, layer in enumerate(carried_layers):
-        if isinstance(layer, keras.layers.Dropout):
-            continue  # `dropout` takes its place: both would drop more than either says.
+    # `dropout` takes the place of the network's own: both would drop more than either says.
+    layers = [layer for layer in carried_layers if not isinstance(layer, keras.layers.Dropout)]
+    for number, (layer, following) in enumerate(itertools.zip_longest(layers, layers[1:])):
         vectors = _apply_copy(layer, vectors)
-        if isinstance(layer, keras.layers.Dense) and dropout > 0:
+        if isinstance(layer, keras.layers.Dense) and dropout > 0 and not _are_factors(layer, following):
             # A seed of its own: with one seed, layers of one size would drop the same units.
             vectors = keras.layers.Dropout(dropout, seed=seed + number, name=f"{layer.name}_dropout")(vectors)
     return vectors
+
+
+def _are_factors(layer, following):
+    """Whether two layers are one fully connected layer by truncated SVD (section 3.1): no bias, nothing in between."""
+    linear = not layer.use_bias and layer.activation is keras.activations.linear
+    return linear and isinstance(following, keras.layers.Dense)
 
 
 def _apply_copy(layer, tensor):

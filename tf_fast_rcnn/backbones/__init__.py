@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import keras
 
+from tf_fast_rcnn.backbones.caffe import CAFFE_NETWORKS, caffe_preprocessing
 from tf_fast_rcnn.backbones.efficientnet_lite import efficientnet_lite0, lite_preprocessing
 from tf_fast_rcnn.backbones.keras_applications import build_application, keras_applications
 from tf_fast_rcnn.backbones.preprocessing import Preprocessing, preprocessing_from_function
@@ -33,17 +34,19 @@ class Backbone(NamedTuple):
 
 def backbone_names():
     """Names that `load_backbone` knows: our networks', then those of keras.applications."""
-    return [_LITE0, *sorted(keras_applications())]
+    return [_LITE0, *CAFFE_NETWORKS, *sorted(keras_applications())]
 
 
 def load_backbone(backbone, weights="imagenet", preprocessing=None):
     """A classification network by name, or the user's own, with its preprocessing.
 
     Args:
-        backbone: "efficientnet_lite0" or any network of keras.applications (upper and lower case, "_" and "-" make
-            no difference: "mobilenet_v2" is "MobileNetV2"), or a `keras.Model`, which is returned as it is.
+        backbone: "efficientnet_lite0"; the paper's "caffenet", "vgg_cnn_m_1024" or "caffe_vgg16"; any network of
+            keras.applications (upper and lower case, "_" and "-" make no difference: "mobilenet_v2" is
+            "MobileNetV2"); or a `keras.Model`, which is returned as it is.
         weights: of a network given by name: "imagenet", None for random ones, or the path of a weights file
-            (`.weights.h5`, `.h5`, `.keras`; for efficientnet_lite0 also `.pth`). A `keras.Model` has its own.
+            (`.weights.h5`, `.h5`, `.keras`; for efficientnet_lite0 also `.pth`, for the paper's three also
+            `.caffemodel`). A `keras.Model` has its own.
         preprocessing: layer from float32 `[B, H, W, 3]`, RGB 0..255, to what the network takes. None: what a named
             network prescribes; for a `keras.Model` the identity, so that it sees RGB 0..255.
 
@@ -67,6 +70,8 @@ def load_backbone(backbone, weights="imagenet", preprocessing=None):
         )
     if name == _LITE0:
         network, own_preprocessing = efficientnet_lite0(weights), lite_preprocessing()
+    elif name in CAFFE_NETWORKS:
+        network, own_preprocessing = CAFFE_NETWORKS[name](weights), caffe_preprocessing()
     else:
         application = keras_applications()[name]
         network = build_application(application, weights)
