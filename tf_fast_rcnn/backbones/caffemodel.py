@@ -2,7 +2,7 @@
 
 The message is small, and its weights are long runs of floats: read here from the mapped file without copies, where
 protobuf's Python classes would make a list of 138 million numbers. Every length is checked against the message that it
-stands in before anything is read, and the work is bounded by a number of fields.
+stands in before anything is read, and their number is limited.
 
 Fields (Caffe's src/caffe/proto/caffe.proto; wire format: protobuf.dev, "Encoding"):
 
@@ -36,9 +36,9 @@ _MAX_AXES = 32  # Caffe's kMaxBlobAxes
 _MAX_AXIS = 2**31 - 1
 _MAX_NAME = 100
 
-# A network has some thousands; a hostile file that is all tiny fields is refused after a second or two.
-_MAX_FIELDS = 1_000_000
-_FIRST_SCAN = 1024
+# Tags and lengths: a network has some thousands; a hostile file that is all tiny fields is refused after seconds.
+_MAX_VARINTS = 200_000
+_FIRST_SCAN = 16
 
 
 class _DamagedError(Exception):
@@ -119,11 +119,11 @@ def read_caffemodel(path):
 
 
 class _Reader:
-    """Walks the fields of a file's messages, and counts them."""
+    """Walks the fields of a file's messages, and counts their tags and lengths."""
 
     def __init__(self, content):
         self._content = content
-        self._fields_read = 0
+        self._varints_read = 0
         self._place = "at its start"
 
     def layers(self):
@@ -229,9 +229,9 @@ class _Reader:
 
     def _varint(self, position, end):
         """An unsigned number of seven bits a byte, and where it ends."""
-        self._fields_read += 1
-        if self._fields_read > _MAX_FIELDS:
-            raise _DamagedError(f"more than {_MAX_FIELDS} fields")
+        self._varints_read += 1
+        if self._varints_read > _MAX_VARINTS:
+            raise _DamagedError(f"more than {_MAX_VARINTS} tags and lengths")
         value = 0
         for shift in range(0, 70, 7):
             if position >= end:
