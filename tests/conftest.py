@@ -1,6 +1,5 @@
 """What every test process sets before TensorFlow is imported, and the small trained run that many tests use."""
 
-import dataclasses
 import os
 
 import pytest
@@ -44,18 +43,17 @@ def prepared_digits(digits, tmp_path_factory):
 @pytest.fixture(scope="session")
 def tiny_recipe():
     """A recipe for runs of seconds."""
-    from tf_fast_rcnn.training.recipes import small_data
+    import tf_fast_rcnn as frcnn
 
-    return dataclasses.replace(
-        small_data(),
-        steps=12,
-        rois_per_batch=32,
-        fc_units=(16,),
-        stride=8,
-        dropout=0.0,
-        backbone_rate=1.0,
-        **TINY_SIDES,
-    )
+    changes = {
+        "steps": 12,
+        "optimizer.backbone_rate": 1.0,
+        "network.fc_units": (16,),
+        "network.stride": 8,
+        "network.dropout": 0.0,
+        "sampling.rois_per_batch": 32,
+    }
+    return frcnn.recipe("small-data", changes | {f"sampling.{name}": side for name, side in TINY_SIDES.items()})
 
 
 def tiny_network():

@@ -19,13 +19,16 @@ CLASS_LOSS = "class_logits"
 BOX_LOSS = "box_deltas"
 
 
-def multi_task_loss(model, box_weight=1.0):
+def multi_task_loss(model, box_weight=1.0, class_weights=None):
     """The two losses of a Fast R-CNN model for `model.compile(loss=...)`; Keras adds them up.
 
     Args:
         model: what `fast_rcnn` returned; its statistics normalise the regression targets to zero mean and unit
             variance.
         box_weight: lambda; the paper uses 1.
+        class_weights: `[K + 1]` numbers, that of the background first: the classification loss of a RoI is multiplied
+            by its class's, as if there were so many of it; None for 1. The divisor stays the number of RoIs, so that
+            raising one class's weight lowers no other's, nor that of the box loss.
 
     Returns:
         A dictionary from the model's output names to Keras losses.
@@ -34,21 +37,33 @@ def multi_task_loss(model, box_weight=1.0):
         >>> model.compile(optimizer=sgd(), loss=multi_task_loss(model))
     """
     deviation = model.get_layer("box_deltas").deviation
-    return {CLASS_LOSS: ClassLoss(), BOX_LOSS: BoxLoss(deviation, box_weight)}
+    return {CLASS_LOSS: ClassLoss(class_weights), BOX_LOSS: BoxLoss(deviation, box_weight)}
 
 
 @keras.saving.register_keras_serializable(package="tf_fast_rcnn")
 class ClassLoss(keras.losses.Loss):
-    """Lcls: log loss -log p_u over K + 1 classes, from logits `[B, R, K + 1]` and labels `[B, R]`."""
+    """Lcls: log loss -log p_u over K + 1 classes, from logits `[B, R, K + 1]` and labels `[B, R]`.
 
-    def __init__(self, name="class_loss", **kwargs):
+    Args:
+        class_weights: `[K + 1]` numbers that the log losses of each class's RoIs are multiplied by, or None.
+    """
+
+    def __init__(self, class_weights=None, name="class_loss", **kwargs):
         super().__init__(**{**kwargs, "name": name, "reduction": "sum"})
+        self.class_weights = None if class_weights is None else [float(weight) for weight in class_weights]
 
     def call(self, labels, logits):
         labels = tf.cast(labels, tf.int32)
         used = labels >= 0
         log_loss = tf.nn.sparse_softmax_cross_entropy_with_logits(tf.maximum(labels, 0), logits)
+        if self.class_weights is not None:
+            log_loss *= tf.gather(tf.constant(self.class_weights), tf.maximum(labels, 0))
         return tf.reduce_sum(tf.where(used, log_loss, 0.0)) / _mini_batch_size(used)
+
+    def get_config(self):
+        config = {**super().get_config(), "class_weights": self.class_weights}
+        del config["reduction"]
+        return config
 
 
 @keras.saving.register_keras_serializable(package="tf_fast_rcnn")

@@ -24,14 +24,14 @@ def test_train_end_to_end(command, refused, digits, tmp_path):
     assert "Traceback" not in done.err
     run = load_run(tmp_path / "run")
     assert (run.shorter_side, run.longer_side) == (64, 96)
-    assert (run.description["seed"], run.description["recipe"]["rate"]) == (3, 0.001)
+    assert (run.description["seed"], run.description["recipe"]["optimizer"]["rate"]) == (3, 0.001)
     assert "found a finished run" in refused(*arguments, *SMALL, "--seed", 3)
 
 
 @pytest.mark.parametrize(
     ("option", "value", "message"),
     [
-        ("--recipe", "secret", "recipe: found 'secret'; expected one of small-data, paper"),
+        ("--recipe", "secret", "recipe: found 'secret'; expected one of small-data, voc07, voc0712"),
         ("--backbone", "vgg61", "backbone: found 'vgg61'; expected one of "),
         ("--weights", "nowhere.h5", "weights: found 'nowhere.h5', which is no file"),
         ("--tune-from", "conv9", "tune_from: found 'conv9'; expected a layer of the backbone"),

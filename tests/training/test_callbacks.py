@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from tf_fast_rcnn import InputError
 from tf_fast_rcnn.training import callbacks, run_folder
-from tf_fast_rcnn.training.callbacks import Checkpoints, LossLog, ProgressBar, RunLog, step_of
+from tf_fast_rcnn.training.callbacks import Checkpoints, LossLog, Position, ProgressBar, RunLog
 
 
 @keras.saving.register_keras_serializable(package="test_callbacks")
@@ -32,6 +32,17 @@ def fit(losses, callbacks_, steps_per_epoch, rate=0.5):
     return model
 
 
+def logged(log):
+    """The callbacks that write a log."""
+    position = Position()
+    return [position, LossLog(log, position)]
+
+
+def checkpointed(folder):
+    position = Position()
+    return [position, Checkpoints(folder, position)]
+
+
 def rows_in(folder):
     return [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
 
@@ -45,7 +56,7 @@ class Metric(keras.callbacks.Callback):
 
 def test_rows_are_means_since_the_row_before(tmp_path):
     losses = np.arange(1.0, 25.0)
-    fit(losses, [Metric(), LossLog(RunLog(tmp_path, 0))], steps_per_epoch=12)
+    fit(losses, [Metric(), *logged(RunLog(tmp_path, 0))], steps_per_epoch=12)
     assert rows_in(tmp_path) == [
         {"step": 10, "loss": losses[:10].mean(), "rate": 0.5},
         {"step": 12, "loss": losses[10:12].mean(), "rate": 0.5, "mean_ap": 0.0},
@@ -57,7 +68,7 @@ def test_rows_are_means_since_the_row_before(tmp_path):
 
 
 def test_an_epoch_that_ends_with_a_row_adds_its_other_figures_alone(tmp_path):
-    fit(np.ones(20), [Metric(), LossLog(RunLog(tmp_path, 0))], steps_per_epoch=10)
+    fit(np.ones(20), [Metric(), *logged(RunLog(tmp_path, 0))], steps_per_epoch=10)
     assert [(row["step"], set(row)) for row in rows_in(tmp_path)] == [
         (10, {"step", "loss", "rate"}),
         (10, {"step", "mean_ap"}),
@@ -67,14 +78,14 @@ def test_an_epoch_that_ends_with_a_row_adds_its_other_figures_alone(tmp_path):
 
 
 def test_a_run_of_few_steps_has_a_loss(tmp_path):
-    fit([3.0, 5.0], [LossLog(RunLog(tmp_path, 0))], steps_per_epoch=2)
+    fit([3.0, 5.0], logged(RunLog(tmp_path, 0)), steps_per_epoch=2)
     assert rows_in(tmp_path) == [{"step": 2, "loss": 4.0, "rate": 0.5}]
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 def test_a_loss_that_is_not_finite_stops_at_once(tmp_path, bad):
     with pytest.raises(InputError, match=rf"step 3: found a loss of {bad}; expected a finite one; lower the learning"):
-        fit([1.0, 1.0, bad, 1.0], [LossLog(RunLog(tmp_path, 0)), Checkpoints(tmp_path)], steps_per_epoch=2)
+        fit([1.0, 1.0, bad, 1.0], [*logged(RunLog(tmp_path, 0)), *checkpointed(tmp_path)], steps_per_epoch=2)
     # The last checkpoint is from before.
     assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["step-00000002.keras"]
 
@@ -98,7 +109,7 @@ def test_curves_are_drawn_within_long_runs(tmp_path, monkeypatch):
     monkeypatch.setattr(callbacks, "_DRAWING_INTERVAL", 0)
     drawn = []
     monkeypatch.setattr(RunLog, "draw", lambda self: drawn.append(len(self.rows)))
-    fit(np.ones(6), [LossLog(RunLog(tmp_path, 0))], steps_per_epoch=2)
+    fit(np.ones(6), logged(RunLog(tmp_path, 0)), steps_per_epoch=2)
     assert drawn == [1, 2, 3, 3]
 
 
@@ -106,15 +117,16 @@ def test_checkpoints_after_each_epoch_and_within_long_ones(tmp_path, monkeypatch
     monkeypatch.setattr(callbacks, "_CHECKPOINT_INTERVAL", 4)
     saved = []
     monkeypatch.setattr(callbacks, "save_checkpoint", lambda model, folder, step: saved.append((folder, step)))
-    fit(np.ones(20), [Checkpoints(tmp_path)], steps_per_epoch=10)
-    assert [step for _, step in saved] == [4, 8, 10, 12, 16, 20, 20]
+    fit(np.ones(20), checkpointed(tmp_path), steps_per_epoch=10)
+    # Not twice at step 20, where an epoch ends: what validation adds belongs to it.
+    assert [step for _, step in saved] == [4, 8, 10, 12, 16, 20]
     assert {folder for folder, _ in saved} == {tmp_path}
 
 
 def test_a_checkpoint_is_the_model_at_its_step(tmp_path):
-    model = fit(np.ones(4), [Checkpoints(tmp_path)], steps_per_epoch=2)
-    found = run_folder.last_checkpoint(tmp_path)
-    assert step_of(found) == step_of(model) == 4
+    model = fit(np.ones(4), checkpointed(tmp_path), steps_per_epoch=2)
+    found, step = run_folder.last_checkpoint(tmp_path)
+    assert step == found.optimizer.iterations == model.optimizer.iterations == 4
     np.testing.assert_array_equal(found.get_weights()[0], model.get_weights()[0])
 
 

@@ -19,6 +19,7 @@ import tf_fast_rcnn as frcnn
 from tf_fast_rcnn import InputError, load_run
 from tf_fast_rcnn.training import loop, run_folder
 from tf_fast_rcnn.training.loop import _segments
+from tf_fast_rcnn.training.settings import OptimizerSettings, with_changes
 
 FILES = {"run.json", "model.keras", "log.jsonl", "losses.png", "tensorboard"}
 
@@ -84,7 +85,9 @@ def test_files_of_a_run(tiny_run):
 def test_run_json_holds_everything_that_the_run_depends_on(tiny_run, tiny_recipe, prepared_digits):
     folder, _ = tiny_run
     description = json.loads((folder / "run.json").read_text())
-    assert description["recipe"] == json.loads(json.dumps(dataclasses.asdict(tiny_recipe)))
+    recipe = dataclasses.replace(tiny_recipe, backbone="tiny_network")
+    assert description["recipe"] == json.loads(json.dumps(dataclasses.asdict(recipe)))
+    assert frcnn.recipe(str(folder)) == recipe
     assert description["class_names"] == list("0123456789")
     assert description["train"] == prepared_digits[0].name
     assert description["proposals"] == json.loads(json.dumps(prepared_digits[0].proposal_settings.to_json()))
@@ -132,7 +135,7 @@ def test_load_run(tiny_run):
 
 
 def test_the_loss_falls(train, prepared_digits, tiny_recipe, tmp_path):
-    recipe = dataclasses.replace(tiny_recipe, steps=40, rate=1e-3)
+    recipe = with_changes(tiny_recipe, {"steps": 40, "optimizer.rate": 1e-3})
     summary = train(recipe, dataset=prepared_digits[0][:2])
     losses = [row["loss"] for row in log_of(tmp_path / "run")]
     assert summary.loss == losses[-1] < 0.6 * np.mean(losses[:3])
@@ -193,7 +196,7 @@ def test_a_checkpoint_goes_on_with_the_optimisers_state(train, tiny_recipe, tmp_
     """The weights after 4 + 2 steps with an interruption are those after 6 without."""
 
     def weights_after(folder, interrupted):
-        recipe = dataclasses.replace(tiny_recipe, steps=6, rate=1e-4)
+        recipe = with_changes(tiny_recipe, {"steps": 6, "optimizer.rate": 1e-4})
         if interrupted:
             with pytest.raises(KeyboardInterrupt):
                 train(recipe, folder=folder, callbacks=[Interrupt(5)])
@@ -228,7 +231,7 @@ def test_a_run_that_never_began_is_no_obstacle(train, tiny_recipe, tmp_path, no_
 
 
 def test_a_loss_that_is_not_finite_stops_the_run(train, tiny_recipe, tmp_path):
-    recipe = dataclasses.replace(tiny_recipe, optimizer="sgd", schedule="step", rate=1e20)
+    recipe = dataclasses.replace(tiny_recipe, optimizer=OptimizerSettings(rate=1e20))
     with pytest.raises(InputError, match=r"step [2-5]: found a loss of (nan|inf); .* lower the learning rate") as error:
         train(recipe)
     assert "\n" not in str(error.value)
@@ -247,7 +250,7 @@ def test_a_data_set_without_objects(train, prepared_digits, tmp_path):
 
 def test_weights_of_a_run_with_the_same_classes(train, tiny_run, tiny_recipe, tmp_path, no_steps):
     folder, _ = tiny_run
-    recipe = dataclasses.replace(tiny_recipe, rate=0.123)
+    recipe = with_changes(tiny_recipe, {"optimizer.rate": 0.123})
     train(recipe, weights=str(folder))
     source, target = load_run(folder).model, load_run(tmp_path / "run").model
     for expected, found in zip(source.get_weights(), target.get_weights(), strict=True):

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from tf_fast_rcnn import adamw, fast_rcnn, multi_task_loss, sgd
+from tf_fast_rcnn.training.averaging import averaged_weights, keep_raw_weights
 from tf_fast_rcnn.training.optimizers import FineTuningAdamW, FineTuningSGD
 
 RATE, MOMENTUM, DECAY = 0.1, 0.9, 0.05
@@ -40,17 +41,17 @@ def tiny_mini_batch():
     return inputs, {"class_logits": labels.astype(np.int32), "box_deltas": targets.astype(np.float32)}
 
 
-@pytest.mark.parametrize("bias_rate", [2.0, 1.0])
-def test_sgd_takes_caffes_steps(bias_rate):
-    """V = momentum V + rate_of_w (gradient + decay_of_w w); w = w - V. Biases: rate x bias_rate, decay x 0."""
+@pytest.mark.parametrize(("bias_rate", "decay_biases"), [(2.0, False), (1.0, False), (2.0, True)])
+def test_sgd_takes_caffes_steps(bias_rate, decay_biases):
+    """V = momentum V + rate_of_w (gradient + decay_of_w w); w = w - V. Biases: rate x bias_rate, decay x 0 or 1."""
     kernel, bias = named_variables()
     weights = [kernel.numpy().astype(np.float64), bias.numpy().astype(np.float64)]
     velocities = [0.0, 0.0]
-    optimizer = sgd(RATE, MOMENTUM, DECAY, bias_rate)
+    optimizer = sgd(RATE, MOMENTUM, DECAY, bias_rate, decay_biases)
     for step in range(3):
         values = gradients(step)
         optimizer.apply([keras.ops.convert_to_tensor(value) for value in values], [kernel, bias])
-        for i, (rate, decay) in enumerate([(RATE, DECAY), (bias_rate * RATE, 0.0)]):
+        for i, (rate, decay) in enumerate([(RATE, DECAY), (bias_rate * RATE, DECAY * decay_biases)]):
             velocities[i] = MOMENTUM * velocities[i] + rate * (values[i] + decay * weights[i])
             weights[i] = weights[i] - velocities[i]
         np.testing.assert_allclose(kernel, weights[0], rtol=1e-5, atol=1e-6)
@@ -67,27 +68,45 @@ def test_sgds_defaults_are_the_papers():
 
 
 def adamw_steps(weight, gradient_of_step, rate, decay, steps=3):
-    """Algorithm 2 of Loshchilov and Hutter; `decay` times the global rate, as Keras has it."""
+    """Algorithm 2 of Loshchilov and Hutter: the decay is a share of the variable's own rate."""
     first = second = 0.0
     for step in range(steps):
         gradient = gradient_of_step(step).astype(np.float64)
         first, second = 0.9 * first + 0.1 * gradient, 0.999 * second + 0.001 * gradient**2
         corrected = first / (1 - 0.9 ** (step + 1)), second / (1 - 0.999 ** (step + 1))
-        weight = weight * (1 - RATE * decay) - rate * corrected[0] / (np.sqrt(corrected[1]) + 1e-7)
+        weight = weight * (1 - rate * decay) - rate * corrected[0] / (np.sqrt(corrected[1]) + 1e-7)
     return weight
 
 
 @pytest.mark.parametrize("slow_rate", [1.0, 0.25])
-def test_adamw_moves_slow_variables_by_the_multiple_and_does_not_decay_biases(slow_rate):
+@pytest.mark.parametrize("decay_biases", [False, True])
+def test_adamw_moves_and_decays_slow_variables_by_the_multiple(slow_rate, decay_biases):
     kernel, bias = named_variables()
     start = kernel.numpy(), bias.numpy()
-    optimizer = FineTuningAdamW(RATE, weight_decay=DECAY, slow_variables=[kernel.path], slow_rate=slow_rate)
+    decay = 2.0  # so large that a decay at another rate shows
+    optimizer = FineTuningAdamW(
+        RATE, decoupled_decay=decay, decay_biases=decay_biases, slow_variables=[kernel.path], slow_rate=slow_rate
+    )
     for step in range(3):
         optimizer.apply([keras.ops.convert_to_tensor(value) for value in gradients(step)], [kernel, bias])
-    expected_kernel = adamw_steps(start[0], lambda step: gradients(step)[0], slow_rate * RATE, DECAY)
-    expected_bias = adamw_steps(start[1], lambda step: gradients(step)[1], RATE, 0.0)
+    expected_kernel = adamw_steps(start[0], lambda step: gradients(step)[0], slow_rate * RATE, decay)
+    expected_bias = adamw_steps(start[1], lambda step: gradients(step)[1], RATE, decay * decay_biases)
     np.testing.assert_allclose(kernel, expected_kernel, rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(bias, expected_bias, rtol=1e-4, atol=1e-5)
+
+
+def test_adamw_at_one_rate_is_keras_own():
+    """Keras's AdamW, which knows no slow variables, as the reference."""
+    found, expected = named_variables(), named_variables()
+    reference = keras.optimizers.AdamW(RATE, weight_decay=DECAY)
+    for optimizer, variables in [
+        (FineTuningAdamW(RATE, decoupled_decay=DECAY, decay_biases=True), found),
+        (reference, expected),
+    ]:
+        for step in range(3):
+            optimizer.apply([keras.ops.convert_to_tensor(value) for value in gradients(step)], list(variables))
+    for one, other in zip(found, expected, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-7)
 
 
 def test_adamw_slows_the_backbone_alone():
@@ -107,7 +126,7 @@ def test_adamw_slows_the_backbone_alone():
     "optimizer",
     [
         FineTuningSGD(0.2, momentum=0.8, gradient_decay=0.03, bias_rate=3.0),
-        FineTuningAdamW(0.2, weight_decay=0.03, slow_variables=["b/kernel", "a/kernel"], slow_rate=0.3),
+        FineTuningAdamW(0.2, decoupled_decay=0.03, slow_variables=["b/kernel", "a/kernel"], slow_rate=0.3),
         sgd(keras.optimizers.schedules.CosineDecay(0.1, 50)),
     ],
     ids=["sgd", "adamw", "schedule"],
@@ -119,8 +138,9 @@ def test_configuration_round_trip(optimizer):
     assert {"bias_rate", "slow_rate"} & set(copy.get_config())
 
 
-def large_rates(name, model):
-    return sgd(0.1, weight_decay=0.1) if name == "sgd" else adamw(model, 0.02, 0.2, weight_decay=5.0)
+def optimizer_with(name, model, **options):
+    """Rates and decays so large that every part of a step shows."""
+    return sgd(0.1, weight_decay=0.1, **options) if name == "sgd" else adamw(model, 0.02, 0.2, 5.0, **options)
 
 
 @pytest.mark.parametrize("name", ["sgd", "adamw"])
@@ -128,7 +148,7 @@ def test_a_saved_model_goes_on_as_if_it_had_not_been_saved(tmp_path, name):
     """Momentum, step count, slow variables and what does not decay: all must survive the file."""
     inputs, targets = tiny_mini_batch()
     model = tiny_detector()
-    model.compile(optimizer=large_rates(name, model), loss=multi_task_loss(model), jit_compile=False)
+    model.compile(optimizer=optimizer_with(name, model), loss=multi_task_loss(model), jit_compile=False)
     for _ in range(2):
         model.train_on_batch(inputs, targets)
     model.save(tmp_path / "model.keras")
@@ -142,3 +162,63 @@ def test_a_saved_model_goes_on_as_if_it_had_not_been_saved(tmp_path, name):
         np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-7, err_msg=expected.path)
     for found, expected in zip(loaded.optimizer.variables, model.optimizer.variables, strict=True):
         np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-7, err_msg=expected.path)
+
+
+# --- accumulated gradients, averaged weights --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["sgd", "adamw"])
+def test_accumulated_parts_are_one_large_mini_batch(name):
+    """Two images at once, and one after the other: as many RoIs are used of each, so that the mean of the parts'
+    losses is the loss of the whole."""
+    inputs, targets = tiny_mini_batch()
+    labels = np.abs(targets["class_logits"])
+    targets = {"class_logits": labels, "box_deltas": targets["box_deltas"].copy()}
+    targets["box_deltas"][..., 0] = labels
+    trained = []
+    for parts in (1, 2):
+        model = tiny_detector()
+        options = {"gradient_accumulation_steps": parts} if parts > 1 else {}
+        optimizer = optimizer_with(name, model, **options)
+        model.compile(optimizer=optimizer, loss=multi_task_loss(model), jit_compile=False)
+        for _ in range(3):
+            for part in range(parts):
+                images = slice(None) if parts == 1 else slice(part, part + 1)
+                model.train_on_batch(
+                    {key: value[images] for key, value in inputs.items()},
+                    {key: value[images] for key, value in targets.items()},
+                )
+        trained.append(model)
+    start = tiny_detector()
+    for whole, in_parts, before in zip(*(model.trainable_variables for model in (*trained, start)), strict=True):
+        np.testing.assert_allclose(in_parts, whole, rtol=1e-4, atol=2e-5, err_msg=whole.path)
+        assert np.abs(whole.numpy() - before.numpy()).max() > 1e-3, whole.path
+
+
+def test_the_average_of_the_weights_is_the_recursion():
+    inputs, targets = tiny_mini_batch()
+    model = tiny_detector()
+    optimizer = sgd(0.1, use_ema=True, ema_momentum=0.75)
+    model.compile(optimizer=optimizer, loss=multi_task_loss(model), jit_compile=False)
+    expected = None
+    for _ in range(4):
+        model.train_on_batch(inputs, targets)
+        raw = [variable.numpy() for variable in model.trainable_variables]
+        expected = raw if expected is None else [0.75 * a + 0.25 * w for a, w in zip(expected, raw, strict=True)]
+    keep_raw_weights(model)
+    optimizer.finalize_variable_values(model.trainable_variables)
+    with averaged_weights(model):
+        found = [variable.numpy() for variable in model.trainable_variables]
+    for average, by_hand, weight in zip(found, expected, raw, strict=True):
+        np.testing.assert_allclose(average, by_hand, rtol=1e-5, atol=1e-6)
+        assert np.abs(average - weight).max() > 1e-5
+    for variable, weight in zip(model.trainable_variables, raw, strict=True):
+        np.testing.assert_array_equal(variable, weight)
+
+
+def test_without_an_average_the_weights_are_the_weights():
+    model = tiny_detector()
+    before = model.get_weights()
+    with averaged_weights(model):
+        for found, expected in zip(model.get_weights(), before, strict=True):
+            np.testing.assert_array_equal(found, expected)

@@ -13,7 +13,9 @@ DESCRIPTION = {"seed": 0, "class_names": ("cat",), "recipe": {"rate": 0.1}}
 
 
 def compiled_model():
-    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+    """A model that Keras calls by one layer, as runs name theirs."""
+    inputs = keras.Input((2,))
+    model = keras.Model(inputs, keras.layers.Dense(1, name="convolutions")(inputs))
     model.compile("sgd", "mse")
     return model
 
@@ -76,8 +78,8 @@ def test_checkpoints_keep_the_last_two_and_the_optimisers_step(tmp_path):
         run_folder.save_checkpoint(model, tmp_path, step)
     files = sorted(path.name for path in (tmp_path / "checkpoints").iterdir())
     assert files == ["step-00000003.keras", "step-00000004.keras"]
-    found = run_folder.last_checkpoint(tmp_path)
-    assert int(found.optimizer.iterations.numpy()) == 4
+    found, step = run_folder.last_checkpoint(tmp_path)
+    assert step == int(found.optimizer.iterations.numpy()) == 4
     np.testing.assert_array_equal(found.get_weights()[0], model.get_weights()[0])
     run_folder.remove_checkpoints(tmp_path)
     assert run_folder.last_checkpoint(tmp_path) is None

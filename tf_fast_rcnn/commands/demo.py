@@ -1,6 +1,5 @@
 """`tf-fast-rcnn demo`: the main job end to end on data that comes with an installed package."""
 
-import dataclasses
 import sys
 import time
 from pathlib import Path
@@ -38,7 +37,6 @@ def run(options):
     check_new(out, "--out")
     start_tensorflow()
     from tf_fast_rcnn.data.digits import CLASS_NAMES, generate_digits
-    from tf_fast_rcnn.training.recipes import small_data
 
     _say("1/5 generating images: real handwritten digits on clutter")
     data = generate_digits(out / "data", {"train": options.images, "test": 60}, options.seed)
@@ -49,7 +47,7 @@ def run(options):
     test = frcnn.prepare(test, out / "prepared" / "test", proposals)
     _say("3/5 training")
     # A digit's mirror image is no digit.
-    recipe = dataclasses.replace(small_data(), steps=options.steps, flip=0.0)
+    recipe = frcnn.recipe("small-data", {"steps": options.steps, "sampling.flip": 0.0})
     summary = frcnn.train(train, out / "run", recipe=recipe, seed=options.seed)
     _say("4/5 evaluating")
     run_ = frcnn.load_run(out / "run")

@@ -1,5 +1,6 @@
 """`tf-fast-rcnn train`: trains a detector and writes RUN."""
 
+import argparse
 import dataclasses
 
 import tf_fast_rcnn as frcnn
@@ -21,12 +22,15 @@ from tf_fast_rcnn.commands.proposal_options import (
     refuse_second_proposals,
 )
 from tf_fast_rcnn.data.proposals import METHODS, FileProposals
+from tf_fast_rcnn.data.sampling_rules import detection_side
 from tf_fast_rcnn.data.selection import parse_classes
+from tf_fast_rcnn.errors import InputError
 
 EXAMPLES = """\
   tf-fast-rcnn train --train voc:cells@train --val voc:cells@val --out runs/cells
-  tf-fast-rcnn train --train voc:VOC2007@trainval --backbone vgg16 --recipe paper --out runs/voc07
+  tf-fast-rcnn train --train voc:VOC2007@trainval --recipe voc07 --out runs/voc07
   tf-fast-rcnn train --train voc:VOC2007@trainval --proposals voc_2007_trainval.mat --out runs/voc07
+  tf-fast-rcnn train --train voc:cells@train --set optimizer.rate=0.001 --set sampling.flip=0 --out runs/cells2
   tf-fast-rcnn train --train voc:more-cells@train --weights runs/cells --out runs/more-cells
 
 After an interruption the same command goes on from the last checkpoint."""
@@ -40,9 +44,8 @@ def add_arguments(parser):
     parser.add_argument("--out", required=True, metavar="RUN", help="a new folder, or that of an interrupted run")
     parser.add_argument(
         "--backbone",
-        default="efficientnet_lite0",
         metavar="NAME",
-        help="efficientnet_lite0 (default), vgg16, resnet50, or any other network of keras.applications",
+        help="efficientnet_lite0, vgg16, resnet50, ... or any network of keras.applications (default: the recipe's)",
     )
     parser.add_argument(
         "--weights",
@@ -50,7 +53,21 @@ def add_arguments(parser):
         metavar="imagenet|none|FILE|RUN",
         help="of the backbone (default: imagenet), or another run to start from",
     )
-    parser.add_argument("--recipe", default="small-data", metavar="NAME", help="small-data (default) or paper")
+    parser.add_argument(
+        "--recipe",
+        default="small-data",
+        metavar="NAME|RUN",
+        help="small-data (default), voc07, voc0712, voc10, voc12 or coco; or a run, for the same again",
+    )
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        type=_setting,
+        metavar="KEY=VALUE",
+        help="changes one value of the recipe, as in optimizer.rate=0.01 or sampling.flip=0; the known ones are "
+        "told where there is no such KEY",
+    )
     parser.add_argument("--steps", type=number(int, 1), metavar="N", help="mini-batches (default: the recipe's)")
     parser.add_argument(
         "--rate", type=number(float, 0, above=True), metavar="X", help="learning rate (default: the recipe's)"
@@ -64,6 +81,15 @@ def add_arguments(parser):
     add_proposal_arguments(parser, "the recipe's")
     parser.add_argument("--val-proposals", metavar="FILE", help="those of --val, where --proposals has others")
     parser.add_argument("--tune-from", metavar="LAYER", help="first layer of the backbone that is tuned")
+    parser.add_argument(
+        "--dtype", choices=["float32", "mixed_bfloat16", "mixed_float16"], help="of the layers (default: the recipe's)"
+    )
+    parser.add_argument(
+        "--early-stopping",
+        type=number(int, 1),
+        metavar="EPOCHS",
+        help="end after so many epochs without a better mAP on --val, and keep the best model",
+    )
     parser.add_argument("--roi-pooling", choices=["auto", "native", "portable"], default="auto", help="default: auto")
     parser.add_argument(
         "--seed", type=seed, default=0, metavar="N", help="of weights, dropout and mini-batches (default: 0)"
@@ -75,13 +101,10 @@ def add_arguments(parser):
 def run(options):
     start_tensorflow()
     from tf_fast_rcnn.evaluation.models import ValidationMap
-    from tf_fast_rcnn.training.recipes import recipe_by_name
 
-    changes = ("steps", "rate", "shorter_side", "longer_side", "tune_from")
-    changed = {name: getattr(options, name) for name in changes if getattr(options, name) is not None}
-    if options.proposals in METHODS:
-        changed["proposals"] = options.proposals
-    recipe = dataclasses.replace(recipe_by_name(options.recipe), **changed)
+    recipe = frcnn.recipe(options.recipe, _changes(options))
+    if recipe.early_stopping and not options.val:
+        raise InputError("early_stopping: found no validation images; expected some to choose the model by; give --val")
     classes = parse_classes(options.classes) if options.classes else None
     train = load_data(options.train, options, classes=classes)
     refuse_second_proposals(options, train)
@@ -93,7 +116,7 @@ def run(options):
     callbacks = []
     if validation is not None:
         validation = with_proposals(validation, _validation_proposals(options, validation, proposals), options)
-        settings = frcnn.DetectionSettings(recipe.shorter_side, recipe.longer_side)
+        settings = frcnn.DetectionSettings(detection_side(recipe.sampling.shorter_side), recipe.sampling.longer_side)
         callbacks.append(ValidationMap(validation, settings))
     summary = frcnn.train(
         train,
@@ -107,6 +130,34 @@ def run(options):
         callbacks=callbacks,
     )
     write_result(options, dataclasses.asdict(summary), _summary_text(summary, options))
+
+
+# Options that have a name of their own in a recipe.
+_RECIPE_OPTIONS = {
+    "steps": "steps",
+    "rate": "optimizer.rate",
+    "shorter_side": "sampling.shorter_side",
+    "longer_side": "sampling.longer_side",
+    "tune_from": "network.tune_from",
+    "dtype": "dtype",
+    "early_stopping": "early_stopping",
+}
+
+
+def _setting(text):
+    """The `type` of --set: KEY=VALUE as a pair."""
+    name, equals, value = text.partition("=")
+    if not name or not equals:
+        raise argparse.ArgumentTypeError(f"found {text!r}; expected KEY=VALUE, as in optimizer.rate=0.01")
+    return name, value
+
+
+def _changes(options):
+    """What options say of the recipe, by dotted names; --set comes last."""
+    given = {setting: getattr(options, name) for name, setting in _RECIPE_OPTIONS.items()}
+    if options.proposals in METHODS:
+        given["proposals"] = options.proposals
+    return {name: value for name, value in given.items() if value is not None} | dict(options.set)
 
 
 def _validation_proposals(options, validation, proposals):

@@ -11,6 +11,7 @@ from tf_fast_rcnn.data.prepare import cached_proposals
 from tf_fast_rcnn.detection import DetectionSettings, default_proposals, detect_dataset
 from tf_fast_rcnn.errors import InputError
 from tf_fast_rcnn.evaluation import score_detections
+from tf_fast_rcnn.training.averaging import averaged_weights
 
 # Average precision looks at the whole curve: detections that nobody would show count there too.
 EVALUATION_SCORE_THRESHOLD = 0.01
@@ -60,7 +61,8 @@ def detections_on(model, dataset, proposals=None, settings=None, cache_dir=None,
 
 
 class ValidationMap(keras.callbacks.Callback):
-    """Adds the validation images' mAP to Keras's logs, as "mean_ap", at the end of each epoch.
+    """Adds the validation images' mAP to Keras's logs, as "mean_ap", at the end of each epoch; with the averaged
+    weights where the optimiser keeps any.
 
     Args:
         dataset: `DetectionDataset` with proposals.
@@ -75,9 +77,9 @@ class ValidationMap(keras.callbacks.Callback):
         self._settings = dataclasses.replace(settings, score_threshold=EVALUATION_SCORE_THRESHOLD)
 
     def on_epoch_end(self, epoch, logs=None):
-        result = score_detections(
-            self._dataset, detect_dataset(self.model, self._dataset, self._settings, progress=False), self._protocol
-        )
+        with averaged_weights(self.model):
+            detections = list(detect_dataset(self.model, self._dataset, self._settings, progress=False))
+        result = score_detections(self._dataset, detections, self._protocol)
         if not math.isnan(result.mean_ap):
             logs["mean_ap"] = result.mean_ap
         if self._progress:

@@ -12,7 +12,8 @@ from tqdm import tqdm
 
 from tf_fast_rcnn.errors import InputError
 from tf_fast_rcnn.plots import plot_losses
-from tf_fast_rcnn.training.run_folder import save_checkpoint
+from tf_fast_rcnn.training.averaging import averaged_weights
+from tf_fast_rcnn.training.run_folder import best_model_path, save_checkpoint, save_model
 
 _LOG_INTERVAL = 10
 _CHECKPOINT_INTERVAL = 500
@@ -21,9 +22,18 @@ _DRAWING_INTERVAL = 10  # seconds: epochs over few images end more often than cu
 _LOSS_NAMES = {"loss": "loss", "class_logits_loss": "class_loss", "box_deltas_loss": "box_loss"}
 
 
-def step_of(model):
-    """Number of mini-batches that a compiled model has been trained on."""
-    return int(model.optimizer.iterations.numpy())
+class Position(keras.callbacks.Callback):
+    """`step`, the number of mini-batches that a run has trained on; the first of its callbacks.
+
+    The optimiser's own count is another where gradients are accumulated, or loss scaling skips an update.
+    """
+
+    def __init__(self, step=0):
+        super().__init__()
+        self.step = step
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.step += 1
 
 
 class RunLog:
@@ -65,13 +75,13 @@ class LossLog(keras.callbacks.Callback):
     """Writes the losses every few mini-batches and at the end of an epoch, there with what other callbacks have put
     into Keras's logs; stops the run at once where the loss is not finite."""
 
-    def __init__(self, log):
+    def __init__(self, log, position):
         super().__init__()
-        self._log = log
+        self._log, self._position = log, position
         self._drawn = time.monotonic()
 
     def on_train_batch_end(self, batch, logs=None):
-        step = step_of(self.model)
+        step = self._position.step
         if not math.isfinite(logs["loss"]):
             raise InputError(
                 f"step {step}: found a loss of {logs['loss']}; expected a finite one; lower the learning rate, or "
@@ -83,7 +93,7 @@ class LossLog(keras.callbacks.Callback):
             self.model.reset_metrics()
 
     def on_epoch_end(self, epoch, logs=None):
-        step = step_of(self.model)
+        step = self._position.step
         row = {name: value for name, value in logs.items() if name not in _LOSS_NAMES}
         if step % _LOG_INTERVAL:
             row = {**self._losses(step, logs), **row}
@@ -102,20 +112,62 @@ class LossLog(keras.callbacks.Callback):
         return {"step": step, **losses, "rate": rate}
 
 
+class BestModel(keras.callbacks.Callback):
+    """Keeps the model with the best validation mAP, and ends training after some epochs without a better one.
+
+    What it knows stands in the log, after `LossLog`, so that an interrupted run goes on with it.
+
+    Args:
+        folder: RUN.
+        log: `RunLog`.
+        patience: number of epochs without a better mAP after which training ends.
+    """
+
+    def __init__(self, folder, log, patience):
+        super().__init__()
+        self._folder, self._log, self._patience = folder, log, patience
+
+    @property
+    def mean_ap(self):
+        """The best mAP so far."""
+        return max(self._mean_aps())
+
+    @property
+    def has_ended(self):
+        mean_aps = self._mean_aps()
+        return bool(mean_aps) and len(mean_aps) - 1 - mean_aps.index(max(mean_aps)) >= self._patience
+
+    def on_epoch_end(self, epoch, logs=None):
+        if "mean_ap" not in logs:
+            raise InputError(
+                "early_stopping: found no validation mAP after an epoch; expected validation images with objects; "
+                "give --val, or ValidationMap as a callback"
+            )
+        mean_aps = self._mean_aps()
+        if mean_aps.index(max(mean_aps)) == len(mean_aps) - 1:
+            with averaged_weights(self.model):
+                save_model(self.model, best_model_path(self._folder))
+        self.model.stop_training = self.has_ended
+
+    def _mean_aps(self):
+        return [row["mean_ap"] for row in self._log.rows if "mean_ap" in row]
+
+
 class Checkpoints(keras.callbacks.Callback):
     """Saves the state after each epoch, and within long ones, so that a killed run can go on."""
 
-    def __init__(self, folder):
+    def __init__(self, folder, position):
         super().__init__()
-        self._folder = folder
+        self._folder, self._position = folder, position
 
     def on_train_batch_end(self, batch, logs=None):
-        step = step_of(self.model)
-        if step % _CHECKPOINT_INTERVAL == 0:
-            save_checkpoint(self.model, self._folder, step)
+        # A state at the end of an epoch is saved after its validation: the run that goes on from it repeats none.
+        ends_epoch = batch + 1 == self.params["steps"]
+        if self._position.step % _CHECKPOINT_INTERVAL == 0 and not ends_epoch:
+            save_checkpoint(self.model, self._folder, self._position.step)
 
     def on_epoch_end(self, epoch, logs=None):
-        save_checkpoint(self.model, self._folder, step_of(self.model))
+        save_checkpoint(self.model, self._folder, self._position.step)
 
 
 class ProgressBar(keras.callbacks.Callback):

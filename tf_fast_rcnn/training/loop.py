@@ -1,6 +1,7 @@
 """A training run: one stage in which all layers are fine-tuned together (section 2.3 of the paper)."""
 
 import dataclasses
+import os
 import time
 from pathlib import Path
 
@@ -12,19 +13,22 @@ from tf_fast_rcnn.data.batches import hierarchical_batches
 from tf_fast_rcnn.data.examples import input_errors
 from tf_fast_rcnn.data.prepare import cached_proposals
 from tf_fast_rcnn.data.proposals import proposal_settings
-from tf_fast_rcnn.data.sampling_rules import SamplingRules
 from tf_fast_rcnn.data.statistics import box_statistics
 from tf_fast_rcnn.errors import InputError
 from tf_fast_rcnn.losses import multi_task_loss
 from tf_fast_rcnn.model import fast_rcnn
 from tf_fast_rcnn.training import run_folder
-from tf_fast_rcnn.training.callbacks import Checkpoints, LossLog, ProgressBar, RunLog, step_of
-from tf_fast_rcnn.training.recipes import optimizer_of, small_data
+from tf_fast_rcnn.training.averaging import averaged_weights, keep_raw_weights
+from tf_fast_rcnn.training.callbacks import BestModel, Checkpoints, LossLog, Position, ProgressBar, RunLog
+from tf_fast_rcnn.training.optimizers import optimizer_of
+from tf_fast_rcnn.training.precision import set_precision
+from tf_fast_rcnn.training.recipes import small_data
 
 
 @dataclasses.dataclass(frozen=True)
 class TrainingSummary:
-    """What a training run gave: its folder, mini-batches, seconds (of this sitting), last loss and validation mAP."""
+    """What a training run gave: its folder, mini-batches, seconds (of this sitting), last loss, and the validation mAP
+    of its model."""
 
     run: str
     steps: int
@@ -39,7 +43,7 @@ def train(
     *,
     recipe=None,
     proposals=None,
-    backbone="efficientnet_lite0",
+    backbone=None,
     weights="imagenet",
     roi_pooling="auto",
     seed=0,
@@ -57,7 +61,7 @@ def train(
         out: RUN, a new folder or that of an interrupted run.
         recipe: `Recipe`; None for `small_data()`.
         proposals: `ProposalSettings` or `FileProposals`; None for those of a prepared data set, else of the recipe.
-        backbone: see `fast_rcnn`.
+        backbone: see `fast_rcnn`; None for the recipe's.
         weights: of the backbone ("imagenet", None or a weights file), or the folder of another run, whose detector is
             tuned further (layers that fit neither in name nor shape start anew).
         roi_pooling: see `RoIPooling`.
@@ -82,41 +86,79 @@ def train(
     if not any(len(record.boxes) for record in train_dataset):
         raise InputError(f"{train_dataset.name}: found no objects; expected annotated images; check the split")
     recipe = recipe or small_data()
+    backbone = backbone or recipe.backbone
+    recipe = dataclasses.replace(recipe, backbone=backbone if isinstance(backbone, str) else backbone.name)
+    class_weights = _class_weights(recipe, train_dataset)
     proposals = train_dataset.proposal_settings or proposals or proposal_settings(recipe.proposals, train_dataset)
-    description = _description(train_dataset, recipe, backbone, weights, roi_pooling, seed, proposals, classes)
+    description = _description(train_dataset, recipe, weights, roi_pooling, seed, proposals, classes)
     folder = run_folder.open_run(out, description)
     if train_dataset.proposal_settings is None:
         train_dataset = cached_proposals(train_dataset, proposals, cache_dir, workers, progress, skip_bad)
 
     started = time.monotonic()
     keras.utils.set_random_seed(seed)
-    steps_per_epoch = max(1, len(train_dataset) // recipe.images_per_batch)
+    steps_per_epoch = max(1, len(train_dataset) // recipe.sampling.images_per_batch)
     steps = recipe.steps or recipe.epochs * steps_per_epoch
-    model = run_folder.last_checkpoint(folder)
+    model, step = _interrupted_model(folder, train_dataset) or (None, 0)
     if model is None:
         model = _new_model(train_dataset, recipe, backbone, weights, roi_pooling, seed)
+        set_precision(model, recipe.dtype)
+        loss = multi_task_loss(model, recipe.box_weight, class_weights)
         # Keras would take XLA on a GPU, which compiles anew for every shape of image.
-        optimizer = optimizer_of(recipe, model, steps)
-        model.compile(optimizer=optimizer, loss=multi_task_loss(model, recipe.box_weight), jit_compile=False)
-    log = RunLog(folder, step_of(model))
-    callbacks = [*callbacks, LossLog(log), Checkpoints(folder)]
+        model.compile(optimizer=optimizer_of(recipe, model, steps), loss=loss, jit_compile=False)
+    position, log = Position(step), RunLog(folder, step)
+    best = BestModel(folder, log, recipe.early_stopping) if recipe.early_stopping else None
+    callbacks = [position, *callbacks, LossLog(log, position), *([best] if best else []), Checkpoints(folder, position)]
     if progress:
-        callbacks.append(ProgressBar(steps, step_of(model)))
-    _fit(model, train_dataset, recipe, steps, steps_per_epoch, seed, callbacks)
+        callbacks.append(ProgressBar(steps, step))
+    segments = [] if best and best.has_ended else _segments(step, steps, steps_per_epoch)
+    _fit(model, train_dataset, recipe, segments, position, seed, callbacks)
+    _finish(folder, model, best)
+    return _summary(folder, log, position.step, time.monotonic() - started, best)
 
-    run_folder.save_model(model, folder / "model.keras")
-    run_folder.remove_checkpoints(folder)
-    return _summary(folder, log, steps, time.monotonic() - started)
+
+def _class_weights(recipe, dataset):
+    """The weights of background and classes in the classification loss, or None; checks that the recipe fits the data's
+    classes."""
+    strange = [name for name in dataset.class_names if name not in (recipe.classes or dataset.class_names)]
+    if strange:
+        raise InputError(
+            f"recipe {recipe.name}: found class {strange[0]!r} in {dataset.name}; expected "
+            f"{', '.join(recipe.classes)}; take another recipe, or --set classes=none"
+        )
+    if not recipe.class_weights:
+        return None
+    names = ["background", *dataset.class_names]
+    strange = [name for name in recipe.class_weights if name not in names]
+    if strange:
+        raise InputError(
+            f"class_weights: found class {strange[0]!r}; expected one of {', '.join(names)}; change the recipe"
+        )
+    return [recipe.class_weights.get(name, 1.0) for name in names]
 
 
-def _description(train_dataset, recipe, backbone, weights, roi_pooling, seed, proposals, classes):
+def _interrupted_model(folder, dataset):
+    """`(compiled model, step)` where RUN holds a checkpoint, or None."""
+    checkpoint = run_folder.last_checkpoint(folder)
+    if checkpoint is not None:
+        outputs = checkpoint[0].output
+        found = outputs["class_logits"].shape[-1] - 1 if isinstance(outputs, dict) and "class_logits" in outputs else 0
+        if found != len(dataset.class_names) or checkpoint[0].optimizer is None:
+            raise InputError(
+                f"{folder}/checkpoints: found the checkpoint of another model, with {found} classes; expected one of "
+                f"this run, with {len(dataset.class_names)}; remove it, or give another --out"
+            )
+    return checkpoint
+
+
+def _description(train_dataset, recipe, weights, roi_pooling, seed, proposals, classes):
     """What run.json says: everything that the run depends on."""
     return {
         "package_version": tf_fast_rcnn.__version__,
         "train": train_dataset.name,
         "class_names": list(train_dataset.class_names),
         "classes": classes,
-        "backbone": backbone if isinstance(backbone, str) else backbone.name,
+        "backbone": recipe.backbone,
         "weights": None if weights is None else str(weights),
         "roi_pooling": roi_pooling,
         "seed": seed,
@@ -126,16 +168,9 @@ def _description(train_dataset, recipe, backbone, weights, roi_pooling, seed, pr
 
 
 def _new_model(dataset, recipe, backbone, weights, roi_pooling, seed):
-    options = {
-        "dropout": recipe.dropout,
-        "fc_units": recipe.fc_units,
-        "tune_from": recipe.tune_from,
-        "stride": recipe.stride,
-        "roi_pooling": roi_pooling,
-        "seed": seed,
-    }
+    options = {**dataclasses.asdict(recipe.network), "roi_pooling": roi_pooling, "seed": seed}
     if weights is None or not Path(weights).is_dir():
-        statistics = box_statistics(dataset, difficult=recipe.difficult)
+        statistics = box_statistics(dataset, difficult=recipe.sampling.difficult)
         return fast_rcnn(backbone, len(dataset.class_names), weights=weights, box_statistics=statistics, **options)
     other = run_folder.load_run(weights)
     same_classes = other.class_names == dataset.class_names
@@ -144,7 +179,7 @@ def _new_model(dataset, recipe, backbone, weights, roi_pooling, seed):
     statistics = (
         boxes.BoxStatistics(regression.mean, regression.deviation)
         if same_classes
-        else box_statistics(dataset, difficult=recipe.difficult)
+        else box_statistics(dataset, difficult=recipe.sampling.difficult)
     )
     model = fast_rcnn(backbone, len(dataset.class_names), weights=None, box_statistics=statistics, **options)
     siblings = set() if same_classes else {"class_logits", "box_regression"}
@@ -176,15 +211,17 @@ def _copy_layers(source, target, left_out=()):
     return unfit
 
 
-def _fit(model, dataset, recipe, steps, steps_per_epoch, seed, callbacks):
-    """Fits from the model's step on; epochs begin at multiples of `steps_per_epoch`, also after an interruption."""
-    rules = {field.name: getattr(recipe, field.name) for field in dataclasses.fields(SamplingRules)}
-    for epochs, epoch_steps in _segments(step_of(model), steps, steps_per_epoch):
-        batches = hierarchical_batches(dataset, seed=seed, start=step_of(model), **rules)
+def _fit(model, dataset, recipe, segments, position, seed, callbacks):
+    """Fits from the position on; epochs begin at multiples of an epoch's steps, also after an interruption."""
+    keep_raw_weights(model)
+    for epochs, epoch_steps in segments:
+        batches = hierarchical_batches(dataset, seed=seed, start=position.step, **dataclasses.asdict(recipe.sampling))
         with input_errors(dataset):
             model.fit(
                 batches, epochs=epochs, steps_per_epoch=epoch_steps, callbacks=callbacks, verbose=0, shuffle=False
             )
+        if model.stop_training:
+            break
 
 
 def _segments(step, steps, steps_per_epoch):
@@ -198,8 +235,19 @@ def _segments(step, steps, steps_per_epoch):
     return segments + [segment for segment in [(whole, steps_per_epoch), (1, rest)] if all(segment)]
 
 
-def _summary(folder, log, steps, seconds):
+def _finish(folder, model, best):
+    """Leaves model.keras, the last or the best model, and no checkpoints."""
+    if best:
+        os.replace(run_folder.best_model_path(folder), folder / "model.keras")
+    else:
+        with averaged_weights(model):
+            run_folder.save_model(model, folder / "model.keras")
+    run_folder.remove_checkpoints(folder)
+
+
+def _summary(folder, log, steps, seconds, best):
     def last(name):
         return next((row[name] for row in reversed(log.rows) if row.get(name) is not None), None)
 
-    return TrainingSummary(str(folder), steps, round(seconds, 1), last("loss"), last("mean_ap"))
+    mean_ap = best.mean_ap if best else last("mean_ap")
+    return TrainingSummary(str(folder), steps, round(seconds, 1), last("loss"), mean_ap)

@@ -4,18 +4,22 @@ Keras's own SGD takes weight decay out of the variable beside the gradient and m
 times weaker than Caffe's at the same number; and Keras has no rates for single variables.
 """
 
+import copy
+
 import keras
 
 
-def sgd(rate=0.001, momentum=0.9, weight_decay=0.0005, bias_rate=2.0):
+def sgd(rate=0.001, momentum=0.9, weight_decay=0.0005, bias_rate=2.0, decay_biases=False, **options):
     """The paper's optimiser (section 2.3, "SGD hyper-parameters").
 
     Args:
         rate: learning rate, or a Keras schedule. The paper's is 0.001, and a tenth of it for the last quarter.
         momentum: of the gradient.
-        weight_decay: added to the gradient as `weight_decay * variable`, as in Caffe, for weights; biases are not
-            decayed, as in the released solver.
+        weight_decay: added to the gradient as `weight_decay * variable`, as in Caffe.
         bias_rate: biases learn at this multiple of the rate.
+        decay_biases: whether biases decay too, as the paper says ("on weights and biases"); in the released solver
+            they do not.
+        **options: of every Keras optimiser: `gradient_accumulation_steps`, `use_ema`, `global_clipnorm`, ...
 
     Returns:
         `FineTuningSGD`, a Keras optimiser.
@@ -23,62 +27,138 @@ def sgd(rate=0.001, momentum=0.9, weight_decay=0.0005, bias_rate=2.0):
     Example:
         >>> model.compile(optimizer=sgd(rate=0.001), loss=multi_task_loss(model))
     """
-    return FineTuningSGD(learning_rate=rate, momentum=momentum, gradient_decay=weight_decay, bias_rate=bias_rate)
+    return FineTuningSGD(
+        learning_rate=rate,
+        momentum=momentum,
+        gradient_decay=weight_decay,
+        bias_rate=bias_rate,
+        decay_biases=decay_biases,
+        **options,
+    )
 
 
-def adamw(model, rate=3e-4, backbone_rate=0.2, weight_decay=1e-4):
+def adamw(model, rate=3e-4, backbone_rate=0.2, weight_decay=1e-4, decay_biases=False, **options):
     """AdamW with the backbone at a fraction of the rate: reaches on a small data set in minutes what SGD does in hours.
 
     Args:
         model: what `fast_rcnn` returned.
         rate: learning rate, or a Keras schedule.
-        backbone_rate: the pre-trained convolutions learn at this multiple of the rate.
-        weight_decay: of weights, not of biases; decoupled, as in the AdamW paper (Loshchilov and Hutter, 2019).
+        backbone_rate: the pre-trained convolutions learn, and decay, at this multiple of the rate.
+        weight_decay: decoupled, as in the AdamW paper (Loshchilov and Hutter, 2019): a step takes
+            `rate * weight_decay` of each weight.
+        decay_biases: whether biases decay too.
+        **options: of every Keras optimiser.
     """
     slow = [variable.path for variable in model.get_layer("convolutions").trainable_variables]
-    return FineTuningAdamW(learning_rate=rate, weight_decay=weight_decay, slow_variables=slow, slow_rate=backbone_rate)
+    return FineTuningAdamW(
+        learning_rate=rate,
+        decoupled_decay=weight_decay,
+        decay_biases=decay_biases,
+        slow_variables=slow,
+        slow_rate=backbone_rate,
+        **options,
+    )
 
 
 @keras.saving.register_keras_serializable(package="tf_fast_rcnn")
 class FineTuningSGD(keras.optimizers.SGD):
     """SGD with Caffe's weight decay and a rate of its own for biases: see `sgd`."""
 
-    def __init__(self, *args, gradient_decay=0.0, bias_rate=1.0, name="fine_tuning_sgd", **kwargs):
-        super().__init__(*args, name=name, **kwargs)
+    def __init__(self, *args, gradient_decay=0.0, bias_rate=1.0, decay_biases=False, name="fine_tuning_sgd", **options):
+        super().__init__(*args, name=name, **options)
         self.gradient_decay = gradient_decay
         self.bias_rate = bias_rate
+        self.decay_biases = decay_biases
 
     def update_step(self, gradient, variable, learning_rate):
-        if _keras_variable(self, variable).name == "bias":
-            learning_rate = learning_rate * self.bias_rate
-        else:
+        is_bias = _keras_variable(self, variable).name == "bias"
+        if self.decay_biases or not is_bias:
             gradient = gradient + self.gradient_decay * keras.ops.convert_to_tensor(variable)
+        if is_bias:
+            learning_rate = learning_rate * self.bias_rate
         super().update_step(gradient, variable, learning_rate)
 
     def get_config(self):
-        return {**super().get_config(), "gradient_decay": self.gradient_decay, "bias_rate": self.bias_rate}
+        own = {name: getattr(self, name) for name in ("gradient_decay", "bias_rate", "decay_biases")}
+        return {**super().get_config(), **own}
 
 
 @keras.saving.register_keras_serializable(package="tf_fast_rcnn")
-class FineTuningAdamW(keras.optimizers.AdamW):
-    """AdamW in which some variables learn at a multiple of the rate, and biases do not decay: see `adamw`."""
+class FineTuningAdamW(keras.optimizers.Adam):
+    """AdamW in which some variables learn and decay at a multiple of the rate, and biases do not decay: see `adamw`.
 
-    def __init__(self, *args, slow_variables=(), slow_rate=1.0, name="fine_tuning_adamw", **kwargs):
-        super().__init__(*args, name=name, **kwargs)
+    Keras's AdamW decays all variables by the one rate that it knows, so that the decay is done here.
+    """
+
+    def __init__(
+        self,
+        *args,
+        decoupled_decay=0.0,
+        decay_biases=False,
+        slow_variables=(),
+        slow_rate=1.0,
+        name="fine_tuning_adamw",
+        **options,
+    ):
+        super().__init__(*args, name=name, **options)
+        self.decoupled_decay = decoupled_decay
+        self.decay_biases = decay_biases
         self.slow_variables = frozenset(slow_variables)
         self.slow_rate = slow_rate
-        # Keras does not save this, so that it stands here and not with the caller: a resumed run comes from a file.
-        self.exclude_from_weight_decay(var_names=["bias"])
 
     def update_step(self, gradient, variable, learning_rate):
-        if _keras_variable(self, variable).path in self.slow_variables:
+        known = _keras_variable(self, variable)
+        if known.path in self.slow_variables:
             learning_rate = learning_rate * self.slow_rate
+        if self.decay_biases or known.name != "bias":
+            decay = keras.ops.cast(learning_rate * self.decoupled_decay, variable.dtype)
+            self.assign_sub(variable, decay * keras.ops.convert_to_tensor(variable))
         super().update_step(gradient, variable, learning_rate)
 
     def get_config(self):
-        return {**super().get_config(), "slow_variables": sorted(self.slow_variables), "slow_rate": self.slow_rate}
+        own = {name: getattr(self, name) for name in ("decoupled_decay", "decay_biases", "slow_rate")}
+        return {**super().get_config(), **own, "slow_variables": sorted(self.slow_variables)}
 
 
 def _keras_variable(optimizer, variable):
     """The Keras variable, which knows its path, of the TensorFlow variable that an update step is given."""
     return optimizer._trainable_variables[optimizer._get_variable_index(variable)]
+
+
+def optimizer_of(recipe, model, steps):
+    """The Keras optimiser of a recipe with its schedule over `steps` mini-batches, and loss scaling for float16."""
+    settings = recipe.optimizer
+    if isinstance(settings, dict):
+        # Deserialising takes what it reads out of the configuration.
+        optimizer = keras.optimizers.deserialize(copy.deepcopy(settings))
+    else:
+        optimizer = _own_optimizer(settings, model, steps)
+    # Keras would wrap it of its own accord only where the global policy is float16.
+    return keras.optimizers.LossScaleOptimizer(optimizer) if recipe.dtype == "mixed_float16" else optimizer
+
+
+def _own_optimizer(settings, model, steps):
+    options = {"decay_biases": settings.decay_biases}
+    if settings.accumulation > 1:
+        options["gradient_accumulation_steps"] = settings.accumulation
+    if settings.average is not None:
+        options |= {"use_ema": True, "ema_momentum": settings.average}
+    rate = _schedule(settings, steps)
+    if settings.kind == "adamw":
+        return adamw(model, rate, settings.backbone_rate, settings.weight_decay, **options)
+    return sgd(rate, settings.momentum, settings.weight_decay, settings.bias_rate, **options)
+
+
+def _schedule(settings, steps):
+    schedules = keras.optimizers.schedules
+    if settings.schedule == "constant":
+        return settings.rate
+    if settings.schedule == "step":
+        # Keras's boundary is the last step, counted from 0, with the rate before it.
+        boundaries = [max(1, round(share * steps)) - 1 for share in settings.rate_drops]
+        rates = [settings.rate * 0.1**number for number in range(len(boundaries) + 1)]
+        return schedules.PiecewiseConstantDecay(boundaries, rates)
+    warm_up = max(1, steps // 20)
+    return schedules.CosineDecay(
+        0.0, max(1, steps - warm_up), warmup_target=settings.rate, warmup_steps=warm_up, name="cosine"
+    )

@@ -9,10 +9,10 @@ RUN/
   checkpoints/      the last states, while training runs; the same command goes on from there
 """
 
-import contextlib
 import dataclasses
 import json
 import os
+import shutil
 import zipfile
 from pathlib import Path
 
@@ -25,8 +25,11 @@ import tf_fast_rcnn.training.optimizers  # noqa: F401
 from tf_fast_rcnn.data.proposals import FileProposals, ProposalSettings, settings_from_json
 from tf_fast_rcnn.data.sampling_rules import detection_side
 from tf_fast_rcnn.errors import InputError
+from tf_fast_rcnn.training.precision import in_float32
 
 _KEPT_CHECKPOINTS = 2
+# In a checkpoint's archive beside what Keras writes: what Keras does not save.
+_STATE_NAME = "training_state.json"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,14 +76,14 @@ def load_run(folder):
         )
     model = load_model(model_file)
     try:
-        recipe = description["recipe"]
+        sampling = description["recipe"]["sampling"]
         return Run(
             folder,
             model,
             tuple(description["class_names"]),
             settings_from_json(description["proposals"]),
-            detection_side(recipe["shorter_side"]),
-            recipe["longer_side"],
+            detection_side(sampling["shorter_side"]),
+            sampling["longer_side"],
             description,
         )
     except (KeyError, TypeError) as error:
@@ -154,39 +157,69 @@ def open_run(folder, description):
 
 
 def save_model(model, path):
-    """Saves a model without its optimiser, under a temporary name first."""
-    _save(keras.Model(model.input, model.output, name=model.name), Path(path))
+    """Saves a model without its optimiser, and in float32, under a temporary name first."""
+    with in_float32(model):
+        _save(keras.Model(model.input, model.output, name=model.name), Path(path))
 
 
 def save_checkpoint(model, folder, step):
     """Saves a model with its optimiser as the state after `step` mini-batches, and removes older states."""
-    _save(model, Path(folder) / "checkpoints" / f"step-{step:08d}.keras")
+    state = {"step": step, "random_states": [state.numpy().tolist() for state in _random_states(model)]}
+    _save(model, Path(folder) / "checkpoints" / f"step-{step:08d}.keras", state)
     for old in _checkpoints(folder)[:-_KEPT_CHECKPOINTS]:
         old.unlink()
 
 
 def last_checkpoint(folder):
-    """The compiled model of the last state that RUN holds, or None."""
+    """`(compiled model, step)` of the last state that RUN holds, or None.
+
+    Raises:
+        InputError: where the file is damaged, or no state of a training run.
+    """
     checkpoints = _checkpoints(folder)
-    return load_model(checkpoints[-1]) if checkpoints else None
+    if not checkpoints:
+        return None
+    path = checkpoints[-1]
+    model = load_model(path)
+    try:
+        with zipfile.ZipFile(path) as archive:
+            state = json.loads(archive.read(_STATE_NAME))
+        for variable, value in zip(_random_states(model), state["random_states"], strict=True):
+            variable.assign(value)
+        return model, state["step"]
+    except (KeyError, ValueError) as error:
+        raise InputError(
+            f"{path}: found no state of training ({error}); expected a checkpoint of `train`; remove it to go on from "
+            "the one before"
+        ) from None
+
+
+def best_model_path(folder):
+    """Where a run with early stopping keeps the best model while it trains."""
+    return Path(folder) / "checkpoints" / "best.keras"
 
 
 def remove_checkpoints(folder):
-    """Removes the states of a run that has ended."""
-    for checkpoint in _checkpoints(folder):
-        checkpoint.unlink()
-    with contextlib.suppress(OSError):
-        (Path(folder) / "checkpoints").rmdir()
+    """Removes the states of a run that has ended, and files that a kill left half written."""
+    shutil.rmtree(Path(folder) / "checkpoints", ignore_errors=True)
 
 
 def _checkpoints(folder):
     return sorted((Path(folder) / "checkpoints").glob("step-*.keras"))
 
 
-def _save(model, path):
+def _random_states(model):
+    """The variables from which dropout and other layers draw; Keras saves the seeds that they began with alone."""
+    return [variable for variable in model.variables if variable.name == "seed_generator_state"]
+
+
+def _save(model, path, state=None):
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.stem}.partial.keras")
     model.save(temporary)
+    if state is not None:
+        with zipfile.ZipFile(temporary, "a") as archive:
+            archive.writestr(_STATE_NAME, json.dumps(state))
     os.replace(temporary, path)
 
 

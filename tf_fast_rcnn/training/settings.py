@@ -1,0 +1,268 @@
+"""What a recipe is made of: values by name, checked, changed by dotted names, written as JSON and read back."""
+
+import dataclasses
+import difflib
+import json
+import math
+import types
+import typing
+
+import keras
+
+from tf_fast_rcnn.data.sampling_rules import SamplingRules
+from tf_fast_rcnn.errors import InputError
+
+DTYPES = ("float32", "mixed_bfloat16", "mixed_float16")
+OPTIMIZERS = ("sgd", "adamw")
+SCHEDULES = ("step", "cosine", "constant")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class OptimizerSettings:
+    """One of the two optimisers of `training.optimizers`, and its schedule; the defaults are the paper's.
+
+    Attributes:
+        kind: "sgd" or "adamw".
+        rate: learning rate at the start.
+        schedule: "step" (the rate falls to a tenth at each of `rate_drops`), "cosine" (a linear warm-up over a
+            twentieth of the steps, then half a cosine down to 0) or "constant".
+        rate_drops: shares of all steps, rising: (0.75,) is 30k at the first rate and 10k at the second.
+        momentum: sgd only.
+        weight_decay: sgd: inside the gradient, as in Caffe; adamw: decoupled from it.
+        bias_rate: sgd only: biases learn at this multiple of the rate.
+        decay_biases: whether biases decay as weights do. The paper says that they do; the released solver's do not.
+        backbone_rate: adamw only: the pre-trained convolutions learn at this multiple of the rate.
+        accumulation: the gradients of so many mini-batches are averaged before each update. Steps, schedules and
+            `average` still count mini-batches.
+        average: momentum of an exponential moving average of the weights, which is then what is evaluated and saved;
+            0.999, for example. None: the weights themselves.
+    """
+
+    kind: str = "sgd"
+    rate: float = 0.001
+    schedule: str = "step"
+    rate_drops: tuple = (0.75,)
+    momentum: float = 0.9
+    weight_decay: float = 0.0005
+    bias_rate: float = 2.0
+    decay_biases: bool = False
+    backbone_rate: float = 1.0
+    accumulation: int = 1
+    average: float | None = None
+
+    def __post_init__(self):
+        _check_choice("optimizer.kind", self.kind, OPTIMIZERS)
+        _check_choice("optimizer.schedule", self.schedule, SCHEDULES)
+        _check("optimizer.rate", self.rate, 0 < self.rate < math.inf, "a number above 0")
+        _check("optimizer.momentum", self.momentum, 0 <= self.momentum < 1, "a number from 0 to below 1")
+        for name in ("weight_decay", "bias_rate", "backbone_rate"):
+            _check(f"optimizer.{name}", getattr(self, name), 0 <= getattr(self, name) < math.inf, "a number from 0")
+        _check("optimizer.accumulation", self.accumulation, self.accumulation >= 1, "a whole number from 1")
+        average = self.average
+        _check("optimizer.average", average, average is None or 0 < average < 1, "none or a number between 0 and 1")
+        drops = self.rate_drops
+        rising = list(drops) == sorted(set(drops)) and all(0 < share < 1 for share in drops)
+        _check("optimizer.rate_drops", drops, rising, "rising shares of the steps, between 0 and 1")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class NetworkSettings:
+    """Options of `fast_rcnn` by the same names."""
+
+    dropout: float = 0.5
+    fc_units: tuple = (1024, 1024)
+    tune_from: str | None = None
+    stride: int | tuple = 16
+
+    def __post_init__(self):
+        _check("network.dropout", self.dropout, 0 <= self.dropout < 1, "a number from 0 to below 1")
+        sizes = all(isinstance(units, int) and units >= 1 for units in self.fc_units)
+        _check("network.fc_units", self.fc_units, sizes, "whole numbers from 1")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """One way to train; the defaults are the paper's.
+
+    Attributes:
+        name: of the recipe.
+        backbone: network that is tuned, where `train` is given no other.
+        classes: the classes that the recipe is for; data with others are refused. None: any.
+        proposals: one of `data.proposals.METHODS`, where `train` is given no others.
+        steps: mini-batches; None for `epochs` passes over the training images.
+        epochs: passes over the training images where `steps` is None.
+        box_weight: lambda of the multi-task loss.
+        class_weights: weights of classes in the classification loss by name, as in {"platelet": 2.0}; 1 for those that
+            are not named, and "background" for class 0. See `multi_task_loss`.
+        early_stopping: training ends after so many epochs without a better validation mAP, and RUN's model is the best
+            one, not the last. None: all steps, and the last model.
+        dtype: "float32", or what layers compute in: "mixed_bfloat16", or "mixed_float16" with loss scaling. Weights,
+            RoIs, scores, boxes and losses are float32 always, and so is the model that is saved in the end.
+        optimizer: `OptimizerSettings`, or any Keras optimiser with the schedule that it has; that is kept as its
+            configuration, `keras.optimizers.serialize(optimizer)`.
+        network: `NetworkSettings`.
+        sampling: `SamplingRules`.
+
+    Example:
+        >>> recipe = dataclasses.replace(small_data(), optimizer=keras.optimizers.Lion(1e-4))       # doctest: +SKIP
+    """
+
+    name: str
+    backbone: str = "vgg16"
+    classes: tuple[str, ...] | None = None
+    proposals: str = "selective-search"
+    steps: int | None = 40_000
+    epochs: int | None = None
+    box_weight: float = 1.0
+    class_weights: dict | None = None
+    early_stopping: int | None = None
+    dtype: str = "float32"
+    optimizer: OptimizerSettings | dict = dataclasses.field(default_factory=OptimizerSettings)
+    network: NetworkSettings = dataclasses.field(default_factory=NetworkSettings)
+    sampling: SamplingRules = dataclasses.field(default_factory=SamplingRules)
+
+    def __post_init__(self):
+        if isinstance(self.optimizer, keras.optimizers.Optimizer):
+            # object.__setattr__ is how a frozen dataclass normalises its own fields.
+            object.__setattr__(self, "optimizer", keras.optimizers.serialize(self.optimizer))
+        _check_choice("dtype", self.dtype, DTYPES)
+        _check("box_weight", self.box_weight, 0 <= self.box_weight < math.inf, "a number from 0")
+        for name in ("steps", "epochs", "early_stopping"):
+            value = getattr(self, name)
+            _check(name, value, value is None or value >= 1, "none or a whole number from 1")
+        if self.steps is None and self.epochs is None:
+            raise InputError("steps, epochs: found neither; expected one of them; set one")
+        weights = (self.class_weights or {}).values()
+        positive = all(isinstance(weight, (int, float)) and 0 <= weight < math.inf for weight in weights)
+        _check("class_weights", self.class_weights, positive, "numbers from 0 by class name")
+
+
+_GROUPS = {"optimizer": OptimizerSettings, "network": NetworkSettings, "sampling": SamplingRules}
+
+
+def _known_settings():
+    """Dotted name -> type annotation of every value of a recipe."""
+    known = {name: hint for name, hint in typing.get_type_hints(Recipe).items() if name not in _GROUPS}
+    for group, kind in _GROUPS.items():
+        known |= {f"{group}.{name}": hint for name, hint in typing.get_type_hints(kind).items()}
+    return known
+
+
+def with_changes(recipe, changes):
+    """A recipe with other values.
+
+    Args:
+        recipe: `Recipe`.
+        changes: dict from dotted names to values: `{"optimizer.rate": 0.01, "steps": 2000}`. Text stands for a value of
+            the setting's type: "0.01", "none", "480,600" or "[480, 600]" for several numbers, JSON for a dict.
+
+    Raises:
+        InputError: for an unknown name (tells the known ones), a value of another type, or one out of range.
+
+    Example:
+        >>> with_changes(Recipe(name="mine"), {"sampling.flip": "0"}).sampling.flip
+        0.0
+    """
+    known = _known_settings()
+    groups = {}
+    for name, value in changes.items():
+        if name not in known:
+            _refuse_unknown(name, known)
+        group, _, field = name.rpartition(".")
+        if group and not dataclasses.is_dataclass(getattr(recipe, group)):
+            raise InputError(f"{name}: found a Keras optimiser, which has its own settings; change it in Python")
+        groups.setdefault(group, {})[field] = _typed(name, value, known[name])
+    # All at once, for some values are checked together.
+    top = groups.pop("", {})
+    top |= {group: dataclasses.replace(getattr(recipe, group), **values) for group, values in groups.items()}
+    return dataclasses.replace(recipe, **top)
+
+
+def recipe_from_json(values):
+    """The `Recipe` of what `dataclasses.asdict` made of it, also after it went through a JSON file.
+
+    Raises:
+        InputError: as `with_changes`.
+    """
+    changes, whole = {}, {}
+    for name, value in values.items():
+        if name == "optimizer" and "class_name" in value:
+            whole[name] = value
+        elif name in _GROUPS:
+            changes |= {f"{name}.{field}": each for field, each in value.items()}
+        else:
+            changes[name] = value
+    return dataclasses.replace(with_changes(Recipe(name=""), changes), **whole)
+
+
+def _refuse_unknown(name, known):
+    close = [each for each in known if each.split(".")[-1] == name] or difflib.get_close_matches(name, known, n=1)
+    hint = f"did you mean {close[0]}?" if close else "give one of these"
+    raise InputError(f"{name}: found no such setting of a recipe; expected one of {', '.join(known)}; {hint}")
+
+
+# How people call the types of settings; dicts are class_weights alone.
+_TYPE_NAMES = {
+    int: "a whole number",
+    float: "a number",
+    bool: "true or false",
+    str: "text",
+    tuple: "a list such as 1,2",
+    dict: 'JSON such as {"cat": 2}',
+    type(None): "none",
+}
+
+
+def _typed(name, value, hint):
+    """A value, or the one that a text stands for, as its setting's type."""
+    kinds = hint.__args__ if isinstance(hint, types.UnionType) else (hint,)
+    of_texts = tuple[str, ...] in kinds
+    kinds = [typing.get_origin(kind) or kind for kind in kinds]
+    found = value
+    if isinstance(value, str):
+        value = _parsed(value, kinds)
+    if isinstance(value, list):
+        value = tuple(value)
+    if _is_number(value) and type(value) not in kinds:
+        if isinstance(value, int) and float in kinds:
+            value = float(value)
+        elif tuple in kinds and int not in kinds:
+            value = (value,)
+    fits = type(value) in kinds
+    if isinstance(value, tuple):
+        fits = fits and all(isinstance(each, str) if of_texts else _is_number(each) for each in value)
+    if not fits:
+        expected = " or ".join(_TYPE_NAMES[kind] for kind in kinds)
+        raise InputError(f"{name}: found {found!r}; expected {expected}; change it")
+    return value
+
+
+def _is_number(value):
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _parsed(text, kinds):
+    words = {"true": True, "false": False} if bool in kinds else {}
+    if type(None) in kinds:
+        words |= {"none": None, "null": None}
+    if text.strip().lower() in words:
+        return words[text.strip().lower()]
+    if str in kinds:
+        return text
+    for candidate in (text, f"[{text}]"):
+        try:
+            return json.loads(candidate)
+        except ValueError:
+            continue
+    if tuple in kinds and text:
+        return tuple(part.strip() for part in text.split(","))
+    return text
+
+
+def _check(name, value, holds, expected):
+    if not holds:
+        raise InputError(f"{name}: found {value}; expected {expected}; change it")
+
+
+def _check_choice(name, value, choices):
+    _check(name, value, value in choices, f"one of {', '.join(choices)}")
