@@ -28,7 +28,7 @@ FLOORS = [
     ["roi_pooling"],
     ["backbones", "cutting"],
     ["model"],
-    ["losses"],
+    ["losses", "caffe_detectors"],
     ["training"],
     ["detection"],
     ["evaluation", "export"],

@@ -17,6 +17,7 @@ COMMANDS = {
     "evaluate": "score a trained detector on a data set",
     "detect": "find objects in images and draw them",
     "export": "write a model for TensorFlow Serving",
+    "import-caffe": "bring a network of the original system over",
     "benchmark": "measure this machine beside peers and physical floors",
 }
 
@@ -54,7 +55,7 @@ def _parser(arguments):
         if name not in arguments:
             commands.add_parser(name, help=summary)
             continue
-        module = importlib.import_module(f"tf_fast_rcnn.commands.{name}")
+        module = importlib.import_module(f"tf_fast_rcnn.commands.{name.replace('-', '_')}")
         command = commands.add_parser(
             name,
             help=summary,

@@ -1,0 +1,126 @@
+"""`tf-fast-rcnn import-caffe`: turns a network of the original system into a RUN, or into a weights file."""
+
+import dataclasses
+import os
+from pathlib import Path
+
+import tf_fast_rcnn as frcnn
+from tf_fast_rcnn.commands.common import add_json_argument, check_new, start_tensorflow, write_result
+from tf_fast_rcnn.errors import InputError
+
+EXAMPLES = """\
+  tf-fast-rcnn import-caffe vgg16_fast_rcnn_iter_40000.caffemodel --network caffe_vgg16 --out runs/original
+  tf-fast-rcnn import-caffe mine.caffemodel --network caffenet --class-names names.txt --out runs/mine
+  tf-fast-rcnn import-caffe VGG16.v2.caffemodel --network caffe_vgg16 --out vgg16.weights.h5
+  tf-fast-rcnn train --backbone caffe_vgg16 --weights VGG16.v2.caffemodel --train voc:VOC2007@trainval --out runs/vgg"""
+
+NETWORKS = ("caffenet", "vgg_cnn_m_1024", "caffe_vgg16")
+
+_WEIGHTS_SUFFIX = ".weights.h5"
+
+
+def add_arguments(parser):
+    parser.add_argument("file", metavar="FILE", help=".caffemodel of a trained detector, or of an ImageNet network")
+    parser.add_argument("--network", required=True, choices=NETWORKS, help="S, M or L of the paper")
+    parser.add_argument(
+        "--class-names",
+        metavar="FILE|voc",
+        help="a line a class in the order of training, without the background (default: voc, for 20 classes)",
+    )
+    parser.add_argument(
+        "--out", required=True, metavar="RUN", help="a new folder; of an ImageNet network a new .weights.h5 file"
+    )
+    add_json_argument(parser, "the summary")
+
+
+def run(options):
+    check_new(options.out, "--out")
+    start_tensorflow()
+    from tf_fast_rcnn.backbones.caffemodel import read_caffemodel
+    from tf_fast_rcnn.caffe_detectors import is_caffe_detector
+
+    caffe_model = read_caffemodel(options.file)
+    if is_caffe_detector(caffe_model):
+        summary, text = _import_detector(options, caffe_model)
+    else:
+        summary, text = _import_network(options)
+    write_result(options, summary, text)
+
+
+def _import_detector(options, caffe_model):
+    from tf_fast_rcnn.caffe_detectors import unread_layers
+    from tf_fast_rcnn.training.run_folder import open_run, save_model
+
+    if options.out.endswith(_WEIGHTS_SUFFIX):
+        raise InputError(f"{options.out}: found a weights file for a detector; expected a folder; give another --out")
+    model = frcnn.load_caffe_detector(options.file, options.network)
+    class_names = _class_names(options.class_names, model.output["box_deltas"].shape[2])
+    folder = open_run(options.out, _description(options, class_names))
+    save_model(model, folder / "model.keras")
+    unread = unread_layers(caffe_model, model)
+    summary = {"run": str(folder), "class_names": list(class_names), "unread_layers": unread}
+    lines = [f"{folder}: {options.network} detector of {len(class_names)} classes: {', '.join(class_names)}"]
+    if unread:
+        lines.append(f"left unread, no part of Fast R-CNN: {', '.join(unread)}")
+    lines.append(f"next: tf-fast-rcnn detect {folder} IMAGE, or tf-fast-rcnn evaluate {folder} --data SPEC")
+    return summary, "\n".join(lines)
+
+
+def _import_network(options):
+    from tf_fast_rcnn.backbones import load_backbone
+
+    if options.class_names:
+        raise InputError(f"--class-names: found {options.file} to be an ImageNet network; expected a trained detector")
+    if not options.out.endswith(_WEIGHTS_SUFFIX):
+        raise InputError(
+            f"{options.out}: found a folder for an ImageNet network; expected a new {_WEIGHTS_SUFFIX} file; "
+            f"give --out {options.out}{_WEIGHTS_SUFFIX}"
+        )
+    path = Path(options.out)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name.removesuffix(_WEIGHTS_SUFFIX)}.partial{_WEIGHTS_SUFFIX}")
+    load_backbone(options.network, options.file).network.save_weights(temporary)
+    os.replace(temporary, path)
+    text = (
+        f"{path}: weights of {options.network}\nnext: tf-fast-rcnn train --backbone {options.network} --weights {path}"
+    )
+    return {"weights": str(path)}, text
+
+
+def _class_names(option, number):
+    """The names of a detector's classes 1..K; InputError where there are not so many."""
+    from tf_fast_rcnn.training.recipes import VOC_CLASSES
+
+    if option in (None, "voc"):
+        names, source = VOC_CLASSES, "--class-names"
+    else:
+        names, source = _lines(option), option
+    if len(names) != number:
+        raise InputError(
+            f"{source}: found {len(names)} class names for a network of {number} classes; expected one for each, "
+            "without the background; give --class-names FILE with a line a class"
+        )
+    if len(set(names)) != number:
+        raise InputError(f"{source}: found a class name twice; expected different ones; mend the file")
+    return names
+
+
+def _lines(path):
+    try:
+        lines = Path(path).read_text(encoding="utf-8").splitlines()
+    except UnicodeDecodeError:
+        raise InputError(f"{path}: found no text; expected a class name a line; give 'voc' or a text file") from None
+    return tuple(line.strip() for line in lines if line.strip())
+
+
+def _description(options, class_names):
+    """What run.json says. How the network was trained is not known; the paper's recipe resizes images as it did."""
+    recipe = dataclasses.replace(frcnn.recipe("voc07"), backbone=options.network, classes=class_names)
+    return {
+        "package_version": frcnn.__version__,
+        "imported_from": options.file,
+        "class_names": list(class_names),
+        "backbone": options.network,
+        "recipe": dataclasses.asdict(recipe),
+        "proposals": frcnn.proposal_settings("selective-search", dataset=()).to_json(),
+    }
