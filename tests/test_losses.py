@@ -113,7 +113,7 @@ def test_only_the_true_classs_box_has_a_gradient():
     assert (gradient[is_true_class] != 0).all()
 
 
-@pytest.mark.parametrize("loss", [ClassLoss(), BoxLoss(DEVIATION, 0.7)], ids=lambda loss: loss.name)
+@pytest.mark.parametrize("loss", [ClassLoss(), ClassLoss([1, 2, 3, 4]), BoxLoss(DEVIATION, 0.7)])
 def test_serialisation_round_trip(loss):
     copy = keras.losses.deserialize(keras.losses.serialize(loss))
     assert type(copy) is type(loss)
@@ -157,3 +157,24 @@ def test_keras_adds_the_two_losses_up_and_fit_reduces_them():
     after = model.evaluate(inputs, outputs, verbose=0, return_dict=True)
     assert after["class_logits_loss"] < 0.6 * before["class_logits_loss"]
     assert after["box_deltas_loss"] < 0.6 * before["box_deltas_loss"]
+
+
+def test_class_weights_multiply_each_rois_loss():
+    """Against the loop; the divisor stays the number of RoIs, so that the box loss keeps its share."""
+    labels, logits, _, _ = random_mini_batch(3)
+    weights = [0.5, 1.0, 3.0, 0.0]
+    expected = 0.0
+    for b, r in np.ndindex(labels.shape):
+        if labels[b, r] >= 0:
+            alone = np.full_like(labels, -1)
+            alone[b, r] = labels[b, r]
+            expected += weights[labels[b, r]] * naive_class_loss(alone, logits)
+    expected /= (labels >= 0).sum()
+    np.testing.assert_allclose(ClassLoss(weights)(labels, logits), expected, rtol=1e-5)
+    np.testing.assert_allclose(ClassLoss([1.0] * 4)(labels, logits), naive_class_loss(labels, logits), rtol=1e-5)
+
+
+def test_class_weights_reach_the_class_loss_alone():
+    losses = multi_task_loss(linear_detector(), class_weights=[1, 2, 3, 4])
+    assert losses["class_logits"].class_weights == [1.0, 2.0, 3.0, 4.0]
+    assert losses["box_deltas"].get_config() == multi_task_loss(linear_detector())["box_deltas"].get_config()

@@ -1,10 +1,12 @@
 """`tf-fast-rcnn train`."""
 
+import dataclasses
 import json
 
 import pytest
 
-from tf_fast_rcnn import load_run
+import tf_fast_rcnn
+from tf_fast_rcnn import InputError, load_run
 
 SMALL = ("--shorter-side", 64, "--longer-side", 96, "--workers", 1)
 
@@ -32,6 +34,11 @@ def test_train_end_to_end(command, refused, digits, tmp_path):
     ("option", "value", "message"),
     [
         ("--recipe", "secret", "recipe: found 'secret'; expected one of small-data, voc07, voc0712"),
+        ("--set", "rate=1", "rate: found no such setting of a recipe; expected one of name, backbone, classes, "),
+        ("--set", "optimizer.rate=fast", "optimizer.rate: found 'fast'; expected a number; change it"),
+        ("--set", 'class_weights={"cat": 2}', "class_weights: found class 'cat'; expected one of background, 0, 1"),
+        ("--recipe", "voc07", "recipe voc07: found class '0' in voc:"),
+        ("--early-stopping", "3", "early_stopping: found no validation images; expected some to choose the model by"),
         ("--backbone", "vgg61", "backbone: found 'vgg61'; expected one of "),
         ("--weights", "nowhere.h5", "weights: found 'nowhere.h5', which is no file"),
         ("--tune-from", "conv9", "tune_from: found 'conv9'; expected a layer of the backbone"),
@@ -46,6 +53,36 @@ def test_bad_choices(command, digits, tmp_path, option, value, message):
     lines = [line for line in done.err.splitlines() if "proposals:" not in line]
     assert len(lines) == 1
     assert message in lines[0]
+
+
+@pytest.mark.parametrize("text", ["flip", "=1", ""])
+def test_a_setting_is_key_and_value(refused, text):
+    assert f"argument --set: found {text!r}; expected KEY=VALUE" in refused("train", "--set", text)
+
+
+def test_options_and_set_change_the_recipe(digits, tmp_path, command, monkeypatch):
+    """--set comes last, and RUN's recipe can be taken again."""
+    taken = []
+
+    def train(dataset, out, *, recipe, **_):
+        taken.append(recipe)
+        raise InputError("enough")
+
+    monkeypatch.setattr(tf_fast_rcnn, "train", train, raising=False)
+    arguments = ["train", "--train", f"voc:{digits}@train", "--out", tmp_path / "run", *SMALL, "--dtype"]
+    arguments += ["mixed_bfloat16", "--rate", 0.5, "--set", "optimizer.rate=0.25", "--set", "sampling.flip=0"]
+    arguments += ["--set", "network.fc_units=32,16", "--val", f"voc:{digits}@test", "--early-stopping", 4]
+    assert command(*arguments).code == 2
+    (recipe,) = taken
+    assert (recipe.dtype, recipe.early_stopping, recipe.optimizer.rate) == ("mixed_bfloat16", 4, 0.25)
+    assert (recipe.sampling.flip, recipe.sampling.shorter_side, recipe.network.fc_units) == (0.0, 64, (32, 16))
+
+    run = tmp_path / "other"
+    run.mkdir()
+    (run / "run.json").write_text(json.dumps({"recipe": dataclasses.asdict(recipe)}))
+    arguments = ["train", "--train", f"voc:{digits}@train", "--out", tmp_path / "run", "--recipe", run]
+    assert command(*arguments, "--val", f"voc:{digits}@test", "--steps", 3, "--workers", 1).code == 2
+    assert taken[1] == dataclasses.replace(recipe, steps=3)
 
 
 def test_classes_of_validation_images_must_be_known(refused, broken_digits, tmp_path):

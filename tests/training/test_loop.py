@@ -17,6 +17,7 @@ from PIL import Image
 
 import tf_fast_rcnn as frcnn
 from tf_fast_rcnn import InputError, load_run
+from tf_fast_rcnn.evaluation import models
 from tf_fast_rcnn.training import loop, run_folder
 from tf_fast_rcnn.training.loop import _segments
 from tf_fast_rcnn.training.settings import OptimizerSettings, with_changes
@@ -33,18 +34,6 @@ class Steps(keras.callbacks.Callback):
 
     def on_train_batch_end(self, batch, logs=None):
         self.done.append(int(self.model.optimizer.iterations.numpy()))
-
-
-class Interrupt(keras.callbacks.Callback):
-    """Ctrl-C in a step."""
-
-    def __init__(self, step):
-        super().__init__()
-        self.step = step
-
-    def on_train_batch_end(self, batch, logs=None):
-        if int(self.model.optimizer.iterations.numpy()) == self.step:
-            raise KeyboardInterrupt
 
 
 @pytest.fixture
@@ -192,22 +181,6 @@ def test_a_killed_run_goes_on_from_the_last_checkpoint(
     assert load_run(folder).class_names == tuple("0123456789")
 
 
-def test_a_checkpoint_goes_on_with_the_optimisers_state(train, tiny_recipe, tmp_path):
-    """The weights after 4 + 2 steps with an interruption are those after 6 without."""
-
-    def weights_after(folder, interrupted):
-        recipe = with_changes(tiny_recipe, {"steps": 6, "optimizer.rate": 1e-4})
-        if interrupted:
-            with pytest.raises(KeyboardInterrupt):
-                train(recipe, folder=folder, callbacks=[Interrupt(5)])
-        train(recipe, folder=folder)
-        return load_run(folder).model.get_weights()
-
-    without, with_ = weights_after(tmp_path / "a", False), weights_after(tmp_path / "b", True)
-    for expected, found in zip(without, with_, strict=True):
-        np.testing.assert_allclose(found, expected, atol=1e-5)
-
-
 def test_the_same_folder_takes_the_same_arguments_alone(train, tiny_run, tiny_recipe, tmp_path):
     folder, _ = tiny_run
     with pytest.raises(InputError, match="found a finished run; expected a new folder"):
@@ -243,6 +216,146 @@ def test_a_data_set_without_objects(train, prepared_digits, tmp_path):
     with pytest.raises(InputError, match="found no objects; expected annotated images"):
         train(None, dataset=prepared_digits[0].with_records(bare))
     assert not (tmp_path / "run").exists()
+
+
+def test_a_recipe_for_other_classes(train, prepared_digits, tiny_recipe, tmp_path):
+    with pytest.raises(InputError, match=r"^recipe small-data: found class '0' in .*; expected cat, dog; take another"):
+        train(with_changes(tiny_recipe, {"classes": "cat,dog"}))
+    with pytest.raises(InputError, match=r"^class_weights: found class 'cat'; expected one of background, 0, 1, 2, "):
+        train(with_changes(tiny_recipe, {"class_weights": {"cat": 2}}))
+    assert not (tmp_path / "run").exists()
+
+
+def test_class_weights_by_name(train, tiny_recipe, tmp_path, monkeypatch):
+    losses = []
+    monkeypatch.setattr(loop, "_fit", lambda model, *rest: losses.append(model.loss["class_logits"]))
+    train(with_changes(tiny_recipe, {"class_weights": {"background": 0.5, "3": 2}}))
+    assert losses[0].class_weights == [0.5, 1, 1, 1, 2, 1, 1, 1, 1, 1, 1]
+
+
+@pytest.mark.parametrize("classes", [3, 10])
+def test_a_checkpoint_of_another_model(
+    train, tiny_recipe, tiny_model, tiny_backbone, tmp_path, no_steps, monkeypatch, classes
+):
+    """Of other classes, or a model that was never trained."""
+    folder = tmp_path / "run"
+    with monkeypatch.context() as context:
+        context.setattr(loop, "_finish", lambda *arguments: None)
+        train(tiny_recipe)
+    model = tiny_model
+    if classes == 10:
+        model = frcnn.fast_rcnn(tiny_backbone, 10, stride=8, fc_units=(4,))
+    run_folder.save_checkpoint(model, folder, 8)
+    with pytest.raises(InputError, match=rf"checkpoints: found .* another model, with {classes} classes; expected"):
+        train(tiny_recipe)
+
+
+# --- averaged weights, the best model ---------------------------------------------------------------------------------
+
+
+class Weights(keras.callbacks.Callback):
+    """Notes the trained weights after each step, and gives each epoch an mAP from a list, by the step that ends it."""
+
+    def __init__(self, mean_aps=(), interrupt=None):
+        super().__init__()
+        self.after = {}
+        self._mean_aps, self._interrupt = mean_aps, interrupt
+
+    @property
+    def step(self):
+        return int(self.model.optimizer.iterations.numpy())
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.after[self.step] = [variable.numpy() for variable in self.model.trainable_variables]
+        if self.step == self._interrupt:
+            raise KeyboardInterrupt
+
+    def on_epoch_end(self, epoch, logs=None):
+        if self._mean_aps:
+            logs["mean_ap"] = self._mean_aps[(self.step - 1) // 4]
+
+
+def trained_weights(folder):
+    return [variable.numpy() for variable in load_run(folder).model.trainable_variables]
+
+
+def test_the_average_of_the_weights_is_what_is_validated_and_saved(
+    train, tiny_recipe, prepared_digits, tmp_path, monkeypatch
+):
+    recipe = with_changes(tiny_recipe, {"steps": 6, "optimizer.rate": 0.01, "optimizer.average": 0.75})
+    validated = {}
+
+    def nothing(model, dataset, settings, progress):
+        validated[weights.step] = [variable.numpy() for variable in model.trainable_variables]
+        return [frcnn.Detections(np.zeros((0, 4)), np.zeros(0), np.zeros(0, int))] * len(dataset)
+
+    monkeypatch.setattr(models, "detect_dataset", nothing)
+    weights = Weights()
+    validation = models.ValidationMap(prepared_digits[1], frcnn.DetectionSettings(), progress=False)
+    train(recipe, callbacks=[weights, validation])
+    average, expected = weights.after[1], {}
+    for step in range(2, 7):
+        average = [0.75 * a + 0.25 * w for a, w in zip(average, weights.after[step], strict=True)]
+        expected[step] = average
+    assert list(validated) == [4, 6]
+    validated["saved"], expected["saved"] = trained_weights(tmp_path / "run"), expected[6]
+    for moment, found in validated.items():
+        for one, other in zip(found, expected[moment], strict=True):
+            np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)
+    assert np.abs(expected[6][0] - weights.after[6][0]).max() > 1e-3
+
+
+@pytest.mark.parametrize("interrupt", [None, 6, 10])
+def test_early_stopping_keeps_the_best_model(train, tiny_recipe, tmp_path, interrupt):
+    """Epochs of four steps; the second is best, and two without a better one follow it."""
+    mean_aps = [0.2, 0.5, 0.4, 0.5, 0.9]
+    recipe = with_changes(tiny_recipe, {"steps": 20, "early_stopping": 2})
+    weights = Weights(mean_aps, interrupt)
+    if interrupt:
+        with pytest.raises(KeyboardInterrupt):
+            train(recipe, callbacks=[weights])
+        again = Weights(mean_aps)
+        again.after = weights.after
+        weights = again
+    summary = train(recipe, callbacks=[weights])
+    assert (summary.steps, summary.validation_map) == (16, 0.5)
+    for found, expected in zip(trained_weights(tmp_path / "run"), weights.after[8], strict=True):
+        np.testing.assert_array_equal(found, expected)
+    assert {path.name for path in (tmp_path / "run").iterdir()} == FILES
+
+
+def test_a_run_that_was_killed_after_it_stopped_early_trains_no_more(train, tiny_recipe, tmp_path, monkeypatch):
+    recipe = with_changes(tiny_recipe, {"steps": 20, "early_stopping": 1})
+
+    def kill(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as context:
+        context.setattr(loop, "_finish", kill)
+        with pytest.raises(KeyboardInterrupt):
+            train(recipe, callbacks=[Weights([0.5, 0.4])])
+    weights = Weights([0.5, 0.4, 0.9])
+    summary = train(recipe, callbacks=[weights])
+    assert weights.after == {}
+    assert (summary.steps, summary.validation_map) == (8, 0.5)
+
+
+def test_early_stopping_needs_a_validation_map(train, tiny_recipe):
+    with pytest.raises(InputError, match=r"^early_stopping: found no validation mAP after an epoch; expected"):
+        train(with_changes(tiny_recipe, {"early_stopping": 2}))
+
+
+# --- optimisers -------------------------------------------------------------------------------------------------------
+
+
+def test_any_keras_optimiser_and_schedule(train, tiny_recipe, tmp_path):
+    """As the log has it, the rate of the second epoch's end is the schedule's; the run says which optimiser it was."""
+    schedule = keras.optimizers.schedules.ExponentialDecay(0.001, decay_steps=1, decay_rate=0.5)
+    recipe = dataclasses.replace(tiny_recipe, steps=8, optimizer=keras.optimizers.Nadam(schedule))
+    train(recipe)
+    rates = [row["rate"] for row in log_of(tmp_path / "run")]
+    np.testing.assert_allclose(rates, [0.001 * 0.5**4, 0.001 * 0.5**8], rtol=1e-4)
+    assert load_run(tmp_path / "run").description["recipe"]["optimizer"]["class_name"] == "Nadam"
 
 
 # --- weights of another run -------------------------------------------------------------------------------------------

@@ -101,12 +101,14 @@ def add_arguments(parser):
 def run(options):
     start_tensorflow()
     from tf_fast_rcnn.evaluation.models import ValidationMap
+    from tf_fast_rcnn.training.settings import check_classes
 
     recipe = frcnn.recipe(options.recipe, _changes(options))
     if recipe.early_stopping and not options.val:
         raise InputError("early_stopping: found no validation images; expected some to choose the model by; give --val")
     classes = parse_classes(options.classes) if options.classes else None
     train = load_data(options.train, options, classes=classes)
+    check_classes(recipe, train)  # before proposals take their time
     refuse_second_proposals(options, train)
     validation = None
     if options.val:

@@ -23,6 +23,7 @@ from tf_fast_rcnn.training.callbacks import BestModel, Checkpoints, LossLog, Pos
 from tf_fast_rcnn.training.optimizers import optimizer_of
 from tf_fast_rcnn.training.precision import set_precision
 from tf_fast_rcnn.training.recipes import small_data
+from tf_fast_rcnn.training.settings import BACKGROUND, check_classes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,7 +89,7 @@ def train(
     recipe = recipe or small_data()
     backbone = backbone or recipe.backbone
     recipe = dataclasses.replace(recipe, backbone=backbone if isinstance(backbone, str) else backbone.name)
-    class_weights = _class_weights(recipe, train_dataset)
+    check_classes(recipe, train_dataset)
     proposals = train_dataset.proposal_settings or proposals or proposal_settings(recipe.proposals, train_dataset)
     description = _description(train_dataset, recipe, weights, roi_pooling, seed, proposals, classes)
     folder = run_folder.open_run(out, description)
@@ -102,10 +103,7 @@ def train(
     model, step = _interrupted_model(folder, train_dataset) or (None, 0)
     if model is None:
         model = _new_model(train_dataset, recipe, backbone, weights, roi_pooling, seed)
-        set_precision(model, recipe.dtype)
-        loss = multi_task_loss(model, recipe.box_weight, class_weights)
-        # Keras would take XLA on a GPU, which compiles anew for every shape of image.
-        model.compile(optimizer=optimizer_of(recipe, model, steps), loss=loss, jit_compile=False)
+        _compile(model, recipe, train_dataset, steps)
     position, log = Position(step), RunLog(folder, step)
     best = BestModel(folder, log, recipe.early_stopping) if recipe.early_stopping else None
     callbacks = [position, *callbacks, LossLog(log, position), *([best] if best else []), Checkpoints(folder, position)]
@@ -117,33 +115,15 @@ def train(
     return _summary(folder, log, position.step, time.monotonic() - started, best)
 
 
-def _class_weights(recipe, dataset):
-    """The weights of background and classes in the classification loss, or None; checks that the recipe fits the data's
-    classes."""
-    strange = [name for name in dataset.class_names if name not in (recipe.classes or dataset.class_names)]
-    if strange:
-        raise InputError(
-            f"recipe {recipe.name}: found class {strange[0]!r} in {dataset.name}; expected "
-            f"{', '.join(recipe.classes)}; take another recipe, or --set classes=none"
-        )
-    if not recipe.class_weights:
-        return None
-    names = ["background", *dataset.class_names]
-    strange = [name for name in recipe.class_weights if name not in names]
-    if strange:
-        raise InputError(
-            f"class_weights: found class {strange[0]!r}; expected one of {', '.join(names)}; change the recipe"
-        )
-    return [recipe.class_weights.get(name, 1.0) for name in names]
-
-
 def _interrupted_model(folder, dataset):
     """`(compiled model, step)` where RUN holds a checkpoint, or None."""
     checkpoint = run_folder.last_checkpoint(folder)
     if checkpoint is not None:
-        outputs = checkpoint[0].output
-        found = outputs["class_logits"].shape[-1] - 1 if isinstance(outputs, dict) and "class_logits" in outputs else 0
-        if found != len(dataset.class_names) or checkpoint[0].optimizer is None:
+        model, _ = checkpoint
+        outputs = model.output if isinstance(model.output, dict) else {}
+        found = outputs["class_logits"].shape[-1] - 1 if "class_logits" in outputs else 0
+        # A model that was never compiled has no optimiser at all.
+        if found != len(dataset.class_names) or getattr(model, "optimizer", None) is None:
             raise InputError(
                 f"{folder}/checkpoints: found the checkpoint of another model, with {found} classes; expected one of "
                 f"this run, with {len(dataset.class_names)}; remove it, or give another --out"
@@ -185,6 +165,16 @@ def _new_model(dataset, recipe, backbone, weights, roi_pooling, seed):
     siblings = set() if same_classes else {"class_logits", "box_regression"}
     _copy_weights(other.model, model, siblings)
     return model
+
+
+def _compile(model, recipe, dataset, steps):
+    set_precision(model, recipe.dtype)
+    class_weights = None
+    if recipe.class_weights:
+        class_weights = [recipe.class_weights.get(name, 1.0) for name in (BACKGROUND, *dataset.class_names)]
+    loss = multi_task_loss(model, recipe.box_weight, class_weights)
+    # Keras would take XLA on a GPU, which compiles anew for every shape of image.
+    model.compile(optimizer=optimizer_of(recipe, model, steps), loss=loss, jit_compile=False)
 
 
 def _copy_weights(source, target, left_out):

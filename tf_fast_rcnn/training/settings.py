@@ -15,6 +15,7 @@ from tf_fast_rcnn.errors import InputError
 DTYPES = ("float32", "mixed_bfloat16", "mixed_float16")
 OPTIMIZERS = ("sgd", "adamw")
 SCHEDULES = ("step", "cosine", "constant")
+BACKGROUND = "background"  # the name of class 0 in `class_weights`
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -135,6 +136,23 @@ class Recipe:
         weights = (self.class_weights or {}).values()
         positive = all(isinstance(weight, (int, float)) and 0 <= weight < math.inf for weight in weights)
         _check("class_weights", self.class_weights, positive, "numbers from 0 by class name")
+
+
+def check_classes(recipe, dataset):
+    """InputError where a data set has classes that the recipe is not for, or the recipe weights classes that the data
+    set does not have."""
+    strange = [name for name in dataset.class_names if name not in (recipe.classes or dataset.class_names)]
+    if strange:
+        raise InputError(
+            f"recipe {recipe.name}: found class {strange[0]!r} in {dataset.name}; expected "
+            f"{', '.join(recipe.classes)}; take another recipe, or --set classes=none"
+        )
+    names = (BACKGROUND, *dataset.class_names)
+    strange = [name for name in recipe.class_weights or () if name not in names]
+    if strange:
+        raise InputError(
+            f"class_weights: found class {strange[0]!r}; expected one of {', '.join(names)}; change the recipe"
+        )
 
 
 _GROUPS = {"optimizer": OptimizerSettings, "network": NetworkSettings, "sampling": SamplingRules}
