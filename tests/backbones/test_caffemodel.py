@@ -184,9 +184,9 @@ def test_hostile_files_cost_neither_time_nor_memory(tmp_path, tags):
     path = tmp_path / "net.caffemodel"
     path.write_bytes(layer_of(numbers * (30_000_000 // len(numbers))))
     tracemalloc.start()
-    started = time.monotonic()
+    started = time.process_time()
     refusal(path)
-    assert time.monotonic() - started < 60
+    assert time.process_time() - started < 60
     assert tracemalloc.get_traced_memory()[1] < 300e6
     tracemalloc.stop()
 
