@@ -8,6 +8,7 @@ import keras
 import pytest
 
 import tf_fast_rcnn as frcnn
+from tf_fast_rcnn.backbones import load_backbone
 from tf_fast_rcnn.training.recipes import RECIPES
 from tf_fast_rcnn.training.settings import with_changes
 
@@ -70,6 +71,12 @@ def test_first_mini_batches(name, data, tiny_backbone, tmp_path):
 @pytest.mark.slow  # fully connected layers of 50 to 120 million weights
 @pytest.mark.parametrize("backbone", ["caffenet", "vgg_cnn_m_1024", "caffe_vgg16", "vgg16"])
 def test_first_mini_batches_of_the_papers_networks(backbone, data, tmp_path):
+    """From random weights whose first layer brings colours to about 1, as training on ImageNet does to features."""
+    network = load_backbone(backbone, weights=None).network
+    first = next(layer for layer in network.layers if isinstance(layer, keras.layers.Conv2D))
+    first.set_weights([values / 128 for values in first.get_weights()])
+    network.save_weights(tmp_path / "random.weights.h5")
     recipe = with_changes(frcnn.recipe("voc07"), {"sampling.shorter_side": 128, "sampling.longer_side": 192})
     recipe = dataclasses.replace(recipe, backbone=backbone)
-    first_steps(recipe, data(recipe), tmp_path / "run", weights=None)
+    losses = first_steps(recipe, data(recipe), tmp_path / "run", weights=str(tmp_path / "random.weights.h5"))
+    assert losses[-1] < losses[0]
