@@ -166,42 +166,45 @@ def _portable_roi_pool(features, rois, output_size, spatial_scale):
     column_levels = _window_levels(features.shape[2], output_size[1])
     table_height, table_width = _windows(height, row_levels), _windows(width, column_levels)
     first_rows = tf.reshape(tf.range(images) * table_height, [-1, 1, 1])
+    no_number = tf.reshape(tf.logical_not(tf.reduce_all(is_number, -1)), [images, -1, 1, 1])
+    empty = tf.expand_dims(rows_empty, 3) | tf.expand_dims(columns_empty, 2) | no_number
+    # Behind all windows the table has a row of zeros, for empty bins.
+    zeros = images * table_height * table_width
 
     def windows(row, column):
         index = tf.expand_dims((first_rows + row) * table_width, 3) + tf.expand_dims(column, 2)
-        return tf.reshape(index, [-1])
+        return tf.reshape(tf.where(empty, zeros, index), [-1])
 
     corners = [windows(row, column) for row in (top, bottom) for column in (left, right)]
-    no_number = tf.reshape(tf.logical_not(tf.reduce_all(is_number, -1)), [images, -1, 1, 1])
-    empty = tf.reshape(tf.expand_dims(rows_empty, 3) | tf.expand_dims(columns_empty, 2) | no_number, [-1, 1])
     pooled = []
-    for part in _channel_parts(features, empty):
+    for part in _channel_parts(features, bins=corners[0].shape[0]):
         # A graph would otherwise work on several parts at once.
         with tf.control_dependencies(pooled[-1:]):
             table = _window_maxima(_window_maxima(tf.identity(part), 1, row_levels), 2, column_levels)
             table = tf.reshape(table, [-1, tf.shape(part)[3]])
-            pooled.append(_maxima_of_windows(table, corners, empty))
+            table = tf.concat([table, tf.zeros_like(part[0, 0, :1])], axis=0)
+            pooled.append(_maxima_of_windows(table, corners))
     return tf.reshape(tf.concat(pooled, axis=1), [images, tf.shape(rois)[1], *output_size, channels])
 
 
-def _channel_parts(features, empty):
+def _channel_parts(features, bins):
     """The features in parts of some channels each, since the table of windows and the four gathered arrays each have
     the size of the result or more. Not in a loop of the graph, which would keep what every turn needs for the gradient
-    anyhow, and which XLA differentiates for known lengths only.
+    anyhow, and which XLA differentiates for known lengths only. `bins`: of all RoIs, None where that is not known.
     """
-    channels, bins = features.shape[3] or tf.shape(features)[3], empty.shape[0]
+    channels = features.shape[3] or tf.shape(features)[3]
     many = features.shape[3] is None or features.shape[3] >= _CHANNELS_IN_PARTS
     parts = _PARTS if many and (bins is None or bins >= _BINS_IN_PARTS) else 1
     edges = [channels * part // parts for part in range(parts + 1)]
     return [features[..., begin:end] for begin, end in itertools.pairwise(edges)]
 
 
-def _maxima_of_windows(table, corners, empty):
-    """Maxima [N, C] of four rows of `table` for each bin; `corners`: four tensors int32 [N], `empty`: bool [N, 1]."""
+def _maxima_of_windows(table, corners):
+    """Maxima [N, C] of four rows of `table` for each bin; `corners`: four tensors int32 [N]."""
     first, *others = (tf.gather(table, corner) for corner in corners)
     for other in others:
         first = tf.maximum(first, other)
-    return tf.where(empty, tf.zeros([], table.dtype), first)
+    return first
 
 
 def _to_cells(pixels, spatial_scale):
