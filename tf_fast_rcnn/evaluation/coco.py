@@ -76,11 +76,10 @@ def coco_results(dataset, detections, category_ids=None):
     check_category_ids(dataset, category_ids)
     results = []
     for record, found in zip(dataset, detections, strict=True):
-        image_id = int(record.image_id) if record.image_id.isdecimal() else record.image_id
         windows = np.round(boxes.to_coco(np.asarray(found.boxes, np.float64), record.height, record.width), 3)
         results += [
             {
-                "image_id": image_id,
+                "image_id": result_image_id(record),
                 "category_id": category_ids[dataset.class_names[label - 1]],
                 "bbox": window.tolist(),
                 "score": float(score),
@@ -88,6 +87,11 @@ def coco_results(dataset, detections, category_ids=None):
             for window, label, score in zip(windows, found.classes, found.scores, strict=True)
         ]
     return results
+
+
+def result_image_id(record):
+    """The image's id in COCO's results: a number where the record's is one."""
+    return int(record.image_id) if record.image_id.isdecimal() else record.image_id
 
 
 def check_category_ids(dataset, category_ids):
