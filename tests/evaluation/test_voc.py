@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from tf_fast_rcnn.data.records import DetectionDataset, Detections, ImageRecord
 from tf_fast_rcnn.evaluation import score_detections
-from tf_fast_rcnn.evaluation.voc import area_ap, eleven_point_ap
+from tf_fast_rcnn.evaluation.average_precision import area_ap, eleven_point_ap
 
 SIDE = 100  # pixels of the square test images
 

@@ -10,6 +10,7 @@ from pycocotools.cocoeval import COCOeval
 
 from tf_fast_rcnn import boxes
 from tf_fast_rcnn.errors import InputError
+from tf_fast_rcnn.evaluation.matching import matching_of
 from tf_fast_rcnn.evaluation.results import ClassResult, EvaluationResult
 
 # The order of COCOeval.stats; AR_n is the recall of the n best detections of each image.
@@ -49,7 +50,8 @@ def evaluate_coco(dataset, detections):
     classes = [
         _class_result(evaluation, dataset, detections, label) for label in range(1, len(dataset.class_names) + 1)
     ]
-    return EvaluationResult("coco", None, len(dataset), tuple(classes), metrics)
+    matchings = tuple(_matchings(evaluation, dataset, detections))
+    return EvaluationResult("coco", None, len(dataset), tuple(classes), metrics, matchings=matchings)
 
 
 def coco_results(dataset, detections, category_ids=None):
@@ -158,6 +160,21 @@ def _results(dataset, detections):
     for position, (record, found) in enumerate(zip(dataset, detections, strict=True)):
         annotations += _annotations(position, record, found.boxes, found.classes, score=found.scores)
     return _index(dataset, annotations)
+
+
+def _matchings(evaluation, dataset, detections):
+    """Yields the `Matching` at each of the ten overlaps. Ids of objects and detections count through the data set."""
+    shape = (len(evaluation.params.iouThrs), sum(len(found.scores) for found in detections))
+    # Detections beyond the hundred best of a class and image stay what they are here: they do not count.
+    objects, counts = np.full(shape, -1), np.zeros(shape, bool)
+    all_areas = evaluation.params.areaRng[0]
+    for image in evaluation.evalImgs:
+        if image is not None and image["aRng"] == all_areas and image["dtIds"]:
+            places = np.array(image["dtIds"]) - 1
+            objects[:, places] = image["dtMatches"].astype(int) - 1
+            counts[:, places] = ~image["dtIgnore"].astype(bool)
+    for of_overlap, counting in zip(objects, counts, strict=True):
+        yield matching_of(dataset, detections, of_overlap, (of_overlap >= 0) & counting, counting)
 
 
 def _class_result(evaluation, dataset, detections, label):

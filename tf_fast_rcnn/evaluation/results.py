@@ -2,8 +2,21 @@
 
 import dataclasses
 import math
+from typing import NamedTuple
 
 import numpy as np
+
+from tf_fast_rcnn.evaluation.matching import Matching
+
+
+class Confidence(NamedTuple):
+    """How a confidence interval was found: its level, the number of resamples and their seed; and that of the mean AP,
+    its low and high end."""
+
+    level: float
+    samples: int
+    seed: int
+    mean_ap: tuple[float, float]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -17,6 +30,7 @@ class ClassResult:
         scores: float32 `[N]`, the score at which each point is reached.
         num_objects: objects to find (VOC's difficult ones are not counted).
         num_detections: detections of the class, those on difficult objects included.
+        interval: confidence interval of the AP, its low and high end; see `with_confidence`.
     """
 
     name: str
@@ -26,6 +40,7 @@ class ClassResult:
     scores: np.ndarray
     num_objects: int
     num_detections: int
+    interval: tuple[float, float] | None = None
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -38,6 +53,8 @@ class EvaluationResult:
         num_images: images evaluated.
         classes: one `ClassResult` for each class, in the data set's order.
         metrics: COCO's other figures by name (AP50, AP75, AP_small, ...); empty for VOC.
+        confidence: of the mean AP; see `with_confidence`.
+        matchings: what each detection found, at the overlap, or at each of COCO's ten.
 
     Example:
         >>> result = score_detections(test, detections, "voc07")        # doctest: +SKIP
@@ -50,6 +67,8 @@ class EvaluationResult:
     num_images: int
     classes: tuple[ClassResult, ...]
     metrics: dict[str, float] = dataclasses.field(default_factory=dict)
+    confidence: Confidence | None = None
+    matchings: tuple[Matching, ...] = dataclasses.field(default=(), repr=False)
 
     @property
     def mean_ap(self):
@@ -63,7 +82,7 @@ class EvaluationResult:
         Args:
             curves: whether to add the precision-recall curves, which can be long.
         """
-        return {
+        facts = {
             "protocol": self.protocol,
             "iou_threshold": self.iou_threshold,
             "mean_ap": _number(self.mean_ap),
@@ -71,6 +90,9 @@ class EvaluationResult:
             "metrics": {name: _number(value) for name, value in self.metrics.items()},
             "classes": [_class_to_json(result, curves) for result in self.classes],
         }
+        if self.confidence is not None:
+            facts["confidence"] = self.confidence._asdict() | {"mean_ap": _interval_to_json(self.confidence.mean_ap)}
+        return facts
 
     def table(self):
         """The figures as text: a line for each class, the mean, and COCO's other figures where there are any."""
@@ -78,7 +100,11 @@ class EvaluationResult:
         lines = [f"{'class':<{width}}  {'objects':>8}  {'detections':>10}  {'AP':>6}"]
         lines += [_class_line(result, width) for result in self.classes]
         totals = [sum(getattr(result, name) for result in self.classes) for name in ("num_objects", "num_detections")]
-        lines.append(f"{'mean AP':<{width}}  {totals[0]:>8}  {totals[1]:>10}  {_text(self.mean_ap)}  ({self.rule()})")
+        mean = f"{'mean AP':<{width}}  {totals[0]:>8}  {totals[1]:>10}  {_text(self.mean_ap)}"
+        if self.confidence is not None:
+            lines[0] += f"  {f'{100 * self.confidence.level:g} % interval':>14}"
+            mean += _interval_text(self.confidence.mean_ap)
+        lines.append(f"{mean}  ({self.rule()})")
         lines += [f"{name:<{width}}  {'':>8}  {'':>10}  {_text(value)}" for name, value in self.metrics.items()]
         return "\n".join(lines)
 
@@ -98,7 +124,16 @@ def _text(value):
 
 def _class_line(result, width):
     line = f"{result.name:<{width}}  {result.num_objects:>8}  {result.num_detections:>10}  {_text(result.ap)}"
+    line += "" if result.interval is None else _interval_text(result.interval)
     return f"{line}  (no objects: not in the mean)" if math.isnan(result.ap) else line
+
+
+def _interval_text(interval):
+    return f"  {'-':>14}" if math.isnan(interval[0]) else f"  {interval[0]:.3f} to {interval[1]:.3f}"
+
+
+def _interval_to_json(interval):
+    return [_number(end) for end in interval]
 
 
 def _class_to_json(result, curves):
@@ -108,6 +143,8 @@ def _class_to_json(result, curves):
         "num_objects": int(result.num_objects),
         "num_detections": int(result.num_detections),
     }
+    if result.interval is not None:
+        summary["interval"] = _interval_to_json(result.interval)
     if curves:
         summary |= {name: getattr(result, name).tolist() for name in ("precision", "recall", "scores")}
     return summary
