@@ -69,9 +69,16 @@ def test_vgg16_gives_its_pooling_and_its_fully_connected_layers():
 
 def test_vgg16_at_another_size_is_pooled_to_what_its_fc1_takes():
     network = keras.applications.VGG16(weights=None, classes=2, input_shape=(64, 96, 3))
-    cut = cut_at_roi_pooling(network, stride=4, pooled_size=(5, 5))  # both are for networks without such a pooling
+    cut = cut_at_roi_pooling(network, stride=4)  # for networks without such a pooling
     assert (cut.strides, cut.pooled_size) == ([16], (2, 3))
     assert_features_are_the_originals(network, cut, "block5_conv3")
+
+
+def test_fully_connected_layers_are_left_out_where_another_pooled_size_is_asked_for():
+    for size, grids in ((5, (5, 5)), ((1, 2, 4), ((1, 1), (2, 2), (4, 4)))):
+        cut = cut_at_roi_pooling(small_cnn(), pooled_size=size)
+        assert (cut.strides, cut.pooled_size, cut.fc_layers, cut_layer(cut)) == ([2], grids, [], "relu2")
+    assert len(cut_at_roi_pooling(small_cnn(), pooled_size=8).fc_layers) == 2
 
 
 def test_small_sequential_network():

@@ -191,6 +191,35 @@ def test_images_rois_and_sizes_vary_from_call_to_call():
         assert_outputs(model.predict_on_batch(inputs), naive_residual(model, inputs))
 
 
+@pytest.mark.parametrize("roi_pooling", ["native", "portable"])
+def test_a_spatial_pyramid_equals_the_naive_computation(roi_pooling):
+    model, inputs = with_large_siblings(residual_model(pooled_size=(1, 2, 3), roi_pooling=roi_pooling)), some_inputs()
+    backbone = residual_backbone()
+    convolve = keras.Model(backbone.input, backbone.get_layer("features").output)
+    features = convolve(preprocessed(inputs["images"]), training=False).numpy()
+    levels = [naive_roi_pool(features, inputs["rois"], (side, side), 4) for side in (1, 2, 3)]
+    hidden = np.concatenate([level.reshape(2, 6, -1) for level in levels], axis=-1)  # 8, 32 and 72 values
+    for name in ("fc6", "fc7"):
+        hidden = np.maximum(dense(hidden, model.get_layer(name)), 0)
+    assert_outputs(model(inputs), naive_siblings(model, hidden))
+    parts = stages(model)
+    outputs = parts.classify(parts.pool(parts.convolve(inputs["images"]), inputs["rois"]))
+    assert_outputs(outputs, naive_siblings(model, hidden))
+
+
+def test_a_pyramid_over_several_maps_has_their_channels_side_by_side():
+    model, inputs = residual_model(pooled_size=(1, 2, 3), stride=(2, 4)), some_inputs()
+    parts = stages(model)
+    features = parts.convolve(inputs["images"])
+    pooled = parts.pool(features, inputs["rois"])
+    assert pooled.shape == (2, 6, 14, 6 + 8)
+    for each, stride, channels in zip(features, (2, 4), (slice(6), slice(6, None)), strict=True):
+        whole = naive_roi_pool(np.asarray(each), inputs["rois"], (1, 1), stride)[:, :, 0, 0]
+        np.testing.assert_array_equal(np.asarray(pooled)[:, :, 0, channels], whole)
+    for name, values in model(inputs).items():
+        np.testing.assert_array_equal(parts.classify(pooled)[name], values)
+
+
 @pytest.mark.parametrize("make", [residual_model, vgg_like_model])
 def test_no_rois(make):
     outputs = make()(some_inputs(rois=0))

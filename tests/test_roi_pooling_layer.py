@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tf_fast_rcnn import RoIPooling, native, roi_pool
+from tf_fast_rcnn import InputError, RoIPooling, native, roi_pool
 
 IMPLEMENTATIONS = ["native", "portable"]
 both_implementations = pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
@@ -111,6 +111,84 @@ def test_only_training_computes_the_argmax(training):
     with_argmax = "TfFastRcnn>RoiPoolWithArgmax" in ops_of(call.graph)
     without = "TfFastRcnn>RoiPool" in ops_of(call.graph)
     assert (with_argmax, without) == (training, not training)
+
+
+# --- spatial pyramid pooling ------------------------------------------------------------------------------------------
+
+
+def naive_pyramid(features, rois, grids):
+    """Maxima `[B, R, bins, C]` on features at scale 1, bin after bin and level after level."""
+    pooled = []
+    for rows, columns in grids:
+        for p, q in np.ndindex(rows, columns):
+            values = np.zeros((*rois.shape[:2], features.shape[-1]), np.float32)
+            for b, r in np.ndindex(rois.shape[:2]):
+                top, left, bottom, right = rois[b, r].astype(int)
+                height, width = bottom - top + 1, right - left + 1
+                y = slice(top + p * height // rows, top - (-(p + 1) * height // rows))
+                x = slice(left + q * width // columns, left - (-(q + 1) * width // columns))
+                values[b, r] = features[b, y, x].max(axis=(0, 1))
+            pooled.append(values)
+    return np.stack(pooled, axis=2)
+
+
+def cells_and_rois(rois=5):
+    """RoIs with whole corners within a map of 9x11 cells."""
+    rng = np.random.default_rng(3)
+    first, second = rng.integers(0, [9, 11], (2, 2, rois, 2))
+    corners = np.concatenate([np.minimum(first, second), np.maximum(first, second)], axis=-1)
+    return rng.normal(size=(2, 9, 11, 3)).astype(np.float32), corners.astype(np.float32)
+
+
+@both_implementations
+@pytest.mark.parametrize(
+    ("output_size", "grids"),
+    [
+        ((1, 2, 3, 6), [(1, 1), (2, 2), (3, 3), (6, 6)]),
+        ([[2, 3], [4, 1]], [(2, 3), (4, 1)]),
+        ([(1, 2), 3], [(1, 2), (3, 3)]),
+        (((3, 2),), [(3, 2)]),
+    ],
+    ids=str,
+)
+def test_a_pyramid_equals_the_naive_loop(implementation, output_size, grids):
+    features, rois = cells_and_rois()
+    layer = RoIPooling(output_size, 1.0, implementation)
+    pooled = layer(features, rois)
+    np.testing.assert_array_equal(pooled, naive_pyramid(features, rois, grids))
+    assert pooled.shape == layer.compute_output_shape(features.shape, rois.shape)
+    assert RoIPooling.from_config(layer.get_config()).get_config() == layer.get_config()
+    assert layer(features, rois[:, :0]).shape == (2, 0, sum(p * q for p, q in grids), 3)
+
+
+@pytest.mark.parametrize(
+    ("output_size", "shape"), [((3, 4), (3, 4)), (3, (3, 3)), ((3,), (3, 3)), (np.int64(2), (2, 2)), ([2, 2], (2, 2))]
+)
+def test_one_number_is_a_square_and_two_are_rows_and_columns(output_size, shape):
+    features, rois = cells_and_rois()
+    layer = RoIPooling(output_size, 1.0)
+    np.testing.assert_array_equal(layer(features, rois), roi_pool(features, rois, shape, 1.0))
+
+
+@both_implementations
+def test_a_pyramid_survives_saving_and_is_trained(tmp_path, implementation):
+    images, rois = keras.Input((None, None, 3), name="images"), keras.Input((None, 4), name="rois")
+    features = keras.layers.Conv2D(4, 3, padding="same", name="conv")(images)
+    pooled = RoIPooling((1, 2, 3), 1 / 2, implementation)(features, rois)
+    scores = keras.layers.Dense(1)(keras.layers.Reshape((-1, 14 * 4))(pooled))
+    model, inputs = keras.Model({"images": images, "rois": rois}, scores), some_inputs()
+    before = model.get_layer("conv").get_weights()[0]
+    model.compile(optimizer=keras.optimizers.SGD(0.05), loss="mse")
+    model.fit(inputs, np.ones([2, 5, 1]), epochs=1, verbose=0)
+    assert not np.array_equal(model.get_layer("conv").get_weights()[0], before)
+    model.save(tmp_path / "model.keras")
+    np.testing.assert_array_equal(keras.saving.load_model(tmp_path / "model.keras")(inputs), model(inputs))
+
+
+@pytest.mark.parametrize("output_size", [(), 0, (7, 0), (1, 2, 0), 2.5, (7.0, 7.0), "7", None, ((1, 2, 3),), [[[1]]]])
+def test_what_is_no_output_size_is_an_input_error(output_size):
+    with pytest.raises(InputError, match=r"^pooled_size: found .*; expected one number \(a square\), two"):
+        RoIPooling(output_size)
 
 
 RUN_IN_A_SESSION = """

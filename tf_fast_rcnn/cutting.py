@@ -12,9 +12,13 @@ import keras
 import numpy as np
 
 from tf_fast_rcnn.errors import InputError
+from tf_fast_rcnn.roi_pooling import pooling_grids
 
 # The image side at which a network with a free input size is laid out to read its strides.
 _LAYOUT_SIDE = 224
+
+# Of the paper's network L.
+DEFAULT_POOLED_SIZE = (7, 7)
 
 _POOLINGS = (keras.layers.MaxPooling2D, keras.layers.AveragePooling2D)
 
@@ -36,13 +40,14 @@ class Cut(NamedTuple):
     fc_layers: list
 
 
-def cut_at_roi_pooling(network, stride=16, pooled_size=(7, 7)):
+def cut_at_roi_pooling(network, stride=16, pooled_size=None):
     """Cuts at the pooling that feeds the classifier; where there is none, at the last feature map of each stride.
 
     Args:
         network: functional or sequential `keras.Model` from images to class scores; left as it is.
         stride: for networks without a pooling that feeds fully connected layers: a number, or several.
-        pooled_size: for these too.
+        pooled_size: of a pooled RoI, as in `pooling_grids`; None for the network's own pooling's, or (7, 7). The
+            network's fully connected layers are left out where it does not fit them.
 
     Raises:
         InputError: where the network is no graph of layers, or has no feature map of `stride`.
@@ -54,15 +59,17 @@ def cut_at_roi_pooling(network, stride=16, pooled_size=(7, 7)):
     """
     network = _flat_copy(network)
     classifier = _layers_after_pooling(network)
+    grids = None if pooled_size is None else pooling_grids(pooled_size)
     if classifier is not None:
         pooling, fc_layers = classifier
-        pooled_size = pooling.outputs[0].shape[1:3]
+        own = pooling.outputs[0].shape[1:3]
+        fc_layers, grids = (fc_layers, own) if grids in (None, own) else ([], grids)
         features = [pooling.input_tensors[0]]
     else:
         features, fc_layers = [_last_feature_map(network, each) for each in np.atleast_1d(stride)], []
     convolutions = keras.Model(network.input, features, name="convolutions")
     strides = [_stride(network, feature_map) for feature_map in features]
-    return Cut(convolutions, strides, tuple(pooled_size), fc_layers)
+    return Cut(convolutions, strides, grids or DEFAULT_POOLED_SIZE, fc_layers)
 
 
 def with_any_image_size(convolutions, name):

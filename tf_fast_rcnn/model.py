@@ -86,7 +86,7 @@ def fast_rcnn(
     preprocessing=None,
     box_statistics=None,
     stride=16,
-    pooled_size=(7, 7),
+    pooled_size=None,
     fc_units=(1024, 1024),
     dropout=0.5,
     tune_from=None,
@@ -110,7 +110,9 @@ def fast_rcnn(
         box_statistics: `boxes.BoxStatistics` of the training set; None for constants that suit most data sets.
         stride: pixels of the image per cell of the feature map, where the network is cut; several, as in (8, 16), pool
             every RoI from as many maps, whose channels are put side by side (small objects gain).
-        pooled_size: H and W of a pooled RoI, where the network has no pooling to take them from.
+        pooled_size: (H, W) of a pooled RoI; three numbers or more are the levels of a spatial pyramid, as in
+            (1, 2, 3, 6): see `roi_pooling.pooling_grids`. None: those of the network's own pooling, or (7, 7). The
+            network's fully connected layers are not carried over where it does not fit them.
         fc_units: sizes of the fully connected layers that are made, where the network has none.
         dropout: probability of dropping each output of the fully connected layers in training.
         tune_from: name of the first layer of the backbone that is fine-tuned; layers before it keep their weights.
@@ -242,7 +244,7 @@ class Stages(NamedTuple):
 
     Attributes:
         convolve: images float32 `[B, H, W, 3]` -> feature map `[B, h, w, C]`, or a list of several.
-        pool: what `convolve` gives and rois `[B, R, 4]` -> `[B, R, P, Q, C]`.
+        pool: what `convolve` gives and rois `[B, R, 4]` -> `[B, R, P, Q, C]`; training: see `roi_pool`.
         classify: pooled RoIs -> the model's outputs.
     """
 
@@ -265,9 +267,10 @@ def stages(model, roi_pooling=None):
     if roi_pooling is not None:
         poolings = [RoIPooling.from_config({**layer.get_config(), "implementation": roi_pooling}) for layer in poolings]
 
-    def pool(features, rois):
+    def pool(features, rois, training=False):
         pooled = [
-            layer(each, corners(rois)) for layer, each in zip(poolings, keras.tree.flatten(features), strict=True)
+            layer(each, corners(rois), training=training)
+            for layer, each in zip(poolings, keras.tree.flatten(features), strict=True)
         ]
         return keras.ops.concatenate(pooled, axis=-1)
 

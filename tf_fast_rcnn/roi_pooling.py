@@ -6,6 +6,7 @@ There are two implementations of one rule, equal in every value: `native`, the c
 
 import functools
 import itertools
+import math
 
 import keras
 import numpy as np
@@ -294,36 +295,64 @@ def _longest_windows():
 class RoIPooling(keras.layers.Layer):
     """`roi_pool` as a Keras layer, called with features `[B, H, W, C]` and rois `[B, R, 4]`.
 
+    With several output sizes it is spatial pyramid pooling, of which RoI pooling is the case of one level (section 2.1
+    of the paper): K. He et al., "Spatial pyramid pooling in deep convolutional networks for visual recognition", ECCV
+    2014, with levels of 1x1, 2x2, 3x3 and 6x6. SPPnet, with which the paper compares itself (sections 1.1 and 1.2),
+    stands on it.
+
     Under mixed precision the features keep the type they come in, and the RoIs stay float32: in bfloat16 neighbouring
     pixels above 256 are one number.
 
     Args:
-        output_size: (P, Q), rows and columns of bins.
+        output_size: (P, Q), rows and columns of bins; or the levels of a pyramid: see `pooling_grids`.
         spatial_scale: cells of the features a pixel.
         implementation: "auto", "native" or "portable"; kept as it is in the configuration, so that a model saved with
             "auto" takes what there is where it is loaded.
+
+    Returns:
+        `[B, R, P, Q, C]`; of a pyramid `[B, R, sum of P * Q, C]`: the bins of each level in row-major order, level
+        after level.
+
+    Raises:
+        InputError: for an output size that is none.
 
     Example:
         >>> layer = RoIPooling((7, 7), spatial_scale=1 / 16)
         >>> layer(tf.zeros([2, 38, 63, 512]), tf.zeros([2, 300, 4])).shape
         TensorShape([2, 300, 7, 7, 512])
+        >>> RoIPooling((1, 2, 3, 6))(tf.zeros([2, 38, 63, 512]), tf.zeros([2, 300, 4])).shape
+        TensorShape([2, 300, 50, 512])
     """
 
     def __init__(self, output_size=(7, 7), spatial_scale=1 / 16, implementation="auto", **kwargs):
         super().__init__(autocast=False, **kwargs)
-        self.output_size = tuple(map(int, output_size))
+        self.output_size = pooling_grids(output_size)
         self.spatial_scale = float(spatial_scale)
         self.implementation = implementation
         # XLA cannot compile the native op; Keras asks here before it picks XLA of its own accord.
         self.supports_jit = choose_implementation(implementation) == "portable"
 
     def call(self, features, rois, training=False):
-        return roi_pool(
-            features, rois, self.output_size, self.spatial_scale, self.implementation, training=bool(training)
-        )
+        def pool(grid):
+            return roi_pool(features, rois, grid, self.spatial_scale, self.implementation, bool(training))
+
+        if not is_pyramid(self.output_size):
+            return pool(self.output_size)
+        levels = [pool(grid) for grid in self.output_size]
+        shape = tf.shape(levels[0])
+        images, regions, channels = shape[0], shape[1], features.shape[-1] or shape[-1]
+        # Not -1 for the bins: where there are no RoIs, it could be any number.
+        lists = [
+            tf.reshape(level, [images, regions, math.prod(grid), channels])
+            for level, grid in zip(levels, self.output_size, strict=True)
+        ]
+        return tf.concat(lists, axis=2)
 
     def compute_output_shape(self, features_shape, rois_shape):
-        return (features_shape[0], rois_shape[1], *self.output_size, features_shape[3])
+        bins = self.output_size
+        if is_pyramid(bins):
+            bins = (sum(map(math.prod, bins)),)
+        return (features_shape[0], rois_shape[1], *bins, features_shape[3])
 
     def compute_output_spec(self, features, rois, training=False):
         return keras.KerasTensor(self.compute_output_shape(features.shape, rois.shape), features.dtype)
@@ -335,3 +364,38 @@ class RoIPooling(keras.layers.Layer):
             "spatial_scale": self.spatial_scale,
             "implementation": self.implementation,
         }
+
+
+def pooling_grids(output_size):
+    """What an output size means: `(P, Q)` of one grid, or the `((P, Q), ...)` of a pyramid's levels.
+
+    One number is a square, and two are rows and columns. More numbers are a pyramid of squares, as in (1, 2, 3, 6); any
+    other pyramid is written with pairs, as in ((3, 3), (6, 6)), in which numbers stand for squares too.
+
+    Raises:
+        InputError: for anything else.
+
+    Example:
+        >>> pooling_grids(7), pooling_grids((6, 7)), pooling_grids((1, 2, 3)), pooling_grids([(1, 2), 3])
+        ((7, 7), (6, 7), ((1, 1), (2, 2), (3, 3)), ((1, 2), (3, 3)))
+    """
+
+    def grid(size):
+        pair = tuple(np.atleast_1d(size).tolist())
+        if len(pair) not in (1, 2) or not all(isinstance(side, int) and side > 0 for side in pair):
+            raise ValueError
+        return pair[0], pair[-1]
+
+    try:
+        is_grid = np.isscalar(output_size) or (len(output_size) <= 2 and all(map(np.isscalar, output_size)))
+        return grid(output_size) if is_grid else tuple(map(grid, output_size))
+    except (TypeError, ValueError):
+        raise InputError(
+            f"pooled_size: found {output_size!r}; expected one number (a square), two (rows, columns), or levels of a "
+            "pyramid: three numbers or more (squares), or pairs; change it"
+        ) from None
+
+
+def is_pyramid(grids):
+    """Whether what `pooling_grids` gave has levels."""
+    return isinstance(grids[0], tuple)

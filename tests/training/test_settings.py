@@ -45,6 +45,12 @@ def through_json(recipe):
         ("network.fc_units", "64", (64,)),
         ("network.stride", "8,16", (8, 16)),
         ("network.stride", "8", 8),
+        ("network.pooled_size", "14", 14),
+        ("network.pooled_size", "6,7", (6, 7)),
+        ("network.pooled_size", "1,2,3,6", (1, 2, 3, 6)),
+        ("network.pooled_size", "[[3, 3], [6, 7]]", ((3, 3), (6, 7))),
+        ("network.pooled_size", "[2, 4],3", ((2, 4), 3)),
+        ("network.pooled_size", "none", None),
         ("sampling.shorter_side", "480,600", (480, 600)),
         ("sampling.shorter_side", "480", 480),
         ("sampling.background_iou", "0,0.5", (0, 0.5)),
@@ -72,6 +78,9 @@ def test_text_becomes_the_settings_type(name, text, value):
         ("optimizer.rate", "true", "optimizer.rate: found 'true'; expected a number"),
         ("optimizer.rate", "", "optimizer.rate: found ''; expected a number"),
         ("optimizer.kind", "adam", "optimizer.kind: found adam; expected one of sgd, adamw"),
+        ("network.pooled_size", "7,0", "pooled_size: found (7, 0); expected one number"),
+        ("network.pooled_size", "big", "network.pooled_size: found 'big'; expected a whole number or a list"),
+        ("network.stride", "[[8, 16]]", "network.stride: found '[[8, 16]]'; expected a whole number or a list"),
         ("optimizer.schedule", "poly", "optimizer.schedule: found poly; expected one of step, cosine, constant"),
         ("optimizer.rate_drops", "0.8,0.4", "optimizer.rate_drops: found (0.8, 0.4); expected rising shares"),
         ("optimizer.rate_drops", "30000", "optimizer.rate_drops: found (30000,); expected rising shares"),
@@ -126,7 +135,9 @@ def test_groups_and_nonsense_are_no_keys(name):
 
 @given(
     text=st.text(max_size=12),
-    name=st.sampled_from(["optimizer.rate", "network.stride", "classes", "steps", "class_weights"]),
+    name=st.sampled_from(
+        ["optimizer.rate", "network.stride", "network.pooled_size", "classes", "steps", "class_weights"]
+    ),
 )
 @settings(max_examples=200, deadline=None)
 def test_any_text_is_a_value_or_one_line(name, text):

@@ -11,6 +11,7 @@ import keras
 
 from tf_fast_rcnn.data.sampling_rules import SamplingRules
 from tf_fast_rcnn.errors import InputError
+from tf_fast_rcnn.roi_pooling import pooling_grids
 
 DTYPES = ("float32", "mixed_bfloat16", "mixed_float16")
 OPTIMIZERS = ("sgd", "adamw")
@@ -74,8 +75,11 @@ class NetworkSettings:
     fc_units: tuple = (1024, 1024)
     tune_from: str | None = None
     stride: int | tuple = 16
+    pooled_size: int | tuple[tuple, ...] | None = None
 
     def __post_init__(self):
+        if self.pooled_size is not None:
+            pooling_grids(self.pooled_size)
         _check("network.dropout", self.dropout, 0 <= self.dropout < 1, "a number from 0 to below 1")
         sizes = all(isinstance(units, int) and units >= 1 for units in self.fc_units)
         _check("network.fc_units", self.fc_units, sizes, "whole numbers from 1")
@@ -234,13 +238,13 @@ _TYPE_NAMES = {
 def _typed(name, value, hint):
     """A value, or the one that a text stands for, as its setting's type."""
     kinds = hint.__args__ if isinstance(hint, types.UnionType) else (hint,)
-    of_texts = tuple[str, ...] in kinds
+    of_texts, of_tuples = tuple[str, ...] in kinds, tuple[tuple, ...] in kinds
     kinds = [typing.get_origin(kind) or kind for kind in kinds]
     found = value
     if isinstance(value, str):
         value = _parsed(value, kinds)
     if isinstance(value, list):
-        value = tuple(value)
+        value = tuple(tuple(each) if of_tuples and isinstance(each, list) else each for each in value)
     if _is_number(value) and type(value) not in kinds:
         if isinstance(value, int) and float in kinds:
             value = float(value)
@@ -248,7 +252,10 @@ def _typed(name, value, hint):
             value = (value,)
     fits = type(value) in kinds
     if isinstance(value, tuple):
-        fits = fits and all(isinstance(each, str) if of_texts else _is_number(each) for each in value)
+        fits = fits and all(
+            isinstance(each, str) if of_texts else _is_number(each) or (of_tuples and isinstance(each, tuple))
+            for each in value
+        )
     if not fits:
         expected = " or ".join(_TYPE_NAMES[kind] for kind in kinds)
         raise InputError(f"{name}: found {found!r}; expected {expected}; change it")
