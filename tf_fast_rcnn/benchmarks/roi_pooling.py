@@ -67,9 +67,9 @@ def measure_roi_pooling(rois, threads, rounds=15, channels=512):
     }
 
 
-def random_rois(number, rng):
-    """RoIs float32 `[1, number, 4]`, `[y1, x1, y2, x2]`, all over the image."""
-    corners = rng.uniform(0, [[[IMAGE_HEIGHT, IMAGE_WIDTH]]], (2, number, 2)).astype(np.float32)
+def random_rois(number, rng, height=IMAGE_HEIGHT, width=IMAGE_WIDTH):
+    """RoIs float32 `[1, number, 4]`, `[y1, x1, y2, x2]`, all over an image of a height and width in pixels."""
+    corners = rng.uniform(0, [[[height, width]]], (2, number, 2)).astype(np.float32)
     return np.concatenate([corners.min(axis=0), corners.max(axis=0)], axis=1)[None]
 
 
