@@ -74,6 +74,21 @@ def concatenated(arrays, dtype):
     return np.concatenate([np.zeros(0, dtype), *arrays])
 
 
+def first_matches(objects, scores):
+    """Which detections have the highest score of those with their object: bool `[N]`; the first of equal ones.
+
+    Args:
+        objects: int64 `[N]`, numbers of objects, -1 for none.
+        scores: float32 `[N]`.
+    """
+    matched = np.argsort(-scores, kind="stable")
+    matched = matched[objects[matched] >= 0]
+    _, first = np.unique(objects[matched], return_index=True)
+    is_first = np.zeros(len(objects), bool)
+    is_first[matched[first]] = True
+    return is_first
+
+
 def class_matches(matching, label):
     """`ClassMatches` of one class."""
     chosen = np.flatnonzero((matching.labels == label) & matching.counts)

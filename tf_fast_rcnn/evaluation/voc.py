@@ -11,7 +11,7 @@ import numpy as np
 
 from tf_fast_rcnn import boxes
 from tf_fast_rcnn.evaluation.average_precision import class_ap
-from tf_fast_rcnn.evaluation.matching import class_matches, concatenated, matching_of, precision_recall
+from tf_fast_rcnn.evaluation.matching import class_matches, concatenated, first_matches, matching_of, precision_recall
 from tf_fast_rcnn.evaluation.results import ClassResult, EvaluationResult
 
 
@@ -56,10 +56,8 @@ def match_voc(dataset, detections, iou_threshold):
     counts = objects < 0
     counts[~counts] = ~ignored[objects[~counts]]
     scores = concatenated([found.scores for found in detections], np.float32)
-    order = np.argsort(-scores, kind="stable")
-    true = np.zeros(len(objects), bool)
-    true[order] = _first_matches(objects[order])
-    return matching_of(dataset, detections, objects, true & counts, counts)
+    true = first_matches(objects, scores) & counts
+    return matching_of(dataset, detections, objects, true, counts)
 
 
 def _match(record, found, iou_threshold):
@@ -77,12 +75,3 @@ def pixel_boxes(relative_boxes, record):
     # Thousandths of a pixel undo float32's rounding of relative edges: boxes on whole pixels, as VOC's are, get the
     # overlap that the kit computes, and an overlap of exactly 0.5 is one.
     return np.round(boxes.scale(np.asarray(relative_boxes, np.float64), record.height, record.width), 3)
-
-
-def _first_matches(matched_objects):
-    """Which detections are the first to match their object: bool `[N]`."""
-    matched = np.flatnonzero(matched_objects >= 0)
-    _, first = np.unique(matched_objects[matched], return_index=True)
-    is_first = np.zeros(len(matched_objects), bool)
-    is_first[matched[first]] = True
-    return is_first

@@ -1,0 +1,200 @@
+"""What kinds of errors cost average precision: each false positive and each object not found gets one kind.
+
+The kinds, the order in which they are looked for and what mending one means are those of TIDE (D. Bolya, S. Foley,
+J. Hays and J. Hoffman, "TIDE: A General Toolbox for Identifying Object Detection Errors", ECCV 2020, section 2), which
+took the idea from D. Hoiem, Y. Chodpathumwan and Q. Dai, "Diagnosing Error in Object Detectors", ECCV 2012. With t_f
+the overlap of a match and t_b = 0.1, a false positive is the first of
+
+- localisation: its best overlap with an object of its class is at least t_b and below t_f;
+- classification: its overlap with an object of another class is at least t_f;
+- duplicate: its overlap with an object of its class is at least t_f, but another detection has found that one;
+- background: its overlap with every object is below t_b;
+- both: the rest, an overlap of at least t_b and below t_f with an object of another class alone.
+
+An object that no detection finds, and that no classification or localisation error is about, is missed.
+
+Mending classification or localisation makes the best detection of each object, among the errors about it, a true
+positive of the object's class, where the object is not found yet, and removes the others. (TIDE lets the best of both
+kinds together win.) Mending both, duplicate or background removes the detection; mending missed removes the object
+from those to be found. Each is mended alone: the gains do not add up.
+
+Difficult objects and crowds are not looked at. Under COCO's protocol the overlap is 0.5 and AP is AP50.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from tf_fast_rcnn import boxes
+from tf_fast_rcnn.evaluation.average_precision import class_ap
+from tf_fast_rcnn.evaluation.matching import class_matches, concatenated, first_matches
+from tf_fast_rcnn.evaluation.voc import pixel_boxes
+
+KINDS = ("classification", "localisation", "both", "duplicate", "background", "missed")
+BACKGROUND_IOU = 0.1
+# The least score of detections that a user would look at: those below make up most errors and cost little.
+CONFIDENT = 0.5
+
+
+class Breakdown(NamedTuple):
+    """The errors of one evaluation.
+
+    Attributes:
+        mean_ap: of the protocol, at one overlap.
+        counts: int64 `[6, K]`, errors of each of `KINDS` and class: the detection's, or that of the missed object.
+        confident_counts: int64 `[6, K]`, those with a score of at least 0.5, and the missed objects.
+        gains: how much mean AP mending all errors of a kind would add, by kind; also of "false positives" (all kinds
+            of them removed) and "false negatives" (all objects that are not found removed).
+        kinds: int64 `[N]`, number in `KINDS` of each detection of the result's first `Matching`, -1 for no error.
+        missed: bool `[M]`, which objects are missed.
+    """
+
+    mean_ap: float
+    counts: np.ndarray
+    confident_counts: np.ndarray
+    gains: dict
+    kinds: np.ndarray
+    missed: np.ndarray
+
+    def to_json(self, class_names):
+        """A dict that `json.dump` takes."""
+
+        def by_kind(counts):
+            return {
+                kind: dict(zip(class_names, map(int, row), strict=True))
+                for kind, row in zip(KINDS, counts, strict=True)
+            }
+
+        return {
+            "mean_ap": None if np.isnan(self.mean_ap) else self.mean_ap,
+            "gains": self.gains,
+            "counts": by_kind(self.counts),
+            "confident_counts": by_kind(self.confident_counts),
+        }
+
+
+def break_down(dataset, detections, result):
+    """The kinds of errors of an evaluation, and the mean AP that mending each would add.
+
+    Args:
+        dataset: `DetectionDataset` that was evaluated.
+        detections: its `Detections`, in order.
+        result: `EvaluationResult` of `score_detections` for these.
+
+    Returns:
+        `Breakdown`.
+
+    Example:
+        >>> result = score_detections(test, detections)                         # doctest: +SKIP
+        >>> break_down(test, detections, result).gains["localisation"]          # doctest: +SKIP
+        0.031
+    """
+    matching, threshold = result.matchings[0], result.iou_threshold or 0.5
+    overlaps = _best_overlaps(dataset, detections)
+    kinds = _kinds(overlaps, ~matching.true & matching.counts, threshold)
+    targets = np.full(len(kinds), -1)
+    for kind, objects in (("localisation", overlaps.same_object), ("classification", overlaps.other_object)):
+        targets = np.where(kinds == KINDS.index(kind), objects, targets)
+    found = matching.found()
+    missed = matching.object_counts & ~found
+    missed[targets[targets >= 0]] = False
+    labels = np.concatenate([matching.labels, matching.object_labels[missed]])
+    all_kinds = np.concatenate([kinds, np.full(np.count_nonzero(missed), KINDS.index("missed"))])
+    confident = np.concatenate([matching.scores >= CONFIDENT, np.ones(np.count_nonzero(missed), bool)])
+    mean_ap, gains = _gains(result, matching, kinds, targets, missed)
+    return Breakdown(
+        mean_ap=mean_ap,
+        counts=_counts(all_kinds, labels, len(result.classes)),
+        confident_counts=_counts(all_kinds[confident], labels[confident], len(result.classes)),
+        gains=gains,
+        kinds=kinds,
+        missed=missed,
+    )
+
+
+class _Overlaps(NamedTuple):
+    """Of each detection, the best overlap with objects of its class and of others `[N]`, and those objects' numbers."""
+
+    same: np.ndarray
+    same_object: np.ndarray
+    other: np.ndarray
+    other_object: np.ndarray
+
+
+def _best_overlaps(dataset, detections):
+    columns, first = [], 0
+    for record, found in zip(dataset, detections, strict=True):
+        to_find = ~(record.difficult | record.crowd)
+        overlaps = boxes.iou(pixel_boxes(found.boxes, record), pixel_boxes(record.boxes, record)) * to_find
+        same_class = found.classes[:, None] == record.labels
+        columns.append([*_best(overlaps * same_class, first), *_best(overlaps * ~same_class, first)])
+        first += len(record.labels)
+    types = (np.float64, np.int64, np.float64, np.int64)
+    return _Overlaps(*[concatenated([column[n] for column in columns], types[n]) for n in range(4)])
+
+
+def _best(overlaps, first):
+    """The largest overlap of each row, 0 without objects, and the number of its object."""
+    if not overlaps.shape[1]:
+        return np.zeros(len(overlaps)), np.full(len(overlaps), -1)
+    return overlaps.max(axis=1), overlaps.argmax(axis=1) + first
+
+
+def _kinds(overlaps, false_positives, threshold):
+    same, other = overlaps.same, overlaps.other
+    conditions = {
+        "localisation": (same >= BACKGROUND_IOU) & (same < threshold),
+        "classification": other >= threshold,
+        "duplicate": same >= threshold,
+        "background": np.maximum(same, other) < BACKGROUND_IOU,
+    }
+    numbers = [KINDS.index(kind) for kind in conditions]
+    kinds = np.select(list(conditions.values()), numbers, default=KINDS.index("both"))
+    return np.where(false_positives, kinds, -1)
+
+
+def _counts(kinds, labels, num_classes):
+    counts = np.zeros((len(KINDS), num_classes), np.int64)
+    np.add.at(counts, (kinds[kinds >= 0], labels[kinds >= 0] - 1), 1)
+    return counts
+
+
+def _gains(result, matching, kinds, targets, missed):
+    """Mean AP as it is, and what mending each kind adds."""
+    unfound = matching.object_counts & ~matching.found()
+
+    def of_kind(name):
+        return kinds == KINDS.index(name)
+
+    mended = {
+        **{kind: _corrected(matching, of_kind(kind), targets) for kind in ("classification", "localisation")},
+        **{kind: _removed(matching, of_kind(kind)) for kind in ("both", "duplicate", "background")},
+        "missed": matching._replace(object_counts=matching.object_counts & ~missed),
+        "false positives": _removed(matching, kinds >= 0),
+        "false negatives": matching._replace(object_counts=matching.object_counts & ~unfound),
+    }
+    labels = np.unique(matching.object_labels[matching.object_counts])
+    before = _mean_ap(result.protocol, matching, labels)
+    return before, {name: _mean_ap(result.protocol, each, labels) - before for name, each in mended.items()}
+
+
+def _removed(matching, chosen):
+    return matching._replace(counts=matching.counts & ~chosen)
+
+
+def _corrected(matching, chosen, targets):
+    """The best of the chosen detections of each object that is not found becomes its true positive; others go."""
+    chosen_targets, free = targets[chosen], np.full(len(targets), -1)
+    free[chosen] = np.where(matching.found()[chosen_targets], -1, chosen_targets)
+    best = first_matches(free, matching.scores)
+    labels, objects = matching.labels.copy(), matching.objects.copy()
+    labels[best], objects[best] = matching.object_labels[targets[best]], targets[best]
+    return matching._replace(
+        labels=labels, objects=objects, true=matching.true | best, counts=matching.counts & (~chosen | best)
+    )
+
+
+def _mean_ap(protocol, matching, labels):
+    """Mean AP over classes that have objects before mending; one with none left to be found has an AP of 1."""
+    aps = [class_ap(protocol, [class_matches(matching, label)]) for label in labels]
+    return float(np.mean(np.nan_to_num(aps, nan=1.0))) if aps else float("nan")
