@@ -21,7 +21,7 @@ PACKAGE = "tf_fast_rcnn"
 FLOORS = [
     ["boxes", "errors"],
     ["drawing"],
-    ["plots"],
+    ["plots", "pages"],
     ["data"],
     ["browsing"],
     ["native"],
@@ -30,6 +30,7 @@ FLOORS = [
     ["model"],
     ["losses", "caffe_detectors"],
     ["training"],
+    ["detector"],
     ["detection"],
     ["evaluation", "export"],
     ["benchmarks"],

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tf_fast_rcnn.data.proposals.recall import best_overlaps, class_recalls, recall_curves
+from tf_fast_rcnn.data.proposals.recall import best_overlaps, class_best_overlaps, class_recalls, recall_curves
 from tf_fast_rcnn.data.records import ImageRecord
 
 COORDINATE = st.integers(0, 8).map(lambda value: value / 8)
@@ -78,3 +78,12 @@ def test_recall_of_classes():
     # The half image finds itself and, at an IoU of exactly 0.5, the whole one.
     assert class_recalls(records, ("a", "b", "c")) == {"a": 0.5, "c": 1.0}
     assert class_recalls(records, ("a", "b", "c"), min_iou=0.6) == {"a": 0.5, "c": 0.0}
+
+
+def test_best_overlaps_by_class_are_those_of_each_object():
+    records = [
+        make_record([((0, 0, 1, 1), 1, False), ((0, 0, 1, 0.5), 3, False), ((0, 0, 1, 1), 3, True)], [(0, 0, 1, 0.5)]),
+        make_record([((0, 0, 0.5, 1), 1, False)], []),
+    ]
+    found = class_best_overlaps(records, ("a", "b", "c"))
+    assert {name: overlaps.tolist() for name, overlaps in found.items()} == {"a": [0.5, 0.0], "b": [], "c": [1.0]}

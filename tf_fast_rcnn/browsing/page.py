@@ -6,7 +6,6 @@ import os
 import shutil
 from pathlib import Path
 
-import jinja2
 import numpy as np
 
 from tf_fast_rcnn.browsing.charts import draw_charts
@@ -14,8 +13,8 @@ from tf_fast_rcnn.browsing.findings import KINDS, Finding
 from tf_fast_rcnn.browsing.pictures import PictureWriter
 from tf_fast_rcnn.browsing.survey import survey_dataset
 from tf_fast_rcnn.data.proposals.recall import MIN_IOU
-from tf_fast_rcnn.drawing import class_color
 from tf_fast_rcnn.errors import InputError
+from tf_fast_rcnn.pages import render_page
 
 # Findings of a kind that the page lists in words; findings.json has all.
 _LISTED = 100
@@ -122,14 +121,8 @@ def _number(value):
 
 
 def _render(dataset, survey, facts, pictures, charts):
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("tf_fast_rcnn", "browsing"),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-    )
-    return environment.get_template("page.html").render(
+    return render_page(
+        "browsing/page.html",
         dataset=dataset,
         survey=survey,
         facts=facts,
@@ -142,6 +135,5 @@ def _render(dataset, survey, facts, pictures, charts):
             for kind, findings in survey.findings.items()
         },
         listed=_LISTED,
-        class_color=class_color,
         most_objects=max((each.objects for each in survey.classes), default=0),
     )

@@ -70,6 +70,18 @@ def _load_part(spec, class_names, skip_bad, cache_dir):
     return dataset if part is None else select_part(dataset, part)
 
 
+def coco_file(spec):
+    """The instances file of a SPEC that is one `coco:`; None for any other.
+
+    Example:
+        >>> coco_file("coco:instances.json,images[:50%]")
+        'instances.json'
+    """
+    whole, _ = without_part(str(spec))
+    kind, _, location = whole.partition(":")
+    return _file_and_images(location)[0] if kind == "coco" and len(_UNION.split(str(spec))) == 1 else None
+
+
 def _location_and_split(location):
     """Both sides of the last @; one that stands inside a path is no sign of a split."""
     directory, _, split = location.rpartition("@")

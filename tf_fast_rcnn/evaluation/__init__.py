@@ -41,13 +41,13 @@ def score_detections(dataset, detections, protocol="voc07", iou_threshold=0.5):
             f"detections of {dataset.name}: found those of {len(detections)} images; expected {len(dataset)}, one "
             "entry for each image in order; give an empty one where nothing was detected"
         )
-    dataset = _annotations_of(dataset)
+    dataset = annotations_of(dataset)
     for record, found in zip(dataset, detections, strict=True):
         _check(f"detections of image {record.image_id}", found, len(dataset.class_names))
     return score(dataset, detections)
 
 
-def _annotations_of(dataset):
+def annotations_of(dataset):
     """The data set without pixels and proposals, in memory: scoring looks at its objects more than once."""
     return dataset.with_records(
         [dataclasses.replace(record, image_bytes=None, proposal_boxes=None) for record in dataset]

@@ -73,9 +73,7 @@ def coco_results(dataset, detections, category_ids=None):
         >>> ids = coco_category_ids("annotations/instances_val2017.json")                   # doctest: +SKIP
         >>> json.dump(coco_results(val, detections, ids), open("results.json", "w"))        # doctest: +SKIP
     """
-    if category_ids is None:
-        category_ids = {name: label for label, name in enumerate(dataset.class_names, start=1)}
-    check_category_ids(dataset, category_ids)
+    category_ids = check_category_ids(dataset, category_ids)
     results = []
     for record, found in zip(dataset, detections, strict=True):
         windows = np.round(boxes.to_coco(np.asarray(found.boxes, np.float64), record.height, record.width), 3)
@@ -97,13 +95,16 @@ def result_image_id(record):
 
 
 def check_category_ids(dataset, category_ids):
-    """InputError where a class of the data set has no category id."""
+    """The category id of each class name, the labels 1..K for None; InputError where a class has none."""
+    if category_ids is None:
+        return {name: label for label, name in enumerate(dataset.class_names, start=1)}
     missing = [name for name in dataset.class_names if name not in category_ids]
     if missing:
         raise InputError(
             f"category ids: found none of class {missing[0]!r}; expected one for each class of {dataset.name}; give "
             "the file that the classes are from"
         )
+    return category_ids
 
 
 def _or_nan(value):

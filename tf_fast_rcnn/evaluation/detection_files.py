@@ -111,9 +111,7 @@ def write_comp4(folder, records, detections, class_names, split="test", competit
 
 
 def _coco_rows(path, dataset, category_ids):
-    if category_ids is None:
-        category_ids = {name: label for label, name in enumerate(dataset.class_names, start=1)}
-    check_category_ids(dataset, category_ids)
+    category_ids = check_category_ids(dataset, category_ids)
     labels = {category_ids[name]: label for label, name in enumerate(dataset.class_names, start=1)}
     entries = _load_json(path)
     # Ids in the file are numbers where ours are: "000042" is written as 42.

@@ -8,7 +8,8 @@ import keras
 from tqdm import tqdm
 
 from tf_fast_rcnn.data.prepare import cached_proposals
-from tf_fast_rcnn.detection import DetectionSettings, default_proposals, detect_dataset
+from tf_fast_rcnn.detection import default_proposals, detect_dataset
+from tf_fast_rcnn.detector import DetectionSettings
 from tf_fast_rcnn.errors import InputError
 from tf_fast_rcnn.evaluation import score_detections
 from tf_fast_rcnn.training.averaging import averaged_weights

@@ -96,12 +96,23 @@ def class_recalls(records, class_names, min_iou=MIN_IOU):
         class_names: names of the classes 1..K.
         min_iou: IoU from which an object counts as found.
     """
-    objects, found = np.zeros(len(class_names) + 1, np.int64), np.zeros(len(class_names) + 1, np.int64)
+    overlaps = class_best_overlaps(records, class_names)
+    return {name: recall(of_class, min_iou) for name, of_class in overlaps.items() if len(of_class)}
+
+
+def class_best_overlaps(records, class_names):
+    """IoU of the best proposal of each object, by class: dict from each name to float32 `[G]`, G may be 0.
+
+    Their mean over the objects is the class's average best overlap, and the mean over classes of that the MABO of
+    J. Uijlings and others, "Selective Search for Object Recognition" (IJCV 2013, section 5).
+
+    Args:
+        records: iterable of `ImageRecord` with proposals.
+        class_names: names of the classes 1..K.
+    """
+    overlaps = [[np.zeros(0, np.float32)] for _ in class_names]
     for record in records:
-        labels = record.labels[~record.crowd]
-        hits = best_overlaps(record).iou[~record.crowd] >= min_iou
-        objects += np.bincount(labels, minlength=len(objects))
-        found += np.bincount(labels[hits], minlength=len(objects))
-    return {
-        name: float(found[label] / objects[label]) for label, name in enumerate(class_names, start=1) if objects[label]
-    }
+        best = best_overlaps(record).iou
+        for label in np.unique(record.labels):
+            overlaps[label - 1].append(best[(record.labels == label) & ~record.crowd])
+    return {name: np.concatenate(of_class) for name, of_class in zip(class_names, overlaps, strict=True)}
