@@ -325,7 +325,13 @@ def test_batch_normalization_between_fully_connected_layers_is_frozen_too():
 
 
 @pytest.mark.parametrize(
-    ("tune_from", "tuned"), [("conv1", {"conv1", "conv2", "conv3"}), ("conv2", {"conv2", "conv3"}), ("features", set())]
+    ("tune_from", "tuned"),
+    [
+        ("conv1", {"conv1", "conv2", "conv3"}),
+        ("conv2", {"conv2", "conv3"}),
+        ("features", set()),
+        ("head", set()),
+    ],
 )
 def test_layers_before_tune_from_keep_their_weights(tune_from, tuned):
     new = {"fc6", "fc7", "class_logits", "box_regression"}

@@ -116,6 +116,7 @@ def fast_rcnn(
         fc_units: sizes of the fully connected layers that are made, where the network has none.
         dropout: probability of dropping each output of the fully connected layers in training.
         tune_from: name of the first layer of the backbone that is fine-tuned; layers before it keep their weights.
+            "head": no convolution is tuned, only what follows RoI pooling.
             None: conv3_1 for VGG networks and conv2 for S and M as in the paper, all layers elsewhere. Batch
             normalisation is frozen always: mini-batches of two images are too small for its statistics.
         roi_pooling: "native", "portable" or "auto" (see `RoIPooling`).
@@ -230,7 +231,7 @@ def _siblings(hidden, num_classes, box_statistics, seed):
 
 def _freeze(convolutions, tune_from):
     """Freezes batch normalisation everywhere, and all layers before `tune_from`."""
-    names = [layer.name for layer in convolutions.layers]
+    names = [*(layer.name for layer in convolutions.layers), "head"]
     if tune_from is not None and tune_from not in names:
         raise InputError(f"tune_from: found {tune_from!r}; expected a layer of the backbone; known: {', '.join(names)}")
     first_tuned = 0 if tune_from is None else names.index(tune_from)

@@ -56,6 +56,7 @@ def through_json(recipe):
         ("sampling.background_iou", "0,0.5", (0, 0.5)),
         ("sampling.pad_to", "null", None),
         ("classes", "cat, dog", ("cat", "dog")),
+        ("only_layers", "box_regression", ("box_regression",)),
         ("classes", '["traffic light"]', ("traffic light",)),
         ("class_weights", '{"cat": 2}', {"cat": 2}),
         ("dtype", "mixed_bfloat16", "mixed_bfloat16"),

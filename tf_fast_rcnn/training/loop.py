@@ -169,12 +169,24 @@ def _new_model(dataset, recipe, backbone, weights, roi_pooling, seed):
 
 def _compile(model, recipe, dataset, steps):
     set_precision(model, recipe.dtype)
+    if recipe.only_layers is not None:
+        _train_only(model, recipe.only_layers)
     class_weights = None
     if recipe.class_weights:
         class_weights = [recipe.class_weights.get(name, 1.0) for name in (BACKGROUND, *dataset.class_names)]
     loss = multi_task_loss(model, recipe.box_weight, class_weights)
     # Keras would take XLA on a GPU, which compiles anew for every shape of image.
     model.compile(optimizer=optimizer_of(recipe, model, steps), loss=loss, jit_compile=False)
+
+
+def _train_only(model, names):
+    known = [layer.name for layer in model.layers if layer.weights]
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        raise InputError(f"only_layers: found {unknown[0]!r}; expected layers of the model; known: {', '.join(known)}")
+    for layer in model.layers:
+        if layer.name not in names:
+            layer.trainable = False
 
 
 def _copy_weights(source, target, left_out):

@@ -99,6 +99,8 @@ class Recipe:
         box_weight: lambda of the multi-task loss.
         class_weights: weights of classes in the classification loss by name, as in {"platelet": 2.0}; 1 for those that
             are not named, and "background" for class 0. See `multi_task_loss`.
+        only_layers: names of the only layers of the model that are trained, as in ("box_regression",); all others keep
+            their weights. None: all, but for what `network.tune_from` says of the backbone's.
         early_stopping: training ends after so many epochs without a better validation mAP, and RUN's model is the best
             one, not the last. None: all steps, and the last model.
         dtype: "float32", or what layers compute in: "mixed_bfloat16", or "mixed_float16" with loss scaling. Weights,
@@ -120,6 +122,7 @@ class Recipe:
     epochs: int | None = None
     box_weight: float = 1.0
     class_weights: dict | None = None
+    only_layers: tuple[str, ...] | None = None
     early_stopping: int | None = None
     dtype: str = "float32"
     optimizer: OptimizerSettings | dict = dataclasses.field(default_factory=OptimizerSettings)

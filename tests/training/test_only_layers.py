@@ -1,0 +1,58 @@
+"""Training of a few layers alone, as in the stages of stage-wise training (section 5.1 of the paper)."""
+
+import keras
+import numpy as np
+import pytest
+
+import tf_fast_rcnn as frcnn
+from tf_fast_rcnn import InputError
+from tf_fast_rcnn.training import loop
+from tf_fast_rcnn.training.settings import with_changes
+
+
+@pytest.fixture
+def train(prepared_digits, tiny_backbone, tiny_recipe, tiny_run, tmp_path):
+    """Goes on from the tiny run with some layers alone; returns the layers whose weights changed, RUN left behind."""
+
+    def run(*names, folder=tmp_path / "run", **options):
+        recipe = with_changes(tiny_recipe, {"only_layers": names})
+        start, _ = tiny_run
+        options |= {"recipe": recipe, "backbone": tiny_backbone, "weights": str(start), "progress": False}
+        frcnn.train(prepared_digits[0], folder, **options)
+        before, after = (frcnn.load_run(each).model for each in (start, folder))
+        return {
+            layer.name
+            for layer in before.layers
+            if not all(map(np.array_equal, layer.get_weights(), after.get_layer(layer.name).get_weights()))
+        }
+
+    return run
+
+
+@pytest.mark.parametrize("names", [("box_regression",), ("convolutions", "class_logits")])
+def test_all_other_layers_keep_their_weights(train, names):
+    assert train(*names) == set(names)
+
+
+def test_also_after_an_interruption(train, monkeypatch, tmp_path):
+    class Killed(Exception):
+        pass
+
+    class KillAt(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            if epoch == 1:
+                raise Killed
+
+    # After the checkpoint of the first epoch.
+    with pytest.raises(Killed):
+        train("box_regression", callbacks=[KillAt()])
+    assert list((tmp_path / "run" / "checkpoints").glob("step-*.keras"))
+    compiled = []
+    monkeypatch.setattr(loop, "_compile", lambda *arguments: compiled.append(arguments))
+    assert train("box_regression") == {"box_regression"}
+    assert not compiled
+
+
+def test_unknown_layers_are_told(train):
+    with pytest.raises(InputError, match=r"^only_layers: found 'fc9'; expected layers of the model; known: .*box_reg"):
+        train("fc9")
