@@ -4,10 +4,10 @@ import dataclasses
 import gc
 import weakref
 
-import cv2
 import keras
 import numpy as np
 import pytest
+from naive_detection import assert_same, naive_detections, some_image, some_proposals
 from PIL import Image, ImageOps
 
 import tf_fast_rcnn as frcnn
@@ -16,77 +16,6 @@ from tf_fast_rcnn.data.proposals import compute_proposals
 from tf_fast_rcnn.detection import detect_dataset
 
 SETTINGS = DetectionSettings(shorter_side=96, longer_side=144)
-
-
-def some_image(height=90, width=120, seed=0):
-    coarse = np.random.default_rng(seed).integers(0, 256, (height // 10, width // 10, 3), np.uint8)
-    return np.asarray(Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC))
-
-
-def some_proposals(number=60, seed=0):
-    rng = np.random.default_rng(seed)
-    corner, size = rng.uniform(0, 0.7, (number, 2)), rng.uniform(0.1, 0.3, (number, 2))
-    return np.concatenate([corner, corner + size], axis=1).astype(np.float32)
-
-
-def overlap(first, second):
-    """IoU of two boxes."""
-    height = min(first[2], second[2]) - max(first[0], second[0])
-    width = min(first[3], second[3]) - max(first[1], second[1])
-    shared = max(height, 0) * max(width, 0)
-    areas = [(box[2] - box[0]) * (box[3] - box[1]) for box in (first, second)]
-    return shared / (sum(areas) - shared) if shared else 0.0
-
-
-def raw_outputs(model, image, proposals, settings):
-    """Class probabilities `[R, K + 1]` and relative, clipped boxes `[R, K, 4]`, by NumPy from the model's outputs."""
-    height, width = image.shape[:2]
-    factor = min(settings.shorter_side / min(height, width), settings.longer_side / max(height, width))
-    size = round(width * factor), round(height * factor)
-    resized = cv2.resize(image.astype(np.float32), size, interpolation=cv2.INTER_LINEAR)
-    rois = proposals * np.float32([size[1], size[0], size[1], size[0]])
-    outputs = model({"images": resized[None], "rois": rois[None]}, training=False)
-    logits, deltas = outputs["class_logits"].numpy()[0], outputs["box_deltas"].numpy()[0]
-    exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
-    decoded = np.zeros_like(deltas)
-    for row, (ymin, xmin, ymax, xmax) in enumerate(proposals):
-        h, w = ymax - ymin, xmax - xmin
-        for column, (ty, tx, th, tw) in enumerate(deltas[row]):
-            y, x = (ymin + ymax) / 2 + ty * h, (xmin + xmax) / 2 + tx * w
-            h_, w_ = h * min(np.exp(th), 62.5), w * min(np.exp(tw), 62.5)
-            decoded[row, column] = y - h_ / 2, x - w_ / 2, y + h_ / 2, x + w_ / 2
-    return exponentials / exponentials.sum(axis=1, keepdims=True), np.clip(decoded, 0, 1)
-
-
-def naive_detections(model, image, proposals, settings):
-    """(score, class, box) of each detection, by falling score."""
-    probabilities, class_boxes = raw_outputs(model, image, proposals, settings)
-    found = []
-    for label in range(1, probabilities.shape[1]):
-        kept = []
-        for row in np.argsort(-probabilities[:, label], kind="stable"):
-            box = class_boxes[row, label - 1]
-            if probabilities[row, label] <= settings.score_threshold:
-                break
-            if all(overlap(box, other) <= settings.nms_iou for _, _, other in kept):
-                kept.append((probabilities[row, label], label, box))
-        found += kept
-    return sorted(found, key=lambda detection: -detection[0])[: settings.max_detections]
-
-
-def assert_same(found, expected):
-    """`Detections` are those of another `Detections` or of (score, class, box) rows, in the same order.
-
-    Detections of two classes may change places where their scores are equal but for rounding.
-    """
-    if not isinstance(expected, frcnn.Detections):
-        scores, classes, boxes = zip(*expected, strict=True)
-        expected = frcnn.Detections(np.array(boxes), np.array(scores), np.array(classes))
-    np.testing.assert_allclose(found.scores, expected.scores, atol=1e-4)
-    for label in {*found.classes, *expected.classes}:
-        mine, theirs = found.classes == label, expected.classes == label
-        np.testing.assert_allclose(found.scores[mine], expected.scores[theirs], atol=1e-4)
-        np.testing.assert_allclose(found.boxes[mine], expected.boxes[theirs], atol=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -197,7 +126,7 @@ def test_proposals_are_computed_where_none_are_given(tiny_model, digits):
 
 
 def test_default_settings_are_the_released_systems():
-    assert dataclasses.astuple(DetectionSettings()) == (600, 1000, 0.05, 0.3, 100)
+    assert dataclasses.astuple(DetectionSettings()) == (600, 1000, 0.05, 0.3, 100, 1, None, "softmax", "float32")
 
 
 def test_a_data_set_is_detected_image_by_image_in_order(tiny_model, prepared_digits):

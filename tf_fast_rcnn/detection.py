@@ -1,10 +1,6 @@
-"""Detection (section 3 of the paper): scores and boxes of every proposal, then non-maximum suppression by class.
-
-Everything runs in TensorFlow's graph, so that `detect`, `evaluate` and the exported models compute the same.
-"""
+"""Detection in images, by the graph of `detector`: one image, several, or a data set."""
 
 import dataclasses
-import operator
 import weakref
 from pathlib import Path
 
@@ -12,32 +8,20 @@ import numpy as np
 import tensorflow as tf
 from tqdm import tqdm
 
-from tf_fast_rcnn import boxes
 from tf_fast_rcnn.data.examples import example_reader, input_errors
 from tf_fast_rcnn.data.images import read_image
-from tf_fast_rcnn.data.network_input import decode_image, resize_to_network
+from tf_fast_rcnn.data.network_input import decode_image
 from tf_fast_rcnn.data.proposals import FileProposals, ProposalSettings, compute_proposals, proposal_settings
 from tf_fast_rcnn.data.records import Detections, ImageRecord
+from tf_fast_rcnn.detector import DetectionSettings, Detector
 from tf_fast_rcnn.errors import InputError
-from tf_fast_rcnn.model import stages
 
-
-@dataclasses.dataclass(frozen=True)
-class DetectionSettings:
-    """What is done around the network in detection; the defaults are the released system's.
-
-    Attributes:
-        shorter_side, longer_side: of the resized image in pixels; those of training.
-        score_threshold: detections with a score at or below this are dropped.
-        nms_iou: of two boxes of a class that overlap by more than this, the one with the lower score is dropped.
-        max_detections: the best so many of an image are kept, over all classes.
-    """
-
-    shorter_side: int = 600
-    longer_side: int = 1000
-    score_threshold: float = 0.05
-    nms_iou: float = 0.3
-    max_detections: int = 100
+# B images of any sizes: their pixels one after the other, their sizes, and their proposals.
+_IMAGES = (
+    tf.RaggedTensorSpec([None, None], tf.uint8, ragged_rank=1),
+    tf.TensorSpec([None, 2], tf.int32),
+    tf.RaggedTensorSpec([None, None, 4], tf.float32, ragged_rank=1),
+)
 
 
 def detection_settings(run, **changes):
@@ -45,79 +29,46 @@ def detection_settings(run, **changes):
     return DetectionSettings(**{"shorter_side": run.shorter_side, "longer_side": run.longer_side, **changes})
 
 
-class Detector:
-    """The steps of detection over a Fast R-CNN model, as functions of tensors.
+class _Compiled:
+    """A detector's graph, traced when it is first run, which takes seconds."""
 
-    Args:
-        model: what `fast_rcnn` returned.
-        settings: `DetectionSettings`; None for the defaults.
-        roi_pooling: implementation of RoI pooling; None for the model's own.
-    """
+    def __init__(self, model, settings):
+        # A Detector holds the model's layers but not the model, which would keep itself in the weak dictionary.
+        self.detector = Detector(model, settings)
+        self.detect = tf.function(self._detect, input_signature=_IMAGES, autograph=False)
+        self.classify = tf.function(self._classify, input_signature=_IMAGES, autograph=False)
 
-    def __init__(self, model, settings=None, roi_pooling=None):
-        self.settings = settings or DetectionSettings()
-        self.stages = stages(model, roi_pooling)
+    def _detect(self, pixels, sizes, proposals):
+        return self.detector.detect(_image_reader(pixels, sizes), proposals)
 
-    def pooled_regions(self, image, proposals):
-        """Image uint8 `[H, W, 3]` and proposals float32 `[R, 4]`, relative -> pooled RoIs `[R, P, Q, C]`."""
-        image = resize_to_network(image, self.settings.shorter_side, self.settings.longer_side)
-        height, width = tf.unstack(tf.cast(tf.shape(image)[:2], tf.float32))
-        rois = boxes.scale(proposals, height, width)
-        features = self.stages.convolve(image[None], training=False)
-        return self.stages.pool(features, rois[None])[0]
-
-    def classify(self, pooled, proposals):
-        """Pooled RoIs `[R, P, Q, C]` and their proposals `[R, 4]` -> class probabilities `[R, K + 1]` and one box a
-        class, `[R, K, 4]`, relative and clipped."""
-        outputs = self.stages.classify(pooled[None], training=False)
-        probabilities = tf.nn.softmax(outputs["class_logits"][0])
-        # Regression values do not depend on the unit of the boxes: relative ones are decoded as they are.
-        decoded = boxes.decode(tf.expand_dims(proposals, 1), outputs["box_deltas"][0])
-        return probabilities, boxes.clip(decoded)
-
-    def suppress(self, probabilities, class_boxes):
-        """Non-maximum suppression, for each class and image apart.
-
-        Args:
-            probabilities: float32 `[B, R, K + 1]`; rows of zeros give no detections.
-            class_boxes: float32 `[B, R, K, 4]`.
-
-        Returns:
-            boxes float32 `[B, D, 4]`, scores float32 `[B, D]` falling, classes int32 `[B, D]` in 1..K (0 in rows that
-            fill up), counts int32 `[B]`; D is `max_detections`.
-        """
-        found = tf.image.combined_non_max_suppression(
-            class_boxes,
-            probabilities[..., 1:],
-            max_output_size_per_class=self.settings.max_detections,
-            max_total_size=self.settings.max_detections,
-            iou_threshold=self.settings.nms_iou,
-            score_threshold=self.settings.score_threshold,
-            clip_boxes=False,
-        )
-        filled = tf.sequence_mask(found.valid_detections, self.settings.max_detections)
-        classes = tf.where(filled, tf.cast(found.nmsed_classes, tf.int32) + 1, 0)
-        return found.nmsed_boxes, found.nmsed_scores, classes, found.valid_detections
-
-    def detect_one(self, image, proposals):
-        """One image uint8 `[H, W, 3]` and its proposals float32 `[R, 4]` -> `suppress`'s outputs without B."""
-        probabilities, class_boxes = self.classify(self.pooled_regions(image, proposals), proposals)
-        return tuple(map(operator.itemgetter(0), self.suppress(probabilities[None], class_boxes[None])))
+    def _classify(self, pixels, sizes, regions):
+        return self.detector.regions(_image_reader(pixels, sizes), regions)[0].values
 
 
-# Compiled detection functions, by model: tracing one takes seconds.
+def _image_reader(pixels, sizes):
+    return lambda index: tf.reshape(pixels[index], [sizes[index, 0], sizes[index, 1], 3])
+
+
+# `_Compiled` by model and settings.
 _compiled = weakref.WeakKeyDictionary()
 
 
-def _compiled_detector(model, settings):
+def _compiled_for(model, settings):
     settings = settings or DetectionSettings()
-    functions = _compiled.setdefault(model, {})
-    if settings not in functions:
-        # A Detector holds the model's layers but not the model, which would keep itself in the weak dictionary.
-        signature = [tf.TensorSpec([None, None, 3], tf.uint8), tf.TensorSpec([None, 4], tf.float32)]
-        detector = Detector(model, settings)
-        functions[settings] = tf.function(detector.detect_one, input_signature=signature, autograph=False)
-    return functions[settings]
+    by_settings = _compiled.setdefault(model, {})
+    if settings not in by_settings:
+        by_settings[settings] = _Compiled(model, settings)
+    by_settings[settings].detector.refresh(model)
+    return by_settings[settings]
+
+
+def _to_graph(images, proposals):
+    """Lists of images and of their proposals as the tensors of `_IMAGES`."""
+    pixels = tf.RaggedTensor.from_row_lengths(
+        np.concatenate([image.reshape(-1) for image in images]), [image.size for image in images]
+    )
+    rows = tf.RaggedTensor.from_row_lengths(np.concatenate(proposals), [len(each) for each in proposals])
+    return pixels, np.array([image.shape[:2] for image in images], np.int32), rows
 
 
 def default_proposals():
@@ -147,6 +98,66 @@ def detect(model, image, proposals=None, settings=None):
         >>> found.classes[0], found.scores[0], found.boxes[0]               # doctest: +SKIP
         (2, 0.98, array([0.12, 0.4 , 0.31, 0.6 ], dtype=float32))
     """
+    return detect_batch(model, [image], [proposals], settings)[0]
+
+
+def detect_batch(model, images, proposals=None, settings=None):
+    """Finds the objects in several images, whose RoIs are classified together.
+
+    Images may have different sizes. Each is convolved at its own, so that its detections do not depend on the others.
+
+    Args:
+        model, settings: as in `detect`.
+        images: sequence of what `detect` takes as image.
+        proposals: sequence of what `detect` takes as proposals, one for each image; or None.
+
+    Returns:
+        List of `Detections`, one for each image.
+
+    Raises:
+        InputError: as `detect`, and where there are not as many proposals as images.
+
+    Example:
+        >>> first, second = detect_batch(model, ["cells.jpg", "more.jpg"], settings=settings)     # doctest: +SKIP
+    """
+    proposals = [None] * len(images) if proposals is None else proposals
+    if len(proposals) != len(images):
+        raise InputError(
+            f"proposals: found those of {len(proposals)} images for {len(images)}; expected as many; give an array of "
+            "shape [0, 4] for an image without"
+        )
+    if not images:
+        return []
+    images, rows = zip(*map(_with_proposals, images, proposals), strict=True)
+    return _to_detections(_compiled_for(model, settings).detect(*_to_graph(images, rows)))
+
+
+def classify_regions(model, image, regions, settings=None):
+    """Class probabilities of regions of the user's own, which are taken as they are: without box regression and
+    non-maximum suppression.
+
+    Args:
+        model, image: as in `detect`.
+        regions: float32 `[R, 4]`, `[ymin, xmin, ymax, xmax]` relative to the image.
+        settings: `DetectionSettings`, of which the image's sides, `scores` and `dtype` count; None for the defaults.
+
+    Returns:
+        float32 `[R, K + 1]`, a row for each region in their order; column 0 is the background.
+
+    Raises:
+        InputError: for an image that cannot be read, or regions that are no boxes.
+
+    Example:
+        >>> classify_regions(model, "page.png", [[0.1, 0.2, 0.3, 0.4]]).argmax(axis=1)             # doctest: +SKIP
+        array([2])
+    """
+    settings = dataclasses.replace(settings or DetectionSettings(), box_passes=1)
+    image, regions = _with_proposals(image, check_proposals(regions))
+    return _compiled_for(model, settings).classify(*_to_graph([image], [regions])).numpy()
+
+
+def _with_proposals(image, proposals):
+    """An image as an array, and its proposals as one, of what `detect` takes for them."""
     path = "" if isinstance(image, np.ndarray) else str(image)
     image = read_image(path) if path else check_image(image)
     if proposals is None:
@@ -155,7 +166,7 @@ def detect(model, image, proposals=None, settings=None):
         proposals = compute_proposals(image, proposals)
     elif isinstance(proposals, FileProposals):
         proposals = proposals.of(unannotated(path, *image.shape[:2]))
-    return _to_detections(_compiled_detector(model, settings)(image, check_proposals(proposals)))
+    return image, check_proposals(proposals)
 
 
 def unannotated(path, height, width):
@@ -163,24 +174,27 @@ def unannotated(path, height, width):
     return ImageRecord(Path(path).name or "(an array without a name)", path, height, width, [], [], [])
 
 
-def detect_dataset(model, dataset, settings=None, progress=True):
+def detect_dataset(model, dataset, settings=None, progress=True, batch_size=1):
     """Yields the `Detections` of each image of a data set with proposals, in order.
 
-    Images are decoded ahead, while the network runs.
+    Images are decoded ahead, while the network runs on `batch_size` of them at a time.
     """
-    detector = _compiled_detector(model, settings)
+    compiled = _compiled_for(model, settings)
     read = example_reader(dataset)
 
-    def image_and_proposals(index):
+    def pixels_and_proposals(index):
         example = read(index)
-        return decode_image(example["image_bytes"]), example["proposals"]
+        image = decode_image(example["image_bytes"])
+        return tf.reshape(image, [-1]), tf.shape(image)[:2], example["proposals"]
 
-    images = tf.data.Dataset.range(len(dataset)).map(image_and_proposals, num_parallel_calls=2).prefetch(2)
-    with input_errors(dataset):
-        for image, proposals in tqdm(
-            images, total=len(dataset), desc="detect", unit="image", delay=2, disable=not progress
-        ):
-            yield _to_detections(detector(image, proposals))
+    images = tf.data.Dataset.range(len(dataset)).map(pixels_and_proposals, num_parallel_calls=2)
+    batches = images.ragged_batch(batch_size).prefetch(2)
+    bar = tqdm(total=len(dataset), desc="detect", unit="image", delay=2, disable=not progress)
+    with bar, input_errors(dataset):
+        for pixels, sizes, proposals in batches:
+            found = _to_detections(compiled.detect(pixels, sizes, proposals))
+            bar.update(len(found))
+            yield from found
 
 
 def check_image(image):
@@ -211,5 +225,9 @@ def check_proposals(proposals):
 
 
 def _to_detections(outputs):
-    found_boxes, scores, classes, count = (output.numpy() for output in outputs)
-    return Detections(found_boxes[:count], scores[:count], classes[:count])
+    """A `Detections` for each image of `Detector.suppress`'s outputs."""
+    found_boxes, scores, classes, counts = (output.numpy() for output in outputs)
+    return [
+        Detections(found_boxes[image, :count], scores[image, :count], classes[image, :count])
+        for image, count in enumerate(counts)
+    ]

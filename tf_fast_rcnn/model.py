@@ -21,7 +21,7 @@ from tf_fast_rcnn import boxes
 from tf_fast_rcnn.backbones import load_backbone
 from tf_fast_rcnn.cutting import cut_at_roi_pooling, with_any_image_size
 from tf_fast_rcnn.errors import InputError
-from tf_fast_rcnn.roi_pooling import RoIPooling
+from tf_fast_rcnn.roi_pooling import RoIPooling, to_cells
 
 # The spread of regression targets of proposals with IoU >= 0.5, which Girshick's later systems use as constants.
 DEFAULT_TARGET_DEVIATION = (0.1, 0.1, 0.2, 0.2)
@@ -116,7 +116,6 @@ def fast_rcnn(
         fc_units: sizes of the fully connected layers that are made, where the network has none.
         dropout: probability of dropping each output of the fully connected layers in training.
         tune_from: name of the first layer of the backbone that is fine-tuned; layers before it keep their weights.
-            "head": no convolution is tuned, only what follows RoI pooling.
             None: conv3_1 for VGG networks and conv2 for S and M as in the paper, all layers elsewhere. Batch
             normalisation is frozen always: mini-batches of two images are too small for its statistics.
         roi_pooling: "native", "portable" or "auto" (see `RoIPooling`).
@@ -231,7 +230,7 @@ def _siblings(hidden, num_classes, box_statistics, seed):
 
 def _freeze(convolutions, tune_from):
     """Freezes batch normalisation everywhere, and all layers before `tune_from`."""
-    names = [*(layer.name for layer in convolutions.layers), "head"]
+    names = [layer.name for layer in convolutions.layers]
     if tune_from is not None and tune_from not in names:
         raise InputError(f"tune_from: found {tune_from!r}; expected a layer of the backbone; known: {', '.join(names)}")
     first_tuned = 0 if tune_from is None else names.index(tune_from)
@@ -247,11 +246,14 @@ class Stages(NamedTuple):
         convolve: images float32 `[B, H, W, 3]` -> feature map `[B, h, w, C]`, or a list of several.
         pool: what `convolve` gives and rois `[B, R, 4]` -> `[B, R, P, Q, C]`; training: see `roi_pool`.
         classify: pooled RoIs -> the model's outputs.
+        cells: rois `[R, 4]` -> for each feature map int32 `[R, 4]`, the cells of their corners: RoIs with the same ones
+            are pooled to the same values.
     """
 
     convolve: Callable
     pool: Callable
     classify: Callable
+    cells: Callable
 
 
 def stages(model, roi_pooling=None):
@@ -275,8 +277,12 @@ def stages(model, roi_pooling=None):
         ]
         return keras.ops.concatenate(pooled, axis=-1)
 
+    def cells(rois):
+        return [to_cells(corners(rois), layer.spatial_scale) for layer in poolings]
+
     return Stages(
         convolve=keras.Model(model.input["images"], features, name="convolve"),
         pool=pool,
         classify=keras.Model(pooled, model.output, name="classify"),
+        cells=cells,
     )

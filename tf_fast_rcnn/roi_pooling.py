@@ -158,7 +158,7 @@ def _portable_roi_pool(features, rois, output_size, spatial_scale):
     rois = tf.reshape(rois, [images, tf.shape(rois)[1], 4])
     # False for NaN alone; XLA and the graph optimisers may take x == x for granted.
     is_number = tf.abs(rois) >= 0
-    cells = _to_cells(tf.where(is_number, rois, 0.0), spatial_scale)
+    cells = to_cells(tf.where(is_number, rois, 0.0), spatial_scale)
     y1, x1, y2, x2 = tf.unstack(cells, axis=-1)
     top, bottom, rows_empty = _window_pairs(*_bins(y1, y2, output_size[0], height), height)
     left, right, columns_empty = _window_pairs(*_bins(x1, x2, output_size[1], width), width)
@@ -208,8 +208,9 @@ def _maxima_of_windows(table, corners):
     return first
 
 
-def _to_cells(pixels, spatial_scale):
-    """int32 cells of float32 pixels, rounded as C's round does: halves away from zero."""
+def to_cells(pixels, spatial_scale):
+    """The cells of the map, int32, in which float32 pixels fall: rounded as C's round does, halves away from zero, at
+    most 4096 cells from 0. RoIs whose corners fall in the same cells are pooled to the same values."""
     scaled = tf.clip_by_value(pixels * np.float32(spatial_scale), -_MAX_CELLS, _MAX_CELLS)
     magnitude = tf.abs(scaled)
     whole = tf.floor(magnitude)

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorflow as tf
+from naive_detection import raw_outputs, some_image, some_proposals
 from PIL import Image
 
 import tf_fast_rcnn as frcnn
@@ -61,11 +62,6 @@ def run_saved_model(saved_model, calls, folder, library=""):
     return pickle.loads((folder / "results").read_bytes())
 
 
-def some_image(height, width, seed):
-    coarse = np.random.default_rng(seed).integers(0, 256, (height // 10, width // 10, 3), np.uint8)
-    return np.asarray(Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC))
-
-
 def encoded(image, kind):
     buffer = io.BytesIO()
     Image.fromarray(image).save(buffer, kind)
@@ -74,12 +70,6 @@ def encoded(image, kind):
 
 def decoded(image_bytes):
     return np.asarray(Image.open(io.BytesIO(image_bytes)).convert("RGB"))
-
-
-def some_proposals(number, seed=0):
-    rng = np.random.default_rng(seed)
-    corner, size = rng.uniform(0, 0.7, (number, 2)), rng.uniform(0.1, 0.3, (number, 2))
-    return np.concatenate([corner, corner + size], axis=1).astype(np.float32)
 
 
 # Three images of different kinds and sizes; 40, 25 and 0 proposals, filled up with copies of the first or with NaN.
@@ -185,15 +175,11 @@ def test_rows_that_fill_up_hold_zeros(outputs):
 
 
 def test_regions_are_the_models(outputs, tiny_model):
-    from tf_fast_rcnn.detection import Detector
-
     found = outputs["regions"]
     assert found["class_probabilities"].shape == (3, 40, 4)
     assert found["boxes"].shape == (3, 40, 3, 4)
-    detector = Detector(tiny_model, SETTINGS)
     for index, count in enumerate(COUNTS[:2]):
-        proposals = PROPOSALS[index, :count]
-        probabilities, boxes = detector.classify(detector.pooled_regions(decoded(IMAGES[index]), proposals), proposals)
+        probabilities, boxes = raw_outputs(tiny_model, decoded(IMAGES[index]), PROPOSALS[index, :count], SETTINGS)
         np.testing.assert_allclose(found["class_probabilities"][index, :count], probabilities, atol=1e-4)
         np.testing.assert_allclose(found["boxes"][index, :count], boxes, atol=1e-4)
     for index, count in enumerate(COUNTS):

@@ -8,7 +8,7 @@ import tensorflow as tf
 import tf_fast_rcnn as frcnn
 from tf_fast_rcnn import multi_task_loss, sgd
 from tf_fast_rcnn.losses import BoxLoss, ClassLoss
-from tf_fast_rcnn.training.precision import in_float32, set_precision
+from tf_fast_rcnn.training.precision import in_precision, set_precision
 from tf_fast_rcnn.training.settings import with_changes
 
 HALF_TYPES = {"mixed_bfloat16": "bfloat16", "mixed_float16": "float16"}
@@ -125,11 +125,11 @@ def test_gradients_are_those_of_float32_to_the_half_types_accuracy(dtype):
         assert scale > 0
 
 
-def test_in_float32_ends():
+def test_in_precision_ends():
     model = detector()
     set_precision(model, "mixed_bfloat16")
     fc6 = model.get_layer("fc6")
-    with in_float32(model):
+    with in_precision(model, "float32"):
         assert fc6.compute_dtype == "float32"
     assert fc6.compute_dtype == "bfloat16"
 

@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from tf_fast_rcnn import boxes
 from tf_fast_rcnn.data.network_input import decode_image
-from tf_fast_rcnn.detection import DetectionSettings, Detector
+from tf_fast_rcnn.detector import Detector
 from tf_fast_rcnn.errors import InputError
 
 _IMAGE_INPUTS = (
@@ -72,31 +72,30 @@ def export_saved_model(model, directory, *, class_names, settings=None, roi_pool
         # The class names lie beside the model until saving has copied them into its assets.
         names_file = Path(temporary) / "class_names.txt"
         names_file.write_text("".join(f"{name}\n" for name in class_names))
-        module, signatures = _servable(model, Detector(model, settings or DetectionSettings(), roi_pooling), names_file)
+        module, signatures = _servable(Detector(model, settings, roi_pooling), names_file)
         options = tf.saved_model.SaveOptions(namespace_whitelist=["TfFastRcnn"] if roi_pooling == "native" else None)
         tf.saved_model.save(module, f"{temporary}/model", signatures=signatures, options=options)
         os.replace(f"{temporary}/model", directory)
 
 
-def _servable(model, detector, names_file):
+def _servable(detector, names_file):
     """The signatures, and a module that tracks the weights themselves and not the Keras model.
 
     Saved with the Keras model, the weights get names by which a session does not find them, or are stored twice.
     """
     module = tf.Module()
-    module.weights = [variable.value for variable in model.variables]
+    module.weights = [variable.value for variable in detector.variables]
     module.class_names = tf.saved_model.Asset(str(names_file))
 
     @tf.function(input_signature=_IMAGE_INPUTS, autograph=False)
     def serving_default(image_bytes, proposals, num_proposals):
-        probabilities, class_boxes = _regions(detector, image_bytes, proposals, num_proposals)
-        found = detector.suppress(probabilities.to_tensor(), class_boxes.to_tensor())
+        found = detector.detect(*_images_and_proposals(image_bytes, proposals, num_proposals))
         names = ("detection_boxes", "detection_scores", "detection_classes", "num_detections")
         return dict(zip(names, found, strict=True))
 
     @tf.function(input_signature=_IMAGE_INPUTS, autograph=False)
     def regions(image_bytes, proposals, num_proposals):
-        probabilities, class_boxes = _regions(detector, image_bytes, proposals, num_proposals)
+        probabilities, class_boxes = detector.regions(*_images_and_proposals(image_bytes, proposals, num_proposals))
         rows = tf.shape(proposals, out_type=tf.int64)[1]
         return {
             "class_probabilities": probabilities.to_tensor(shape=tf.stack([-1, rows, *probabilities.shape[2:]])),
@@ -108,34 +107,17 @@ def _servable(model, detector, names_file):
         stages = detector.stages
         outputs = stages.classify(stages.pool(stages.convolve(images, training=False), rois), training=False)
         return {
-            "class_probabilities": tf.nn.softmax(outputs["class_logits"]),
+            "class_probabilities": detector.to_scores(outputs["class_logits"]),
             "boxes": boxes.decode(tf.expand_dims(rois, 2), outputs["box_deltas"]),
         }
 
     return module, {"serving_default": serving_default, "regions": regions, "predict_tensors": predict_tensors}
 
 
-def _regions(detector, image_bytes, proposals, num_proposals):
-    """Ragged class probabilities `[B, (R), K + 1]` and boxes `[B, (R), K, 4]` of the real proposals.
-
-    Images are convolved one by one, each at its own size; their RoIs go through the fully connected layers together,
-    without those that fill rows up.
-    """
+def _images_and_proposals(image_bytes, proposals, num_proposals):
+    """What `Detector.detect` takes: a function of an image's number, and the real proposals."""
     # A count that the tensor does not hold would leave rows and values of the ragged tensor at odds.
     counts = tf.clip_by_value(num_proposals, 0, tf.shape(proposals)[1])
     proposals = tf.RaggedTensor.from_tensor(proposals, lengths=counts)
     finite = tf.debugging.check_numerics(proposals.flat_values, "proposals")
-    proposals = proposals.with_flat_values(finite)
-
-    def pooled_regions(inputs):
-        encoded, of_image = inputs
-        return detector.pooled_regions(decode_image(encoded), of_image)
-
-    pooled_shape = detector.stages.classify.input.shape[1:]
-    pooled = tf.map_fn(
-        pooled_regions,
-        (image_bytes, proposals),
-        fn_output_signature=tf.RaggedTensorSpec(pooled_shape, detector.stages.classify.input.dtype, ragged_rank=0),
-    )
-    probabilities, class_boxes = detector.classify(pooled.values, proposals.values)
-    return pooled.with_values(probabilities), pooled.with_values(class_boxes)
+    return lambda index: decode_image(image_bytes[index]), proposals.with_flat_values(finite)

@@ -18,17 +18,17 @@ def set_precision(model, dtype):
 
     Args:
         model: what `fast_rcnn` returned; already traced functions keep the types that they were traced with.
-        dtype: "float32", "mixed_bfloat16" or "mixed_float16".
+        dtype: name of a Keras dtype policy: "float32", "mixed_bfloat16", "mixed_float16".
     """
     for layer in _half_type_layers(model):
         layer.dtype_policy = keras.DTypePolicy(dtype)
 
 
 @contextlib.contextmanager
-def in_float32(model):
-    """The model with all layers in float32, for as long as the context lasts."""
+def in_precision(model, dtype):
+    """The model with its layers at another precision (see `set_precision`), for as long as the context lasts."""
     policies = [(layer, layer.dtype_policy) for layer in _half_type_layers(model)]
-    set_precision(model, "float32")
+    set_precision(model, dtype)
     try:
         yield model
     finally:

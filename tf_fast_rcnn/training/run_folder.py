@@ -25,7 +25,7 @@ import tf_fast_rcnn.training.optimizers  # noqa: F401
 from tf_fast_rcnn.data.proposals import FileProposals, ProposalSettings, settings_from_json
 from tf_fast_rcnn.data.sampling_rules import detection_side
 from tf_fast_rcnn.errors import InputError
-from tf_fast_rcnn.training.precision import in_float32
+from tf_fast_rcnn.training.precision import in_precision
 
 _KEPT_CHECKPOINTS = 2
 # In a checkpoint's archive beside what Keras writes: what Keras does not save.
@@ -158,7 +158,7 @@ def open_run(folder, description):
 
 def save_model(model, path):
     """Saves a model without its optimiser, and in float32, under a temporary name first."""
-    with in_float32(model):
+    with in_precision(model, "float32"):
         _save(keras.Model(model.input, model.output, name=model.name), Path(path))
 
 
