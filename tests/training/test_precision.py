@@ -64,10 +64,11 @@ def test_what_computes_in_the_half_type(monkeypatch, dtype):
     model = detector()
     set_precision(model, dtype)
     found = types_of_outputs(model, mini_batch()[0], monkeypatch)
-    half = ["conv1", "normalization", "conv2", "roi_pooling_4", "roi_vectors", "fc6", "fc6_dropout"]
+    half = ["conv1", "conv2", "roi_pooling_4", "roi_vectors", "fc6", "fc6_dropout"]
     whole = [
         "rescaling",
         "preprocessing",
+        "normalization",
         "roi_corners",
         "class_logits",
         "box_regression",
@@ -77,6 +78,14 @@ def test_what_computes_in_the_half_type(monkeypatch, dtype):
     assert {name: found[name] for name in half} == {name: {HALF_TYPES[dtype]} for name in half}
     assert {name: found[name] for name in whole} == {name: {"float32"} for name in whole}
     assert {variable.dtype for variable in model.weights} == {"float32"}
+
+
+def test_a_gpu_computes_all_layers_in_the_half_type(monkeypatch):
+    gpus = [tf.config.PhysicalDevice("/physical_device:GPU:0", "GPU")]
+    monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind=None: gpus)
+    model = detector()
+    set_precision(model, "mixed_bfloat16")
+    assert types_of_outputs(model, mini_batch()[0], monkeypatch)["normalization"] == {"bfloat16"}
 
 
 @pytest.mark.parametrize("dtype", HALF_TYPES)
