@@ -1,6 +1,8 @@
 """What every test process sets before TensorFlow is imported, and the small trained run that many tests use."""
 
 import os
+import shutil
+import subprocess
 
 import pytest
 
@@ -15,6 +17,43 @@ def proposal_cache(tmp_path_factory):
     folder = tmp_path_factory.mktemp("cache")
     os.environ["TF_FAST_RCNN_CACHE"] = str(folder)
     return folder
+
+
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
+
+
+@pytest.fixture
+def chromium(tmp_path):
+    """`chromium(page, *options)` opens a page; returns what was printed, and the browser's log."""
+    browser = next(filter(None, map(shutil.which, BROWSERS)), None)
+    if browser is None:
+        pytest.skip("no Chromium or Chrome on the PATH; other tests read the pages without one")
+
+    def run(page, *options):
+        done = subprocess.run(
+            [
+                browser,
+                "--headless=new",
+                "--no-sandbox",  # as root, in containers
+                "--disable-gpu",
+                "--disable-dev-shm-usage",
+                "--hide-scrollbars",
+                "--virtual-time-budget=3000",
+                "--enable-logging=stderr",
+                "--v=0",
+                f"--user-data-dir={tmp_path / 'profile'}",
+                *options,
+                page.as_uri(),
+            ],
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout, done.stderr
+
+    return run
 
 
 @pytest.fixture(scope="session")

@@ -8,7 +8,14 @@ from matplotlib import pyplot
 from PIL import Image
 
 from tf_fast_rcnn.evaluation import ClassResult, EvaluationResult
-from tf_fast_rcnn.plots import plot_histogram, plot_losses, plot_precision_recall, plot_recall
+from tf_fast_rcnn.plots import (
+    plot_breakdown,
+    plot_histogram,
+    plot_losses,
+    plot_precision_recall,
+    plot_recall,
+    plot_reliability,
+)
 
 
 def svg_texts(path):
@@ -114,3 +121,26 @@ def test_writes_only_the_picture_and_leaves_pyplot_alone(tmp_path):
     plot_losses(loss_rows(9), tmp_path / "losses.png")
     assert [path.name for path in tmp_path.iterdir()] == ["losses.png"]
     assert pyplot.get_fignums() == before
+
+
+def test_breakdown_writes_gains_and_numbers_of_errors(tmp_path):
+    gains, counts = {"localisation": 0.0213, "missed": 0.0}, [[3, 4], [0, 1]]
+    plot_breakdown(gains, counts, ["cat", "dog"], tmp_path / "breakdown.svg", "Errors at IoU 0.50")
+    texts = [text.strip() for text in svg_texts(tmp_path / "breakdown.svg")]
+    assert {"+0.021", "+0.000", "7", "1", "localisation", "missed", "cat", "dog", "Errors at IoU 0.50"} <= set(texts)
+
+
+def test_breakdown_of_many_classes_names_the_most_frequent(tmp_path):
+    counts = np.stack([np.arange(30), np.zeros(30, int)])
+    names = [f"class{number}" for number in range(30)]
+    plot_breakdown({"both": 0.1, "missed": 0.0}, counts, names, tmp_path / "breakdown.svg", "")
+    texts = set(svg_texts(tmp_path / "breakdown.svg"))
+    assert {f"class{number}" for number in range(21, 30)} | {"20 other classes"} <= texts
+    assert "class20" not in texts
+
+
+def test_reliability_leaves_out_empty_bins(tmp_path):
+    scores, precisions = np.array([0.25, np.nan]), np.array([0.5, np.nan])
+    plot_reliability([("cat", 1, scores, precisions)], np.array([4, 0]), tmp_path / "calibration.svg")
+    texts = set(svg_texts(tmp_path / "calibration.svg"))
+    assert {"score = precision", "cat", "score", "precision", "detections"} <= texts

@@ -82,6 +82,60 @@ def plot_precision_recall(result, path):
     _save(figure, path)
 
 
+def plot_breakdown(gains, counts, class_names, path, title):
+    """Draws what mending each kind of errors would add to mean AP, and beside it how many there are of each class.
+
+    Args:
+        gains: dict from each kind to a number, in the order in which they are drawn from above.
+        counts: `[kinds, K]`, errors of each kind and class.
+        class_names: names of the classes 1..K.
+        path: the picture to write; its ending says the format (.png, .svg, .pdf).
+        title: text.
+    """
+    figure = Figure(figsize=(9, 3.6), layout="constrained")
+    cost, number = figure.subplots(1, 2, sharey=True)
+    cost.barh(list(gains), list(gains.values()), color=class_color(1))
+    _label_bars(cost, gains.values(), "{:+.3f}")
+    left = np.zeros(len(gains))
+    for name, label, of_class in _most_frequent(class_names, np.asarray(counts).T):
+        number.barh(list(gains), of_class, left=left, label=name, color=class_color(label))
+        left += of_class
+    _label_bars(number, left, "{:.0f}")
+    number.legend(fontsize="small")
+    cost.invert_yaxis()
+    cost.set(title="What mending a kind would add", xlabel="mean AP")
+    number.set(title="Errors with a score of 0.5 or more", xlabel="detections; missed objects")
+    for panel in (cost, number):
+        panel.grid(axis="x", alpha=0.3)
+    figure.suptitle(title)
+    _save(figure, path)
+
+
+def plot_reliability(curves, counts, path):
+    """Draws precision against score, with the diagonal on which scores are probabilities, and how many detections
+    there are of each score.
+
+    Args:
+        curves: `(name, label, scores [B], precisions [B])` of each; the label 1..K gives the colour; NaN is left out.
+        counts: `[B]`, detections in equal parts of 0 to 1.
+        path: the picture to write; its ending says the format (.png, .svg, .pdf).
+    """
+    figure = Figure(figsize=(6, 5), layout="constrained")
+    panel, below = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
+    panel.plot([0, 1], [0, 1], "--", color="black", linewidth=1, label="score = precision")
+    for name, label, scores, precisions in curves:
+        exists = ~np.isnan(scores)
+        panel.plot(scores[exists], precisions[exists], marker="o", color=class_color(label), label=name)
+    panel.set(title="Are scores probabilities?", ylabel="precision", xlim=(0, 1), ylim=(0, 1.03))
+    width = 1 / len(counts)
+    below.bar((np.arange(len(counts)) + 0.5) * width, counts, width, color=class_color(9), edgecolor="white")
+    below.set(xlabel="score", ylabel="detections", yscale="symlog")
+    below.set_ylim(0, None)
+    below.grid(axis="y", alpha=0.3)
+    _finish(panel)
+    _save(figure, path)
+
+
 def plot_histogram(values, path, title, xlabel, ylabel="objects", bins=30, log=False, limit=None):
     """Draws how often values occur.
 
@@ -159,6 +213,35 @@ def plot_sampling_speed(results, path):
     _save(figure, path)
 
 
+def plot_parts(panels, path):
+    """Draws where time goes: a panel for each comparison, in it a bar for each contestant, stacked of its parts.
+
+    Args:
+        panels: dict, title to `{contestant: {part: seconds}}`; all panels have the same axis.
+        path: the picture to write; its ending says the format (.png, .svg, .pdf).
+    """
+    bars = max(len(contestants) for contestants in panels.values())
+    size = (9, 1.2 + len(panels) * (0.55 + 0.3 * bars))
+    figure = Figure(figsize=size, layout="constrained")
+    axes = figure.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0]
+    parts = dict.fromkeys(part for each in panels.values() for shares in each.values() for part in shares)
+    for panel, (title, contestants) in zip(axes, panels.items(), strict=True):
+        starts = np.zeros(len(contestants))
+        for number, part in enumerate(parts, start=1):
+            seconds = np.array([shares.get(part, 0.0) for shares in contestants.values()])
+            panel.barh(list(contestants), seconds, left=starts, color=class_color(number), label=part)
+            starts += seconds
+        for row, total in enumerate(starts):
+            panel.text(total, row, f" {total:.3g} s", va="center", fontsize="small")
+        panel.invert_yaxis()
+        panel.set_title(title, fontsize="medium", loc="left")
+        panel.margins(x=0.1)
+        panel.grid(axis="x", alpha=0.3)
+    axes[-1].set_xlabel("seconds")
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=min(4, len(parts)))
+    _save(figure, path)
+
+
 def _columns(rows, ending):
     """The keys that are `ending` or end with it, in order of first appearance."""
     names = {name: None for row in rows for name in row}
@@ -190,6 +273,26 @@ def _curve_from_zero(of_class):
     recall = np.concatenate([[0.0], of_class.recall, of_class.recall[-1:]])
     precision = np.concatenate([of_class.precision[:1], of_class.precision, [0.0]])
     return recall, precision
+
+
+def _label_bars(axes, values, form):
+    """Numbers beside horizontal bars, with room for them."""
+    values = list(values)
+    axes.set_xlim(min([0, *values]), 1.2 * max([*values, 1e-3]))
+    for position, value in enumerate(values):
+        axes.text(max(value, 0), position, f" {form.format(value)}", va="center", fontsize="small")
+
+
+def _most_frequent(class_names, counts, shown=9):
+    """`(name, label, counts)` of classes that occur: the most frequent ones by themselves, the rest together."""
+    order = [index for index in np.argsort(-counts.sum(axis=1), kind="stable") if counts[index].any()]
+    # As many as there are colours; one rest alone needs no other name.
+    kept = order if len(order) <= shown + 1 else order[:shown]
+    rows = [(class_names[index], index + 1, counts[index]) for index in sorted(kept)]
+    rest = [index for index in order if index not in kept]
+    if rest:
+        rows.append((f"{len(rest)} other classes", shown + 1, counts[rest].sum(axis=0)))
+    return rows
 
 
 def _make_x_logarithmic(axes):

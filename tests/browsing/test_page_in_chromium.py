@@ -2,54 +2,12 @@
 
 import re
 import shutil
-import subprocess
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from tf_fast_rcnn.drawing import PALETTE
-
-CHROMIUM = next(
-    filter(
-        None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome"))
-    ),
-    None,
-)
-pytestmark = pytest.mark.skipif(
-    CHROMIUM is None, reason="no Chromium or Chrome on the PATH; test_page.py reads the page without one"
-)
-
-
-@pytest.fixture
-def chromium(tmp_path):
-    """`chromium(page, *options)` opens a page; returns what was printed, and the browser's log."""
-
-    def run(page, *options):
-        done = subprocess.run(
-            [
-                CHROMIUM,
-                "--headless=new",
-                "--no-sandbox",  # as root, in containers
-                "--disable-gpu",
-                "--disable-dev-shm-usage",
-                "--hide-scrollbars",
-                "--virtual-time-budget=3000",
-                "--enable-logging=stderr",
-                "--v=0",
-                f"--user-data-dir={tmp_path / 'profile'}",
-                *options,
-                page.as_uri(),
-            ],
-            capture_output=True,
-            text=True,
-            timeout=120,
-            check=False,
-        )
-        assert done.returncode == 0, done.stderr
-        return done.stdout, done.stderr
-
-    return run
 
 
 def with_script(page, code):

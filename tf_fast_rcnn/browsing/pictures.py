@@ -12,7 +12,7 @@ from tf_fast_rcnn.drawing import class_color, draw_boxes, object_captions
 
 _THUMBNAIL_SIDE = 400
 _LARGE_SIDE = 1000
-_CROP_SIDE = 240
+CROP_SIDE = 240
 # A finding's picture shows so many times the extent of its objects around them, and at least this part of the image.
 _SURROUNDINGS = 3.0
 _LEAST_WINDOW = 0.15
@@ -84,7 +84,7 @@ class PictureWriter:
         """Draws the first images of a finding about several, which are read again."""
         if self._wants(finding):
             shown = [Image.fromarray(dataset[index].image()) for index in finding.images[:_PICTURES_OF_A_GROUP]]
-            self._write_finding(finding, [_shrunk(picture, _CROP_SIDE) for picture in shown])
+            self._write_finding(finding, [_shrunk(picture, CROP_SIDE) for picture in shown])
 
     def _wants(self, finding):
         return self._drawn[finding.kind] < _PICTURES_OF_A_KIND
@@ -117,7 +117,7 @@ class PictureWriter:
     def _annotated(self, picture, record, captions=None):
         if captions is None:
             captions = object_captions(record, self._class_names)
-        return draw_boxes(picture, record.boxes, captions, _colors(record.labels), fitting=True)
+        return draw_boxes(picture, record.boxes, captions, class_colors(record.labels), fitting=True)
 
     def _save(self, picture, path):
         picture.save(self._folder / path, quality=85)
@@ -127,18 +127,18 @@ class PictureWriter:
 def _draw_finding(finding, facts, image):
     """The finding's objects and what is around them; the whole image where it is about no objects."""
     objects = list(finding.objects)
-    window = _window(facts.record.boxes[objects])
-    part = _cut(Image.fromarray(image), window)
+    window = window_around(facts.record.boxes[objects])
+    part = cut_out(Image.fromarray(image), window)
     # Without captions: the finding's text stands beside its picture.
     captions = [""] * len(objects)
     annotated = box_algebra.within(facts.record.boxes[objects], window)
-    drawn = draw_boxes(part, annotated, captions, _colors(facts.record.labels[objects]))
+    drawn = draw_boxes(part, annotated, captions, class_colors(facts.record.labels[objects]))
     if finding.kind != "missed_objects":
         return drawn
     return draw_boxes(drawn, box_algebra.within(facts.best_boxes[objects], window), captions)
 
 
-def _window(boxes):
+def window_around(boxes):
     """The part of the image around some boxes, a relative box."""
     if not len(boxes):
         return np.float32([0, 0, 1, 1])
@@ -149,10 +149,10 @@ def _window(boxes):
     return box_algebra.clip(np.concatenate([centre - half, centre + half]))
 
 
-def _cut(picture, window):
-    """A part of the image with `_CROP_SIDE` as its longer side."""
+def cut_out(picture, window):
+    """A part of a PIL image, a relative box, with `CROP_SIDE` as its longer side."""
     top, left, bottom, right = box_algebra.scale(window, picture.height, picture.width).tolist()
-    zoom = _CROP_SIDE / max(bottom - top, right - left)
+    zoom = CROP_SIDE / max(bottom - top, right - left)
     size = (max(1, round((right - left) * zoom)), max(1, round((bottom - top) * zoom)))
     return picture.resize(size, Image.Resampling.BICUBIC, box=(left, top, right, bottom))
 
@@ -170,5 +170,6 @@ def _with_best_proposals(picture, facts):
     return draw_boxes(picture, facts.best_boxes, captions, fitting=True)
 
 
-def _colors(labels):
+def class_colors(labels):
+    """The colour of each class of an array of labels."""
     return [class_color(label) for label in labels.tolist()]

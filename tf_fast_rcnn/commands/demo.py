@@ -8,7 +8,6 @@ import jinja2
 
 import tf_fast_rcnn as frcnn
 from tf_fast_rcnn.commands.common import add_json_argument, check_new, number, seed, start_tensorflow, write_result
-from tf_fast_rcnn.commands.evaluate import write_report
 
 EXAMPLES = """\
   tf-fast-rcnn demo
@@ -37,6 +36,9 @@ def run(options):
     check_new(out, "--out")
     start_tensorflow()
     from tf_fast_rcnn.data.digits import CLASS_NAMES, generate_digits
+    from tf_fast_rcnn.evaluation import score_detections
+    from tf_fast_rcnn.evaluation.report import write_report
+    from tf_fast_rcnn.evaluation.sources import run_source
 
     _say("1/5 generating images: real handwritten digits on clutter")
     data = generate_digits(out / "data", {"train": options.images, "test": 60}, options.seed)
@@ -51,15 +53,16 @@ def run(options):
     summary = frcnn.train(train, out / "run", recipe=recipe, seed=options.seed)
     _say("4/5 evaluating")
     run_ = frcnn.load_run(out / "run")
-    settings = frcnn.detection_settings(run_, score_threshold=0.01)
-    result = frcnn.evaluate(run_.model, test, "voc07", settings=settings)
-    write_report(result, out / "evaluation")
+    source = run_source(out / "run")
+    detections = list(source.detect(test))
+    result = score_detections(test, detections, "voc07")
+    write_report(out / "evaluation", test, detections, result, name="demo", description=source.description)
     _say("5/5 exporting, and running the exported model")
     frcnn.export_saved_model(
         run_.model, out / "export" / "1", class_names=run_.class_names, settings=frcnn.detection_settings(run_)
     )
     shown = [test[index] for index in range(0, len(test), max(1, len(test) // _SHOWN_IMAGES))][:_SHOWN_IMAGES]
-    pictures = _draw_exported(out, shown, run_.class_names)
+    pictures = _draw_exported(out, test.with_records(shown))
     facts = {
         "out": str(out),
         "mean_ap": result.mean_ap,
@@ -78,30 +81,19 @@ def _say(text):
     print(text, file=sys.stderr, flush=True)
 
 
-def _draw_exported(out, records, class_names):
+def _draw_exported(out, dataset):
     """Runs the SavedModel on image files, as a server does, and draws what it finds beside the annotations."""
-    import tensorflow as tf
-
-    from tf_fast_rcnn.data.records import Detections
     from tf_fast_rcnn.drawing import contact_sheet, draw_detections, draw_ground_truth
+    from tf_fast_rcnn.evaluation.sources import saved_model_source
 
-    serve = tf.saved_model.load(str(out / "export" / "1")).signatures["serving_default"]
     (out / "pictures").mkdir()
     pictures = []
-    for record in records:
-        proposals = record.proposals()
-        found = serve(
-            image_bytes=tf.constant([record.encoded_image()]),
-            proposals=tf.constant(proposals[None]),
-            num_proposals=tf.constant([len(proposals)]),
-        )
-        found = {name: values.numpy()[0] for name, values in found.items()}
-        count = found["num_detections"]
-        detections = Detections(*(found[f"detection_{name}"][:count] for name in ("boxes", "scores", "classes")))
+    for record, found in zip(dataset, saved_model_source(out / "export" / "1").detect(dataset), strict=True):
         image = record.image()
-        truth = draw_ground_truth(image, record, class_names)
+        truth = draw_ground_truth(image, record, dataset.class_names)
         path = out / "pictures" / f"{record.image_id}.png"
-        contact_sheet([truth, draw_detections(image, detections, class_names, min_score=0.5)], columns=2).save(path)
+        detected = draw_detections(image, found, dataset.class_names, min_score=0.5)
+        contact_sheet([truth, detected], columns=2).save(path)
         pictures.append(path.relative_to(out).as_posix())
     return pictures
 

@@ -1,4 +1,4 @@
-"""`tf-fast-rcnn evaluate`: scores a trained detector on a data set."""
+"""`tf-fast-rcnn evaluate`: scores a trained detector, an exported one, or detections of any other on a data set."""
 
 from pathlib import Path
 
@@ -7,25 +7,44 @@ from tf_fast_rcnn.commands.common import (
     add_data_arguments,
     add_json_argument,
     load_data,
+    number,
+    seed,
     start_tensorflow,
+    tell_mended,
     with_proposals,
     write_result,
 )
 from tf_fast_rcnn.commands.proposal_options import (
     add_file_arguments,
     check_has_proposals,
+    method_or_file,
     read_file,
     refuse_second_proposals,
 )
+from tf_fast_rcnn.data.proposals import METHODS
 from tf_fast_rcnn.data.selection import parse_classes
+from tf_fast_rcnn.data.specs import coco_file
+from tf_fast_rcnn.errors import InputError
 
 EXAMPLES = """\
   tf-fast-rcnn evaluate runs/cells --data voc:cells@test
-  tf-fast-rcnn evaluate runs/cells --data voc:cells@test --protocol voc10 --json metrics.json --report report"""
+  tf-fast-rcnn evaluate runs/cells --data voc:cells@test --protocol voc10 --confidence --report report
+  tf-fast-rcnn evaluate serving/cells/1 --data prepared:prepared/test          # an exported SavedModel
+  tf-fast-rcnn evaluate --detections results.json --data coco:instances_val.json,val --protocol coco
+  tf-fast-rcnn evaluate --detections 'results/comp4_det_test_*.txt' --data voc:VOC2007@test --report report
+
+Then open index.html in the report's folder; it needs no network."""
 
 
 def add_arguments(parser):
-    parser.add_argument("folder", metavar="RUN", help="folder that `train` wrote")
+    parser.add_argument(
+        "model", nargs="?", metavar="MODEL", help="RUN that `train` wrote, or a SavedModel that `export` wrote"
+    )
+    parser.add_argument(
+        "--detections",
+        metavar="FILE",
+        help="instead of MODEL: COCO's results (.json), or VOC's comp4 files as a folder or a pattern",
+    )
     parser.add_argument(
         "--data", required=True, metavar="SPEC", help="images: voc:, coco:, csv:, yolo:, tfds: or prepared:"
     )
@@ -35,52 +54,96 @@ def add_arguments(parser):
         choices=["voc07", "voc10", "coco"],
         help="voc07: 11-point average precision (default); voc10: area under the curve; coco: IoU 0.5 to 0.95",
     )
+    parser.add_argument(
+        "--confidence",
+        nargs="?",
+        type=number(float, 0, 1, above=True),
+        const=0.95,
+        metavar="X",
+        help="add bootstrap confidence intervals of this level (default: 0.95) over the images",
+    )
+    parser.add_argument("--seed", type=seed, default=0, metavar="N", help="of --confidence (default: 0)")
     parser.add_argument("--coco-results", metavar="FILE", help="write the detections as COCO's results JSON")
     parser.add_argument(
-        "--category-ids", metavar="JSON", help="COCO file whose category ids they get (default: 1, 2, ...)"
+        "--category-ids",
+        metavar="JSON",
+        help="COCO file whose category ids COCO's results have (default: that of --data coco:, else 1, 2, ...)",
     )
     parser.add_argument(
-        "--proposals", metavar="FILE", help="object proposals of these images (default: computed as in training)"
+        "--proposals",
+        type=method_or_file,
+        metavar="METHOD|FILE",
+        help=f"object proposals of these images: {', '.join(METHODS)}, or a file of them (default: computed as in "
+        "training; selective-search+dense for a SavedModel)",
     )
     add_file_arguments(parser)
-    parser.add_argument("--report", metavar="DIR", help="write precision-recall curves and metrics.json there")
+    parser.add_argument("--report", metavar="DIR", help="write index.html with curves, errors and pictures there")
     add_data_arguments(parser)
     add_json_argument(parser, "the metrics")
 
 
 def run(options):
     start_tensorflow()
-    from tf_fast_rcnn.detection import detect_dataset
     from tf_fast_rcnn.evaluation import score_detections
+    from tf_fast_rcnn.evaluation.analysis import analyse
     from tf_fast_rcnn.evaluation.coco import check_category_ids
+    from tf_fast_rcnn.evaluation.confidence import with_confidence
+    from tf_fast_rcnn.evaluation.report import write_report
     from tf_fast_rcnn.training.run_folder import write_json
 
-    run_ = frcnn.load_run(options.folder)
-    classes = parse_classes(options.classes) if options.classes else run_.description.get("classes")
-    dataset = load_data(options.data, options, run_.class_names, classes)
+    source = _source(options)
+    classes = parse_classes(options.classes) if options.classes else source.classes
+    dataset = load_data(options.data, options, source.class_names, classes)
     category_ids = None
-    if options.category_ids:
-        category_ids = frcnn.coco_category_ids(options.category_ids)
-        check_category_ids(dataset, category_ids)
-    refuse_second_proposals(options, dataset)
-    proposals = read_file(options, options.proposals, dataset) if options.proposals else run_.proposals
-    if dataset.proposal_settings is None:
-        check_has_proposals(proposals)
-    dataset = with_proposals(dataset, proposals, options)
-    settings = frcnn.detection_settings(run_, score_threshold=0.01)
-    detections = list(detect_dataset(run_.model, dataset, settings))
+    if options.coco_results:
+        category_ids = _category_ids(options, renamed=classes)
+        check_category_ids(dataset, category_ids)  # before detection takes its time
+    dataset = _with_proposals(options, dataset, source)
+    detections = list(source.detect(dataset))
     result = score_detections(dataset, detections, options.protocol)
+    if options.confidence:
+        result = with_confidence(result, options.confidence, seed=options.seed)
+    analysis = analyse(dataset, detections, result)
     if options.coco_results:
         write_json(Path(options.coco_results), frcnn.coco_results(dataset, detections, category_ids))
+    text = "\n".join(filter(None, [result.table(), analysis.text()]))
     if options.report:
-        write_report(result, Path(options.report))
-    write_result(options, result.to_json(), result.table())
+        write_report(options.report, dataset, detections, result, analysis, source.name, source.description)
+        text += f"\nopen {options.report}/index.html"
+    write_result(options, result.to_json() | analysis.to_json(), text)
 
 
-def write_report(result, folder):
-    """Writes the metrics with their curves as JSON and as a picture."""
-    from tf_fast_rcnn.plots import plot_precision_recall
-    from tf_fast_rcnn.training.run_folder import write_json
+def _source(options):
+    from tf_fast_rcnn.evaluation.sources import file_source, open_source
 
-    plot_precision_recall(result, folder / "precision_recall.png")
-    write_json(folder / "metrics.json", result.to_json(curves=True))
+    if bool(options.model) == bool(options.detections):
+        found = "both" if options.model else "neither"
+        raise InputError(f"MODEL and --detections: found {found}; expected one of them; say what is to be evaluated")
+    if options.model:
+        return open_source(options.model)
+    return file_source(options.detections, _category_ids(options, renamed=options.classes))
+
+
+def _category_ids(options, renamed):
+    """The id of each class name in the COCO file that has them; None, for 1..K, where there is none."""
+    path = options.category_ids or (None if renamed else coco_file(options.data))
+    return frcnn.coco_category_ids(path) if path else None
+
+
+def _with_proposals(options, dataset, source):
+    from tf_fast_rcnn.detection import default_proposals
+
+    refuse_second_proposals(options, dataset)
+    if not source.takes_proposals and not options.proposals:
+        tell_mended(dataset)
+        return dataset
+    if options.proposals in METHODS:
+        # Boxes are not fitted to the objects of test data.
+        proposals = frcnn.proposal_settings(options.proposals, dataset=())
+    elif options.proposals:
+        proposals = read_file(options, options.proposals, dataset)
+    else:
+        proposals = source.proposals or default_proposals()
+    if dataset.proposal_settings is None:
+        check_has_proposals(proposals)
+    return with_proposals(dataset, proposals, options)

@@ -16,7 +16,7 @@ def add_proposal_arguments(parser, default):
     """`--proposals METHOD|FILE` and what belongs to it; `default` is the help's word for what is taken without it."""
     parser.add_argument(
         "--proposals",
-        type=_method_or_file,
+        type=method_or_file,
         metavar="METHOD|FILE",
         help=f"object proposals: {', '.join(METHODS)}, or a file of them (default: {default})",
     )
@@ -108,7 +108,8 @@ def refuse_second_proposals(options, dataset):
         )
 
 
-def _method_or_file(text):
+def method_or_file(text):
+    """The `type` of an option for a method of `METHODS` or the path of a file."""
     if text not in METHODS and not os.path.exists(text):
         raise argparse.ArgumentTypeError(f"found {text!r}; expected {', '.join(METHODS)} or a file of proposals")
     return text

@@ -8,6 +8,7 @@ from tf_fast_rcnn.data.proposals.recall import class_best_overlaps, recall
 from tf_fast_rcnn.evaluation.breakdown import KINDS, Breakdown, break_down
 from tf_fast_rcnn.evaluation.calibration import Reliability, reliability
 from tf_fast_rcnn.evaluation.confusion import confusion_matrix
+from tf_fast_rcnn.evaluation.results import json_number
 
 
 class ProposalQuality(NamedTuple):
@@ -115,12 +116,11 @@ def proposal_quality(dataset):
 
 
 def _proposals_to_json(class_names, quality):
-    def number(value):
-        return None if np.isnan(value) else value
-
     rows = zip(class_names, quality.recalls, quality.average_best_overlaps, strict=True)
     return {
-        "recall": number(quality.recall),
-        "mean_average_best_overlap": number(quality.mean_average_best_overlap),
-        "classes": {name: {"recall": number(r), "average_best_overlap": number(abo)} for name, r, abo in rows},
+        "recall": json_number(quality.recall),
+        "mean_average_best_overlap": json_number(quality.mean_average_best_overlap),
+        "classes": {
+            name: {"recall": json_number(r), "average_best_overlap": json_number(abo)} for name, r, abo in rows
+        },
     }

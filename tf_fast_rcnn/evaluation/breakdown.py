@@ -16,7 +16,7 @@ An object that no detection finds, and that no classification or localisation er
 Mending classification or localisation makes the best detection of each object, among the errors about it, a true
 positive of the object's class, where the object is not found yet, and removes the others. (TIDE lets the best of both
 kinds together win.) Mending both, duplicate or background removes the detection; mending missed removes the object
-from those to be found. Each is mended alone: the gains do not add up.
+from those to be found; a class with none left has an AP of 1. Each is mended alone: the gains do not add up.
 
 Difficult objects and crowds are not looked at. Under COCO's protocol the overlap is 0.5 and AP is AP50.
 """
@@ -26,8 +26,9 @@ from typing import NamedTuple
 import numpy as np
 
 from tf_fast_rcnn import boxes
-from tf_fast_rcnn.evaluation.average_precision import class_ap
-from tf_fast_rcnn.evaluation.matching import class_matches, concatenated, first_matches
+from tf_fast_rcnn.evaluation.average_precision import mean_ap
+from tf_fast_rcnn.evaluation.matching import concatenated, first_matches
+from tf_fast_rcnn.evaluation.results import json_number
 from tf_fast_rcnn.evaluation.voc import pixel_boxes
 
 KINDS = ("classification", "localisation", "both", "duplicate", "background", "missed")
@@ -66,8 +67,8 @@ class Breakdown(NamedTuple):
             }
 
         return {
-            "mean_ap": None if np.isnan(self.mean_ap) else self.mean_ap,
-            "gains": self.gains,
+            "mean_ap": json_number(self.mean_ap),
+            "gains": {name: json_number(gain) for name, gain in self.gains.items()},
             "counts": by_kind(self.counts),
             "confident_counts": by_kind(self.confident_counts),
         }
@@ -101,9 +102,9 @@ def break_down(dataset, detections, result):
     labels = np.concatenate([matching.labels, matching.object_labels[missed]])
     all_kinds = np.concatenate([kinds, np.full(np.count_nonzero(missed), KINDS.index("missed"))])
     confident = np.concatenate([matching.scores >= CONFIDENT, np.ones(np.count_nonzero(missed), bool)])
-    mean_ap, gains = _gains(result, matching, kinds, targets, missed)
+    before, gains = _gains(result, matching, kinds, targets, missed)
     return Breakdown(
-        mean_ap=mean_ap,
+        mean_ap=before,
         counts=_counts(all_kinds, labels, len(result.classes)),
         confident_counts=_counts(all_kinds[confident], labels[confident], len(result.classes)),
         gains=gains,
@@ -174,8 +175,8 @@ def _gains(result, matching, kinds, targets, missed):
         "false negatives": matching._replace(object_counts=matching.object_counts & ~unfound),
     }
     labels = np.unique(matching.object_labels[matching.object_counts])
-    before = _mean_ap(result.protocol, matching, labels)
-    return before, {name: _mean_ap(result.protocol, each, labels) - before for name, each in mended.items()}
+    before = mean_ap(result.protocol, matching, labels)
+    return before, {name: mean_ap(result.protocol, each, labels) - before for name, each in mended.items()}
 
 
 def _removed(matching, chosen):
@@ -192,9 +193,3 @@ def _corrected(matching, chosen, targets):
     return matching._replace(
         labels=labels, objects=objects, true=matching.true | best, counts=matching.counts & (~chosen | best)
     )
-
-
-def _mean_ap(protocol, matching, labels):
-    """Mean AP over classes that have objects before mending; one with none left to be found has an AP of 1."""
-    aps = [class_ap(protocol, [class_matches(matching, label)]) for label in labels]
-    return float(np.mean(np.nan_to_num(aps, nan=1.0))) if aps else float("nan")

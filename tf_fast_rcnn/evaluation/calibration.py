@@ -9,6 +9,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from tf_fast_rcnn.evaluation.results import json_number
+
 BINS = 10
 
 
@@ -30,15 +32,11 @@ class Reliability(NamedTuple):
 
     def to_json(self):
         """A dict that `json.dump` takes."""
-
-        def numbers(values):
-            return [None if np.isnan(value) else float(value) for value in values]
-
         return {
-            "error": numbers([self.error])[0],
+            "error": json_number(self.error),
             "counts": self.counts.tolist(),
-            "scores": numbers(self.scores),
-            "precisions": numbers(self.precisions),
+            "scores": list(map(json_number, self.scores)),
+            "precisions": list(map(json_number, self.precisions)),
         }
 
 

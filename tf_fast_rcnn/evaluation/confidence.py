@@ -17,6 +17,8 @@ from tf_fast_rcnn.evaluation.average_precision import class_ap
 from tf_fast_rcnn.evaluation.matching import class_matches
 from tf_fast_rcnn.evaluation.results import Confidence
 
+_NUMBERS_AT_ONCE = 1 << 20
+
 
 def with_confidence(result, level=0.95, samples=1000, seed=0, progress=True):
     """The same result with a confidence interval for the mean AP and for each class.
@@ -60,14 +62,15 @@ def with_confidence(result, level=0.95, samples=1000, seed=0, progress=True):
 
 def _resampled_aps(result, samples, rng, progress):
     """Each class's AP in each resample: float64 `[S, K]`, NaN where it has no objects."""
-    matches = [
-        [class_matches(matching, label) for matching in result.matchings] for label in range(1, len(result.classes) + 1)
-    ]
-    aps = np.empty((samples, len(matches)))
-    for sample in tqdm(range(samples), desc="resample", delay=2, disable=not progress):
-        drawn = rng.integers(result.num_images, size=result.num_images)
-        weights = np.bincount(drawn, minlength=result.num_images)
-        aps[sample] = [class_ap(result.protocol, of_class, weights) for of_class in matches]
+    drawn = rng.integers(result.num_images, size=(samples, result.num_images))
+    aps = np.empty((samples, len(result.classes)))
+    for label in tqdm(range(1, aps.shape[1] + 1), desc="resample", unit="class", delay=2, disable=not progress):
+        matches = [class_matches(matching, label) for matching in result.matchings]
+        # A part of the resamples at a time, so that memory stays within some tens of megabytes.
+        rows = max(1, _NUMBERS_AT_ONCE // max(result.num_images, *(len(each.scores) for each in matches)))
+        for start in range(0, samples, rows):
+            weights = np.stack([np.bincount(row, minlength=result.num_images) for row in drawn[start : start + rows]])
+            aps[start : start + rows, label - 1] = class_ap(result.protocol, matches, weights)
     return aps
 
 

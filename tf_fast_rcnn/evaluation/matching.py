@@ -100,15 +100,16 @@ def class_matches(matching, label):
 
 
 def precision_recall(matches, image_weights=None):
-    """Precision and recall after each detection of `ClassMatches`: float64 `[D]` each.
+    """Precision and recall after each detection of `ClassMatches`: float64 `[..., D]` each.
 
     Args:
         matches: `ClassMatches`.
-        image_weights: whole numbers `[I]`, how many times each image is in the data set; None for once.
+        image_weights: whole numbers `[..., I]`, how many times each image is in the data set; None for once.
     """
-    weights, num_objects = 1, len(matches.object_images)
+    weights, num_objects = np.ones(len(matches.true), int), len(matches.object_images)
     if image_weights is not None:
-        weights, num_objects = image_weights[matches.images], image_weights[matches.object_images].sum()
-    hits = np.cumsum(matches.true * weights)
-    detections = np.cumsum(np.broadcast_to(weights, matches.true.shape))
-    return hits / np.maximum(detections, 1), hits / max(num_objects, 1)
+        weights = image_weights[..., matches.images]
+        num_objects = image_weights[..., matches.object_images].sum(axis=-1, keepdims=True)
+    hits = np.cumsum(matches.true * weights, axis=-1)
+    detections = np.cumsum(weights, axis=-1)
+    return hits / np.maximum(detections, 1), hits / np.maximum(num_objects, 1)

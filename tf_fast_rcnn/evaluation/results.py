@@ -85,9 +85,9 @@ class EvaluationResult:
         facts = {
             "protocol": self.protocol,
             "iou_threshold": self.iou_threshold,
-            "mean_ap": _number(self.mean_ap),
+            "mean_ap": json_number(self.mean_ap),
             "num_images": self.num_images,
-            "metrics": {name: _number(value) for name, value in self.metrics.items()},
+            "metrics": {name: json_number(value) for name, value in self.metrics.items()},
             "classes": [_class_to_json(result, curves) for result in self.classes],
         }
         if self.confidence is not None:
@@ -114,7 +114,8 @@ class EvaluationResult:
         return f"{self.protocol}, IoU {overlap}"
 
 
-def _number(value):
+def json_number(value):
+    """A float, or None for NaN, which JSON does not have."""
     return None if math.isnan(value) else float(value)
 
 
@@ -133,13 +134,13 @@ def _interval_text(interval):
 
 
 def _interval_to_json(interval):
-    return [_number(end) for end in interval]
+    return [json_number(end) for end in interval]
 
 
 def _class_to_json(result, curves):
     summary = {
         "name": result.name,
-        "ap": _number(result.ap),
+        "ap": json_number(result.ap),
         "num_objects": int(result.num_objects),
         "num_detections": int(result.num_detections),
     }

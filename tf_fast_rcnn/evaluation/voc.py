@@ -37,7 +37,7 @@ def evaluate_voc(dataset, detections, protocol="voc07", iou_threshold=0.5):
         precision, recall = precision_recall(matches)
         num_detections = np.count_nonzero(matching.labels == label)
         num_objects = len(matches.object_images)
-        ap = class_ap(protocol, [matches])
+        ap = float(class_ap(protocol, [matches]))
         return ClassResult(name, ap, precision, recall, matches.scores, num_objects, num_detections)
 
     results = [class_result(label, name) for label, name in enumerate(dataset.class_names, start=1)]

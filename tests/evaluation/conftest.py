@@ -1,0 +1,57 @@
+"""A small data set with detections that make an error of each kind, and hostile texts."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tf_fast_rcnn.data.records import DetectionDataset, Detections, ImageRecord
+from tf_fast_rcnn.evaluation import score_detections
+from tf_fast_rcnn.evaluation.confidence import with_confidence
+
+HOSTILE = "<script>alert('$x_1')</script>"
+CLASS_NAMES = ("cat", HOSTILE, "ghost")
+CAT, DOG, OX = [0.0, 0.0, 0.2, 0.2], [0.5, 0.5, 0.9, 0.9], [0.5, 0.0, 0.9, 0.2]
+FOUND = [
+    # Found, localisation, classification and background; then a duplicate and both.
+    ([CAT, [0.0, 0.0, 0.2, 0.06], DOG, [0.6, 0.3, 0.8, 0.45]], [0.9, 0.85, 0.8, 0.7], [1, 1, 1, 2]),
+    ([CAT, [0.0, 0.0, 0.2, 0.15], [0.0, 0.0, 0.2, 0.06]], [0.95, 0.75, 0.65], [1, 1, 2]),
+    ([], [], []),
+]
+
+
+@pytest.fixture(scope="session")
+def errors_case(tmp_path_factory):
+    """`(data set, detections)`: three images, the last one of its objects missed."""
+    folder = tmp_path_factory.mktemp("errors")
+    records = []
+    for number in range(len(FOUND)):
+        path = folder / f"{number}.png"
+        pixels = np.random.default_rng(number).integers(0, 256, (12, 16, 3), np.uint8)
+        Image.fromarray(pixels).resize((160, 120)).save(path)
+        proposals = [CAT, [0.5, 0.5, 0.9, 0.8]]
+        boxes, labels = ([CAT, DOG], [1, 2]) if number < 2 else ([OX], [2])
+        records.append(
+            ImageRecord(f"#{number} <b>", str(path), 120, 160, boxes, labels, [0] * len(labels), None, proposals)
+        )
+    # Any settings say that the records have proposals.
+    dataset = DetectionDataset("voc:<odd>@val", CLASS_NAMES, records, {"boxes clipped": 2}, object())
+    found = [
+        Detections(np.float32(boxes).reshape(-1, 4), np.float32(scores), np.int32(classes))
+        for boxes, scores, classes in FOUND
+    ]
+    return dataset, found
+
+
+@pytest.fixture(scope="session")
+def report(errors_case, tmp_path_factory):
+    """The folder of that case's report, with its metrics.json read: `(folder, facts)`."""
+    from tf_fast_rcnn.evaluation.report import write_report
+
+    dataset, found = errors_case
+    folder = tmp_path_factory.mktemp("reports") / "a report"
+    result = with_confidence(score_detections(dataset, found), samples=20, progress=False)
+    page = write_report(folder, dataset, found, result, name=f"runs/{HOSTILE}", description={"recipe": HOSTILE})
+    assert page == folder / "index.html"
+    return folder, json.loads((folder / "metrics.json").read_text())

@@ -1,0 +1,130 @@
+"""Pictures of errors: the most confident false positives, and the objects that were not found."""
+
+import base64
+import io
+from collections import defaultdict
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from tf_fast_rcnn import boxes as box_algebra
+from tf_fast_rcnn.browsing.pictures import class_colors, cut_out, window_around
+from tf_fast_rcnn.drawing import draw_boxes
+from tf_fast_rcnn.evaluation.breakdown import CONFIDENT, KINDS
+
+PICTURES = 24
+
+
+class ErrorPicture(NamedTuple):
+    """A picture of one error.
+
+    Attributes:
+        path: the picture itself, as a data: URI.
+        width, height: in pixels.
+        label: the class, 1..K, of the detection or of the missed object.
+        text: what is wrong, for people.
+        image_id: of its image.
+    """
+
+    path: str
+    width: int
+    height: int
+    label: int
+    text: str
+    image_id: str
+
+
+class _Error(NamedTuple):
+    """What is drawn: the image's position, the box, its class, what is wrong, and whether the box is an object's."""
+
+    image: int
+    box: np.ndarray
+    label: int
+    text: str
+    is_object: bool
+
+
+def draw_errors(dataset, detections, result, breakdown):
+    """Draws the errors that most deserve a look, each with what is around it and the annotated objects dashed.
+
+    Args:
+        dataset, detections, result: as of `break_down`.
+        breakdown: its `Breakdown`.
+
+    Returns:
+        Two lists of `ErrorPicture`: the false positives with the highest scores, and the objects without a detection
+        of at least 0.5, those that nothing finds first; 24 of each at most.
+    """
+    false = _false_positives(detections, result.matchings[0], breakdown)
+    missed = _missed_objects(dataset, result.matchings[0], breakdown)
+    of_image = defaultdict(list)
+    for error in [*false, *missed]:
+        of_image[error.image].append(error)
+    # Each image is read once, whatever the number of its errors.
+    drawn = {
+        id(error): picture for image, errors in of_image.items() for error, picture in _draw(dataset[image], errors)
+    }
+    return [drawn[id(error)] for error in false], [drawn[id(error)] for error in missed]
+
+
+def _false_positives(detections, matching, breakdown):
+    wrong = np.flatnonzero(breakdown.kinds >= 0)
+    wrong = wrong[np.argsort(-matching.scores[wrong], kind="stable")][:PICTURES]
+    starts = np.searchsorted(matching.images, matching.images[wrong])
+    return [
+        _Error(
+            int(matching.images[index]),
+            detections[matching.images[index]].boxes[index - start],
+            int(matching.labels[index]),
+            f"{matching.scores[index]:.2f}, {KINDS[breakdown.kinds[index]]}",
+            is_object=False,
+        )
+        for index, start in zip(wrong, starts, strict=True)
+    ]
+
+
+def _missed_objects(dataset, matching, breakdown):
+    best = np.full(len(matching.object_labels), -1.0)
+    best[matching.objects[matching.true]] = matching.scores[matching.true]
+    missed = np.flatnonzero(matching.object_counts & (best < CONFIDENT))
+    missed = missed[np.argsort(best[missed], kind="stable")][:PICTURES]
+    starts = np.searchsorted(matching.object_images, matching.object_images[missed])
+
+    def text(index):
+        if best[index] >= 0:
+            return f"found with a score of {best[index]:.2f} alone"
+        return "missed" if breakdown.missed[index] else "not found: wrong place or class"
+
+    return [
+        _Error(
+            int(matching.object_images[index]),
+            dataset[int(matching.object_images[index])].boxes[index - start],
+            int(matching.object_labels[index]),
+            text(index),
+            is_object=True,
+        )
+        for index, start in zip(missed, starts, strict=True)
+    ]
+
+
+def _draw(record, errors):
+    """Yields each error of an image with its `ErrorPicture`."""
+    image = Image.fromarray(record.image())
+    for error in errors:
+        window = window_around(error.box[None])
+        picture = cut_out(image, window)
+        visible = box_algebra.intersection(record.boxes, window[None])[:, 0] > 0
+        others = box_algebra.within(record.boxes[visible], window)
+        if not error.is_object:
+            picture = draw_boxes(picture, others, [""] * len(others))
+        drawn = draw_boxes(
+            picture, box_algebra.within(error.box[None], window), [""], class_colors(np.array([error.label]))
+        )
+        yield error, ErrorPicture(_data_uri(drawn), *drawn.size, error.label, error.text, record.image_id)
+
+
+def _data_uri(picture):
+    buffer = io.BytesIO()
+    picture.save(buffer, "JPEG", quality=85)
+    return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"

@@ -1,0 +1,115 @@
+"""The report of an evaluation: one page that needs nothing else, the same figures as JSON, and its charts."""
+
+import base64
+import json
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from tf_fast_rcnn.data.files import replacing
+from tf_fast_rcnn.evaluation.analysis import analyse
+from tf_fast_rcnn.evaluation.breakdown import KINDS
+from tf_fast_rcnn.evaluation.pictures import draw_errors
+from tf_fast_rcnn.pages import render_page
+from tf_fast_rcnn.plots import plot_breakdown, plot_precision_recall, plot_reliability
+
+# Curves of more classes than there are colours cannot be told apart.
+_MAX_CURVES = 10
+# Tables with a column for each class are folded up beyond so many.
+_MAX_COLUMNS = 20
+_CONFUSIONS = 8
+
+
+class Chart(NamedTuple):
+    """A picture of numbers as a data: URI, and what it shows in words."""
+
+    path: str
+    alt: str
+
+
+def write_report(folder, dataset, detections, result, analysis=None, name="", description=None):
+    """Writes `folder/index.html` with figures, curves, errors and pictures; metrics.json and the charts beside it.
+
+    The page holds all of its pictures: it can be sent and opened alone.
+
+    Args:
+        folder: is made where it does not exist; files of a report before are replaced.
+        dataset: `DetectionDataset` that was evaluated.
+        detections: its `Detections`, in order.
+        result: `EvaluationResult` of `score_detections` for these, with or without confidence intervals.
+        analysis: of `analyse` for these; None to make it here.
+        name: of what was evaluated, for the title.
+        description: what is known of how it was made, in JSON's types: a run's recipe.
+
+    Returns:
+        The page's path.
+
+    Example:
+        >>> write_report("report", test, detections, score_detections(test, detections))       # doctest: +SKIP
+        PosixPath('report/index.html')
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    analysis = analysis or analyse(dataset, detections, result)
+    false_positives, missed = draw_errors(dataset, detections, result, analysis.breakdown)
+    page = render_page(
+        "evaluation/report.html",
+        name=name or dataset.name,
+        dataset=dataset,
+        result=result,
+        analysis=analysis,
+        kinds=KINDS,
+        few_classes=len(dataset.class_names) <= _MAX_COLUMNS,
+        confusions=_confusions(analysis.confusion),
+        charts=_charts(folder, result, analysis),
+        false_positives=false_positives,
+        missed=missed,
+        description=json.dumps(description, indent=2) if description else "",
+        isnan=np.isnan,
+    )
+    facts = result.to_json(curves=True) | analysis.to_json() | {"name": name, "data": dataset.name}
+    _write(folder / "metrics.json", json.dumps(facts, indent=2) + "\n")
+    _write(folder / "index.html", page)
+    return folder / "index.html"
+
+
+def _confusions(matrix):
+    """`(count, object's class, detected class)` of the most frequent confusions of two classes, counted from 0."""
+    between = matrix[:-1, :-1] * ~np.eye(len(matrix) - 1, dtype=bool)
+    pairs = [(int(between[pair]), *pair) for pair in zip(*np.nonzero(between), strict=True)]
+    return sorted(pairs, key=lambda pair: -pair[0])[:_CONFUSIONS]
+
+
+def _write(path, text):
+    with replacing(path) as file:
+        file.write(text.encode())
+
+
+def _charts(folder, result, analysis):
+    """Draws the charts into the folder; dict from their names to `Chart`."""
+    breakdown = analysis.breakdown
+    plot_precision_recall(result, folder / "precision_recall.png")
+    alts = {"precision_recall": "precision against recall for each class"}
+    if not np.isnan(breakdown.mean_ap):
+        gains = {kind: breakdown.gains[kind] for kind in KINDS}
+        title = f"Errors at IoU {result.iou_threshold or 0.5:.2f}, mean AP {breakdown.mean_ap:.3f}"
+        plot_breakdown(gains, breakdown.confident_counts, analysis.class_names, folder / "breakdown.png", title)
+        worst = max(gains, key=gains.get)
+        alts["breakdown"] = f"mean AP to gain by mending each kind of error; most by {worst}: {gains[worst]:.3f}"
+    if analysis.calibration is not None and analysis.calibration.counts.any():
+        plot_reliability(_reliability_curves(analysis), analysis.calibration.counts, folder / "calibration.png")
+        alts["calibration"] = f"precision against score; calibration error {analysis.calibration.error:.3f}"
+    return {name: Chart(_data_uri(folder / f"{name}.png"), alt) for name, alt in alts.items()}
+
+
+def _reliability_curves(analysis):
+    curves = zip(analysis.class_names, analysis.class_calibration, strict=True)
+    curves = [(name, label, each.scores, each.precisions) for label, (name, each) in enumerate(curves, start=1)]
+    if len(curves) > _MAX_CURVES:
+        return [("all classes", 1, analysis.calibration.scores, analysis.calibration.precisions)]
+    return curves
+
+
+def _data_uri(path):
+    return f"data:image/png;base64,{base64.b64encode(path.read_bytes()).decode()}"
