@@ -136,7 +136,7 @@ def test_flattening_without_a_pooling_is_cut_at_the_stride():
     ],
 )
 def test_known_networks_are_cut_at_the_end_of_a_stage(name, stride, layer, channels):
-    cut = cut_at_roi_pooling(load_backbone(name, weights=None).network, stride)
+    cut = cut_at_roi_pooling(load_backbone(name, weights=None).network, stride, head="fc")
     assert (cut_layer(cut), cut.convolutions.outputs[0].shape[-1]) == (layer, channels)
     assert (cut.strides, cut.pooled_size, cut.fc_layers) == ([stride], (7, 7), [])
 

@@ -12,10 +12,15 @@ import keras
 import numpy as np
 
 from tf_fast_rcnn.errors import InputError
-from tf_fast_rcnn.roi_pooling import pooling_grids
+from tf_fast_rcnn.roi_pooling import is_pyramid, pooling_grids
 
 # The image side at which a network with a free input size is laid out to read its strides.
 _LAYOUT_SIDE = 224
+
+HEADS = ("auto", "fc", "carry")
+
+# The carried stage's name in the detector.
+STAGE_NAME = "last_stage"
 
 # Of the paper's network L.
 DEFAULT_POOLED_SIZE = (7, 7)
@@ -29,47 +34,130 @@ class Cut(NamedTuple):
     Attributes:
         convolutions: `keras.Model`, preprocessed images -> list of the feature maps that RoIs are pooled from.
         strides: pixels of the image per cell of each map.
-        pooled_size: `(H, W)` of a pooled RoI.
+        pooled_size: `(H, W)` of a pooled RoI, or several for a pyramid (see `pooling_grids`).
         fc_layers: the network's fully connected layers (with their activations and dropout) without the last one,
-            which classifies; empty where new ones have to be made.
+            which classifies, where they are carried over.
+        stage: where the network's last stage is carried over: `keras.Model`, pooled RoIs `[N, H, W, C]` -> `[N, D]`.
+            Where there are neither layers nor a stage, fully connected layers have to be made.
     """
 
     convolutions: keras.Model
     strides: list
     pooled_size: tuple
     fc_layers: list
+    stage: keras.Model | None = None
 
 
-def cut_at_roi_pooling(network, stride=16, pooled_size=None):
+def cut_at_roi_pooling(network, stride=16, pooled_size=None, head="auto"):
     """Cuts at the pooling that feeds the classifier; where there is none, at the last feature map of each stride.
 
     Args:
         network: functional or sequential `keras.Model` from images to class scores; left as it is.
-        stride: for networks without a pooling that feeds fully connected layers: a number, or several.
-        pooled_size: of a pooled RoI, as in `pooling_grids`; None for the network's own pooling's, or (7, 7). The
-            network's fully connected layers are left out where it does not fit them.
+        stride: where the network is cut, unless that is at the pooling before its fully connected layers: a number, or
+            several.
+        pooled_size: of a pooled RoI, as in `pooling_grids`. None: what the carried layers saw when the network
+            classified images, or (7, 7).
+        head: "fc", "carry" or "auto": see `fast_rcnn`.
 
     Raises:
-        InputError: where the network is no graph of layers, or has no feature map of `stride`.
+        InputError: where the network is no graph of layers, or has no feature map of `stride`; where a stage cannot be
+            carried over, or the carried layers do not fit the pooled size.
 
     Example:
         >>> cut = cut_at_roi_pooling(keras.applications.VGG16(weights=None))
         >>> cut.strides, cut.pooled_size, [layer.name for layer in cut.fc_layers]
         ([16], (7, 7), ['fc1', 'fc2'])
+        >>> cut_at_roi_pooling(keras.applications.ResNet50(weights=None)).stage.output_shape
+        (None, 2048)
     """
+    if head not in HEADS:
+        raise InputError(f"head: found {head!r}; expected one of {', '.join(HEADS)}; give one of these")
     network = _flat_copy(network)
-    classifier = _layers_after_pooling(network)
     grids = None if pooled_size is None else pooling_grids(pooled_size)
-    if classifier is not None:
-        pooling, fc_layers = classifier
-        own = pooling.outputs[0].shape[1:3]
-        fc_layers, grids = (fc_layers, own) if grids in (None, own) else ([], grids)
-        features = [pooling.input_tensors[0]]
-    else:
-        features, fc_layers = [_last_feature_map(network, each) for each in np.atleast_1d(stride)], []
+    at_pooling = _layers_after_pooling(network) if head != "fc" else None
+    if at_pooling is not None and (at_pooling[1] or head == "auto"):
+        return _cut_before_fc_layers(network, *at_pooling, grids, head)
+    features = [_last_feature_map(network, each) for each in np.atleast_1d(stride)]
+    if head == "carry" or (head == "auto" and _carries_stage(network, stride, grids)):
+        return _cut_before_stage(network, features, grids)
+    return _cut(network, features, grids or DEFAULT_POOLED_SIZE)
+
+
+def _cut(network, features, grids, fc_layers=(), stage=None):
     convolutions = keras.Model(network.input, features, name="convolutions")
-    strides = [_stride(network, feature_map) for feature_map in features]
-    return Cut(convolutions, strides, grids or DEFAULT_POOLED_SIZE, fc_layers)
+    return Cut(convolutions, [_stride(network, each) for each in features], grids, list(fc_layers), stage)
+
+
+def _cut_before_fc_layers(network, pooling, fc_layers, grids, head):
+    """RoI pooling takes the place of the network's last pooling, and gives what the first layer takes."""
+    own = pooling.outputs[0].shape[1:3]
+    if grids in (None, own):
+        return _cut(network, pooling.input_tensors, own, fc_layers)
+    if head == "carry":
+        _refuse_pooled_size(grids, f"{own}, which {fc_layers[0].name} of {network.name} takes")
+    return _cut(network, pooling.input_tensors, grids)
+
+
+def _refuse_pooled_size(grids, expected):
+    raise InputError(f"pooled_size: found {grids}; expected {expected}; leave it out, or make new layers (head='fc')")
+
+
+def _carries_stage(network, stride, grids):
+    """Whether "auto" keeps the last stage: of ResNets cut before conv5, as He et al. (2016) do."""
+    single = stride == 16 and not (grids and is_pyramid(grids))
+    return single and network.name.startswith("resnet")
+
+
+def _cut_before_stage(network, features, grids):
+    """RoI pooling takes the place of the whole image's feature map, and gives the stages after it what they saw."""
+    if len(features) > 1:
+        raise InputError(
+            f"stride: found {len(features)} feature maps with head='carry'; expected one, for {network.name} went on "
+            "from one; give one stride, or make new layers (head='fc')"
+        )
+    own = features[0].shape[1:3]
+    if grids and is_pyramid(grids):
+        _refuse_pooled_size(grids, f"one grid such as {own}, since convolutions follow")
+    try:
+        return _cut(network, features, grids or own, stage=_stage_after(network, features[0], grids or own))
+    except InputError:
+        raise
+    except ValueError:  # Keras's word for a map that is too small, or a weight of another shape
+        _refuse_pooled_size(grids, f"a size that the layers of {network.name} after the cut take, such as {own}")
+
+
+def _stage_after(network, features, grid):
+    """The layers from a feature map to what the classifier is given, as a model of `[N, H, W, C]` -> `[N, D]`.
+
+    A map that is left at the end is averaged: where a 1x1 convolution classifies each cell and the mean is taken after
+    it (SqueezeNet), that is the same.
+    """
+    passed_by_all = any(node.outputs[0] is features for node in _waists(network))
+    given = _given_to_classifier(network)
+    if len(network.outputs) != 1 or not passed_by_all:
+        raise InputError(
+            f"head: found 'carry' for {network.name}, where paths lead past the feature map that is pooled; expected "
+            "one that all paths pass; give another stride, or make new layers (head='fc')"
+        )
+    after = keras.Model(features, given)
+    pooled = keras.Input((*grid, features.shape[-1]), name="pooled_rois")
+    stage = keras.models.clone_model(after, input_tensors=pooled)
+    stage.set_weights(after.get_weights())
+    vectors = stage.output
+    if len(vectors.shape) == 4:
+        vectors = keras.layers.GlobalAveragePooling2D(name="pooled_stage")(vectors)
+    return keras.Model(stage.input, vectors, name=STAGE_NAME)
+
+
+def _given_to_classifier(network):
+    """What the last layer with weights is given, if that classifies: a dense layer or a 1x1 convolution. Else the
+    network has no classifier, and all of it is kept."""
+    classifier = [node for node in _nodes(network) if getattr(node.operation, "weights", None)][-1]
+    layer = classifier.operation
+    is_classifier = isinstance(layer, keras.layers.Dense) or (
+        isinstance(layer, keras.layers.Conv2D) and layer.kernel_size == (1, 1)
+    )
+    return classifier.input_tensors[0] if is_classifier else network.outputs[0]
 
 
 def with_any_image_size(convolutions, name):

@@ -11,6 +11,7 @@ Section 2.2 of the paper ("Initializing from pre-trained networks"):
 """
 
 import itertools
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -78,6 +79,32 @@ class BoxDenormalization(keras.layers.Layer):
         return {**super().get_config(), "mean": self.mean.tolist(), "deviation": self.deviation.tolist()}
 
 
+@keras.saving.register_keras_serializable(package="tf_fast_rcnn")
+class RoIsToBatch(keras.layers.Layer):
+    """Pooled RoIs `[B, R, P, Q, C]` -> `[B * R, P, Q, C]`, as convolutions take them; where there are none, one of
+    zeros, since TensorFlow's convolutions give nothing a wrong shape on CPUs."""
+
+    def call(self, pooled):
+        maps = keras.ops.reshape(pooled, (-1, *pooled.shape[2:]))
+        missing = keras.ops.maximum(1 - keras.ops.shape(maps)[0], 0)
+        return keras.ops.concatenate([maps, keras.ops.zeros((missing, *maps.shape[1:]), maps.dtype)])
+
+    def compute_output_shape(self, pooled_shape):
+        return (None, *pooled_shape[2:])
+
+
+@keras.saving.register_keras_serializable(package="tf_fast_rcnn")
+class BatchToRoIs(keras.layers.Layer):
+    """`[B * R, D]` -> `[B, R, D]`, with B and R of the pooled RoIs `[B, R, P, Q, C]` that it came from."""
+
+    def call(self, vectors, pooled):
+        images, rois = keras.ops.shape(pooled)[:2]
+        return keras.ops.reshape(vectors[: images * rois], (images, rois, vectors.shape[-1]))
+
+    def compute_output_shape(self, vectors_shape, pooled_shape):
+        return (*pooled_shape[:2], vectors_shape[-1])
+
+
 def fast_rcnn(
     backbone,
     num_classes,
@@ -85,6 +112,7 @@ def fast_rcnn(
     weights="imagenet",
     preprocessing=None,
     box_statistics=None,
+    head="auto",
     stride=16,
     pooled_size=None,
     fc_units=(1024, 1024),
@@ -97,7 +125,8 @@ def fast_rcnn(
 
     Where the network pools its last convolutional map and flattens it for fully connected layers (VGG16), that
     pooling becomes RoI pooling and the layers are carried over with their weights. Where it does not (networks that
-    end in global pooling), it is cut at `stride` and two fully connected layers are made.
+    end in global pooling), it is cut at `stride`; after RoI pooling either stand the layers that followed, with their
+    weights, or two fully connected layers that are made.
 
     Args:
         backbone: a name ("caffenet", "vgg_cnn_m_1024" and "caffe_vgg16", the paper's S, M and L; "vgg16",
@@ -108,14 +137,23 @@ def fast_rcnn(
         preprocessing: with a `keras.Model` as backbone, the layer that turns RGB 0..255 into what it takes; None
             where it takes RGB 0..255 itself.
         box_statistics: `boxes.BoxStatistics` of the training set; None for constants that suit most data sets.
-        stride: pixels of the image per cell of the feature map, where the network is cut; several, as in (8, 16), pool
-            every RoI from as many maps, whose channels are put side by side (small objects gain).
+        head: what follows RoI pooling. "carry": what followed in the network, up to its classifier, with its weights:
+            fully connected layers (fc6 and fc7 of VGG16), or else all layers from the cut on, which then run on each
+            pooled RoI (conv5 and global average pooling of ResNets, as in K. He et al., CVPR 2016). "fc": new fully
+            connected layers. "auto": "carry" for networks with fully connected layers after a pooling, unless they do
+            not fit `pooled_size`, and for ResNets at stride 16 (a network whose name begins with "resnet"); "fc"
+            elsewhere.
+        stride: pixels of the image per cell of the feature map, where the network is cut, unless that is at the pooling
+            before fully connected layers that are carried over; several, as in (8, 16), pool every RoI from as many
+            maps, whose channels are put side by side (small objects gain; new layers only).
         pooled_size: (H, W) of a pooled RoI; three numbers or more are the levels of a spatial pyramid, as in
-            (1, 2, 3, 6): see `roi_pooling.pooling_grids`. None: those of the network's own pooling, or (7, 7). The
-            network's fully connected layers are not carried over where it does not fit them.
-        fc_units: sizes of the fully connected layers that are made, where the network has none.
-        dropout: probability of dropping each output of the fully connected layers in training.
-        tune_from: name of the first layer of the backbone that is fine-tuned; layers before it keep their weights.
+            (1, 2, 3, 6): see `roi_pooling.pooling_grids`. None: what the layers that are carried over were given when
+            the network classified images, (7, 7) in VGG16 and (14, 14) in ResNets; (7, 7) for new layers.
+        fc_units: sizes of the fully connected layers that are made.
+        dropout: probability of dropping each output of the fully connected layers in training; a carried stage has
+            the dropout that the network has.
+        tune_from: name of the first layer that is fine-tuned, of the backbone's or of those after RoI pooling; layers
+            before it keep their weights. "head": no convolution is tuned, only what follows RoI pooling.
             None: conv3_1 for VGG networks and conv2 for S and M as in the paper, all layers elsewhere. Batch
             normalisation is frozen always: mini-batches of two images are too small for its statistics.
         roi_pooling: "native", "portable" or "auto" (see `RoIPooling`).
@@ -132,7 +170,8 @@ def fast_rcnn(
         B, R, H and W may vary from call to call; R may be 0.
 
     Raises:
-        InputError: where the backbone is unknown, cannot be cut at `stride`, or has no layer `tune_from`.
+        InputError: where the backbone is unknown, cannot be cut at `stride`, or has no layer `tune_from`; where what
+            is to be carried over does not fit `stride` or `pooled_size`.
 
     Example:
         >>> model = fast_rcnn("vgg16", num_classes=20, weights=None)
@@ -145,19 +184,23 @@ def fast_rcnn(
     if num_classes < 1:
         raise InputError(f"num_classes: found {num_classes}; expected at least one class; name the objects to detect")
     name, network, preprocess = load_backbone(backbone, weights=weights, preprocessing=preprocessing)
-    cut = cut_at_roi_pooling(network, stride, pooled_size)
+    cut = cut_at_roi_pooling(network, stride, pooled_size, head)
     convolutions = with_any_image_size(cut.convolutions, name="convolutions")
-    _freeze(convolutions, tune_from or TUNE_FROM.get(name))
 
     images = keras.Input((None, None, 3), name="images", dtype="float32")
     rois = keras.Input((None, 4), name="rois", dtype="float32")
     features = keras.tree.flatten(convolutions(preprocess(images)))
     pooled = _pool(features, RoICorners(name="roi_corners")(rois), cut, roi_pooling)
-    values = int(np.prod(pooled.shape[2:]))
-    vectors = keras.layers.Reshape((-1, values), name="roi_vectors")(pooled)
-    hidden = _fully_connected(vectors, cut.fc_layers, fc_units, dropout, seed)
+    if cut.stage is None:
+        vectors = keras.layers.Reshape((-1, math.prod(pooled.shape[2:])), name="roi_vectors")(pooled)
+        hidden = _fully_connected(vectors, cut.fc_layers, fc_units, dropout, seed)
+    else:
+        vectors = cut.stage(RoIsToBatch(name="rois_to_batch")(pooled))
+        hidden = BatchToRoIs(name="batch_to_rois")(vectors, pooled)
     outputs = _siblings(hidden, num_classes, box_statistics, seed)
-    return keras.Model({"images": images, "rois": rois}, outputs, name="fast_rcnn")
+    model = keras.Model({"images": images, "rois": rois}, outputs, name="fast_rcnn")
+    _freeze(model, tune_from or TUNE_FROM.get(name))
+    return model
 
 
 def _pool(features, corners, cut, implementation):
@@ -200,8 +243,6 @@ def _apply_copy(layer, tensor):
     result = copy(tensor)
     if layer.built:
         copy.set_weights(layer.get_weights())
-    if isinstance(layer, keras.layers.BatchNormalization):
-        copy.trainable = False
     return result
 
 
@@ -228,14 +269,27 @@ def _siblings(hidden, num_classes, box_statistics, seed):
     return {"class_logits": class_logits, "box_deltas": box_deltas}
 
 
-def _freeze(convolutions, tune_from):
+def backbone_layers(model):
+    """The layers of the convolutions, in order."""
+    return model.get_layer("convolutions").layers
+
+
+def head_layers(model):
+    """The layers after the convolutions, in order, those of a carried stage among them, down to the outputs."""
+    names = [layer.name for layer in model.layers]
+    after = model.layers[names.index("convolutions") + 1 :]
+    return [part for layer in after for part in getattr(layer, "layers", [layer])]
+
+
+def _freeze(model, tune_from):
     """Freezes batch normalisation everywhere, and all layers before `tune_from`."""
-    names = [layer.name for layer in convolutions.layers]
+    convolutions, head = backbone_layers(model), head_layers(model)
+    names = [*(layer.name for layer in convolutions), "head", *(layer.name for layer in head if layer.weights)]
     if tune_from is not None and tune_from not in names:
         raise InputError(f"tune_from: found {tune_from!r}; expected a layer of the backbone; known: {', '.join(names)}")
-    first_tuned = 0 if tune_from is None else names.index(tune_from)
-    for position, layer in enumerate(convolutions.layers):
-        if position < first_tuned or isinstance(layer, keras.layers.BatchNormalization):
+    frozen = set() if tune_from is None else set(names[: names.index(tune_from)])
+    for layer in (*convolutions, *head):
+        if layer.name in frozen or isinstance(layer, keras.layers.BatchNormalization):
             layer.trainable = False
 
 
@@ -266,7 +320,7 @@ def stages(model, roi_pooling=None):
     corners = model.get_layer("roi_corners")
     poolings = [layer for layer in model.layers if isinstance(layer, RoIPooling)]
     features = [layer.input[0] for layer in poolings]
-    pooled = model.get_layer("roi_vectors").input
+    pooled = poolings[0].output if len(poolings) == 1 else model.get_layer("roi_pooling").output
     if roi_pooling is not None:
         poolings = [RoIPooling.from_config({**layer.get_config(), "implementation": roi_pooling}) for layer in poolings]
 

@@ -233,20 +233,24 @@ def test_class_weights_by_name(train, tiny_recipe, tmp_path, monkeypatch):
     assert losses[0].class_weights == [0.5, 1, 1, 1, 2, 1, 1, 1, 1, 1, 1]
 
 
-@pytest.mark.parametrize("classes", [3, 10])
-def test_a_checkpoint_of_another_model(
-    train, tiny_recipe, tiny_model, tiny_backbone, tmp_path, no_steps, monkeypatch, classes
-):
-    """Of other classes, or a model that was never trained."""
+@pytest.mark.parametrize("kind", ["other classes", "other layers", "never trained"])
+def test_a_checkpoint_of_another_model(train, tiny_recipe, tiny_model, tiny_backbone, tmp_path, monkeypatch, kind):
     folder = tmp_path / "run"
     with monkeypatch.context() as context:
+        context.setattr(loop, "_fit", lambda *arguments: None)
         context.setattr(loop, "_finish", lambda *arguments: None)
         train(tiny_recipe)
     model = tiny_model
-    if classes == 10:
-        model = frcnn.fast_rcnn(tiny_backbone, 10, stride=8, fc_units=(4,))
+    if kind != "other classes":
+        units = (16,) if kind == "never trained" else (4,)
+        model = frcnn.fast_rcnn(tiny_backbone, 10, stride=8, fc_units=units, dropout=0.0)
+    if kind != "never trained":
+        model.compile(optimizer=frcnn.sgd(0.1), loss=frcnn.multi_task_loss(model))
     run_folder.save_checkpoint(model, folder, 8)
-    with pytest.raises(InputError, match=rf"checkpoints: found .* another model, with {classes} classes; expected"):
+    classes = 3 if kind == "other classes" else 10
+    with pytest.raises(
+        InputError, match=rf"checkpoints: found .* another model, with {classes} classes and .* weights"
+    ):
         train(tiny_recipe)
 
 
@@ -390,8 +394,21 @@ def test_weights_of_a_run_with_other_classes(train, tiny_run, prepared_digits, t
 
 def test_the_backbone_must_fit_even_where_other_layers_do(train, tiny_run, tiny_recipe):
     """The siblings of another network would fit, and leave its convolutions at random weights."""
-    with pytest.raises(InputError, match="weights: found a run whose layers do not fit"):
+    with pytest.raises(InputError, match=r"weights: found a run whose layers do not fit \(convolutions\)"):
         train(tiny_recipe, backbone="mobilenet", weights=str(tiny_run[0]))
+
+
+def test_a_carried_stage_must_fit_too(train, tiny_run, tiny_recipe, tiny_backbone, tmp_path, no_steps):
+    """It would stay at random weights: the tiny run has new layers in its place."""
+    carried = with_changes(tiny_recipe, {"network.head": "carry", "network.stride": 4})
+    with pytest.raises(InputError, match=r"weights: found a run whose layers do not fit \(last_stage\)"):
+        train(with_changes(carried, {"network.stride": 8}), weights=str(tiny_run[0]))
+    train(carried, folder=tmp_path / "carried")
+    train(carried, folder=tmp_path / "same", weights=str(tmp_path / "carried"), seed=4)
+    source, target = (load_run(tmp_path / name).model for name in ("carried", "same"))
+    for expected, found in zip(weights_of(source, "last_stage"), weights_of(target, "last_stage"), strict=True):
+        np.testing.assert_array_equal(found, expected)
+    assert len(weights_of(source, "last_stage")) == 2  # conv2
 
 
 def test_weights_of_a_folder_that_is_no_run(train, tiny_recipe, tmp_path):

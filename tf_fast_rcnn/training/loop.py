@@ -9,6 +9,7 @@ import keras
 
 import tf_fast_rcnn
 from tf_fast_rcnn import boxes
+from tf_fast_rcnn.cutting import STAGE_NAME
 from tf_fast_rcnn.data.batches import hierarchical_batches
 from tf_fast_rcnn.data.examples import input_errors
 from tf_fast_rcnn.data.prepare import cached_proposals
@@ -100,9 +101,12 @@ def train(
     keras.utils.set_random_seed(seed)
     steps_per_epoch = max(1, len(train_dataset) // recipe.sampling.images_per_batch)
     steps = recipe.steps or recipe.epochs * steps_per_epoch
-    model, step = _interrupted_model(folder, train_dataset) or (None, 0)
-    if model is None:
-        model = _new_model(train_dataset, recipe, backbone, weights, roi_pooling, seed)
+    checkpoint = run_folder.last_checkpoint(folder)
+    model, step = _new_model(train_dataset, recipe, backbone, None if checkpoint else weights, roi_pooling, seed), 0
+    if checkpoint:
+        _check_checkpoint(folder, checkpoint[0], model)
+        model, step = checkpoint
+    else:
         _compile(model, recipe, train_dataset, steps)
     position, log = Position(step), RunLog(folder, step)
     best = BestModel(folder, log, recipe.early_stopping) if recipe.early_stopping else None
@@ -115,20 +119,24 @@ def train(
     return _summary(folder, log, position.step, time.monotonic() - started, best)
 
 
-def _interrupted_model(folder, dataset):
-    """`(compiled model, step)` where RUN holds a checkpoint, or None."""
-    checkpoint = run_folder.last_checkpoint(folder)
-    if checkpoint is not None:
-        model, _ = checkpoint
+def _check_checkpoint(folder, model, expected):
+    """InputError where a checkpoint's model is not like the one that the run would begin with."""
+
+    def classes(model):
         outputs = model.output if isinstance(model.output, dict) else {}
-        found = outputs["class_logits"].shape[-1] - 1 if "class_logits" in outputs else 0
-        # A model that was never compiled has no optimiser at all.
-        if found != len(dataset.class_names) or getattr(model, "optimizer", None) is None:
-            raise InputError(
-                f"{folder}/checkpoints: found the checkpoint of another model, with {found} classes; expected one of "
-                f"this run, with {len(dataset.class_names)}; remove it, or give another --out"
-            )
-    return checkpoint
+        return outputs["class_logits"].shape[-1] - 1 if "class_logits" in outputs else 0
+
+    def shapes(model):
+        # Without names: they are numbered anew where the user's network is made again.
+        return sorted(tuple(weight.shape) for weight in model.weights)
+
+    # A model that was never compiled has no optimiser at all.
+    if shapes(model) != shapes(expected) or getattr(model, "optimizer", None) is None:
+        raise InputError(
+            f"{folder}/checkpoints: found the checkpoint of another model, with {classes(model)} classes and "
+            f"{model.count_params():,} weights; expected one of this run, with {classes(expected)} and "
+            f"{expected.count_params():,}, and an optimiser; remove it, or give another --out"
+        )
 
 
 def _description(train_dataset, recipe, weights, roi_pooling, seed, proposals, classes):
@@ -190,12 +198,17 @@ def _train_only(model, names):
 
 
 def _copy_weights(source, target, left_out):
-    """Copies the weights of the backbone, which must fit, and of other layers with the same name and shapes."""
-    if _copy_layers(source.get_layer("convolutions"), target.get_layer("convolutions")):
-        raise InputError(
-            "weights: found a run whose layers do not fit; expected one of the same backbone; check --weights"
-        )
-    _copy_layers(source, target, {"convolutions", *left_out})
+    """Copies the weights of the backbone and of a carried stage, which must fit, and of other layers with the same name
+    and shapes."""
+    parts = [layer.name for layer in target.layers if layer.name in ("convolutions", STAGE_NAME)]
+    known = [layer.name for layer in source.layers]
+    for part in parts:
+        if part not in known or _copy_layers(source.get_layer(part), target.get_layer(part)):
+            raise InputError(
+                f"weights: found a run whose layers do not fit ({part}); expected one of the same backbone, head and "
+                "stride; check --weights, --backbone and --set network.head"
+            )
+    _copy_layers(source, target, {*parts, *left_out})
 
 
 def _copy_layers(source, target, left_out=()):

@@ -8,6 +8,8 @@ import copy
 
 import keras
 
+from tf_fast_rcnn.cutting import STAGE_NAME
+
 
 def sgd(rate=0.001, momentum=0.9, weight_decay=0.0005, bias_rate=2.0, decay_biases=False, **options):
     """The paper's optimiser (section 2.3, "SGD hyper-parameters").
@@ -43,13 +45,15 @@ def adamw(model, rate=3e-4, backbone_rate=0.2, weight_decay=1e-4, decay_biases=F
     Args:
         model: what `fast_rcnn` returned.
         rate: learning rate, or a Keras schedule.
-        backbone_rate: the pre-trained convolutions learn, and decay, at this multiple of the rate.
+        backbone_rate: the pre-trained convolutions, those of a carried stage among them, learn, and decay, at this
+            multiple of the rate.
         weight_decay: decoupled, as in the AdamW paper (Loshchilov and Hutter, 2019): a step takes
             `rate * weight_decay` of each weight.
         decay_biases: whether biases decay too.
         **options: of every Keras optimiser.
     """
-    slow = [variable.path for variable in model.get_layer("convolutions").trainable_variables]
+    pretrained = [layer for layer in model.layers if layer.name in ("convolutions", STAGE_NAME)]
+    slow = [variable.path for layer in pretrained for variable in layer.trainable_variables]
     return FineTuningAdamW(
         learning_rate=rate,
         decoupled_decay=weight_decay,

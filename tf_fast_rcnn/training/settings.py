@@ -9,6 +9,7 @@ import typing
 
 import keras
 
+from tf_fast_rcnn.cutting import HEADS
 from tf_fast_rcnn.data.sampling_rules import SamplingRules
 from tf_fast_rcnn.errors import InputError
 from tf_fast_rcnn.roi_pooling import pooling_grids
@@ -74,10 +75,12 @@ class NetworkSettings:
     dropout: float = 0.5
     fc_units: tuple = (1024, 1024)
     tune_from: str | None = None
+    head: str = "auto"
     stride: int | tuple = 16
     pooled_size: int | tuple[tuple, ...] | None = None
 
     def __post_init__(self):
+        _check_choice("network.head", self.head, HEADS)
         if self.pooled_size is not None:
             pooling_grids(self.pooled_size)
         _check("network.dropout", self.dropout, 0 <= self.dropout < 1, "a number from 0 to below 1")
