@@ -182,14 +182,18 @@ class _Function(torch.nn.Module):
         self.forward = function
 
 
-def _preprocessing(layer):
-    channels = {"rgb": [0, 1, 2], "bgr": [2, 1, 0]}[layer.channel_order]
-    mean, scale = (torch.tensor(values)[:, None, None] for values in (layer.mean, layer.scale))
+class _Preprocessing(torch.nn.Module):
+    """Gives the type that the module is moved to: the network's."""
 
-    def preprocess(images):
-        return ((images[:, channels] - mean) * scale).contiguous(memory_format=torch.channels_last)
+    def __init__(self, layer):
+        super().__init__()
+        self._channels = {"rgb": [0, 1, 2], "bgr": [2, 1, 0]}[layer.channel_order]
+        self.register_buffer("mean", torch.tensor(layer.mean)[:, None, None])
+        self.register_buffer("scale", torch.tensor(layer.scale)[:, None, None])
 
-    return _Function(preprocess)
+    def forward(self, images):
+        preprocessed = (images[:, self._channels] - self.mean) * self.scale
+        return preprocessed.to(self.mean.dtype, memory_format=torch.channels_last)
 
 
 def _relu(layer):
@@ -219,5 +223,5 @@ _CONVERSIONS = {
     keras.layers.Rescaling: lambda layer: _Function(lambda values: values * layer.scale + layer.offset),
     keras.layers.Reshape: _reshape,
     BoxDenormalization: _denormalization,
-    Preprocessing: _preprocessing,
+    Preprocessing: _Preprocessing,
 }

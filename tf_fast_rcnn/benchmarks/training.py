@@ -33,8 +33,8 @@ class MiniBatch(NamedTuple):
 def measure_training(network, dtypes, size, rounds, threads):
     """Times steps on N = 2 images with R = 128 RoIs, ours and PyTorch's in turn.
 
-    To be called in a fresh process: TensorFlow's number of threads is set once. Ours is the step of `model.fit`. PyTorch
-    runs eagerly, channels last, under autocast where the type is bfloat16; its RoI pooling counts as nothing.
+    To be called in a fresh process: TensorFlow's number of threads is set once. Ours is the step of `model.fit`.
+    PyTorch runs eagerly, channels last, under autocast where the type is bfloat16; its RoI pooling counts as nothing.
 
     Args:
         network: see `fast_rcnn`'s backbone; its weights are random.

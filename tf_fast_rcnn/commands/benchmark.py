@@ -1,11 +1,9 @@
 """`tf-fast-rcnn benchmark NAME`: measures this machine, beside peers and physical floors."""
 
-import concurrent.futures
-import multiprocessing
-
 from tqdm import tqdm
 
-from tf_fast_rcnn.commands.common import add_json_argument, number, start_tensorflow, write_result
+from tf_fast_rcnn.commands import benchmark_detection, benchmark_training
+from tf_fast_rcnn.commands.common import add_json_argument, in_a_fresh_process, number, write_result
 from tf_fast_rcnn.errors import InputError
 from tf_fast_rcnn.plots import plot_sampling_speed
 
@@ -14,8 +12,11 @@ EXAMPLES = """\
   tf-fast-rcnn benchmark roi-pooling --rois 300 2000 --threads 1 2 --json roi_pooling.json
   tf-fast-rcnn benchmark sampling --data voc:cells@trainval --plot sampling.png
   tf-fast-rcnn benchmark sampling --data voc:cells@trainval --backbone vgg16 --at-once 4 --steps 1
+  tf-fast-rcnn benchmark training --network vgg16 --plot training.png
+  tf-fast-rcnn benchmark detection --network vgg16 --proposals 300 2000 --dtype bfloat16 --plot detection.png
 
-Peers come by the extra "benchmark" (pip install '.[benchmark]'); those that are not installed are left out with a word.
+Peers come by extras: pip install '.[benchmark]' brings ONNX Runtime and OpenVINO, '.[pytorch]' PyTorch, which is large.
+Those that are not installed are left out with a word.
 """
 
 
@@ -27,17 +28,16 @@ def add_arguments(parser):
     sampling = names.add_parser("sampling", help="training on R RoIs of N images: hierarchical or RoI-centric sampling")
     _add_sampling_arguments(sampling)
     sampling.set_defaults(measure=_measure_sampling)
+    training = names.add_parser("training", help="a training step and its parts, time and memory, beside PyTorch")
+    benchmark_training.add_arguments(training)
+    training.set_defaults(measure=benchmark_training.measure)
+    detection = names.add_parser("detection", help="where detection's time goes, beside PyTorch and OpenVINO")
+    benchmark_detection.add_arguments(detection)
+    detection.set_defaults(measure=benchmark_detection.measure)
 
 
 def run(options):
     options.measure(options)
-
-
-def _in_a_fresh_process(function, *arguments):
-    """What `function` returns: each measurement sets TensorFlow's threads and starts with no memory in use."""
-    context = multiprocessing.get_context("spawn")
-    with concurrent.futures.ProcessPoolExecutor(1, context, initializer=start_tensorflow) as process:
-        return process.submit(function, *arguments).result()
 
 
 def _add_roi_pooling_arguments(parser):
@@ -51,7 +51,7 @@ def _add_roi_pooling_arguments(parser):
 
 def _measure_roi_pooling(options):
     results = [
-        _in_a_fresh_process(_roi_pooling, rois, threads, options.rounds, options.channels)
+        in_a_fresh_process(_roi_pooling, rois, threads, options.rounds, options.channels)
         for rois in options.rois
         for threads in options.threads
     ]
@@ -102,7 +102,7 @@ def _measure_sampling(options):
     results = []
     for images in tqdm(options.images, "numbers of images", unit="run"):
         arguments = (options.data, options.backbone, images, options.rois, options.shorter_side)
-        results.append(_in_a_fresh_process(_sampling, *arguments, options.at_once, options.steps, options.cache))
+        results.append(in_a_fresh_process(_sampling, *arguments, options.at_once, options.steps, options.cache))
     if options.plot:
         plot_sampling_speed(results, options.plot)
     write_result(options, results, _sampling_table(results))

@@ -1,8 +1,10 @@
 """Options and output that several commands share."""
 
 import argparse
+import concurrent.futures
 import json
 import math
+import multiprocessing
 import os
 import sys
 from pathlib import Path
@@ -29,6 +31,13 @@ def start_tensorflow():
     finally:
         os.dup2(stderr, 2)
         os.close(stderr)
+
+
+def in_a_fresh_process(function, *arguments):
+    """What `function` returns where TensorFlow's threads can still be set and no memory is in use yet."""
+    context = multiprocessing.get_context("spawn")
+    with concurrent.futures.ProcessPoolExecutor(1, context, initializer=start_tensorflow) as process:
+        return process.submit(function, *arguments).result()
 
 
 def number(kind, low, high=math.inf, *, above=False):
