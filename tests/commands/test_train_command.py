@@ -4,6 +4,7 @@ import dataclasses
 import json
 
 import pytest
+import tensorflow as tf
 
 import tf_fast_rcnn
 from tf_fast_rcnn import InputError, load_run
@@ -26,6 +27,10 @@ def test_train_end_to_end(command, refused, digits, tmp_path):
     assert "Traceback" not in done.err
     run = load_run(tmp_path / "run")
     assert (run.shorter_side, run.longer_side) == (64, 96)
+    (pictures,) = (tmp_path / "run" / "tensorboard" / "validation").iterdir()
+    events = list(tf.compat.v1.train.summary_iterator(str(pictures)))
+    tags = [(value.tag, event.step) for event in events for value in event.summary.value]
+    assert tags == [(f"detections/test_{number:04d}", 2) for number in range(1, 5)]
     assert (run.description["seed"], run.description["recipe"]["optimizer"]["rate"]) == (3, 0.001)
     assert "found a finished run" in refused(*arguments, *SMALL, "--seed", 3)
 

@@ -2,8 +2,11 @@
 
 import dataclasses
 
+import keras
 import numpy as np
 import pytest
+import tensorflow as tf
+from PIL import Image
 
 import tf_fast_rcnn as frcnn
 from tf_fast_rcnn import DetectionSettings, InputError, detect, evaluate
@@ -93,9 +96,42 @@ def test_validation_map_is_that_of_evaluate(images_with_detections, tiny_model, 
     callback.set_model(tiny_model)
     logs = {"loss": 1.0}
     callback.on_epoch_end(0, logs)
-    expected = evaluate(tiny_model, images_with_detections, "voc10", settings=SETTINGS, progress=False).mean_ap
-    assert logs == {"loss": 1.0, "mean_ap": pytest.approx(expected, abs=1e-6)}
-    assert f"validation mAP (voc10, IoU 0.50): {expected:.3f}" in capsys.readouterr().err
+    result = evaluate(tiny_model, images_with_detections, "voc10", settings=SETTINGS, progress=False)
+    expected = {"loss": 1.0, "mean_ap": result.mean_ap}
+    expected |= {f"ap/{row.name}": row.ap for row in result.classes if row.num_objects}
+    assert len(expected) >= 3
+    assert logs == pytest.approx(expected, abs=1e-6)
+    assert f"validation mAP (voc10, IoU 0.50): {result.mean_ap:.3f}" in capsys.readouterr().err
+
+
+def test_pictures_for_tensorboard(images_with_detections, tiny_model, tmp_path):
+    """Trained for two epochs of three mini-batches, then for one more by a new callback, as after an interruption."""
+    model = keras.models.clone_model(tiny_model)
+    model.set_weights(tiny_model.get_weights())
+    model.compile(frcnn.sgd(1e-6), loss=frcnn.multi_task_loss(model), jit_compile=False)
+    sides = {"shorter_side": 96, "longer_side": 144}
+    batches = frcnn.hierarchical_batches(images_with_detections, rois_per_batch=8, seed=0, **sides)
+    for epochs in (2, 1):
+        validation = ValidationMap(
+            images_with_detections, SETTINGS, progress=False, tensorboard=tmp_path / "board", pictures=2
+        )
+        model.fit(batches, epochs=epochs, steps_per_epoch=3, callbacks=[validation], verbose=0, shuffle=False)
+    found = {
+        (value.tag.removesuffix("/image_0"), event.step): value.tensor
+        for events in sorted((tmp_path / "board").iterdir())
+        for event in tf.compat.v1.train.summary_iterator(str(events))
+        for value in event.summary.value
+    }
+    names = [images_with_detections[index].image_id for index in (0, 3)]
+    assert set(found) == {(f"detections/{name}", step) for name in names for step in (3, 6, 9)}
+    _, _, encoded = tf.make_ndarray(found[f"detections/{names[0]}", 9])
+    picture = tf.io.decode_png(encoded).numpy()
+    record = images_with_detections[0]
+    assert max(picture.shape) <= 400
+    assert picture.shape[0] / picture.shape[1] == pytest.approx(record.height / record.width, rel=0.02)
+    original = np.asarray(Image.fromarray(record.image()).resize(picture.shape[1::-1]))
+    changed = np.abs(picture.astype(int) - original).max(axis=-1) > 60
+    assert 0.01 < changed.mean() < 0.9  # boxes are drawn on the image
 
 
 def test_validation_map_of_images_without_objects_is_left_out(images_with_detections, tiny_model):

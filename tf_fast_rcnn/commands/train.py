@@ -2,6 +2,7 @@
 
 import argparse
 import dataclasses
+from pathlib import Path
 
 import tf_fast_rcnn as frcnn
 from tf_fast_rcnn.commands.common import (
@@ -119,7 +120,8 @@ def run(options):
     if validation is not None:
         validation = with_proposals(validation, _validation_proposals(options, validation, proposals), options)
         settings = frcnn.DetectionSettings(detection_side(recipe.sampling.shorter_side), recipe.sampling.longer_side)
-        callbacks.append(ValidationMap(validation, settings))
+        pictures = Path(options.out) / "tensorboard" / "validation"
+        callbacks.append(ValidationMap(validation, settings, tensorboard=pictures))
     summary = frcnn.train(
         train,
         options.out,

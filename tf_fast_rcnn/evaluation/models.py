@@ -5,17 +5,25 @@ import math
 import sys
 
 import keras
+import numpy as np
+import tensorflow as tf
+from PIL import Image
 from tqdm import tqdm
 
 from tf_fast_rcnn.data.prepare import cached_proposals
 from tf_fast_rcnn.detection import default_proposals, detect_dataset
 from tf_fast_rcnn.detector import DetectionSettings
+from tf_fast_rcnn.drawing import draw_boxes, draw_detections
 from tf_fast_rcnn.errors import InputError
 from tf_fast_rcnn.evaluation import score_detections
 from tf_fast_rcnn.training.averaging import averaged_weights
 
 # Average precision looks at the whole curve: detections that nobody would show count there too.
 EVALUATION_SCORE_THRESHOLD = 0.01
+
+# TensorBoard's pictures are PNGs, one of each epoch: of this size some 200 kB each.
+_PICTURE_SIDE = 400
+_DRAWN_SCORE = 0.5
 
 
 def evaluate(
@@ -62,26 +70,61 @@ def detections_on(model, dataset, proposals=None, settings=None, cache_dir=None,
 
 
 class ValidationMap(keras.callbacks.Callback):
-    """Adds the validation images' mAP to Keras's logs, as "mean_ap", at the end of each epoch; with the averaged
-    weights where the optimiser keeps any.
+    """Evaluates on validation images at the end of each epoch; with the averaged weights where the optimiser keeps any.
+
+    Adds to Keras's logs the mAP as "mean_ap" and the AP of each class as "ap/NAME", which `train` writes to its log and
+    for TensorBoard, as does `keras.callbacks.TensorBoard` after this callback. Figures without objects are left out.
 
     Args:
         dataset: `DetectionDataset` with proposals.
         settings: `DetectionSettings`.
         protocol: see `evaluate`.
         progress: whether to tell the mAP on standard error.
+        tensorboard: folder for TensorBoard, to which pictures of some images are written: detections with a score of
+            at least 0.5, annotated objects dashed; None for no pictures. It is made at the end of the first epoch.
+        pictures: number of images drawn, evenly spaced in the data set.
+
+    Example:
+        >>> validation = ValidationMap(val, DetectionSettings(), tensorboard="logs/validation")     # doctest: +SKIP
+        >>> model.fit(batches, callbacks=[validation, keras.callbacks.TensorBoard("logs")])         # doctest: +SKIP
     """
 
-    def __init__(self, dataset, settings, protocol="voc07", progress=True):
+    def __init__(self, dataset, settings, protocol="voc07", progress=True, tensorboard=None, pictures=4):
         super().__init__()
         self._dataset, self._protocol, self._progress = dataset, protocol, progress
         self._settings = dataclasses.replace(settings, score_threshold=EVALUATION_SCORE_THRESHOLD)
+        self._folder, self._board, self._step = tensorboard, None, 0
+        self._drawn = sorted(set(np.linspace(0, len(dataset) - 1, pictures).astype(int).tolist()))
+
+    def on_train_begin(self, logs=None):
+        # A run that was interrupted goes on with an optimiser that has counted.
+        optimizer = self.model.optimizer
+        counted = int(optimizer.iterations) * (optimizer.gradient_accumulation_steps or 1)
+        self._step = max(self._step, counted)
+
+    def on_train_batch_end(self, batch, logs=None):
+        self._step += 1
 
     def on_epoch_end(self, epoch, logs=None):
         with averaged_weights(self.model):
             detections = list(detect_dataset(self.model, self._dataset, self._settings, progress=False))
         result = score_detections(self._dataset, detections, self._protocol)
-        if not math.isnan(result.mean_ap):
-            logs["mean_ap"] = result.mean_ap
+        figures = {"mean_ap": result.mean_ap} | {f"ap/{of_class.name}": of_class.ap for of_class in result.classes}
+        logs.update({name: value for name, value in figures.items() if not math.isnan(value)})
+        if self._folder is not None:
+            self._write_pictures(detections)
         if self._progress:
             tqdm.write(f"validation mAP ({result.rule()}): {result.mean_ap:.3f}", file=sys.stderr)
+
+    def _write_pictures(self, detections):
+        if self._board is None:
+            self._board = tf.summary.create_file_writer(str(self._folder))
+        with self._board.as_default(step=self._step):
+            for index in self._drawn:
+                record = self._dataset[index]
+                picture = Image.fromarray(record.image())
+                picture.thumbnail((_PICTURE_SIDE, _PICTURE_SIDE))
+                picture = draw_boxes(picture, record.boxes, [""] * len(record.boxes))
+                picture = draw_detections(picture, detections[index], self._dataset.class_names, _DRAWN_SCORE)
+                tf.summary.image(f"detections/{record.image_id}", np.asarray(picture)[None])
+        self._board.flush()
