@@ -51,7 +51,13 @@ _PUBLIC_NAMES = {
     "detection_settings": "detection",
     "draw_detections": "drawing",
     "evaluate": "evaluation.models",
+    "score_detections": "evaluation",
+    "with_confidence": "evaluation.confidence",
+    "analyse": "evaluation.analysis",
+    "write_report": "evaluation.report",
     "coco_results": "evaluation.coco",
+    "read_detections": "evaluation.detection_files",
+    "write_comp4": "evaluation.detection_files",
     "export_saved_model": "export.saved_model",
 }
 
