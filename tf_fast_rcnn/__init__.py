@@ -59,6 +59,9 @@ _PUBLIC_NAMES = {
     "read_detections": "evaluation.detection_files",
     "write_comp4": "evaluation.detection_files",
     "export_saved_model": "export.saved_model",
+    "compress": "compression",
+    "compression_summary": "compression",
+    "smallest_ranks": "compression",
 }
 
 __all__ = sorted([*_PUBLIC_NAMES, "InputError"])

@@ -16,6 +16,7 @@ from tf_fast_rcnn.data.prepare import cached_proposals
 from tf_fast_rcnn.data.proposals import proposal_settings
 from tf_fast_rcnn.data.statistics import box_statistics
 from tf_fast_rcnn.errors import InputError
+from tf_fast_rcnn.factorization import with_factors_of
 from tf_fast_rcnn.losses import multi_task_loss
 from tf_fast_rcnn.model import fast_rcnn
 from tf_fast_rcnn.training import run_folder
@@ -170,6 +171,7 @@ def _new_model(dataset, recipe, backbone, weights, roi_pooling, seed):
         else box_statistics(dataset, difficult=recipe.sampling.difficult)
     )
     model = fast_rcnn(backbone, len(dataset.class_names), weights=None, box_statistics=statistics, **options)
+    model = with_factors_of(model, other.model)
     siblings = set() if same_classes else {"class_logits", "box_regression"}
     _copy_weights(other.model, model, siblings)
     return model
