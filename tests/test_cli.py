@@ -132,7 +132,7 @@ def test_another_keras_backend_is_one_clear_error_in_python(monkeypatch):
             "--score-threshold: found '1.5'; expected a number from 0 to 1;",
         ),
         ("detect run image.jpg --draw-threshold -1", "--draw-threshold: found '-1'; expected a number from 0 to 1;"),
-        ("detect run", "the following arguments are required: IMAGE"),
+        ("detect run", "IMAGE and --data: found neither; expected one of them"),
         ("export run --out x --max-detections 0", "--max-detections: found '0'; expected a whole number from 1;"),
         ("export run --out x --nms-iou inf", "--nms-iou: found 'inf'; expected a number from 0 to 1;"),
         ("export run --out x --format onnx", "--format: invalid choice: 'onnx'"),

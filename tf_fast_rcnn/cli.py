@@ -16,6 +16,7 @@ COMMANDS = {
     "train": "train a detector",
     "evaluate": "score a trained detector on a data set",
     "detect": "find objects in images and draw them",
+    "compress": "make a trained detector faster by truncated SVD",
     "export": "write a model for TensorFlow Serving",
     "import-caffe": "bring a network of the original system over",
     "benchmark": "measure this machine beside peers and physical floors",

@@ -1,6 +1,7 @@
 """`tf-fast-rcnn detect`."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -34,7 +35,8 @@ def test_detect_end_to_end(command, tiny_run, digits, image, tmp_path):
             assert row["score"] == pytest.approx(score, abs=1e-6)
             np.testing.assert_allclose(row["box"], box, atol=1e-6)
     number = sum(len(result["detections"]) for result in results)
-    assert done.out == f"2 images, {number} detections with a score above 0.01; drawn in {tmp_path}/drawn\n"
+    told = rf"2 images, {number} detections with a score above 0.01, [\d.]+ images a second; drawn in {tmp_path}/drawn"
+    assert re.fullmatch(f"{told}\n", done.out)
     assert sorted(path.name for path in (tmp_path / "drawn").iterdir()) == ["test_0001.png", "test_0002.png"]
 
 

@@ -120,6 +120,13 @@ def load_data(spec, options, class_names=None, classes=None):
     return frcnn.with_classes(dataset, classes, ignore_missing=class_names is not None)
 
 
+def load_images(spec, options, class_names):
+    """As `load_data`, for detection: of `voc:` the images alone are read, since those of test sets have no others."""
+    from tf_fast_rcnn.data.specs import load_images
+
+    return load_images(spec, class_names, skip_bad=options.skip_bad, cache_dir=options.cache)
+
+
 def tell_mended(dataset):
     """Says on standard error what the reader clipped, dropped or skipped."""
     for what, count in dataset.mended.items():

@@ -1,35 +1,69 @@
 """`tf-fast-rcnn detect`: finds objects in images, draws them and lists them."""
 
+import glob
 import os
+import time
 from pathlib import Path
 
-from tqdm import tqdm
-
 import tf_fast_rcnn as frcnn
-from tf_fast_rcnn.commands.common import add_json_argument, number, start_tensorflow, write_result
-from tf_fast_rcnn.commands.proposal_options import add_file_arguments, check_has_proposals, read_file
+from tf_fast_rcnn.commands.common import (
+    add_json_argument,
+    load_images,
+    number,
+    start_tensorflow,
+    with_proposals,
+    write_result,
+)
+from tf_fast_rcnn.commands.detection_options import add_detection_arguments, chosen_settings
+from tf_fast_rcnn.commands.proposal_options import (
+    add_file_arguments,
+    check_has_proposals,
+    read_file,
+    refuse_second_proposals,
+)
+from tf_fast_rcnn.data.annotations import IMAGE_EXTENSIONS
 from tf_fast_rcnn.data.images import image_layout
+from tf_fast_rcnn.data.records import DetectionDataset, ImageRecord
+from tf_fast_rcnn.data.specs import coco_file, split_name
 from tf_fast_rcnn.errors import InputError
 
 EXAMPLES = """\
   tf-fast-rcnn detect runs/cells cells/*.jpg --out detections
+  tf-fast-rcnn detect runs/cells photos 'more/**/*.png' --json found.json
   tf-fast-rcnn detect runs/cells cell.jpg --proposals boxes.npy --json -
-  tf-fast-rcnn detect runs/voc07 000004.jpg --proposals 000004_boxes.mat"""
+  tf-fast-rcnn detect runs/voc12 --data voc:VOCdevkit/VOC2012@test --comp4 results/VOC2012/Main
+  tf-fast-rcnn detect runs/coco --data coco:image_info_test-dev2017.json,test2017 --coco-results results.json
+  tf-fast-rcnn detect runs/cells cells --shorter-side 480,600,800 --box-passes 2 --classes WBC,RBC
+  tf-fast-rcnn detect runs/pages page.png --classify-regions boxes.npy --json -"""
 
 
 def add_arguments(parser):
     parser.add_argument("folder", metavar="RUN", help="folder that `train` wrote")
-    parser.add_argument("images", nargs="+", metavar="IMAGE", help="image files")
+    parser.add_argument(
+        "images",
+        nargs="*",
+        metavar="IMAGE",
+        help="image files, folders of them, or quoted patterns, in which ** goes into folders",
+    )
+    parser.add_argument("--data", metavar="SPEC", help="a data set instead; of voc: the annotations may be missing")
     parser.add_argument(
         "--proposals",
         metavar="FILE",
         help="object proposals by the images' file names; .npy: of one image (default: computed as in training)",
     )
-    add_file_arguments(parser)
     parser.add_argument(
-        "--out", metavar="DIR", help="folder for the drawn images (default: detections, unless --json -)"
+        "--classify-regions",
+        metavar="FILE",
+        help="give each box of the file, as in --proposals, its class probabilities, instead of detecting",
     )
-    parser.add_argument("--score-threshold", type=number(float, 0, 1), default=0.05, metavar="X", help="default: 0.05")
+    add_file_arguments(parser)
+    add_detection_arguments(parser)
+    parser.add_argument(
+        "--batch-size", type=number(int, 1), default=1, metavar="N", help="images at a time (default: 1)"
+    )
+    parser.add_argument(
+        "--out", metavar="DIR", help="folder for the drawn images (default: detections, where nothing else is written)"
+    )
     parser.add_argument(
         "--draw-threshold",
         type=number(float, 0, 1),
@@ -37,49 +71,203 @@ def add_arguments(parser):
         metavar="X",
         help="least score that is drawn (default: 0.5)",
     )
+    parser.add_argument("--coco-results", metavar="FILE", help="write the detections as COCO's results JSON")
+    parser.add_argument(
+        "--category-ids",
+        metavar="JSON",
+        help="COCO file whose category ids these have (default: that of --data coco:, else 1, 2, ...)",
+    )
+    parser.add_argument("--comp4", metavar="DIR", help="write the detections as VOC's comp4_det_SPLIT_CLASS.txt there")
+    parser.add_argument("--skip-bad", action="store_true", help="leave out unreadable images of --data, and count them")
+    parser.add_argument(
+        "--workers", type=number(int, 1), metavar="N", help="processes that compute proposals of --data"
+    )
+    parser.add_argument("--cache", metavar="DIR", help="where proposals and images of --data are cached")
     add_json_argument(parser, "all detections")
 
 
 def run(options):
-    out = Path(options.out or "detections") if options.out or options.json != "-" else None
-    pictures = _picture_paths(options.images, out) if out else []
+    if bool(options.images) == bool(options.data):
+        found = "both" if options.images else "neither"
+        raise InputError(f"IMAGE and --data: found {found}; expected one of them; say where to look for objects")
+    paths = _image_paths(options.images)
+    out = _drawing_folder(options)
+    pictures = _picture_paths(paths, out) if out and paths else None
     start_tensorflow()
-    from tf_fast_rcnn.detection import unannotated
-
     run_ = frcnn.load_run(options.folder)
-    settings = frcnn.detection_settings(run_, score_threshold=options.score_threshold)
-    if options.proposals:
-        records = [unannotated(path, *image_layout(path)[:2]) for path in options.images]
-        proposals = list(map(read_file(options, options.proposals, records).of, records))
-    else:
-        check_has_proposals(run_.proposals)
-        proposals = [run_.proposals] * len(options.images)
-    results = []
-    for index, path in enumerate(tqdm(options.images, desc="detect", unit="image", delay=2)):
-        image = frcnn.read_image(path)
-        found = frcnn.detect(run_.model, image, proposals[index], settings)
-        results.append({"image": str(path), "detections": _to_json(found, run_.class_names)})
-        if out:
-            _draw(image, found, run_.class_names, options.draw_threshold, pictures[index])
-    number = sum(len(result["detections"]) for result in results)
-    text = f"{len(results)} images, {number} detections with a score above {options.score_threshold}"
-    write_result(options, results, f"{text}; drawn in {out}" if out else text)
+    settings = chosen_settings(options, run_)
+    if options.classify_regions:
+        return _classify_regions(options, run_, settings, paths)
+    dataset, found_in = (
+        _data_detections(options, run_, settings) if options.data else _file_detections(options, run_, settings, paths)
+    )
+    _check_outputs(options, dataset)
+    if pictures is None and out:
+        pictures = _picture_paths([Path(record.image_id) for record in dataset], out)
+    started, detections = time.monotonic(), []
+    for index, found in enumerate(found_in):
+        detections.append(found)
+        if pictures:
+            _draw(dataset[index].image(), found, run_.class_names, options.draw_threshold, pictures[index])
+    rate = len(detections) / max(time.monotonic() - started, 1e-9)
+    _write_files(options, dataset, detections)
+    results = [
+        {"image": str(record.image_path), "detections": _to_json(found, run_.class_names)}
+        for record, found in zip(dataset, detections, strict=True)
+    ]
+    number_ = sum(len(found.scores) for found in detections)
+    text = f"{len(detections)} images, {number_} detections with a score above {options.score_threshold}"
+    text += f", {rate:.1f} images a second"
+    written = [f"drawn in {out}"] if out else []
+    written += [f"written to {path}" for path in (options.coco_results, options.comp4) if path]
+    write_result(options, results, "; ".join([text, *written]))
+
+
+def _drawing_folder(options):
+    """Where images are drawn; None for nowhere."""
+    if options.out:
+        return Path(options.out)
+    others = options.json == "-" or options.coco_results or options.comp4 or options.data or options.classify_regions
+    return None if others else Path("detections")
+
+
+def _image_paths(arguments):
+    """The image files that arguments name: files, folders and patterns."""
+    paths = []
+    for argument in arguments:
+        if os.path.isdir(argument):
+            found = [entry for entry in sorted(Path(argument).iterdir()) if _is_image(entry)]
+        elif glob.has_magic(argument) and not os.path.exists(argument):
+            found = [entry for entry in map(Path, sorted(glob.glob(argument, recursive=True))) if _is_image(entry)]
+        else:
+            found = [argument]
+        if not found:
+            raise InputError(
+                f"{argument}: found no images; expected files that end in {', '.join(IMAGE_EXTENSIONS)}; check the "
+                "path, or give a quoted pattern such as 'DIR/**/*.jpg'"
+            )
+        paths += map(str, found)
+    return paths
+
+
+def _is_image(path):
+    return path.suffix.lower() in IMAGE_EXTENSIONS and path.is_file()
 
 
 def _picture_paths(images, out):
     """Where each image is drawn: STEM.png, or STEM-2.png, ... where images of several folders share a name."""
-    pictures = []
+    pictures, taken = [], set()
     for image in images:
         stem, number_ = Path(image).stem, 1
         path = out / f"{stem}.png"
-        while path in pictures:
+        while path in taken:
             number_ += 1
             path = out / f"{stem}-{number_}.png"
+        taken.add(path)
         pictures.append(path)
     inputs = {Path(image).resolve() for image in images}
     if overwritten := [path for path in pictures if path.resolve() in inputs]:
         raise InputError(f"{overwritten[0]}: found an input where its drawing belongs; give another folder to --out")
     return pictures
+
+
+def _file_detections(options, run_, settings, paths):
+    """The files as a data set without annotations, and an iterator of the `Detections` in each."""
+    from tf_fast_rcnn.detection import detect_files, unannotated
+
+    records = [unannotated(path, *image_layout(path)[:2]) for path in paths]
+    if options.proposals:
+        proposals = read_file(options, options.proposals, records)
+        for record in records:
+            proposals.of(record)
+    else:
+        proposals = run_.proposals
+        check_has_proposals(proposals)
+    return DetectionDataset("images", run_.class_names, [_named_by_stem(record) for record in records]), detect_files(
+        run_.model, paths, proposals, settings, options.batch_size
+    )
+
+
+def _named_by_stem(record):
+    """The image under the name that result files have for it: VOC's and COCO's have no extension."""
+    return ImageRecord(Path(record.image_path).stem, record.image_path, record.height, record.width, [], [], [])
+
+
+def _data_detections(options, run_, settings):
+    """The data set of --data, and an iterator of the `Detections` in each of its images."""
+    from tf_fast_rcnn.detection import detect_dataset
+
+    dataset = load_images(options.data, options, run_.class_names)
+    refuse_second_proposals(options, dataset)
+    proposals = read_file(options, options.proposals, dataset) if options.proposals else run_.proposals
+    if dataset.proposal_settings is None:
+        check_has_proposals(proposals)
+    dataset = with_proposals(dataset, proposals, options)
+    return dataset, detect_dataset(run_.model, dataset, settings, batch_size=options.batch_size)
+
+
+def _check_outputs(options, dataset):
+    """InputError for what would be found only after detection has taken its time."""
+    from tf_fast_rcnn.evaluation.coco import check_category_ids
+
+    if options.coco_results:
+        category_ids = _category_ids(options)
+        if category_ids is not None:
+            check_category_ids(dataset, category_ids)
+    if options.coco_results or options.comp4:
+        names = [record.image_id for record in dataset]
+        twice = sorted({name for name in names if names.count(name) > 1}) if len(set(names)) < len(names) else ()
+        if twice:
+            raise InputError(
+                f"images: found {twice[0]!r} twice; expected different names, by which result files know images; "
+                "detect in one folder at a time"
+            )
+
+
+def _category_ids(options):
+    path = options.category_ids or (coco_file(options.data) if options.data else None)
+    return frcnn.coco_category_ids(path) if path else None
+
+
+def _write_files(options, dataset, detections):
+    from tf_fast_rcnn.evaluation.detection_files import write_comp4
+    from tf_fast_rcnn.training.run_folder import write_json
+
+    if options.coco_results:
+        path = Path(options.coco_results)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_json(path, frcnn.coco_results(dataset, detections, _category_ids(options)))
+    if options.comp4:
+        split = split_name(options.data or "") or "test"
+        write_comp4(options.comp4, dataset, detections, dataset.class_names, split=split)
+
+
+def _classify_regions(options, run_, settings, paths):
+    """Writes the class probabilities of given boxes."""
+    from tf_fast_rcnn.detection import unannotated
+
+    clashing = [name for name in ("data", "proposals", "out", "coco_results", "comp4") if getattr(options, name)]
+    if clashing:
+        raise InputError(
+            f"--classify-regions: found --{clashing[0].replace('_', '-')} too; expected images and --json alone"
+        )
+    records = [unannotated(path, *image_layout(path)[:2]) for path in paths]
+    regions = list(map(read_file(options, options.classify_regions, records).of, records))
+    names = ("background", *run_.class_names)
+    results = []
+    for path, boxes in zip(paths, regions, strict=True):
+        rows = frcnn.classify_regions(run_.model, path, boxes, settings)
+        results.append(
+            {
+                "image": path,
+                "regions": [
+                    {"box": box.tolist(), "probabilities": dict(zip(names, row.tolist(), strict=True))}
+                    for box, row in zip(boxes, rows, strict=True)
+                ],
+            }
+        )
+    number_ = sum(len(result["regions"]) for result in results)
+    write_result(options, results, f"{len(results)} images, {number_} regions classified")
 
 
 def _to_json(found, class_names):

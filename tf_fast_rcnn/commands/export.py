@@ -1,7 +1,8 @@
 """`tf-fast-rcnn export`: writes a trained detector as a SavedModel."""
 
 import tf_fast_rcnn as frcnn
-from tf_fast_rcnn.commands.common import add_json_argument, number, start_tensorflow, write_result
+from tf_fast_rcnn.commands.common import add_json_argument, start_tensorflow, write_result
+from tf_fast_rcnn.commands.detection_options import add_detection_arguments, chosen_settings
 
 EXAMPLES = """\
   tf-fast-rcnn export runs/cells --out serving/cells/1
@@ -20,23 +21,14 @@ def add_arguments(parser):
         choices=["portable", "native"],
         help="portable (default) runs on any server; native needs one with the compiled op linked in",
     )
-    parser.add_argument("--score-threshold", type=number(float, 0, 1), default=0.05, metavar="X", help="default: 0.05")
-    parser.add_argument("--nms-iou", type=number(float, 0, 1), default=0.3, metavar="X", help="default: 0.3")
-    parser.add_argument(
-        "--max-detections", type=number(int, 1), default=100, metavar="N", help="an image (default: 100)"
-    )
+    add_detection_arguments(parser)
     add_json_argument(parser, "the summary")
 
 
 def run(options):
     start_tensorflow()
     run_ = frcnn.load_run(options.folder)
-    settings = frcnn.detection_settings(
-        run_,
-        score_threshold=options.score_threshold,
-        nms_iou=options.nms_iou,
-        max_detections=options.max_detections,
-    )
+    settings = chosen_settings(options, run_)
     frcnn.export_saved_model(
         run_.model, options.out, class_names=run_.class_names, settings=settings, roi_pooling=options.roi_pooling
     )

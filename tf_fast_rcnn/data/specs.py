@@ -10,7 +10,7 @@ from tf_fast_rcnn.data.csv_boxes import read_csv
 from tf_fast_rcnn.data.prepared import read_prepared
 from tf_fast_rcnn.data.selection import select_part, without_part
 from tf_fast_rcnn.data.tfds import read_tfds
-from tf_fast_rcnn.data.voc import read_voc
+from tf_fast_rcnn.data.voc import read_voc, read_voc_images
 from tf_fast_rcnn.data.yolo import read_yolo
 from tf_fast_rcnn.errors import InputError
 
@@ -68,6 +68,33 @@ def _load_part(spec, class_names, skip_bad, cache_dir):
         )
     dataset = _READERS[kind](location, class_names, skip_bad, cache_dir)
     return dataset if part is None else select_part(dataset, part)
+
+
+def load_images(spec, class_names, skip_bad=False, cache_dir=None):
+    """As `load_dataset`, for detection: of `voc:` the annotations are not read, which VOC's test sets do not have.
+
+    Example:
+        >>> load_images("voc:VOCdevkit/VOC2012@test", train.class_names)                # doctest: +SKIP
+    """
+    parts = []
+    for part in _UNION.split(str(spec)):
+        whole, share = without_part(part)
+        if not whole.startswith("voc:"):
+            parts.append(_load_part(part, class_names, skip_bad, cache_dir))
+            continue
+        dataset = read_voc_images(*_location_and_split(whole.removeprefix("voc:")), class_names, skip_bad)
+        parts.append(dataset if share is None else select_part(dataset, share))
+    return functools.reduce(operator.add, parts)
+
+
+def split_name(spec):
+    """The split that a SPEC names, of a union that of its last part; "" for none.
+
+    Example:
+        >>> split_name("voc:VOCdevkit/VOC2012@test[:50%]")
+        'test'
+    """
+    return _location_and_split(without_part(str(spec))[0])[1]
 
 
 def coco_file(spec):

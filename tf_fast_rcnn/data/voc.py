@@ -66,6 +66,32 @@ def read_voc(directory, split, class_names=None, skip_bad=False):
     return to_dataset(f"voc:{directory}@{split}", annotations, class_names, mended)
 
 
+def read_voc_images(directory, split, class_names, skip_bad=False):
+    """Reads the images of one split without their annotations, which VOC's test sets do not have.
+
+    Args:
+        directory, split, skip_bad: as in `read_voc`; Annotations/ is not looked at.
+        class_names: the classes 1..K, of which no image has an object.
+
+    Raises:
+        InputError: for an unknown or empty split, and, without `skip_bad`, the first image that is missing or broken.
+
+    Example:
+        >>> test = read_voc_images("VOCdevkit/VOC2012", "test", class_names=train.class_names)     # doctest: +SKIP
+    """
+    directory = Path(directory)
+    mended = Counter()
+    image_ids = _image_ids(directory, split, mended)
+
+    def read(image_id):
+        path = _find_image(directory, image_id)
+        return annotate(path, image_id, path, [], box_algebra.from_voc, mended)
+
+    return to_dataset(
+        f"voc:{directory}@{split}", read_each(read, image_ids, skip_bad, mended), tuple(class_names), mended
+    )
+
+
 def _image_ids(directory, split, mended):
     lists = directory / "ImageSets" / "Main"
     known = ", ".join(sorted(path.stem for path in lists.glob("*.txt"))) or "none"
@@ -103,7 +129,8 @@ def _xml_path(directory, image_id):
 def _read_annotation(directory, image_id, mended):
     path = _xml_path(directory, image_id)
     root = _parse(path)
-    image_path = _find_image(directory, image_id, root)
+    # <filename> may be a path on the annotator's machine, with either kind of slash.
+    image_path = _find_image(directory, image_id, re.split(r"[\\/]", _text(root, "filename"))[-1])
     stated = [_pixels(path, root, side) for side in ("height", "width")]
     objects = [_object(path, number, element) for number, element in enumerate(root.findall("object"), 1)]
     ordered = [item for item in objects if item.corners[0] < item.corners[2] and item.corners[1] < item.corners[3]]
@@ -129,10 +156,8 @@ def _parse(path):
     return root
 
 
-def _find_image(directory, image_id, root):
+def _find_image(directory, image_id, filename=""):
     folder = directory / "JPEGImages"
-    # <filename> may be a path on the annotator's machine, with either kind of slash.
-    filename = re.split(r"[\\/]", _text(root, "filename"))[-1]
     candidates = [folder / f"{image_id}{extension}" for extension in _EXTENSIONS]
     for candidate in [*candidates, folder / filename] if filename else candidates:
         if os.path.isfile(candidate):  # Path.is_file raises for a name that is too long.

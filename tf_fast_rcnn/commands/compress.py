@@ -1,0 +1,151 @@
+"""`tf-fast-rcnn compress`: makes the fully connected layers of a trained detector faster by truncated SVD."""
+
+import argparse
+
+import tf_fast_rcnn as frcnn
+from tf_fast_rcnn.commands.common import (
+    add_json_argument,
+    check_new,
+    load_data,
+    number,
+    start_tensorflow,
+    with_proposals,
+    write_result,
+)
+from tf_fast_rcnn.commands.proposal_options import (
+    add_file_arguments,
+    check_has_proposals,
+    read_file,
+    refuse_second_proposals,
+)
+from tf_fast_rcnn.errors import InputError
+
+EXAMPLES = """\
+  tf-fast-rcnn compress runs/voc07 --fc6 1024 --fc7 256 --out runs/voc07-svd
+  tf-fast-rcnn compress runs/cells --energy 0.9 --out runs/cells-svd
+  tf-fast-rcnn compress runs/cells --max-loss 0.3 --data voc:cells@val --out runs/cells-svd
+  tf-fast-rcnn compress runs/cells --rank box_regression=8 --out runs/cells-svd
+
+--out is a run: evaluate, detect and export take it, and `train --weights` tunes it further."""
+
+_SEARCH_OPTIONS = ("data", "proposals")
+
+
+def add_arguments(parser):
+    parser.add_argument("folder", metavar="RUN", help="folder that `train` wrote")
+    parser.add_argument(
+        "--fc6", type=number(int, 1), metavar="T", help="singular values kept of the first fully connected layer"
+    )
+    parser.add_argument("--fc7", type=number(int, 1), metavar="T", help="those kept of the second one")
+    parser.add_argument(
+        "--rank",
+        action="append",
+        default=[],
+        type=_rank,
+        metavar="LAYER=T",
+        help="those kept of a layer by its name; may be given again",
+    )
+    parser.add_argument(
+        "--energy",
+        type=number(float, 0, 1, above=True),
+        metavar="X",
+        help="keep this share of the sum of their squares in all fully connected layers without a T",
+    )
+    parser.add_argument(
+        "--max-loss",
+        type=number(float, 0, 100),
+        metavar="POINTS",
+        help="search the fewest with which mAP on --data falls by no more than so many percentage points",
+    )
+    parser.add_argument("--data", metavar="SPEC", help="images for --max-loss, best neither of training nor of test")
+    parser.add_argument(
+        "--protocol", default="voc07", choices=["voc07", "voc10", "coco"], help="of that mAP (default: voc07)"
+    )
+    parser.add_argument("--proposals", metavar="FILE", help="object proposals of --data")
+    add_file_arguments(parser)
+    parser.add_argument("--out", required=True, metavar="RUN", help="a new folder")
+    parser.add_argument("--skip-bad", action="store_true", help="leave out unreadable images of --data")
+    parser.add_argument(
+        "--workers", type=number(int, 1), metavar="N", help="processes that compute proposals of --data"
+    )
+    parser.add_argument("--cache", metavar="DIR", help="where proposals of --data are cached")
+    add_json_argument(parser, "the summary")
+
+
+def run(options):
+    _check_options(options)
+    check_new(options.out, "--out")
+    start_tensorflow()
+    run_ = frcnn.load_run(options.folder)
+    if options.max_loss is None:
+        small = frcnn.compress(
+            run_.model, options.fc6, options.fc7, energy=options.energy, ranks=_without_repeats(options.rank)
+        )
+    else:
+        small = frcnn.compress(run_.model, ranks=_search(options, run_))
+    summary = frcnn.compression_summary(run_.model, small)
+    if not summary.layers:
+        raise InputError(
+            f"{options.folder}: found no layer that would become smaller; expected one at least; lower --energy"
+        )
+    _write_run(options, run_, small, summary)
+    text = f"{summary.table()}\nnext: tf-fast-rcnn evaluate {options.out} --data SPEC"
+    write_result(options, {"run": options.out, **summary.to_json()}, text)
+
+
+def _check_options(options):
+    fixed = options.fc6 or options.fc7 or options.energy or options.rank
+    if (options.max_loss is None) == (not fixed):
+        found = "none" if not fixed else "--max-loss too"
+        raise InputError(
+            f"--fc6, --fc7, --energy, --rank: found {found}; expected one of them or --max-loss; choose"
+        )
+    given = [name for name in _SEARCH_OPTIONS if getattr(options, name)]
+    if options.max_loss is None and given:
+        raise InputError(f"--{given[0]}: found no --max-loss, for whose search it is; expected both; give --max-loss")
+    if options.max_loss is not None and not options.data:
+        raise InputError("--max-loss: found no --data; expected images on which mAP is measured; give --data SPEC")
+
+
+def _search(options, run_):
+    """The ranks that `smallest_ranks` finds; InputError where there are none."""
+    from tf_fast_rcnn.evaluation.models import EVALUATION_SCORE_THRESHOLD
+
+    dataset = load_data(options.data, options, run_.class_names, run_.description.get("classes"))
+    refuse_second_proposals(options, dataset)
+    proposals = read_file(options, options.proposals, dataset) if options.proposals else run_.proposals
+    if dataset.proposal_settings is None:
+        check_has_proposals(proposals)
+    dataset = with_proposals(dataset, proposals, options)
+    settings = frcnn.detection_settings(run_, score_threshold=EVALUATION_SCORE_THRESHOLD)
+    ranks = frcnn.smallest_ranks(run_.model, dataset, options.max_loss, options.protocol, settings=settings)
+    if not ranks:
+        raise InputError(
+            f"--max-loss: found that every compression loses more than {options.max_loss} points of mAP on "
+            f"{dataset.name}; expected one that does not; allow more"
+        )
+    return ranks
+
+
+def _write_run(options, run_, small, summary):
+    from tf_fast_rcnn.training.run_folder import open_run, save_model
+
+    compressed = {"run": str(options.folder), "earlier": run_.description.get("compressed"), **summary.to_json()}
+    folder = open_run(options.out, {**run_.description, "compressed": compressed})
+    save_model(small, folder / "model.keras")
+
+
+def _without_repeats(pairs):
+    ranks = dict(pairs)
+    if len(ranks) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise InputError(f"--rank: found {twice} twice; expected each layer once; leave one out")
+    return ranks
+
+
+def _rank(text):
+    name, equals, rank = text.partition("=")
+    if not name or not equals:
+        raise argparse.ArgumentTypeError(f"found {text!r}; expected LAYER=T, as in box_regression=8")
+    return name, number(int, 1)(rank)

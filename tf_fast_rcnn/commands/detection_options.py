@@ -1,0 +1,74 @@
+"""Options that say what is done around the network in detection: those of `DetectionSettings`."""
+
+import argparse
+
+from tf_fast_rcnn.commands.common import number
+from tf_fast_rcnn.errors import InputError
+
+
+def add_detection_arguments(parser):
+    """The fields of `DetectionSettings` as options; their defaults are its own, and the run's image size."""
+    parser.add_argument("--score-threshold", type=number(float, 0, 1), default=0.05, metavar="X", help="default: 0.05")
+    parser.add_argument(
+        "--nms-iou",
+        type=number(float, 0, 1),
+        default=0.3,
+        metavar="X",
+        help="of two boxes of a class that overlap by more, one is dropped (default: 0.3)",
+    )
+    parser.add_argument(
+        "--max-detections", type=number(int, 1), default=100, metavar="N", help="an image (default: 100)"
+    )
+    parser.add_argument("--classes", metavar="LIST", help="detect these classes alone: cat,dog (default: all)")
+    parser.add_argument(
+        "--shorter-side",
+        type=_sides,
+        metavar="PIXELS,...",
+        help="of resized images; several make an image pyramid (default: that of training)",
+    )
+    parser.add_argument(
+        "--longer-side", type=number(int, 32), metavar="PIXELS", help="its limit (default: that of training)"
+    )
+    parser.add_argument(
+        "--box-passes",
+        type=number(int, 1, 10),
+        default=1,
+        metavar="N",
+        help="2: the boxes that are found are pooled and classified again (default: 1)",
+    )
+    parser.add_argument(
+        "--dtype", choices=["float32", "bfloat16"], default="float32", help="of weights and layers (default: float32)"
+    )
+
+
+def chosen_settings(options, run):
+    """The `DetectionSettings` that the options of `add_detection_arguments` ask for.
+
+    Raises:
+        InputError: for a class that the run does not have.
+    """
+    import tf_fast_rcnn as frcnn
+
+    names = ("score_threshold", "nms_iou", "max_detections", "shorter_side", "longer_side", "box_passes", "dtype")
+    changes = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
+    if options.classes:
+        changes["classes"] = tuple(_class_id(name.strip(), run) for name in options.classes.split(","))
+    return frcnn.detection_settings(run, **changes)
+
+
+def _class_id(name, run):
+    if name not in run.class_names:
+        raise InputError(
+            f"--classes: found {name!r}; expected classes of {run.folder}: {', '.join(run.class_names)}; correct the "
+            "name"
+        )
+    return run.class_names.index(name) + 1
+
+
+def _sides(text):
+    """One number of pixels, or a tuple of those of a comma-separated list."""
+    try:
+        sides = tuple(map(number(int, 32), text.split(",")))
+    except argparse.ArgumentTypeError as error:
+        raise argparse.ArgumentTypeError(f"{error}, or several joined by commas") from None
+    return sides if len(sides) > 1 else sides[0]
