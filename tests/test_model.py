@@ -6,12 +6,21 @@ import keras
 import numpy as np
 import pytest
 from keras import layers
+from naive_model import (
+    CLASSES,
+    assert_outputs,
+    dense,
+    naive_roi_pool,
+    some_inputs,
+    targets_for,
+    with_large_siblings,
+    with_lived_in_statistics,
+)
 
 from tf_fast_rcnn import BoxStatistics, InputError, fast_rcnn, multi_task_loss, sgd
 from tf_fast_rcnn.backbones import Preprocessing
 from tf_fast_rcnn.model import DEFAULT_TARGET_DEVIATION, stages
 
-CLASSES = 3
 STATISTICS = BoxStatistics(
     np.linspace(-0.5, 0.6, 4 * CLASSES).reshape(CLASSES, 4).astype(np.float32),
     np.linspace(0.1, 1.2, 4 * CLASSES).reshape(CLASSES, 4).astype(np.float32),
@@ -57,14 +66,6 @@ def vgg_like_backbone():
     return with_lived_in_statistics(network)
 
 
-def with_lived_in_statistics(network):
-    rng = np.random.default_rng(0)
-    for layer in network.layers:
-        if isinstance(layer, layers.BatchNormalization):
-            layer.set_weights([rng.uniform(0.5, 1.5, weight.shape) for weight in layer.get_weights()])
-    return network
-
-
 def residual_model(**options):
     options = {"stride": 4, "pooled_size": (2, 3), "fc_units": (12, 10), "box_statistics": STATISTICS, **options}
     return fast_rcnn(residual_backbone(), CLASSES, preprocessing=Preprocessing(**PREPROCESSING), **options)
@@ -79,47 +80,8 @@ def vgg_like_model(**options):
     )
 
 
-def with_large_siblings(model):
-    """The siblings start so small that all RoIs would look alike."""
-    rng = np.random.default_rng(7)
-    for name in ("class_logits", "box_regression"):
-        layer = model.get_layer(name)
-        layer.set_weights([rng.normal(size=weight.shape) for weight in layer.get_weights()])
-    return model
-
-
-def some_inputs(images=2, rois=6, height=32, width=44, seed=0):
-    """RoIs with continuous edges: the whole image, half pixels, the last pixel alone, and any."""
-    rng = np.random.default_rng(seed)
-    corners = rng.uniform(0, 1, (images, rois, 2, 2)) * [height, width]
-    boxes = np.concatenate([corners.min(axis=2), corners.max(axis=2)], axis=-1)
-    fixed = np.array([[0, 0, height, width], [1.5, 2.5, 17.5, 30.5], [height - 1, width - 1, height, width]])
-    boxes[:, :3] = fixed[:rois]
-    pixels = rng.integers(0, 256, (images, height, width, 3))
-    return {"images": pixels.astype(np.float32), "rois": boxes.astype(np.float32)}
-
-
 def preprocessed(images):
     return (images[..., ::-1] - np.float32(PREPROCESSING["mean"])) * np.float32(PREPROCESSING["scale"])
-
-
-def naive_roi_pool(features, rois, pooled_size, stride):
-    """RoIs with continuous edges in pixels: their last row and column is one pixel before the edge."""
-    cells = np.floor(np.abs(scaled := (rois - [0, 0, 1, 1]) / stride) + 0.5) * np.sign(scaled)
-    pooled = np.zeros((*rois.shape[:2], *pooled_size, features.shape[-1]))
-    for b, r in np.ndindex(rois.shape[:2]):
-        (top, bottom), (left, right) = cells[b, r, ::2], cells[b, r, 1::2]
-        rows, columns = max(bottom - top + 1, 1), max(right - left + 1, 1)
-        for p, q in np.ndindex(*pooled_size):
-            y = slice(int(top + p * rows // pooled_size[0]), int(top - (-(p + 1) * rows // pooled_size[0])))
-            x = slice(int(left + q * columns // pooled_size[1]), int(left - (-(q + 1) * columns // pooled_size[1])))
-            window = features[b, y, x]
-            pooled[b, r, p, q] = window.max(axis=(0, 1)) if window.size else 0
-    return pooled
-
-
-def dense(vectors, layer):
-    return vectors @ layer.kernel.numpy().astype(np.float64) + layer.bias.numpy()
 
 
 def naive_siblings(model, hidden):
@@ -151,12 +113,6 @@ def naive_vgg_like(model, inputs):
     hidden = (dense(hidden, backbone.get_layer("fc1")) - mean) / np.sqrt(variance + 1e-3) * gamma + beta
     hidden = np.maximum(dense(np.maximum(hidden, 0), backbone.get_layer("fc2")), 0)
     return naive_siblings(model, hidden)
-
-
-def assert_outputs(found, expected, **tolerance):
-    assert set(found) == {"class_logits", "box_deltas"}
-    for name, values in expected.items():
-        np.testing.assert_allclose(found[name], values, **{"rtol": 1e-4, "atol": 1e-4, **tolerance}, err_msg=name)
 
 
 # --- the three transformations ----------------------------------------------------------------------------------------
@@ -277,16 +233,6 @@ def test_dropout_is_what_was_asked_for_and_differs_from_layer_to_layer():
         assert all(abs(mask.mean() - 0.4) < 4 * np.sqrt(0.24 / mask.size) for mask in masks)
         assert not np.array_equal(*masks)
     assert dropped(vgg_like_model(dropout=0.0)) == []
-
-
-def targets_for(inputs, seed=0):
-    rng = np.random.default_rng(seed)
-    labels = rng.integers(-1, CLASSES + 1, inputs["rois"].shape[:2])
-    values = rng.normal(size=inputs["rois"].shape)
-    return {
-        "class_logits": labels.astype(np.int32),
-        "box_deltas": np.concatenate([labels[..., None], values], axis=-1).astype(np.float32),
-    }
 
 
 def fit_two_steps(model):
@@ -410,23 +356,6 @@ def test_stages_compose_to_the_model(tmp_path, roi_pooling, loaded):
     outputs = parts.classify(parts.pool(parts.convolve(inputs["images"]), inputs["rois"]))
     for name, values in model(inputs).items():
         np.testing.assert_array_equal(outputs[name], values)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    "name",
-    ["efficientnet_lite0", "MobileNetV2", "MobileNetV3Small", "ResNet50", "DenseNet121", "ConvNeXtTiny", "VGG16"],
-)
-def test_named_networks_are_built_trained_and_saved(tmp_path, name):
-    model = fast_rcnn(name, CLASSES, weights=None, fc_units=(16,), roi_pooling="native")
-    inputs = some_inputs(images=2, rois=5, height=64, width=96)
-    model.compile(optimizer=sgd(1e-4), loss=multi_task_loss(model), jit_compile=False)
-    history = model.fit(inputs, targets_for(inputs), batch_size=2, epochs=2, verbose=0).history
-    assert np.isfinite(history["loss"]).all()
-    model.save(tmp_path / "model.keras")
-    outputs = keras.models.load_model(tmp_path / "model.keras")(inputs)
-    for output, values in model(inputs).items():
-        np.testing.assert_allclose(outputs[output], values, rtol=1e-5, atol=1e-6)
 
 
 # --- bad arguments ----------------------------------------------------------------------------------------------------

@@ -1,0 +1,69 @@
+"""Inputs and targets of a small detector of three classes, and RoI pooling by loops."""
+
+import numpy as np
+from keras import layers
+
+CLASSES = 3
+
+
+def with_lived_in_statistics(network):
+    rng = np.random.default_rng(0)
+    for layer in network.layers:
+        if isinstance(layer, layers.BatchNormalization):
+            layer.set_weights([rng.uniform(0.5, 1.5, weight.shape) for weight in layer.get_weights()])
+    return network
+
+
+def with_large_siblings(model):
+    """The siblings start so small that all RoIs would look alike."""
+    rng = np.random.default_rng(7)
+    for name in ("class_logits", "box_regression"):
+        layer = model.get_layer(name)
+        layer.set_weights([rng.normal(size=weight.shape) for weight in layer.get_weights()])
+    return model
+
+
+def some_inputs(images=2, rois=6, height=32, width=44, seed=0):
+    """RoIs with continuous edges: the whole image, half pixels, the last pixel alone, and any."""
+    rng = np.random.default_rng(seed)
+    corners = rng.uniform(0, 1, (images, rois, 2, 2)) * [height, width]
+    boxes = np.concatenate([corners.min(axis=2), corners.max(axis=2)], axis=-1)
+    fixed = np.array([[0, 0, height, width], [1.5, 2.5, 17.5, 30.5], [height - 1, width - 1, height, width]])
+    boxes[:, :3] = fixed[:rois]
+    pixels = rng.integers(0, 256, (images, height, width, 3))
+    return {"images": pixels.astype(np.float32), "rois": boxes.astype(np.float32)}
+
+
+def targets_for(inputs, seed=0):
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(-1, CLASSES + 1, inputs["rois"].shape[:2])
+    values = rng.normal(size=inputs["rois"].shape)
+    return {
+        "class_logits": labels.astype(np.int32),
+        "box_deltas": np.concatenate([labels[..., None], values], axis=-1).astype(np.float32),
+    }
+
+
+def naive_roi_pool(features, rois, pooled_size, stride):
+    """RoIs with continuous edges in pixels: their last row and column is one pixel before the edge."""
+    cells = np.floor(np.abs(scaled := (rois - [0, 0, 1, 1]) / stride) + 0.5) * np.sign(scaled)
+    pooled = np.zeros((*rois.shape[:2], *pooled_size, features.shape[-1]))
+    for b, r in np.ndindex(rois.shape[:2]):
+        (top, bottom), (left, right) = cells[b, r, ::2], cells[b, r, 1::2]
+        rows, columns = max(bottom - top + 1, 1), max(right - left + 1, 1)
+        for p, q in np.ndindex(*pooled_size):
+            y = slice(int(top + p * rows // pooled_size[0]), int(top - (-(p + 1) * rows // pooled_size[0])))
+            x = slice(int(left + q * columns // pooled_size[1]), int(left - (-(q + 1) * columns // pooled_size[1])))
+            window = features[b, y, x]
+            pooled[b, r, p, q] = window.max(axis=(0, 1)) if window.size else 0
+    return pooled
+
+
+def dense(vectors, layer):
+    return vectors @ layer.kernel.numpy().astype(np.float64) + layer.bias.numpy()
+
+
+def assert_outputs(found, expected, **tolerance):
+    assert set(found) == {"class_logits", "box_deltas"}
+    for name, values in expected.items():
+        np.testing.assert_allclose(found[name], values, **{"rtol": 1e-4, "atol": 1e-4, **tolerance}, err_msg=name)
