@@ -34,7 +34,7 @@ FLOORS = [
     ["detection"],
     ["evaluation", "export"],
     ["compression"],
-    ["benchmarks"],
+    ["benchmarks", "tables"],
     ["commands"],
     ["cli"],
 ]

@@ -19,6 +19,7 @@ COMMANDS = {
     "compress": "make a trained detector faster by truncated SVD",
     "export": "write a model for TensorFlow Serving",
     "import-caffe": "bring a network of the original system over",
+    "tables": "run the paper's comparisons on a data set of one's own",
     "benchmark": "measure this machine beside peers and physical floors",
 }
 

@@ -46,7 +46,7 @@ def plot_losses(rows, path):
     panels[-1].xaxis.set_major_locator(MaxNLocator(integer=True))
     for panel in panels:
         _finish(panel)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def plot_precision_recall(result, path):
@@ -79,7 +79,7 @@ def plot_precision_recall(result, path):
         columns = 1 + len(curves) // 24
         axes.legend(title="class  AP", loc="upper left", bbox_to_anchor=(1.0, 1.0), ncols=columns, fontsize="small")
     axes.grid(alpha=0.3)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def plot_breakdown(gains, counts, class_names, path, title):
@@ -108,7 +108,7 @@ def plot_breakdown(gains, counts, class_names, path, title):
     for panel in (cost, number):
         panel.grid(axis="x", alpha=0.3)
     figure.suptitle(title)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def plot_reliability(curves, counts, path):
@@ -133,7 +133,7 @@ def plot_reliability(curves, counts, path):
     below.set_ylim(0, None)
     below.grid(axis="y", alpha=0.3)
     _finish(panel)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def plot_histogram(values, path, title, xlabel, ylabel="objects", bins=30, log=False, limit=None):
@@ -156,14 +156,14 @@ def plot_histogram(values, path, title, xlabel, ylabel="objects", bins=30, log=F
         bins = np.geomspace(min(low, high / 2), max(high, low * 2), bins + 1)
     axes.hist(values, bins, color=class_color(1), edgecolor="white", linewidth=0.5)
     if log:
-        _make_x_logarithmic(axes)
+        make_x_logarithmic(axes)
     if limit is not None:
         axes.axvline(limit[0], color="black", linestyle="--", linewidth=1.5, label=limit[1])
         axes.legend()
     axes.set(title=title, xlabel=xlabel, ylabel=ylabel)
     axes.yaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(axis="y", alpha=0.3)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def plot_recall(curves, path, title, xlabel, log=False):
@@ -182,9 +182,9 @@ def plot_recall(curves, path, title, xlabel, log=False):
         axes.plot(x, recall, style, color=class_color(number + 1), linewidth=2, label=name)
     axes.set(title=title, xlabel=xlabel, ylabel="recall", ylim=(0, 1.03))
     if log:
-        _make_x_logarithmic(axes)
+        make_x_logarithmic(axes)
     _finish(axes)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def plot_sampling_speed(results, path):
@@ -210,7 +210,7 @@ def plot_sampling_speed(results, path):
     panel.xaxis.set_major_formatter(lambda value, _: f"{value:.0f}")
     panel.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
     _finish(panel)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def plot_parts(panels, path):
@@ -239,7 +239,7 @@ def plot_parts(panels, path):
         panel.grid(axis="x", alpha=0.3)
     axes[-1].set_xlabel("seconds")
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=min(4, len(parts)))
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def _columns(rows, ending):
@@ -295,7 +295,7 @@ def _most_frequent(class_names, counts, shown=9):
     return rows
 
 
-def _make_x_logarithmic(axes):
+def make_x_logarithmic(axes):
     """With numbers as people write them: 30, not 3 x 10^1."""
     axes.set_xscale("log")
     axes.xaxis.set_major_formatter("{x:g}")
@@ -311,7 +311,7 @@ def _finish(axes):
         axes.legend()
 
 
-def _save(figure, path):
+def save_figure(figure, path):
     """Writes the picture under a temporary name, then renames it: a reader never sees half of it."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)

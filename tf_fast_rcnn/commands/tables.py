@@ -1,0 +1,83 @@
+"""`tf-fast-rcnn tables`: the paper's comparisons on a data set of one's own."""
+
+from pathlib import Path
+
+import tf_fast_rcnn as frcnn
+from tf_fast_rcnn.commands.common import (
+    add_data_arguments,
+    add_json_argument,
+    load_data,
+    number,
+    start_tensorflow,
+    write_result,
+)
+from tf_fast_rcnn.data.selection import parse_classes
+
+EXAMPLES = """\
+  tf-fast-rcnn tables --data voc:cells@train --test voc:cells@val --out tables/cells
+  tf-fast-rcnn tables --data voc:cells@trainval --out tables/cells --only multi-task layers --seeds 3
+  tf-fast-rcnn tables --data voc:VOC2007@trainval --test voc:VOC2007@test --out tables/voc07 \\
+      --recipe voc07 --backbone caffenet --steps 40000 --shorter-side 600
+
+Tables: multi-task, layers, scales, svms, proposals (figure 3), svd; beyond the paper: strides, sizes, passes, grids.
+After an interruption the same command goes on; more seeds and tables may be asked for later."""
+
+
+def add_arguments(parser):
+    parser.add_argument("--data", required=True, metavar="SPEC", help="images to train on")
+    parser.add_argument("--test", metavar="SPEC", help="images to test on (default: three tenths of --data, left out)")
+    parser.add_argument("--out", required=True, metavar="DIR", help="a new folder, or that of an interrupted command")
+    parser.add_argument("--only", nargs="+", metavar="TABLE", help="some of the tables (default: all)")
+    parser.add_argument("--seeds", type=number(int, 1), default=3, metavar="N", help="of each training (default: 3)")
+    parser.add_argument(
+        "--steps", type=number(int, 1), default=300, metavar="N", help="mini-batches of each training (default: 300)"
+    )
+    parser.add_argument("--backbone", metavar="NAME", help="default: the recipe's, efficientnet_lite0")
+    parser.add_argument("--weights", default="imagenet", metavar="imagenet|none|FILE", help="of the backbone")
+    parser.add_argument(
+        "--recipe", default="small-data", metavar="NAME", help="that the trainings are changes of (default: small-data)"
+    )
+    parser.add_argument(
+        "--shorter-side", type=number(int, 32), default=320, metavar="PIXELS", help="of resized images (default: 320)"
+    )
+    parser.add_argument(
+        "--protocol", default="voc07", choices=["voc07", "voc10", "coco"], help="of mAP (default: voc07, the paper's)"
+    )
+    add_data_arguments(parser)
+    add_json_argument(parser, "all figures")
+
+
+def run(options):
+    start_tensorflow()
+    from tf_fast_rcnn.tables.definitions import TABLES
+    from tf_fast_rcnn.tables.measuring import measure_tables
+    from tf_fast_rcnn.tables.report import write_report
+
+    setup = _setup(options)
+    measure_tables(setup, options.only or list(TABLES), options.seeds)
+    figures = write_report(setup)
+    text = (setup.out / "tables.md").read_text()
+    write_result(options, figures, f"{text}\n{setup.out}: tables.md, pictures and all results as JSON")
+
+
+def _setup(options):
+    from tf_fast_rcnn.tables.proposals import ProposalStore
+    from tf_fast_rcnn.tables.trainings import Setup, base_recipe
+
+    recipe = base_recipe(options.recipe, options.steps, options.shorter_side)
+    classes = parse_classes(options.classes) if options.classes else None
+    train = load_data(options.data, options, classes=classes)
+    if options.test:
+        test = load_data(options.test, options, train.class_names, classes)
+    else:
+        train, test = frcnn.split_dataset(train, 0.7)
+    return Setup(
+        train,
+        test,
+        recipe,
+        options.backbone or recipe.backbone,
+        None if options.weights == "none" else options.weights,
+        Path(options.out),
+        options.protocol,
+        ProposalStore(train, options.cache, options.workers, skip_bad=options.skip_bad),
+    )

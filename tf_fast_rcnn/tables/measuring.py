@@ -1,0 +1,193 @@
+"""Trains and tests what the tables need, and keeps each result in a file: what is there is not done again.
+
+DIR/settings.json                     what all results depend on
+DIR/seed-0/full/run/                  RUN of a training
+DIR/seed-0/full/training.json         what a mini-batch took
+DIR/seed-0/full/as-trained.json       mAP and more of a measurement
+"""
+
+import dataclasses
+import json
+import statistics
+import time
+
+import keras
+import numpy as np
+import tensorflow as tf
+from tqdm import tqdm
+
+from tf_fast_rcnn.compression import compress
+from tf_fast_rcnn.detection import detect_dataset
+from tf_fast_rcnn.detector import DetectionSettings
+from tf_fast_rcnn.errors import InputError
+from tf_fast_rcnn.evaluation import score_detections
+from tf_fast_rcnn.evaluation.models import EVALUATION_SCORE_THRESHOLD
+from tf_fast_rcnn.factorization import fully_connected_names
+from tf_fast_rcnn.model import stages
+from tf_fast_rcnn.tables.definitions import TABLES, measurements
+from tf_fast_rcnn.tables.linear_svms import with_linear_svms
+from tf_fast_rcnn.tables.proposals import ProposalChoice, proposal_facts
+from tf_fast_rcnn.tables.trainings import TRAININGS, five_scales, train_detector
+from tf_fast_rcnn.training.run_folder import load_run, write_json
+
+_TIMED_ROIS, _TIMED_ROUNDS = 300, 10
+
+
+def measure_tables(setup, names, seeds):
+    """Measures all rows of some tables.
+
+    Args:
+        setup: `Setup`.
+        names: of `TABLES`.
+        seeds: how many seeds, from 0 on; one after the other, so that each finished one gives whole tables.
+
+    Raises:
+        InputError: for unknown tables, data without objects, and a folder of other settings.
+    """
+    unknown = [name for name in names if name not in TABLES]
+    if unknown:
+        raise InputError(f"tables: found {unknown[0]!r}; expected one of {', '.join(TABLES)}; choose some of them")
+    for dataset in (setup.train, setup.test):
+        if not any(len(record.boxes) for record in dataset):
+            raise InputError(f"{dataset.name}: found no objects; expected annotated images; check the split")
+    _open_folder(setup)
+    wanted = [(seed, measurement) for seed in range(seeds) for measurement in measurements(names)]
+    with tqdm(total=len(wanted), desc="tables", unit="result", disable=not setup.progress) as bar:
+        for seed, measurement in wanted:
+            path = result_path(setup.out, measurement, seed)
+            if not path.exists():
+                folder = train_detector(setup, measurement.training, seed)
+                write_json(path, measure(setup, measurement, folder, seed))
+            bar.update()
+
+
+def result_path(out, measurement, seed):
+    """The file of a measurement's result."""
+    return out / f"seed-{seed}" / measurement.training / f"{measurement.name}.json"
+
+
+def _open_folder(setup):
+    """Writes settings.json into a new folder, or compares it with that of earlier results."""
+    settings = {
+        "train": setup.train.name,
+        "test": setup.test.name,
+        "class_names": list(setup.train.class_names),
+        "recipe": dataclasses.asdict(setup.recipe),
+        "backbone": setup.backbone if isinstance(setup.backbone, str) else setup.backbone.name,
+        "weights": setup.weights,
+        "protocol": setup.protocol,
+    }
+    settings = json.loads(json.dumps(settings))
+    path = setup.out / "settings.json"
+    if not path.exists():
+        if setup.out.exists() and (not setup.out.is_dir() or any(setup.out.iterdir())):
+            raise InputError(f"{setup.out}: found files that are no tables; expected a new folder; give another --out")
+        setup.out.mkdir(parents=True, exist_ok=True)
+        write_json(path, settings)
+    found = json.loads(path.read_text())
+    different = [key for key in settings if found.get(key) != settings[key]]
+    if different:
+        raise InputError(
+            f"{setup.out}: found results with another {', '.join(different)}; expected a new folder or the same "
+            "options as before; give another --out"
+        )
+
+
+def measure(setup, measurement, folder, seed):
+    """Tests a detector in one way.
+
+    Args:
+        setup: `Setup`.
+        measurement: `Measurement`.
+        folder: RUN of its training.
+        seed: of proposals that are drawn.
+
+    Returns:
+        Dict of JSON's types: `mean_ap`, `classes` (AP by name), `seconds_per_image`, and what `proposal_facts` and the
+        measurement's change add.
+    """
+    training_source = TRAININGS[measurement.training].source
+    dataset = setup.store.of(setup.test, measurement.proposals or ProposalChoice(training_source), seed)
+    settings = _detection_settings(setup, measurement)
+    model = load_run(folder).model
+    if not measurement.boxes:
+        model = without_boxes(model)
+    if measurement.change == "svms":
+        train = setup.store.of(setup.train, ProposalChoice(training_source))
+        model = with_linear_svms(model, train, settings, setup.progress)
+        settings = dataclasses.replace(settings, scores="sigmoid")
+    elif measurement.change == "svd":
+        model = _compressed(model)
+    detections, seconds = _timed_detections(model, dataset, settings, setup.progress)
+    result = score_detections(dataset, detections, setup.protocol)
+    return {
+        "mean_ap": result.mean_ap,
+        "classes": result.to_json()["classes"],
+        "seconds_per_image": seconds,
+        "fc_milliseconds": fully_connected_milliseconds(model),
+        **proposal_facts(dataset),
+    }
+
+
+def _detection_settings(setup, measurement):
+    sampling = setup.recipe.sampling
+    sides, longer_side = sampling.shorter_sides[0], sampling.longer_side
+    if measurement.scales > 1:
+        sides, longer_side = five_scales(setup.recipe)
+    return DetectionSettings(
+        sides, longer_side, score_threshold=EVALUATION_SCORE_THRESHOLD, box_passes=measurement.box_passes
+    )
+
+
+def _timed_detections(model, dataset, settings, progress):
+    """The detections of all images, and seconds an image; the first, which waits for TensorFlow's graph, apart."""
+    detections, moments = [], []
+    for found in detect_dataset(model, dataset, settings, progress):
+        detections.append(found)
+        moments.append(time.perf_counter())
+    return detections, (moments[-1] - moments[0]) / max(1, len(moments) - 1)
+
+
+def without_boxes(model):
+    """A copy of a detector whose boxes are the proposals: of regression values 0."""
+    copy = keras.models.clone_model(model)
+    copy.set_weights(model.get_weights())
+    box_deltas = copy.get_layer("box_deltas")
+    box_deltas.mean, box_deltas.deviation = np.zeros_like(box_deltas.mean), np.zeros_like(box_deltas.deviation)
+    return copy
+
+
+def _compressed(model):
+    """After truncated SVD to the shares of the units that the paper keeps: 1024 of 4096 in fc6, 256 of 4096 in fc7."""
+    names = fully_connected_names(model)
+    shares = (("fc6", 4), ("fc7", 16))
+    ranks = {
+        argument: max(1, model.get_layer(name).units // share)
+        for (argument, share), name in zip(shares, names, strict=False)
+    }
+    return compress(model, **ranks)
+
+
+def fully_connected_milliseconds(model):
+    """What classifying 300 pooled RoIs takes: the fully connected layers, the median of ten times."""
+    classify = stages(model).classify
+    run = tf.function(lambda pooled: classify(pooled, training=False), autograph=False)
+    pooled = tf.random.stateless_normal([1, _TIMED_ROIS, *classify.input.shape[2:]], [0, 0])
+    seconds = []
+    for _ in range(1 + _TIMED_ROUNDS):
+        started = time.perf_counter()
+        run(pooled)
+        seconds.append(time.perf_counter() - started)
+    return 1000 * statistics.median(seconds[1:])
+
+
+def results_of(out, measurement):
+    """What the finished seeds gave: dict from seed to a dict, with the `seconds_per_batch` of its training."""
+    found = {}
+    for folder in sorted(out.glob("seed-*"), key=lambda folder: int(folder.name.removeprefix("seed-"))):
+        seed = int(folder.name.removeprefix("seed-"))
+        path = result_path(out, measurement, seed)
+        if path.exists():
+            costs = path.with_name("training.json")
+            found[seed] = json.loads(path.read_text()) | (json.loads(costs.read_text()) if costs.exists() else {})
+    return found

@@ -1,0 +1,94 @@
+"""The proposals that detectors are trained and tested with: selective search, dense boxes, mixtures of both."""
+
+import dataclasses
+
+import numpy as np
+
+from tf_fast_rcnn import boxes
+from tf_fast_rcnn.data.prepare import cached_proposals
+from tf_fast_rcnn.data.proposals import dense_grid, proposal_settings
+from tf_fast_rcnn.data.proposals.recall import recall_curves
+
+SELECTIVE_SEARCH, ALL_SIZES = "selective search", "selective search, all sizes"
+DENSE, DENSE_GRID = "dense boxes", "dense boxes of a fixed grid"
+
+
+@dataclasses.dataclass(frozen=True)
+class ProposalChoice:
+    """Which proposals of each image are used.
+
+    Attributes:
+        source: a key of `sources`.
+        number: so many of them at most, drawn at random; None for all.
+        dense: so many dense boxes, drawn at random, are added.
+        nearest_dense: whether the dense box that overlaps each most takes its place.
+    """
+
+    source: str = SELECTIVE_SEARCH
+    number: int | None = None
+    dense: int = 0
+    nearest_dense: bool = False
+
+
+def sources(train):
+    """The `ProposalSettings` of each source; those that are fitted are fitted to the training data."""
+    selective_search = proposal_settings("selective-search", train)
+    return {
+        SELECTIVE_SEARCH: selective_search,
+        ALL_SIZES: dataclasses.replace(selective_search, min_size=0.0),
+        DENSE: proposal_settings("dense", train),
+        DENSE_GRID: proposal_settings("dense", train, dense_grid()),
+    }
+
+
+class ProposalStore:
+    """Data sets with the proposals of a choice; those of a source are computed once and cached.
+
+    Args:
+        train: `DetectionDataset` to which dense boxes and the smallest proposal are fitted.
+        cache_dir, workers, progress, skip_bad: as for `cached_proposals`.
+    """
+
+    def __init__(self, train, cache_dir=None, workers=None, progress=True, skip_bad=False):
+        self.settings = sources(train)
+        self._options = (cache_dir, workers, progress, skip_bad)
+
+    def of(self, dataset, choice, seed=0):
+        """`dataset` with the proposals of `choice`; what is drawn follows from the seed and the image's number."""
+        whole = cached_proposals(dataset, self.settings[choice.source], *self._options)
+        if choice == ProposalChoice(choice.source):
+            return whole
+        dense = cached_proposals(dataset, self.settings[DENSE], *self._options)
+        records = []
+        for number, (record, of_dense) in enumerate(zip(whole, dense, strict=True)):
+            rng = np.random.default_rng([seed, number])
+            chosen = choose(record.proposals(), of_dense.proposals(), choice, rng)
+            records.append(dataclasses.replace(record, proposal_boxes=chosen))
+        return whole.with_records(records)
+
+
+def choose(proposals, dense, choice, rng):
+    """An image's proposals by a `ProposalChoice`.
+
+    Args:
+        proposals, dense: float32 `[P, 4]` of the choice's source, and `[Q, 4]`, relative.
+        choice: `ProposalChoice`.
+        rng: NumPy generator.
+
+    Returns:
+        float32 `[, 4]`.
+    """
+    # A permutation's first so many: more proposals of one seed hold the fewer ones.
+    chosen = proposals[rng.permutation(len(proposals))[: choice.number]]
+    if choice.nearest_dense and len(dense):
+        chosen = dense[np.unique(boxes.iou(dense, chosen).argmax(axis=0))]
+    added = dense[rng.permutation(len(dense))[: choice.dense]]
+    return np.concatenate([chosen, added])
+
+
+def proposal_facts(dataset):
+    """Means over a data set with proposals: how many an image, and their average recall over IoU 0.5 to 0.95."""
+    return {
+        "proposals": float(np.mean([len(record.proposals()) for record in dataset])),
+        "average_recall": float(np.mean(recall_curves(dataset, counts=()).by_iou)),
+    }
