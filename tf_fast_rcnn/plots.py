@@ -94,7 +94,7 @@ def plot_breakdown(gains, counts, class_names, path, title):
     """
     figure = Figure(figsize=(9, 3.6), layout="constrained")
     cost, number = figure.subplots(1, 2, sharey=True)
-    cost.barh(list(gains), list(gains.values()), color=class_color(1))
+    cost.barh(list(gains), list(gains.values()), color=class_color(9))
     _label_bars(cost, gains.values(), "{:+.3f}")
     left = np.zeros(len(gains))
     for name, label, of_class in _most_frequent(class_names, np.asarray(counts).T):

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tf_fast_rcnn.data.records import DetectionDataset
+from tf_fast_rcnn.data.records import DetectionDataset, Detections
 from tf_fast_rcnn.drawing import class_color
 from tf_fast_rcnn.evaluation import score_detections
 from tf_fast_rcnn.evaluation.analysis import analyse
@@ -155,3 +155,11 @@ def test_many_classes_fold_their_tables(tmp_path, errors_case):
     rows = {row[0]: row for row in Page(text).rows}
     assert len(rows["duplicate"]) == 4
     assert rows["AP50"][1] == rows["mean AP"][1] or float(rows["AP50"][1]) > float(rows["mean AP"][1])
+
+
+def test_a_detection_beyond_the_image_is_drawn_at_its_edge(errors_case):
+    dataset = errors_case[0][:1]
+    found = [Detections(np.float32([[1.1, 1.2, 1.5, 1.6]]), np.float32([0.9]), np.int32([1]))]
+    result = score_detections(dataset, found)
+    ((beyond,), _) = draw_errors(dataset, found, result, analyse(dataset, found, result).breakdown)
+    assert min(beyond.width, beyond.height) > 50

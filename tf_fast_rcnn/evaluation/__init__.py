@@ -9,7 +9,7 @@ from tf_fast_rcnn.data.records import Detections
 from tf_fast_rcnn.errors import InputError
 from tf_fast_rcnn.evaluation.results import ClassResult, EvaluationResult
 
-__all__ = ["PROTOCOLS", "ClassResult", "EvaluationResult", "score_detections"]
+__all__ = ["PROTOCOLS", "ClassResult", "EvaluationResult", "annotations_of", "score_detections"]
 
 PROTOCOLS = ("voc07", "voc10", "coco")
 

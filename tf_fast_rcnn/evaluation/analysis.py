@@ -5,6 +5,7 @@ from typing import NamedTuple
 import numpy as np
 
 from tf_fast_rcnn.data.proposals.recall import class_best_overlaps, recall
+from tf_fast_rcnn.evaluation import annotations_of
 from tf_fast_rcnn.evaluation.breakdown import KINDS, Breakdown, break_down
 from tf_fast_rcnn.evaluation.calibration import Reliability, reliability
 from tf_fast_rcnn.evaluation.confusion import confusion_matrix
@@ -92,13 +93,14 @@ def analyse(dataset, detections, result):
         >>> analysis = analyse(test, detections, score_detections(test, detections))    # doctest: +SKIP
         >>> print(analysis.text())                                                      # doctest: +SKIP
     """
+    annotated = annotations_of(dataset)
     matching, labels = result.matchings[0], range(1, len(dataset.class_names) + 1)
     return Analysis(
         class_names=dataset.class_names,
-        breakdown=break_down(dataset, detections, result),
+        breakdown=break_down(annotated, detections, result),
         calibration=reliability(matching),
         class_calibration=[reliability(matching, label) for label in labels],
-        confusion=confusion_matrix(dataset, detections),
+        confusion=confusion_matrix(annotated, detections),
         proposals=None if dataset.proposal_settings is None else proposal_quality(dataset),
     )
 

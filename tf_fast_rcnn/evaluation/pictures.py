@@ -112,7 +112,8 @@ def _draw(record, errors):
     """Yields each error of an image with its `ErrorPicture`."""
     image = Image.fromarray(record.image())
     for error in errors:
-        window = window_around(error.box[None])
+        # Detections of other tools may lie beyond the image.
+        window = window_around(box_algebra.clip(error.box[None]))
         picture = cut_out(image, window)
         visible = box_algebra.intersection(record.boxes, window[None])[:, 0] > 0
         others = box_algebra.within(record.boxes[visible], window)
