@@ -49,7 +49,11 @@ def raw_outputs(model, image, proposals, settings):
 
 def naive_detections(model, image, proposals, settings):
     """(score, class, box) of each detection, by falling score."""
-    probabilities, class_boxes = raw_outputs(model, image, proposals, settings)
+    return naive_suppression(*raw_outputs(model, image, proposals, settings), settings)
+
+
+def naive_suppression(probabilities, class_boxes, settings):
+    """Non-maximum suppression of every class, and of all the best."""
     found = []
     for label in range(1, probabilities.shape[1]):
         kept = []

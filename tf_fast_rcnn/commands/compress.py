@@ -97,9 +97,7 @@ def _check_options(options):
     fixed = options.fc6 or options.fc7 or options.energy or options.rank
     if (options.max_loss is None) == (not fixed):
         found = "none" if not fixed else "--max-loss too"
-        raise InputError(
-            f"--fc6, --fc7, --energy, --rank: found {found}; expected one of them or --max-loss; choose"
-        )
+        raise InputError(f"--fc6, --fc7, --energy, --rank: found {found}; expected one of them or --max-loss; choose")
     given = [name for name in _SEARCH_OPTIONS if getattr(options, name)]
     if options.max_loss is None and given:
         raise InputError(f"--{given[0]}: found no --max-loss, for whose search it is; expected both; give --max-loss")
