@@ -40,6 +40,7 @@ def records(draw):
         crowd=rng.integers(0, 2, objects),
         proposal_boxes=corners[objects:],
         image_bytes=png(rng.integers(100)),
+        areas=rng.random(objects) if draw(st.booleans()) else None,
     )
 
 
@@ -78,6 +79,9 @@ def test_every_value_comes_back(tmp_path_factory, images, data):
         for name in ("image_id", "image_path", "height", "width", "image_bytes"):
             assert getattr(record, name) == getattr(images[number], name)
         np.testing.assert_array_equal(record.proposals(), images[number].proposals())
+        assert (record.areas is None) == (images[number].areas is None)
+        if record.areas is not None:
+            np.testing.assert_allclose(record.areas, images[number].areas, rtol=1e-6)
         for name in FIELDS:
             np.testing.assert_array_equal(getattr(record, name), getattr(images[number], name))
 

@@ -73,6 +73,17 @@ def test_crowds_and_images_without_objects(coco):
     assert not dataset[1].difficult.any()
 
 
+def test_areas_of_outlines_are_shares_of_the_image(coco):
+    """Images of 40 x 60. What is no area is that of the box."""
+    boxes = [[0, 0, 30, 20], [0, 0, 30, 20], [0, 0, 6, 10], [0, 0, 6, 10]]
+    areas = [480, 36.5, 0, "many"]
+    both = [annotation(4, 1, box, area=area) for box, area in zip(boxes, areas, strict=True)]
+    plain = [{name: value for name, value in both[0].items() if name != "area"} | {"image_id": 5}]
+    first, second = coco(content([image(4), image(5)], both + plain))()
+    np.testing.assert_allclose(first.areas, [480 / 2400, 36.5 / 2400, 60 / 2400, 60 / 2400], rtol=1e-6)
+    assert second.areas is None
+
+
 def test_boxes_are_clipped_and_dropped(coco):
     boxes = [[-5, 0, 20, 20], [50, 30, 30, 30], [10, 10, 0, 5], [10, 10, -5, 5], [70, 0, 5, 5], [10, 10, 5, 5]]
     boxes.append([0, 0, 60.002, 40.001])  # The rounding of two decimals is nothing to tell of.

@@ -115,6 +115,14 @@ def test_classes_can_be_dropped_and_merged():
     assert [len(values) for values in (tame[0].boxes, tame[0].difficult, tame[0].crowd)] == [3, 3, 3]
 
 
+def test_areas_stay_with_their_objects():
+    whole = dataclasses.replace(record(labels=[1, 2, 3, 2]), areas=[0.1, 0.2, 0.3, 0.4])
+    tame = DetectionDataset("A", ["cat", "dog", "cow"], [whole]).relabelled(["beast"], [0, 1, 0])
+    np.testing.assert_array_equal(tame[0].areas, np.float32([0.2, 0.4]))
+    with pytest.raises(ValueError, match="4 crowd flags and 3 areas"):
+        dataclasses.replace(whole, areas=[0.1, 0.2, 0.3])
+
+
 def test_union_of_other_classes_is_an_error():
     with pytest.raises(InputError, match="found classes cat, dog and dog, cat"):
         DetectionDataset("A", ["cat", "dog"], []) + DetectionDataset("B", ["dog", "cat"], [])

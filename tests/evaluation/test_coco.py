@@ -151,10 +151,11 @@ def test_results_score_as_pycocotools_scores_them_on_the_original_file(tmp_path)
     for image in images:
         Image.new("L", (WIDTH, HEIGHT)).save(tmp_path / image["file_name"])
         windows = np.concatenate([rng.integers(0, 200, (9, 2)), rng.integers(20, 250, (9, 2))], axis=1)
-        categories = rng.choice(list(classes), 9)
+        categories, shares = rng.choice(list(classes), 9), rng.uniform(0.1, 1, 9)
         annotations += [
             {"image_id": image["id"], "category_id": int(category), "bbox": window.tolist(), "iscrowd": int(n == 8)}
-            | {"area": int(window[2] * window[3]), "id": len(annotations) + n + 1}
+            # Of an outline within the box: it decides what is small and large.
+            | {"area": float(window[2] * window[3] * shares[n]), "id": len(annotations) + n + 1}
             for n, (window, category) in enumerate(zip(windows, categories, strict=True))
         ]
         left, top, width, height = (windows + rng.integers(0, 20, windows.shape)).T

@@ -23,12 +23,14 @@ _ROUNDING = 1e-4
 
 
 class AnnotatedObject(NamedTuple):
-    """One object as its file has it: `corners` are four numbers in the format's own order and unit."""
+    """One object as its file has it: `corners` are four numbers in the format's own order and unit; `area` in pixels,
+    None for that of the box."""
 
     name: str
     corners: tuple[float, float, float, float]
     difficult: bool = False
     crowd: bool = False
+    area: float | None = None
 
 
 class Annotation(NamedTuple):
@@ -132,7 +134,17 @@ def _record(annotation, labels):
         labels=[labels[item.name] for item in annotation.objects],
         difficult=[item.difficult for item in annotation.objects],
         crowd=[item.crowd for item in annotation.objects],
+        areas=_areas(annotation),
     )
+
+
+def _areas(annotation):
+    """The areas of objects as shares of the image; None where no object has one of its own."""
+    stated = np.array([np.nan if item.area is None else item.area for item in annotation.objects])
+    if np.isnan(stated).all():
+        return None
+    shares = stated / (annotation.size[0] * annotation.size[1])
+    return np.where(np.isnan(shares), box_algebra.area(annotation.boxes), shares)
 
 
 def find_image(source, folder, name):

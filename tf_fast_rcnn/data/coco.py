@@ -30,7 +30,8 @@ def read_coco(path, images=None, class_names=None, skip_bad=False):
     - `image_id` of a record is the image's id as text. Images without annotations are kept; files of the folder that
       the JSON does not list are not looked at. Annotations' own ids are not used.
     - Boxes beyond the image are clipped; those without area are dropped. Both are counted in `mended`.
-    - `iscrowd` marks crowds. Outlines ("segmentation") and areas are not read.
+    - `iscrowd` marks crowds. `area`, where it is a number above 0, is the object's own, by which COCO's evaluation
+      tells small from large; outlines ("segmentation") are not read.
     - The image's size must be that of its file; `read_voc` says what EXIF orientation does to it.
 
     Args:
@@ -183,4 +184,6 @@ def _object(source, annotation, names):
             f"{source}: found the bbox {reprlib.repr(box)} in {where}; expected four finite numbers, x, y, width and "
             "height; mend or remove the annotation"
         )
-    return AnnotatedObject(names[category], corners, crowd=annotation.get("iscrowd") in (1, True))
+    area = finite(annotation.get("area"))
+    area = area if area and area > 0 else None
+    return AnnotatedObject(names[category], corners, crowd=annotation.get("iscrowd") in (1, True), area=area)

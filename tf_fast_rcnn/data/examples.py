@@ -17,6 +17,7 @@ from tf_fast_rcnn.errors import InputError
 
 _SIDES = tuple(f"image/object/bbox/{side}" for side in ("ymin", "xmin", "ymax", "xmax"))
 _LABEL, _NAME = "image/object/class/label", "image/object/class/text"
+_AREA = "image/object/area"  # in pixels; only where objects have areas of their own
 _DIFFICULT, _CROWD = "image/object/difficult", "image/object/is_crowd"
 _ENCODED, _PATH, _PROPOSALS = "image/encoded", "image/path", "image/proposals"
 
@@ -210,6 +211,9 @@ def to_example(record, class_names):
             for side, values in zip(_SIDES, record.boxes.T, strict=True)
         },
     }
+    if record.areas is not None:
+        pixels = record.areas.astype(float) * record.height * record.width
+        feature[_AREA] = tf.train.Feature(float_list=tf.train.FloatList(value=pixels))
     return tf.train.Example(features=tf.train.Features(feature=feature)).SerializeToString()
 
 
@@ -245,17 +249,20 @@ def _to_record(feature):
         return feature[key].bytes_list.value[0].decode()
 
     encoded = feature[_ENCODED].bytes_list.value
+    height, width = (feature[f"image/{side}"].int64_list.value[0] for side in ("height", "width"))
+    areas = np.array(feature[_AREA].float_list.value) / (height * width) if _AREA in feature else None
     return ImageRecord(
         image_id=text("image/source_id"),
         image_path=text(_PATH),
-        height=feature["image/height"].int64_list.value[0],
-        width=feature["image/width"].int64_list.value[0],
+        height=height,
+        width=width,
         boxes=np.stack([np.array(feature[side].float_list.value, np.float32) for side in _SIDES], axis=-1),
         labels=list(feature[_LABEL].int64_list.value),
         difficult=list(feature[_DIFFICULT].int64_list.value),
         crowd=list(feature[_CROWD].int64_list.value),
         proposal_boxes=np.frombuffer(feature[_PROPOSALS].bytes_list.value[0], "<f4").reshape(-1, 4),
         image_bytes=encoded[0] if encoded else None,
+        areas=areas,
     )
 
 

@@ -43,6 +43,8 @@ class ImageRecord:
             none.
         proposal_boxes: float32 `[P, 4]`, the object proposals, relative to the image; None before `prepare`.
         image_bytes: the image as the bytes of a JPEG or PNG file; None where it is read from `image_path`.
+        areas: float32 `[G]`, the objects' areas as shares of the image's, which may be smaller than their boxes' (those
+            of COCO's outlines); None where the annotations have boxes alone.
     """
 
     image_id: str
@@ -55,6 +57,7 @@ class ImageRecord:
     crowd: np.ndarray | None = None
     proposal_boxes: np.ndarray | None = None
     image_bytes: bytes | None = None
+    areas: np.ndarray | None = None
 
     def __post_init__(self):
         # object.__setattr__ is how a frozen dataclass normalises its own fields.
@@ -66,10 +69,14 @@ class ImageRecord:
         if self.proposal_boxes is not None:
             proposals = np.asarray(self.proposal_boxes, np.float32).reshape(-1, 4)
             object.__setattr__(self, "proposal_boxes", proposals)
-        if not len(self.boxes) == len(self.labels) == len(self.difficult) == len(self.crowd):
+        if self.areas is not None:
+            object.__setattr__(self, "areas", np.asarray(self.areas, np.float32).reshape(-1))
+        num_areas = len(self.boxes) if self.areas is None else len(self.areas)
+        if not len(self.boxes) == len(self.labels) == len(self.difficult) == len(self.crowd) == num_areas:
             raise ValueError(
                 f"image {self.image_id}: {len(self.boxes)} boxes, {len(self.labels)} labels, {len(self.difficult)} "
-                f"difficult flags and {len(self.crowd)} crowd flags; expected one of each for every object"
+                f"difficult flags, {len(self.crowd)} crowd flags and {num_areas} areas; expected one of each for every "
+                "object"
             )
 
     def image(self):
@@ -95,7 +102,12 @@ class ImageRecord:
         labels = label_map[self.labels]
         kept = labels > 0
         return dataclasses.replace(
-            self, boxes=self.boxes[kept], labels=labels[kept], difficult=self.difficult[kept], crowd=self.crowd[kept]
+            self,
+            boxes=self.boxes[kept],
+            labels=labels[kept],
+            difficult=self.difficult[kept],
+            crowd=self.crowd[kept],
+            areas=None if self.areas is None else self.areas[kept],
         )
 
 

@@ -68,6 +68,7 @@ def _identity(record):
 
 def _annotations(record):
     arrays = (record.boxes, record.labels, record.difficult, record.crowd)
+    arrays += () if record.areas is None else (record.areas,)
     return [record.image_id, record.height, record.width, *(array.tobytes().hex() for array in arrays)]
 
 
