@@ -69,8 +69,8 @@ def _by_name(model, fc6, fc7, ranks):
             continue
         if position >= len(names):
             raise InputError(
-                f"{argument}: found a model with {len(names)} fully connected layers; expected {position + 1}; leave "
-                f"{argument} out"
+                f"{argument}: found the fully connected layers {', '.join(names) or 'none'}; expected "
+                f"{('one', 'two')[position]} or more; leave {argument} out"
             )
         if names[position] in asked:
             raise InputError(f"{argument}: found a second t for {names[position]}, which ranks names; expected one")

@@ -2,6 +2,8 @@
 
 import json
 import re
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -103,3 +105,131 @@ def test_bad_proposals(refused, tiny_run, image, tmp_path):
     np.save(tmp_path / "one.npy", np.float32([[0.1, 0.1, 0.5, 0.5]]))
     line = refused("detect", tiny_run[0], image, image, "--proposals", tmp_path / "one.npy")
     assert "one.npy: found '*' for 2 images; expected an entry for each" in line
+
+
+# --- where images come from -------------------------------------------------------------------------------------------
+
+
+def images_found(command, *arguments):
+    done = command("detect", *arguments, "--json", "-", *LOW)
+    assert done.code == 0, done.err
+    return [result["image"] for result in json.loads(done.out)]
+
+
+def test_folders_and_patterns(command, tiny_run, image, tmp_path):
+    for name in ("b.jpg", "a.JPG", "below/c.jpg", "below/more/d.jpg"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(image.read_bytes())
+    (tmp_path / "notes.txt").write_text("no image")
+    (tmp_path / "[odd].jpg").write_bytes(image.read_bytes())
+    here = [str(tmp_path / name) for name in ("[odd].jpg", "a.JPG", "b.jpg")]
+    below = [str(tmp_path / name) for name in ("below/c.jpg", "below/more/d.jpg")]
+    assert images_found(command, tiny_run[0], tmp_path) == here
+    assert images_found(command, tiny_run[0], tmp_path / "**", "--batch-size", 4) == sorted(here + below)
+    assert images_found(command, tiny_run[0], tmp_path / "below" / "*.jpg", here[0]) == [below[0], here[0]]
+
+
+def test_a_data_set_without_annotations(command, tiny_run, broken_digits, tmp_path):
+    shutil.rmtree(broken_digits / "Annotations")
+    run = frcnn.load_run(tiny_run[0])
+    outputs = ("--comp4", tmp_path / "results", "--json", tmp_path / "a.json")
+    done = command("detect", tiny_run[0], "--data", f"voc:{broken_digits}@test", *outputs, *LOW)
+    assert done.code == 0, done.err
+    assert re.fullmatch(r"4 images, \d+ detections .*; written to .*results\n", done.out)
+    assert sorted(path.name for path in (tmp_path / "results").iterdir()) == sorted(
+        f"comp4_det_test_{name}.txt" for name in run.class_names
+    )
+    found = 0
+    settings = frcnn.detection_settings(run, score_threshold=0.01)
+    for result in json.loads((tmp_path / "a.json").read_text()):
+        expected = frcnn.detect(run.model, result["image"], run.proposals, settings)
+        height, width = frcnn.read_image(result["image"]).shape[:2]
+        for box, score, label in zip(*expected, strict=True):
+            lines = (tmp_path / "results" / f"comp4_det_test_{run.class_names[label - 1]}.txt").read_text().splitlines()
+            corners = [box[1] * width + 1, box[0] * height + 1, box[3] * width, box[2] * height]
+            rows = [line.split() for line in lines if line.startswith(Path(result["image"]).stem + " ")]
+            assert any(np.allclose([float(x) for x in row[1:]], [score, *corners], atol=2e-3) for row in rows)
+            found += 1
+    assert found == int(done.out.split()[2]) > 0
+
+
+def test_coco_results(command, tiny_run, image, tmp_path):
+    numbered = tmp_path / "000000000139.jpg"
+    numbered.write_bytes(image.read_bytes())
+    run = frcnn.load_run(tiny_run[0])
+    categories = [{"id": 10 * label, "name": name} for label, name in enumerate(run.class_names, 1)]
+    (tmp_path / "ids.json").write_text(json.dumps({"images": [], "annotations": [], "categories": categories}))
+    options = ("--coco-results", tmp_path / "new" / "results.json", "--category-ids", tmp_path / "ids.json", *LOW)
+    assert command("detect", tiny_run[0], numbered, *options).code == 0
+    expected = frcnn.detect(run.model, numbered, run.proposals, frcnn.detection_settings(run, score_threshold=0.01))
+    rows = json.loads((tmp_path / "new" / "results.json").read_text())
+    assert [row["category_id"] for row in rows] == [10 * label for label in expected.classes]
+    assert {row["image_id"] for row in rows} == {139}
+    np.testing.assert_allclose([row["score"] for row in rows], expected.scores, atol=1e-6)
+
+
+# --- settings ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("options", "changes"),
+    [
+        (("--shorter-side", "64,128", "--longer-side", 200), {"shorter_side": (64, 128), "longer_side": 200}),
+        (("--box-passes", 2, "--nms-iou", 0.5), {"box_passes": 2, "nms_iou": 0.5}),
+        (("--classes", "{1},{0}", "--max-detections", 3), {"classes": (1, 2), "max_detections": 3}),
+        (("--dtype", "bfloat16", "--shorter-side", 64), {"dtype": "bfloat16", "shorter_side": 64}),
+    ],
+    ids=str,
+)
+def test_options_are_detection_settings(command, tiny_run, image, options, changes):
+    run = frcnn.load_run(tiny_run[0])
+    options = [str(option).format(*run.class_names) for option in options]
+    done = command("detect", tiny_run[0], image, "--json", "-", *options, *LOW)
+    assert done.code == 0, done.err
+    (result,) = json.loads(done.out)
+    settings = frcnn.detection_settings(run, score_threshold=0.01, **changes)
+    expected = frcnn.detect(run.model, image, run.proposals, settings)
+    assert len(expected.scores) > 0
+    np.testing.assert_allclose([row["score"] for row in result["detections"]], expected.scores, atol=1e-4)
+    assert [row["class"] for row in result["detections"]] == [run.class_names[label - 1] for label in expected.classes]
+
+
+def test_classify_regions(command, tiny_run, image, tmp_path):
+    run = frcnn.load_run(tiny_run[0])
+    boxes = np.float32([[0.1, 0.1, 0.5, 0.5], [0.0, 0.2, 1.0, 0.9]])
+    np.save(tmp_path / "boxes.npy", boxes)
+    done = command("detect", tiny_run[0], image, "--classify-regions", tmp_path / "boxes.npy", "--json", "-")
+    assert done.code == 0, done.err
+    (result,) = json.loads(done.out)
+    expected = frcnn.classify_regions(run.model, image, boxes, frcnn.detection_settings(run))
+    np.testing.assert_allclose([region["box"] for region in result["regions"]], boxes, atol=1e-6)
+    for region, row in zip(result["regions"], expected, strict=True):
+        assert list(region["probabilities"]) == ["background", *run.class_names]
+        np.testing.assert_allclose(list(region["probabilities"].values()), row, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("IMAGE", "--data", "voc:x@y"), "IMAGE and --data: found both; expected one of them"),
+        (("empty",), "found no images; expected files that end in .jpg"),
+        (("empty/*.png",), "found no images; expected files that end in .jpg"),
+        (("IMAGE", "--classes", "zebra"), "--classes: found 'zebra'; expected classes of"),
+        (("IMAGE", "--shorter-side", "480,x"), "--shorter-side: found 'x'; expected a whole number from 32"),
+        (("IMAGE", "--box-passes", 0), "--box-passes: found '0'; expected a whole number from 1"),
+        (("IMAGE", "COPY", "--comp4", "results"), "images: found 'test_0001' twice; expected different names"),
+        (("IMAGE", "--coco-results", "a.json", "--category-ids", "missing.json"), "missing.json"),
+        (("IMAGE", "--classify-regions", "x.npy", "--comp4", "results"), "--classify-regions: found --comp4 too"),
+        (("--data", "voc:empty@test"), "found no folder ImageSets/Main"),
+    ],
+    ids=str,
+)
+def test_bad_options(refused, tiny_run, image, tmp_path, monkeypatch, options, message):
+    monkeypatch.chdir(tmp_path)
+    for folder in ("empty", "copy"):
+        (tmp_path / folder).mkdir()
+    copy = tmp_path / "copy" / image.name
+    copy.write_bytes(image.read_bytes())
+    places = {"IMAGE": image, "COPY": copy}
+    assert message in refused("detect", tiny_run[0], *[places.get(option, option) for option in options])
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["copy", "empty"]

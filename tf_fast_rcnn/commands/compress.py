@@ -107,8 +107,12 @@ def _check_options(options):
 
 def _search(options, run_):
     """The ranks that `smallest_ranks` finds; InputError where there are none."""
+    import tensorflow as tf
+
     from tf_fast_rcnn.evaluation.models import EVALUATION_SCORE_THRESHOLD
 
+    # TensorFlow warns that each compression that is tried is a graph of its own.
+    tf.get_logger().setLevel("ERROR")
     dataset = load_data(options.data, options, run_.class_names, run_.description.get("classes"))
     refuse_second_proposals(options, dataset)
     proposals = read_file(options, options.proposals, dataset) if options.proposals else run_.proposals
