@@ -47,7 +47,7 @@ def measure_detection(network, dtype, proposals, shorter_side, rounds, threads):
         Dict: "image", height and width in the network; "selective_search", seconds for all proposals of the image file;
         "rows", a list of dicts with "contestant" ("ours", "ours, SVD", "PyTorch", "OpenVINO"), "proposals", "parts"
         (seconds of those of `PARTS` that it has), "total" (seconds of `detect` from a file; for peers the sum of the
-        parts) and, of ours, "bare" (seconds of the network alone, in one graph); "missing", why peers are left out.
+        parts) and, of "ours", "bare" (seconds of the network alone, in one graph); "missing", why peers are left out.
     """
     tf.config.threading.set_intra_op_parallelism_threads(threads)
     model = frcnn.fast_rcnn(network, CLASSES, weights=None)
@@ -64,10 +64,12 @@ def measure_detection(network, dtype, proposals, shorter_side, rounds, threads):
                 contestants[name] = peer(model, ours["ours"], dtype, threads)
             except ImportError as error:
                 missing[name] = str(error)
+        # Part by part: the machine's speed changes within a round.
         functions = {
-            (name, *part): function
-            for name, contestant in contestants.items()
-            for part, function in contestant.functions.items()
+            (name, *part): contestants[name].functions[part]
+            for part in ours["ours"].functions
+            for name in contestants
+            if part in contestants[name].functions and (part[0], name) != ("bare", "ours, SVD")
         }
         seconds = median_seconds(functions, rounds)
     rows = [_row(name, number, seconds) for number in proposals for name in contestants]
@@ -99,9 +101,7 @@ def _head(classify):
 def _row(name, number, seconds):
     parts = {part: seconds[name, part, of] for part in PARTS for of in (number, None) if (name, part, of) in seconds}
     row = {"contestant": name, "proposals": number, "parts": parts, "total": sum(parts.values())}
-    if (name, "total", number) in seconds:
-        row |= {"total": seconds[name, "total", number], "bare": seconds[name, "bare", number]}
-    return row
+    return row | {part: seconds[name, part, number] for part in ("total", "bare") if (name, part, number) in seconds}
 
 
 def _image_file(folder):
@@ -122,9 +122,10 @@ class _Ours:
     def __init__(self, model, settings, path, proposals):
         self.detector = detector = Detector(model, settings)
         self.image, self.pooled = _resized(path, settings), {}
-        convolve = _compiled(detector.stages.convolve)
-        self._features = convolve(self.image)
-        self._head = _head(detector.stages.classify)
+        convolve = _compiled(functools.partial(detector.stages.convolve, training=False))
+        self._features, self._pool = convolve(self.image), _compiled(detector.stages.pool)
+        self._suppress, self._bare = _compiled(self._decode_and_suppress), _compiled(self._network)
+        self._head = _compiled_parts(detector.stages.classify)
         self.functions = {
             ("decode and resize", None): functools.partial(_resized, path, settings),
             ("convolutions", None): functools.partial(convolve, self.image),
@@ -136,29 +137,29 @@ class _Ours:
 
     def _add_regions(self, number, proposals):
         rois = boxes.scale(proposals, *map(float, self.image.shape[1:3]))
-        pool = tf.function(self.detector.stages.pool, autograph=False)
-        self.pooled[number] = vectors = pool(self._features, rois)
-        self.functions["RoI pooling", number] = functools.partial(pool, self._features, rois)
+        self.pooled[number] = vectors = self._pool(self._features, rois)
+        self.functions["RoI pooling", number] = functools.partial(self._pool, self._features, rois)
         for part, layers in self._head.items():
-            layers = _compiled(layers)
             self.functions[part, number] = functools.partial(layers, vectors)
             vectors = layers(vectors)
-        suppress = tf.function(self._suppress, autograph=False)
-        self.functions["NMS", number] = functools.partial(suppress, vectors, proposals)
-        bare = tf.function(self._bare, autograph=False)
-        self.functions["bare", number] = functools.partial(bare, self.image, rois)
+        self.functions["NMS", number] = functools.partial(self._suppress, vectors, proposals)
+        self.functions["bare", number] = functools.partial(self._bare, self.image, rois)
 
-    def _suppress(self, outputs, proposals):
+    def _decode_and_suppress(self, outputs, proposals):
         decoded = boxes.decode(tf.expand_dims(proposals, 2), outputs["box_deltas"])
         return self.detector.suppress(self.detector.to_scores(outputs["class_logits"]), boxes.clip(decoded))
 
-    def _bare(self, image, rois):
+    def _network(self, image, rois):
         parts = self.detector.stages
         return parts.classify(parts.pool(parts.convolve(image, training=False), rois), training=False)
 
 
-def _compiled(network):
-    return tf.function(functools.partial(network, training=False), autograph=False)
+def _compiled(function):
+    return tf.function(function, autograph=False, reduce_retracing=True)
+
+
+def _compiled_parts(classify):
+    return {part: _compiled(functools.partial(layers, training=False)) for part, layers in _head(classify).items()}
 
 
 def _resized(path, settings):
@@ -214,7 +215,9 @@ class _OpenVINO(_Peer):
         super().__init__(model, ours)
 
     def _network(self, network, shape):
-        function = _compiled(network).get_concrete_function(tf.TensorSpec([1, *shape[1:]]))
+        function = _compiled(functools.partial(network, training=False)).get_concrete_function(
+            tf.TensorSpec([1, *shape[1:]])
+        )
         converted = self._openvino.convert_model(function)
         compiled = self._openvino.compile_model(converted, "CPU", self._settings)
 
