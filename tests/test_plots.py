@@ -12,6 +12,7 @@ from tf_fast_rcnn.plots import (
     plot_breakdown,
     plot_histogram,
     plot_losses,
+    plot_parts,
     plot_precision_recall,
     plot_recall,
     plot_reliability,
@@ -144,3 +145,11 @@ def test_reliability_leaves_out_empty_bins(tmp_path):
     plot_reliability([("cat", 1, scores, precisions)], np.array([4, 0]), tmp_path / "calibration.svg")
     texts = set(svg_texts(tmp_path / "calibration.svg"))
     assert {"score = precision", "cat", "score", "precision", "detections"} <= texts
+
+
+def test_parts_are_stacked_to_the_total_of_each_contestant(tmp_path):
+    ours, peer = {"convolutions": 0.5, "fc6": 0.25}, {"convolutions": 1.5, "update": 0.5}
+    plot_parts({"a step": {"ours": ours, "peer": peer}, "another": {"ours": ours}}, tmp_path / "parts.svg")
+    texts = svg_texts(tmp_path / "parts.svg")
+    assert [text.strip() for text in texts if text.endswith(" s")] == ["0.75 s", "2 s", "0.75 s"]
+    assert {"a step", "another", "ours", "peer", "convolutions", "fc6", "update", "seconds"} <= set(texts)
