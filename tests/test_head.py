@@ -337,7 +337,7 @@ def kind(network, **options):
         (vgg_like, {"pooled_size": (1, 2, 4)}, "new"),
         (vgg_like, {"head": "fc", "stride": 4}, "new"),
         (resnet, {}, "stage"),
-        (resnet, {"pooled_size": 2}, "stage"),
+        (resnet, {"pooled_size": 2, "stride": (16,)}, "stage"),
         (resnet, {"stride": (4, 16)}, "new"),
         (resnet, {"stride": 4}, "new"),
         (resnet, {"pooled_size": (1, 2, 3)}, "new"),
@@ -348,6 +348,14 @@ def kind(network, **options):
 )
 def test_which_head_a_network_gets(make, options, expected):
     assert kind(make(), **options) == expected
+
+
+def test_a_classifier_that_is_a_convolution_is_no_feature_map():
+    network = two_stages(*LAYOUTS["classified cell by cell"]()[0])
+    for head in ("fc", "carry"):
+        cut = cut_at_roi_pooling(network, stride=8, head=head)
+        assert cut.convolutions.layers[-1].name == "kept"
+        assert cut.convolutions.outputs[0].shape[-1] == 10
 
 
 def test_new_layers_where_the_network_has_its_own():

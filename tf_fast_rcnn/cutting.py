@@ -104,7 +104,7 @@ def _refuse_pooled_size(grids, expected):
 
 def _carries_stage(network, stride, grids):
     """Whether "auto" keeps the last stage: of ResNets cut before conv5, as He et al. (2016) do."""
-    single = stride == 16 and not (grids and is_pyramid(grids))
+    single = np.atleast_1d(stride).tolist() == [16] and not (grids and is_pyramid(grids))
     return single and network.name.startswith("resnet")
 
 
@@ -115,15 +115,19 @@ def _cut_before_stage(network, features, grids):
             f"stride: found {len(features)} feature maps with head='carry'; expected one, for {network.name} went on "
             "from one; give one stride, or make new layers (head='fc')"
         )
+    if len(network.outputs) > 1 or all(node.outputs[0] is not features[0] for node in _waists(network)):
+        raise InputError(
+            f"head: found 'carry' for {network.name}, where paths lead past the feature map that is pooled; expected "
+            "one that all paths pass; give another stride, or make new layers (head='fc')"
+        )
     own = features[0].shape[1:3]
     if grids and is_pyramid(grids):
         _refuse_pooled_size(grids, f"one grid such as {own}, since convolutions follow")
     try:
-        return _cut(network, features, grids or own, stage=_stage_after(network, features[0], grids or own))
-    except InputError:
-        raise
+        stage = _stage_after(network, features[0], grids or own)
     except ValueError:  # Keras's word for a map that is too small, or a weight of another shape
         _refuse_pooled_size(grids, f"a size that the layers of {network.name} after the cut take, such as {own}")
+    return _cut(network, features, grids or own, stage=stage)
 
 
 def _stage_after(network, features, grid):
@@ -132,32 +136,26 @@ def _stage_after(network, features, grid):
     A map that is left at the end is averaged: where a 1x1 convolution classifies each cell and the mean is taken after
     it (SqueezeNet), that is the same.
     """
-    passed_by_all = any(node.outputs[0] is features for node in _waists(network))
-    given = _given_to_classifier(network)
-    if len(network.outputs) != 1 or not passed_by_all:
-        raise InputError(
-            f"head: found 'carry' for {network.name}, where paths lead past the feature map that is pooled; expected "
-            "one that all paths pass; give another stride, or make new layers (head='fc')"
-        )
-    after = keras.Model(features, given)
+    classifier = _classifier(network)
+    vectors = network.outputs[0] if classifier is None else classifier.input_tensors[0]
+    if len(vectors.shape) == 4:
+        vectors = keras.layers.GlobalAveragePooling2D(name="pooled_stage")(vectors)
+    after = keras.Model(features, vectors)
     pooled = keras.Input((*grid, features.shape[-1]), name="pooled_rois")
     stage = keras.models.clone_model(after, input_tensors=pooled)
     stage.set_weights(after.get_weights())
-    vectors = stage.output
-    if len(vectors.shape) == 4:
-        vectors = keras.layers.GlobalAveragePooling2D(name="pooled_stage")(vectors)
-    return keras.Model(stage.input, vectors, name=STAGE_NAME)
+    stage.name = STAGE_NAME
+    return stage
 
 
-def _given_to_classifier(network):
-    """What the last layer with weights is given, if that classifies: a dense layer or a 1x1 convolution. Else the
-    network has no classifier, and all of it is kept."""
-    classifier = [node for node in _nodes(network) if getattr(node.operation, "weights", None)][-1]
-    layer = classifier.operation
-    is_classifier = isinstance(layer, keras.layers.Dense) or (
-        isinstance(layer, keras.layers.Conv2D) and layer.kernel_size == (1, 1)
-    )
-    return classifier.input_tensors[0] if is_classifier else network.outputs[0]
+def _classifier(network):
+    """The node of the last layer with weights, where that classifies: a dense layer, or a 1x1 convolution of a network
+    whose output is no map. Else None: the network was given without a classifier."""
+    weighted = [node for node in _nodes(network) if getattr(node.operation, "weights", None)]
+    layer = weighted[-1].operation if weighted else None
+    by_cells = isinstance(layer, keras.layers.Conv2D) and layer.kernel_size == (1, 1)
+    classifies = isinstance(layer, keras.layers.Dense) or (by_cells and len(network.outputs[0].shape) == 2)
+    return weighted[-1] if classifies else None
 
 
 def with_any_image_size(convolutions, name):
@@ -225,7 +223,8 @@ def _layers_after_pooling(network):
 
 
 def _last_feature_map(network, stride):
-    """The last feature map of a stride that every path through the network passes, before it widens again.
+    """The last feature map of a stride that every path through the network passes, before it widens again or
+    classifies.
 
     Networks of inverted bottlenecks (MobileNet, EfficientNet) widen the map that they are about to reduce; that
     expansion belongs to the next stage and would make fc6 several times larger for nothing. So, of the maps since the
@@ -234,7 +233,9 @@ def _last_feature_map(network, stride):
     Where paths of two cells run side by side everywhere (NASNet), no map is passed by all of them; the last
     and widest that joins paths is what the stage has put together.
     """
-    maps = [node for node in _nodes(network) if _is_feature_map(node)]
+    classifier = _classifier(network)
+    before = itertools.takewhile(lambda node: node is not classifier, _nodes(network))
+    maps = [node for node in before if _is_feature_map(node)]
     maps_at_stride = [node for node in maps if _stride(network, node.outputs[0]) == stride]
     if not maps_at_stride:
         found = sorted({_stride(network, node.outputs[0]) for node in maps})
