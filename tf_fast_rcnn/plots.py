@@ -12,7 +12,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator
 
-from tf_fast_rcnn.drawing import class_color
+from tf_fast_rcnn.drawing import PALETTE, class_color
 
 _LOSS_NAMES = {"loss": "total", "class_loss": "class (log loss)", "box_loss": "box (smooth L1)"}
 _LINE_STYLES = ("-", "--", ":", "-.")
@@ -59,7 +59,8 @@ def plot_precision_recall(result, path):
     curves = [
         (label, of_class) for label, of_class in enumerate(result.classes, start=1) if not math.isnan(of_class.ap)
     ]
-    figure = Figure(figsize=(8, 5), layout="constrained")
+    columns = 1 + len(curves) // 24
+    figure = Figure(figsize=(6 + 2 * columns, 5), layout="constrained")
     axes = figure.subplots()
     for label, of_class in sorted(curves, key=lambda curve: -curve[1].ap):
         style = _LINE_STYLES[(label - 1) // 10 % len(_LINE_STYLES)]  # the ten colours repeat: the style tells apart
@@ -76,7 +77,6 @@ def plot_precision_recall(result, path):
         ylim=(0, 1.03),
     )
     if curves:
-        columns = 1 + len(curves) // 24
         axes.legend(title="class  AP", loc="upper left", bbox_to_anchor=(1.0, 1.0), ncols=columns, fontsize="small")
     axes.grid(alpha=0.3)
     save_figure(figure, path)
@@ -92,7 +92,7 @@ def plot_breakdown(gains, counts, class_names, path, title):
         path: the picture to write; its ending says the format (.png, .svg, .pdf).
         title: text.
     """
-    figure = Figure(figsize=(9, 3.6), layout="constrained")
+    figure = Figure(figsize=(10, 3.6), layout="constrained")
     cost, number = figure.subplots(1, 2, sharey=True)
     cost.barh(list(gains), list(gains.values()), color=class_color(9))
     _label_bars(cost, gains.values(), "{:+.3f}")
@@ -101,7 +101,8 @@ def plot_breakdown(gains, counts, class_names, path, title):
         number.barh(list(gains), of_class, left=left, label=name, color=class_color(label))
         left += of_class
     _label_bars(number, left, "{:.0f}")
-    number.legend(fontsize="small")
+    if left.any():
+        number.legend(fontsize="small", loc="upper left", bbox_to_anchor=(1.0, 1.0))
     cost.invert_yaxis()
     cost.set(title="What mending a kind would add", xlabel="mean AP")
     number.set(title="Errors with a score of 0.5 or more", xlabel="detections; missed objects")
@@ -284,11 +285,14 @@ def _label_bars(axes, values, form):
 
 
 def _most_frequent(class_names, counts, shown=9):
-    """`(name, label, counts)` of classes that occur: the most frequent ones by themselves, the rest together."""
+    """`(name, number of its colour, counts)` of classes that occur: the most frequent ones by themselves, the rest
+    together."""
     order = [index for index in np.argsort(-counts.sum(axis=1), kind="stable") if counts[index].any()]
     # As many as there are colours; one rest alone needs no other name.
     kept = order if len(order) <= shown + 1 else order[:shown]
-    rows = [(class_names[index], index + 1, counts[index]) for index in sorted(kept)]
+    # Of many classes those that are shown get colours of their own.
+    numbers = range(1, len(kept) + 1) if len(class_names) > len(PALETTE) else [index + 1 for index in sorted(kept)]
+    rows = [(class_names[index], number, counts[index]) for index, number in zip(sorted(kept), numbers, strict=True)]
     rest = [index for index in order if index not in kept]
     if rest:
         rows.append((f"{len(rest)} other classes", shown + 1, counts[rest].sum(axis=0)))

@@ -33,15 +33,13 @@ def test_evaluate_end_to_end(command, tiny_run, digits, tmp_path):
 
 def test_confidence(command, tiny_run, prepared_folders):
     arguments = ("evaluate", tiny_run[0], "--data", f"prepared:{prepared_folders[1]}", "--json", "-")
-    first, again, other = (
-        json.loads(command(*arguments, "--confidence", *options).out)
-        for options in [(), ("0.95", "--seed", 0), ("0.5", "--seed", 1)]
+    first, other = (
+        json.loads(command(*arguments, "--confidence", *options).out) for options in [(), ("0.5", "--seed", 1)]
     )
-    assert first == again
     assert first["confidence"].items() > {"level": 0.95, "samples": 1000, "seed": 0}.items()
     low, high = first["confidence"]["mean_ap"]
     assert low <= first["mean_ap"] <= high
-    assert other["confidence"]["level"] == 0.5
+    assert other["confidence"].items() > {"level": 0.5, "samples": 1000, "seed": 1}.items()
     assert other["mean_ap"] == first["mean_ap"]
 
 

@@ -14,6 +14,7 @@ from tf_fast_rcnn.data.records import DetectionDataset, Detections
 from tf_fast_rcnn.drawing import class_color
 from tf_fast_rcnn.evaluation import score_detections
 from tf_fast_rcnn.evaluation.analysis import analyse
+from tf_fast_rcnn.evaluation.confidence import with_confidence
 from tf_fast_rcnn.evaluation.pictures import draw_errors
 from tf_fast_rcnn.evaluation.report import write_report
 
@@ -143,6 +144,17 @@ def test_report_of_nothing(tmp_path, errors_case):
         page = Page((tmp_path / protocol / "index.html").read_text())
         assert page.text.count("None.") == 2
         assert "nan" not in page.text
+
+
+@pytest.mark.filterwarnings("error")
+def test_report_of_perfect_detections(tmp_path, errors_case):
+    dataset = errors_case[0]
+    found = [Detections(record.boxes, np.ones(len(record.labels), np.float32), record.labels) for record in dataset]
+    result = with_confidence(score_detections(dataset, found), samples=5, progress=False)
+    write_report(tmp_path, dataset, found, result)
+    page = Page((tmp_path / "index.html").read_text())
+    assert page.text.count("None.") == 2
+    assert "mean AP 1.000, 95 % interval 1.000 to 1.000" in " ".join(page.text.split())
 
 
 def test_many_classes_fold_their_tables(tmp_path, errors_case):
