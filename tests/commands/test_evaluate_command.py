@@ -115,6 +115,7 @@ def test_category_ids_are_those_of_the_coco_file_that_is_evaluated(command, tmp_
 def test_bad_detections(refused, digits, tmp_path):
     data = ("--data", f"voc:{digits}@test")
     assert "MODEL and --detections: found neither" in refused("evaluate", *data)
+    assert "expected a number above 0 to 0.999" in refused("evaluate", "run", *data, "--confidence", "95")
     assert "MODEL and --detections: found both" in refused("evaluate", "run", "--detections", "a.json", *data)
     results = tmp_path / "results.json"
     results.write_text("")

@@ -57,7 +57,7 @@ def add_arguments(parser):
     parser.add_argument(
         "--confidence",
         nargs="?",
-        type=number(float, 0, 1, above=True),
+        type=number(float, 0, 0.999, above=True),
         const=0.95,
         metavar="X",
         help="add bootstrap confidence intervals of this level (default: 0.95) over the images",
