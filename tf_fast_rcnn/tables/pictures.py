@@ -32,6 +32,7 @@ def plot_comparison(labels, mean_aps, paper, path, title):
     has_paper = any(paper)
     figure = Figure(figsize=(7 + 4 * has_paper, 1.4 + 0.5 * len(labels)), layout="constrained")
     panels = figure.subplots(1, 1 + has_paper, sharey=True, squeeze=False, width_ratios=[3, 2][: 1 + has_paper])[0]
+    panels[0].use_sticky_edges = False  # bars would end at the frame
     color = class_color(1)
     for place, values in enumerate(mean_aps):
         panels[0].barh(place, max(values) - min(values), 0.4, min(values), color=color, alpha=0.3)
@@ -40,7 +41,6 @@ def plot_comparison(labels, mean_aps, paper, path, title):
     panels[0].set(xlabel="mAP in percent: seeds, and their mean (line)")
     panels[0].set_yticks(range(len(labels)), labels)
     panels[0].invert_yaxis()
-    panels[0].use_sticky_edges = False  # bars would end at the frame
     if has_paper:
         _draw_paper(panels[1], paper)
     for panel in panels:
