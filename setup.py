@@ -17,12 +17,17 @@ from setuptools.errors import CompileError
 
 CUDA_OP = "custom_ops/cc/kernels/roi_pool_kernels_cuda.cc"
 CUDA_KERNELS = sorted(map(str, Path("custom_ops/cc").rglob("*.cu")))
-SOURCES = sorted(set(map(str, Path("custom_ops/cc").rglob("*.cc"))) - {CUDA_OP})
+# Selective search without TensorFlow, which the worker processes of `prepare` do not import; the op has it too.
+SEARCH_SOURCES = sorted(map(str, Path("custom_ops/cc/selective_search").glob("*.cc")))
+SEARCH_INTERFACE = "custom_ops/cc/selective_search/c_api.cc"
+SOURCES = sorted(set(map(str, Path("custom_ops/cc").rglob("*.cc"))) - {CUDA_OP, SEARCH_INTERFACE})
 HEADERS = sorted(str(path) for pattern in ("*.h", "*.cuh") for path in Path("custom_ops/cc").rglob(pattern))
 
 # The flags of every build; no -march=native, since the library may be copied to another machine.
 # -ffp-contract=off: the edges of RoI bins are defined by separately rounded float32 operations.
-COMPILER_FLAGS = ["-O3", "-Wall", "-Wextra", "-DNDEBUG", "-fPIC", "-shared", "-ffp-contract=off", "-fvisibility=hidden"]
+# -fno-math-errno: a square root that may set errno is not vectorised.
+COMPILER_FLAGS = ["-O3", "-Wall", "-Wextra", "-DNDEBUG", "-fPIC", "-shared", "-fvisibility=hidden"]
+COMPILER_FLAGS += ["-ffp-contract=off", "-fno-math-errno"]
 
 # Compute capabilities: those of TensorFlow's wheels from 7.0 on, of which nvcc 13 drops the oldest. Machine code also
 # runs on later GPUs of the same major version; for still later ones the driver compiles the PTX of the last.
@@ -39,41 +44,54 @@ def tensorflow_minor_version():
 
 
 class BuildNativeOps(build_ext):
-    """Calls the C++ compiler with TensorFlow's flags; a failure leaves the package without the library."""
+    """Calls the C++ compiler; a failure leaves the package without the library."""
 
     def get_ext_filename(self, fullname):
-        # The library does not use Python's ABI but TensorFlow's, which is why its name tells the latter's version:
-        # native.py reads it there before it loads anything.
-        return f"{fullname.replace('.', os.sep)}.tf{tensorflow_minor_version()}.so"
+        # The libraries do not use Python's ABI. The ops' uses TensorFlow's, which is why its name tells the latter's
+        # version: native.py reads it there before it loads anything.
+        version = "" if fullname.endswith("_selective_search") else f".tf{tensorflow_minor_version()}"
+        return f"{fullname.replace('.', os.sep)}{version}.so"
 
     def build_extension(self, ext):
         output = Path(self.get_ext_fullpath(ext.name))
         output.parent.mkdir(parents=True, exist_ok=True)
-        # Left by an earlier build in this folder, perhaps for another TensorFlow; a wheel takes what lies here.
-        for library in output.parent.glob("_native_ops.*.so"):
-            library.unlink()
+        new = output.with_suffix(".new")
         try:
-            compile_library([*ext.sources, *compile_cuda(Path(self.build_temp))], output)
+            if ext.name.endswith("_selective_search"):
+                compile_library([*ext.sources, "-std=c++17", "-lpthread"], new)
+            else:
+                flags, libraries = tensorflow_flags()
+                compile_library([*flags, *ext.sources, *compile_cuda(Path(self.build_temp)), *libraries], new)
         except CompileError as error:
-            print_missing(error)
+            print_missing(ext.name, error)
             raise
+        finally:
+            # Left by an earlier build in this folder, perhaps for another TensorFlow; a wheel takes what lies here.
+            for library in output.parent.glob(f"{ext.name.rpartition('.')[2]}.*so"):
+                if library != output or not new.exists():
+                    library.unlink()
+        os.replace(new, output)  # processes that have the earlier library loaded keep it
 
 
-def compile_library(inputs, output):
-    """Compiles and links `inputs` (sources and flags) to the library `output`; raises CompileError with the reason."""
+def tensorflow_flags():
+    """(compiler flags, linker flags) of code that uses TensorFlow; CompileError where it cannot be imported."""
     try:
         import tensorflow as tf
     except ImportError as error:
         raise CompileError(f"TensorFlow, whose headers it needs, cannot be imported: {error}") from error
+    # As system headers TensorFlow's give no warnings.
+    flags = [flag.replace("-I", "-isystem", 1) for flag in tf.sysconfig.get_compile_flags()]
+    return flags, tf.sysconfig.get_link_flags()
+
+
+def compile_library(inputs, output):
+    """Compiles and links `inputs` (sources and flags) to the library `output`; raises CompileError with the reason."""
     command = [
         *shlex.split(os.environ.get("CXX", "g++")),
         *COMPILER_FLAGS,
-        # As system headers TensorFlow's give no warnings.
-        *(flag.replace("-I", "-isystem", 1) for flag in tf.sysconfig.get_compile_flags()),
         *shlex.split(os.environ.get("CXXFLAGS", "")),
-        *inputs,
         *("-o", str(output)),
-        *tf.sysconfig.get_link_flags(),
+        *inputs,
     ]
     print(shlex.join(command), flush=True)
     try:
@@ -159,11 +177,15 @@ def compile_kernels(nvcc, source, architectures, folder):
     return output
 
 
-def print_missing(error):
+def print_missing(name, error):
+    if name.endswith("_selective_search"):
+        what, otherwise = "selective search", "OpenCV's, which is slower"
+    else:
+        what, otherwise = "RoI pooling op", "the slower portable implementation (stock TensorFlow ops)"
     print(
-        f"\nWARNING: tf-fast-rcnn is installed WITHOUT its native RoI pooling op: {error}\n"
-        "         It works all the same, with the slower portable implementation (stock TensorFlow ops).\n"
-        "         To have the op, install a C++17 compiler (or name one in CXX) and install the package again.\n",
+        f"\nWARNING: tf-fast-rcnn is installed WITHOUT its native {what}: {error}\n"
+        f"         It works all the same, with {otherwise}.\n"
+        "         To have it, install a C++17 compiler (or name one in CXX) and install the package again.\n",
         file=sys.stderr,
         flush=True,
     )
@@ -177,7 +199,7 @@ class PlatformWheel(bdist_wheel):
 
     def run(self):
         self.run_command("build")
-        if not list(Path(self.get_finalized_command("build").build_lib).rglob("_native_ops.*.so")):
+        if not list(Path(self.get_finalized_command("build").build_lib).rglob("_*.so")):
             self.root_is_pure = True
             self.distribution.ext_modules = []
         super().run()
@@ -189,6 +211,9 @@ class PlatformWheel(bdist_wheel):
 if __name__ == "__main__":
     depends = [*HEADERS, *CUDA_KERNELS, CUDA_OP]
     setup(
-        ext_modules=[Extension("tf_fast_rcnn._native_ops", SOURCES, depends=depends, optional=True)],
+        ext_modules=[
+            Extension("tf_fast_rcnn._native_ops", SOURCES, depends=depends, optional=True),
+            Extension("tf_fast_rcnn._selective_search", SEARCH_SOURCES, depends=HEADERS, optional=True),
+        ],
         cmdclass={"build_ext": BuildNativeOps, "bdist_wheel": PlatformWheel},
     )

@@ -39,8 +39,20 @@ def compute_proposals(image, settings):
     height, width = image.shape[:2]
     parts = [np.zeros((0, 4), np.float32)]
     if settings.selective_search is not None:
-        parts.append(selective_search(image, settings.selective_search, settings.max_selective_search, settings.seed))
+        parts.append(_searched(image, settings))
     if settings.dense is not None:
-        parts.append(dense_boxes(height, width, settings.dense))
-    proposals = np.concatenate(parts)
-    return proposals[shorter_sides(proposals, height, width) >= settings.min_size]
+        parts.append(_large_enough(dense_boxes(height, width, settings.dense), height, width, settings.min_size))
+    return np.concatenate(parts)
+
+
+def _searched(image, settings):
+    """Small boxes are left out before the limit where that can be: more of the others are then below it."""
+    arguments = (image, settings.selective_search, settings.max_selective_search, settings.seed)
+    if settings.implementation == "native":
+        return selective_search(*arguments, implementation="native", min_size=settings.min_size)
+    found = selective_search(*arguments, implementation=settings.implementation)
+    return _large_enough(found, *image.shape[:2], settings.min_size)
+
+
+def _large_enough(proposals, height, width, min_size):
+    return proposals[shorter_sides(proposals, height, width) >= min_size]

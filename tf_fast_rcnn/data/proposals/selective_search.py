@@ -1,34 +1,42 @@
-"""Selective search (Uijlings et al., "Selective Search for Object Recognition", IJCV 2013) by OpenCV."""
+"""Selective search (Uijlings et al., "Selective Search for Object Recognition", IJCV 2013)."""
 
-import cv2
-import numpy as np
+import functools
+import warnings
 
-from tf_fast_rcnn import boxes as box_algebra
+from tf_fast_rcnn.data.proposals import native_search
+from tf_fast_rcnn.data.proposals.opencv_search import opencv_search
 from tf_fast_rcnn.errors import InputError
 
 MODES = ("fast", "quality")
-# A larger image is searched at this size: time and memory grow faster than its pixels, and the network sees no more.
+IMPLEMENTATIONS = ("native", "opencv")
+# A larger image is searched at this size: the network sees no more of it.
 MAX_SIDE = 1000
 
 
-def selective_search(image, mode="fast", max_proposals=2000, seed=0):
+def selective_search(
+    image, mode="fast", max_proposals=2000, seed=0, *, implementation="auto", max_side=MAX_SIDE, min_size=0.0, threads=1
+):
     """Object proposals of an image, the likelier whole objects first.
 
-    OpenCV finds the regions; their order is made here, because OpenCV draws it from C's unseeded generator. As in the
-    paper (section 4.2 there), a region's rank from large to small is multiplied by a random number, so that large
-    regions tend to come first and no scale is lost where the list is cut.
+    The order is that of docs/selective_search.md; OpenCV's boxes come in another one, large ones first by tendency.
 
     Args:
         image: uint8 `[H, W, 3]`, RGB.
-        mode: "fast" or "quality" (about three times slower, twice as many).
-        max_proposals: at most so many are returned; images with little structure give fewer, at least one.
+        mode: "fast" or "quality" (about three times slower, three times as many).
+        max_proposals: at most so many are returned; images with little structure give fewer, at least one if
+            `min_size` leaves any.
         seed: of the random order.
+        implementation: "native" (the compiled library), "opencv", or "auto": native where it is built, else OpenCV's
+            with a warning.
+        max_side: a larger image is searched at the size at which its longer side is so many pixels; 0: at its own.
+        min_size: boxes with a side shorter than this are left out; in units of the image's shorter side. Native only.
+        threads: that share the work; they do not change the result. Native only.
 
     Returns:
         float32 `[P, 4]`, relative, without duplicates.
 
     Raises:
-        InputError: for an unknown mode.
+        InputError: for an image of another kind, an unknown mode or implementation, and where "native" is not built.
 
     Example:
         >>> selective_search(np.zeros((32, 48, 3), np.uint8))
@@ -36,27 +44,30 @@ def selective_search(image, mode="fast", max_proposals=2000, seed=0):
     """
     if mode not in MODES:
         raise InputError(f"selective search: found mode {mode!r}; expected one of {', '.join(MODES)}")
-    shrunk = _shrink(image)
-    search = cv2.ximgproc.segmentation.createSelectiveSearchSegmentation()
-    search.setBaseImage(cv2.cvtColor(shrunk, cv2.COLOR_RGB2BGR))
-    (search.switchToSelectiveSearchFast if mode == "fast" else search.switchToSelectiveSearchQuality)()
-    # OpenCV's rectangles are x, y, width, height, as COCO's. Unique rows come sorted: a starting point for the order.
-    rectangles = np.unique(np.asarray(search.process(), np.float32).reshape(-1, 4), axis=0)
-    boxes = box_algebra.from_coco(rectangles, *shrunk.shape[:2])
-    order = _random_order_large_first(box_algebra.area(boxes), seed)
-    return boxes[order[:max_proposals]].astype(np.float32)
+    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != "uint8" or not image.size:
+        found = f"{image.dtype} {list(image.shape)}"
+        raise InputError(f"selective search: found an image {found}; expected uint8 [H, W, 3] of one pixel or more")
+    if implementation == "auto":
+        implementation = available_implementation()
+    if implementation == "native":
+        return native_search.native_search(image, mode, max_proposals, seed, max_side, min_size, threads)
+    if implementation == "opencv":
+        return opencv_search(image, mode, max_proposals, seed, max_side)
+    raise InputError(
+        f"selective search: found implementation {implementation!r}; expected auto, {', '.join(IMPLEMENTATIONS)}"
+    )
 
 
-def _shrink(image):
-    height, width = image.shape[:2]
-    ratio = MAX_SIDE / max(height, width)
-    if ratio >= 1:
-        return image
-    size = (max(1, round(width * ratio)), max(1, round(height * ratio)))
-    return cv2.resize(image, size, interpolation=cv2.INTER_AREA)
-
-
-def _random_order_large_first(areas, seed):
-    ranks = np.empty(len(areas))
-    ranks[np.argsort(-areas, kind="stable")] = np.arange(1, len(areas) + 1)
-    return np.argsort(ranks * np.random.default_rng(seed).random(len(areas)), kind="stable")
+@functools.cache
+def available_implementation():
+    """ "native", or "opencv" with a warning (once) that says why."""
+    reason = native_search.why_unavailable()
+    if reason is None:
+        return "native"
+    warnings.warn(
+        f"Selective search is OpenCV's, which is slower: found {reason}; install tf-fast-rcnn again where a C++17 "
+        "compiler is found",
+        RuntimeWarning,
+        stacklevel=2,
+    )
+    return "opencv"

@@ -7,12 +7,18 @@ import numpy as np
 from tf_fast_rcnn import boxes as box_algebra
 from tf_fast_rcnn.data.proposals.dense import DenseBoxes, fit_dense_boxes
 from tf_fast_rcnn.data.proposals.files import FileProposals
-from tf_fast_rcnn.data.proposals.selective_search import MODES
+from tf_fast_rcnn.data.proposals.selective_search import IMPLEMENTATIONS, MODES, available_implementation
 from tf_fast_rcnn.errors import InputError
 
-# Method -> mode of selective search.
-_MODE_OF = {"dense": None, "selective-search": "fast", "selective-search-quality": "quality"}
-METHODS = (*_MODE_OF, "selective-search+dense", "selective-search-quality+dense")
+# Method -> mode of selective search and, where it is not the one at hand, its implementation.
+_SEARCH_OF = {
+    "dense": (None, None),
+    "selective-search": ("fast", None),
+    "selective-search-quality": ("quality", None),
+    "opencv-selective-search": ("fast", "opencv"),
+    "opencv-selective-search-quality": ("quality", "opencv"),
+}
+METHODS = (*_SEARCH_OF, *(f"{method}+dense" for method in _SEARCH_OF if method != "dense"))
 # Two cells of a stride-16 feature map at the paper's shorter side of 600: smaller proposals look alike to the network.
 # Dropping them raised the mAP on blood cells by 0.05.
 DEFAULT_MIN_SIZE = 0.054
@@ -28,6 +34,7 @@ class ProposalSettings:
         dense: `DenseBoxes` or None.
         min_size: proposals with a side below this are dropped; in units of the image's shorter side.
         seed: of selective search's order.
+        implementation: of selective search, "native" or "opencv".
     """
 
     selective_search: str | None = None
@@ -35,8 +42,14 @@ class ProposalSettings:
     dense: DenseBoxes | None = None
     min_size: float = DEFAULT_MIN_SIZE
     seed: int = 0
+    implementation: str = "native"
 
     def __post_init__(self):
+        if self.implementation not in IMPLEMENTATIONS:
+            raise InputError(
+                f"proposal settings: found implementation {self.implementation!r}; "
+                f"expected one of {', '.join(IMPLEMENTATIONS)}"
+            )
         if self.selective_search not in (None, *MODES):
             raise InputError(
                 f"proposal settings: found selective search {self.selective_search!r}; "
@@ -47,7 +60,10 @@ class ProposalSettings:
 
     def to_json(self):
         """A dict of JSON's types, which `from_json` takes."""
-        return dataclasses.asdict(self)
+        value = dataclasses.asdict(self)
+        if self.selective_search is None:
+            del value["implementation"]
+        return value
 
     @classmethod
     def from_json(cls, value):
@@ -57,8 +73,10 @@ class ProposalSettings:
             InputError: if it is not such a dict.
         """
         try:
-            dense = value["dense"]
-            return cls(**{**value, "dense": None if dense is None else DenseBoxes(**dense)})
+            dense, searched = value["dense"], value.get("selective_search") is not None
+            # Before there was a native implementation, selective search was OpenCV's.
+            implementation = {"implementation": "opencv"} if searched else {}
+            return cls(**{**implementation, **value, "dense": None if dense is None else DenseBoxes(**dense)})
         except (TypeError, KeyError, ValueError) as error:
             if isinstance(error, InputError):
                 raise
@@ -86,7 +104,8 @@ def proposal_settings(method, dataset, dense=None, max_selective_search=2000):
 
     Args:
         method: "dense", "selective-search", "selective-search-quality" (slower, and finds more), or one of the latter
-            with "+dense".
+            with "+dense". With "opencv-" before it selective search is OpenCV's, as it is, with a warning, where the
+            package was installed without a compiler.
         dataset: the training data (`DetectionDataset`). Use what comes back for the test data too.
         dense: `DenseBoxes` (see `dense_grid`) in place of fitted ones; then no box as large as its smallest is dropped.
         max_selective_search: at most so many proposals of selective search.
@@ -107,7 +126,11 @@ def proposal_settings(method, dataset, dense=None, max_selective_search=2000):
         min_size = min(min_size, *map(min, dense.sizes))
     elif "dense" in parts:
         dense = fit_dense_boxes(dataset, min_size=min_size)
-    return ProposalSettings(_MODE_OF[parts[0]], max_selective_search, dense, min_size)
+    mode, implementation = _SEARCH_OF[parts[0]]
+    if mode is None:
+        return ProposalSettings(dense=dense, max_selective_search=max_selective_search, min_size=min_size)
+    implementation = implementation or available_implementation()
+    return ProposalSettings(mode, max_selective_search, dense, min_size, implementation=implementation)
 
 
 def _min_size(dataset):

@@ -1,0 +1,39 @@
+"""Selective search by OpenCV (opencv-contrib's ximgproc module)."""
+
+import cv2
+import numpy as np
+
+from tf_fast_rcnn import boxes as box_algebra
+
+
+def opencv_search(image, mode, max_proposals, seed, max_side):
+    """Object proposals of an image; see `selective_search` for arguments and result.
+
+    OpenCV finds the regions; their order is made here, because OpenCV draws it from C's unseeded generator. As in the
+    paper (section 4.2 there), a region's rank from large to small is multiplied by a random number, so that large
+    regions tend to come first and no scale is lost where the list is cut.
+    """
+    shrunk = _shrink(image, max_side)
+    search = cv2.ximgproc.segmentation.createSelectiveSearchSegmentation()
+    search.setBaseImage(cv2.cvtColor(shrunk, cv2.COLOR_RGB2BGR))
+    (search.switchToSelectiveSearchFast if mode == "fast" else search.switchToSelectiveSearchQuality)()
+    # OpenCV's rectangles are x, y, width, height, as COCO's. Unique rows come sorted: a starting point for the order.
+    rectangles = np.unique(np.asarray(search.process(), np.float32).reshape(-1, 4), axis=0)
+    boxes = box_algebra.from_coco(rectangles, *shrunk.shape[:2])
+    order = _random_order_large_first(box_algebra.area(boxes), seed)
+    return boxes[order[:max_proposals]].astype(np.float32)
+
+
+def _shrink(image, max_side):
+    height, width = image.shape[:2]
+    ratio = max_side / max(height, width)
+    if ratio >= 1 or not max_side:
+        return image
+    size = (max(1, round(width * ratio)), max(1, round(height * ratio)))
+    return cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+
+
+def _random_order_large_first(areas, seed):
+    ranks = np.empty(len(areas))
+    ranks[np.argsort(-areas, kind="stable")] = np.arange(1, len(areas) + 1)
+    return np.argsort(ranks * np.random.default_rng(seed).random(len(areas)), kind="stable")
