@@ -306,3 +306,43 @@ def test_settings_are_fixed_in_the_graph(tiny_model, tmp_path):
     expected = detect(tiny_model, decoded(IMAGES[0]), PROPOSALS[0], settings)
     assert found["detection_boxes"].shape == (1, 3, 4)
     assert_same_detections(detections_in(found, 0), expected)
+
+
+def test_every_setting_is_fixed_in_the_graph(tiny_model, tmp_path):
+    """Pyramid, passes and classes, as a session runs them, with RoIs of equal cells and in batches."""
+    settings = DetectionSettings((96, 400), 500, box_passes=2, classes=(1, 3), max_detections=15, score_threshold=0.1)
+    export_saved_model(tiny_model, tmp_path / "model", class_names=CLASS_NAMES, settings=settings)
+    result = run_saved_model(tmp_path / "model", [CALLS["batch"]], tmp_path)
+    assert result["unknown"] == []
+    for index in range(3):
+        expected = detect(tiny_model, decoded(IMAGES[index]), PROPOSALS[index, : COUNTS[index]], settings)
+        assert set(expected.classes) <= {1, 3}
+        assert_same_detections(detections_in(result["outputs"][0], index), expected)
+
+
+def bytes_of_weights(folder):
+    checkpoint = tf.train.load_checkpoint(str(folder / "variables" / "variables"))
+    types, shapes = checkpoint.get_variable_to_dtype_map(), checkpoint.get_variable_to_shape_map()
+    names = [name for name in shapes if name.startswith("weights/")]
+    return sum(int(np.prod(shapes[name])) * types[name].size for name in names)
+
+
+def test_bfloat16_halves_what_is_stored(tiny_model, saved_model, tmp_path):
+    settings = dataclasses.replace(SETTINGS, dtype="bfloat16")
+    export_saved_model(tiny_model, tmp_path / "model", class_names=CLASS_NAMES, settings=settings)
+    whole, half = map(bytes_of_weights, (saved_model, tmp_path / "model"))
+    # The siblings and the preprocessing stay in float32.
+    assert half < 0.65 * whole
+    serve = tf.saved_model.load(str(tmp_path / "model")).signatures["serving_default"]
+    found = {name: values.numpy() for name, values in serve(**{k: tf.constant(v) for k, v in part(0).items()}).items()}
+    expected = detect(tiny_model, decoded(IMAGES[0]), PROPOSALS[0], settings)
+    assert_same_detections(detections_in(found, 0), expected)
+
+
+def test_sigmoid_scores_in_every_signature(tiny_model, tmp_path):
+    settings = dataclasses.replace(SETTINGS, scores="sigmoid")
+    export_saved_model(tiny_model, tmp_path / "model", class_names=CLASS_NAMES, settings=settings)
+    loaded = tf.saved_model.load(str(tmp_path / "model"))
+    found = loaded.signatures["predict_tensors"](**{name: tf.constant(value) for name, value in TENSORS.items()})
+    logits = tiny_model(TENSORS, training=False)["class_logits"].numpy()
+    np.testing.assert_allclose(found["class_probabilities"], 1 / (1 + np.exp(-logits)), atol=1e-5)
