@@ -219,7 +219,8 @@ def detect_files(model, paths, proposals, settings=None, batch_size=1, progress=
         InputError: as `detect`.
     """
     compiled = _compiled_for(model, settings)
-    bar = tqdm(total=len(paths), desc="detect", unit="image", delay=2, disable=not progress)
+    # A single image has no progress to show.
+    bar = tqdm(total=len(paths), desc="detect", unit="image", delay=2, disable=not progress or len(paths) == 1)
     with bar, ThreadPoolExecutor(_READERS) as readers:
         waiting, rest = collections.deque(), iter(paths)
 
