@@ -12,7 +12,7 @@ import zipfile
 import pytest
 
 PROJECT = pathlib.Path(__file__).parent.parent
-LIBRARY = "tf_fast_rcnn/_native_ops.tf2.21.so"
+LIBRARIES = ["tf_fast_rcnn/_native_ops.tf2.21.so", "tf_fast_rcnn/_selective_search.so"]
 
 
 @pytest.fixture
@@ -56,7 +56,8 @@ def test_source_archive_holds_the_ops(sources, tmp_path):
 
 def test_without_a_compiler_the_wheel_is_pure_and_says_why(sources, tmp_path):
     printed, wheel = build("wheel", sources, tmp_path / "out", CXX="/nonexistent/g++ -O1")
-    assert "WITHOUT its native RoI pooling op: the C++ compiler '/nonexistent/g++' failed" in printed
+    for what in ("RoI pooling op", "selective search"):
+        assert f"WITHOUT its native {what}: the C++ compiler '/nonexistent/g++' failed" in printed
     assert wheel.name.endswith("-py3-none-any.whl")
     names = zipfile.ZipFile(wheel).namelist()
     assert "tf_fast_rcnn/roi_pooling.py" in names
@@ -75,7 +76,7 @@ def test_wheel_from_a_source_archive_holds_the_library(sources, tmp_path):
     assert "-py3-none-" in wheel.name
     assert not wheel.name.endswith("-any.whl")
     names = zipfile.ZipFile(wheel).namelist()
-    assert [name for name in names if name.endswith(".so")] == [LIBRARY]
+    assert sorted(name for name in names if name.endswith(".so")) == LIBRARIES
     assert not [name for name in names if name.startswith(("tests", "custom_ops"))]
 
 
@@ -83,4 +84,4 @@ def test_wheel_from_a_source_archive_holds_the_library(sources, tmp_path):
 def test_editable_build_puts_the_library_beside_the_sources(sources, tmp_path):
     (sources / "tf_fast_rcnn/_native_ops.tf1.15.so").touch()
     build("editable", sources, tmp_path / "out")
-    assert (sources / LIBRARY).exists()
+    assert all((sources / library).exists() for library in LIBRARIES)

@@ -214,6 +214,25 @@ def plot_sampling_speed(results, path):
     save_figure(figure, path)
 
 
+def plot_search_growth(rows, path):
+    """Draws time over pixels on logarithmic axes, beside n log n through the first point.
+
+    Args:
+        rows: of `benchmarks.proposals.measure_growth`.
+        path: the picture to write; its ending says the format (.png, .svg, .pdf).
+    """
+    figure = Figure(figsize=_CHART_SIZE, layout="constrained")
+    panel = figure.subplots()
+    pixels, milliseconds = (np.array([row[name] for row in rows], float) for name in ("pixels", "milliseconds"))
+    panel.plot(pixels, milliseconds, marker="o", color=class_color(1), label="selective search, one thread")
+    expected = pixels * np.log(pixels)
+    expected *= milliseconds[0] / expected[0]
+    panel.plot(pixels, expected, "--", color=class_color(2), label="n log n")
+    panel.set(title="One image at growing sizes", xlabel="pixels", ylabel="milliseconds", xscale="log", yscale="log")
+    _finish(panel)
+    save_figure(figure, path)
+
+
 def plot_parts(panels, path):
     """Draws where time goes: a panel for each comparison, in it a bar for each contestant, stacked of its parts.
 

@@ -56,3 +56,20 @@ def test_sampling(digits, tmp_path, capsys):
 def test_sampling_takes_divisors(digits, capsys):
     assert main(["benchmark", "sampling", "--data", f"voc:{digits}@train", "--images", "1", "3"]) == 2
     assert "--images: found 3; expected divisors of 128" in capsys.readouterr().err
+
+
+def test_proposals(digits, tmp_path, capsys):
+    path, plot = tmp_path / "found.json", tmp_path / "growth.svg"
+    options = ["--mode", "fast", "quality", "--images", "3", "--growth", "60", "120", "--plot", str(plot)]
+    assert main(["benchmark", "proposals", "--data", f"voc:{digits}@train", *options, "--json", str(path)]) == 0
+    found = json.loads(path.read_text())
+    for search, mode in zip(found["searches"], ("fast", "quality"), strict=True):
+        assert (search["mode"], search["images"]) == (mode, 3)
+        assert search["times_faster"] > 1
+        for quality in search["quality"].values():
+            assert 0 < quality["500"]["recall_0.7"] <= quality["500"]["recall_0.5"] <= 1
+            assert quality["500"]["abo"] <= quality["2000"]["abo"] <= 1
+    assert [row["pixels"] for row in found["growth"]] == sorted(row["pixels"] for row in found["growth"])
+    printed = capsys.readouterr().out
+    assert "times as fast with one thread" in printed
+    assert "n log n" in plot.read_text()

@@ -7,7 +7,7 @@ import itertools
 
 import numpy as np
 
-RANKED_ALIKE = (4, 5)  # IoU of 0.8
+ALIKE = (17, 20)  # IoU of 0.85
 
 
 def channels_of(image, space):
@@ -150,9 +150,8 @@ def similarity(a, b, similarities, channels, pixels):
     return sum(parts[name] for name in similarities)
 
 
-def group(image, space, k, similarities, min_segment):
-    """Rows of `native_search.group`."""
-    labels = segment(image, space, k, min_segment)
+def group(image, space, labels, similarities):
+    """Rows of `native_search.group`, of segments `labels`."""
     planes = channels_of(image, space)
     textures = texture_bins(smooth(planes))
     regions = [Region(labels == number, planes, textures) for number in range(labels.max() + 1)]
@@ -186,8 +185,9 @@ def search(image, spaces, ks, strategies, min_segment, seed):
     """Boxes in pixels, ranked."""
     placed = []
     for space, k in itertools.product(spaces, ks):
+        labels = segment(image, space, k, min_segment)
         for number, similarities in enumerate(strategies):
-            regions = group(image, space, k, similarities, min_segment)
+            regions = group(image, space, labels, similarities)
             for index, (*box, _, first, _) in enumerate(regions):
                 if number == 0 or first >= 0:
                     placed.append((tuple(box), len(regions) - index))
@@ -202,4 +202,4 @@ def are_alike(a, b):
     sides = np.minimum(a[2:], b[2:]) - np.maximum(a[:2], b[:2])
     common = int(np.prod(np.maximum(sides, 0)))
     both = sum((box[2] - box[0]) * (box[3] - box[1]) for box in (a, b)) - common
-    return RANKED_ALIKE[1] * common >= RANKED_ALIKE[0] * both
+    return ALIKE[1] * common >= ALIKE[0] * both

@@ -355,7 +355,7 @@ from tf_fast_rcnn.data.voc import read_voc
 # A background job of a shell inherits that Ctrl-C is ignored.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 try:
-    settings = ProposalSettings(selective_search="fast")
+    settings = ProposalSettings(selective_search="fast", implementation="opencv")
     prepare(read_voc(sys.argv[1], "train"), sys.argv[2], settings, workers=2, images_per_shard=2)
 except KeyboardInterrupt:
     sys.exit("interrupted")

@@ -22,6 +22,7 @@ def dataset(boxes, labels):
         ProposalSettings(selective_search="fast"),
         ProposalSettings(dense=DenseBoxes(((0.1, 1 / 3), (0.5, 0.7)), 0.35), min_size=0.01, seed=5),
         ProposalSettings("quality", 500, DEFAULT_DENSE_BOXES),
+        ProposalSettings("fast", implementation="opencv"),
     ],
 )
 def test_settings_survive_json(settings):
@@ -36,7 +37,26 @@ def test_other_json_is_refused(value):
         ProposalSettings.from_json(value)
 
 
+def test_settings_from_before_the_native_search_mean_opencvs():
+    old = {"selective_search": "fast", "max_selective_search": 9, "dense": None, "min_size": 0.1, "seed": 3}
+    settings = ProposalSettings.from_json(old)
+    assert settings == ProposalSettings("fast", 9, None, 0.1, 3, implementation="opencv")
+    assert settings.to_json() != ProposalSettings("fast", 9, None, 0.1, 3).to_json()
+    expected = selective_search(IMAGE, max_proposals=9, seed=3, implementation="opencv")
+    np.testing.assert_array_equal(compute_proposals(IMAGE, settings), expected)
+
+
+def test_settings_without_selective_search_are_stored_as_before_the_native_one():
+    """Their JSON names the folders in which proposals are cached."""
+    old = {"selective_search": None, "max_selective_search": 2000, "min_size": 0.054, "seed": 0}
+    settings = ProposalSettings(dense=DEFAULT_DENSE_BOXES, min_size=0.054)
+    assert {key: value for key, value in settings.to_json().items() if key != "dense"} == old
+    assert ProposalSettings.from_json(json.loads(json.dumps(settings.to_json()))) == settings
+
+
 def test_impossible_settings_are_refused():
+    with pytest.raises(InputError, match="implementation 'matlab'"):
+        ProposalSettings("fast", implementation="matlab")
     with pytest.raises(InputError, match="'medium'"):
         ProposalSettings(selective_search="medium")
     with pytest.raises(InputError, match="neither"):
@@ -54,11 +74,18 @@ def test_methods(method):
 
 @pytest.mark.parametrize(
     ("method", "mode"),
-    [("dense", None), ("selective-search", "fast"), ("selective-search-quality+dense", "quality")],
+    [
+        ("dense", None),
+        ("selective-search", "fast"),
+        ("selective-search-quality+dense", "quality"),
+        ("opencv-selective-search+dense", "fast"),
+        ("opencv-selective-search-quality", "quality"),
+    ],
 )
 def test_modes_of_selective_search(method, mode):
     settings = proposal_settings(method, dataset([], []), max_selective_search=7)
     assert (settings.selective_search, settings.max_selective_search) == (mode, 7)
+    assert settings.implementation == ("opencv" if method.startswith("opencv") else "native")
 
 
 def test_given_dense_boxes_take_the_place_of_fitted_ones():
@@ -99,10 +126,13 @@ def test_min_size_follows_the_smallest_class_but_not_above_the_default():
 
 def test_proposals_of_both_methods_without_small_ones():
     settings = ProposalSettings("fast", 10, DenseBoxes(((0.5, 0.4),), 0.5), min_size=0.3)
-    expected = np.concatenate([selective_search(IMAGE, max_proposals=10), dense_boxes(60, 90, settings.dense)])
+    searched = selective_search(IMAGE, max_proposals=10, min_size=0.3)
+    assert not np.array_equal(searched, selective_search(IMAGE, max_proposals=10))
+    expected = np.concatenate([searched, dense_boxes(60, 90, settings.dense)])
     heights, widths = ((expected[:, 2:] - expected[:, :2]) * [60, 90]).T
     keep = np.minimum(heights, widths) >= 0.3 * 60
-    assert 0 < keep.sum() < len(keep)
+    assert keep[: len(searched)].all()
+    assert not keep.all()
     proposals = compute_proposals(IMAGE, settings)
     assert proposals.dtype == np.float32
     np.testing.assert_array_equal(proposals, expected[keep])

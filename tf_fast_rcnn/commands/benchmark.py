@@ -2,7 +2,7 @@
 
 from tqdm import tqdm
 
-from tf_fast_rcnn.commands import benchmark_detection, benchmark_training
+from tf_fast_rcnn.commands import benchmark_detection, benchmark_proposals, benchmark_training
 from tf_fast_rcnn.commands.common import add_json_argument, in_a_fresh_process, number, write_result
 from tf_fast_rcnn.errors import InputError
 from tf_fast_rcnn.plots import plot_sampling_speed
@@ -14,6 +14,7 @@ EXAMPLES = """\
   tf-fast-rcnn benchmark sampling --data voc:cells@trainval --backbone vgg16 --at-once 4 --steps 1
   tf-fast-rcnn benchmark training --network vgg16 --plot training.png
   tf-fast-rcnn benchmark detection --network vgg16 --proposals 300 2000 --dtype bfloat16 --plot detection.png
+  tf-fast-rcnn benchmark proposals --data voc:cells@test --mode fast quality --growth 250 1000 4000 --plot growth.png
 
 Peers come by extras: pip install '.[benchmark]' brings ONNX Runtime and OpenVINO, '.[pytorch]' PyTorch, which is large.
 Those that are not installed are left out with a word.
@@ -34,6 +35,9 @@ def add_arguments(parser):
     detection = names.add_parser("detection", help="where detection's time goes, beside PyTorch and OpenVINO")
     benchmark_detection.add_arguments(detection)
     detection.set_defaults(measure=benchmark_detection.measure)
+    proposals = names.add_parser("proposals", help="selective search, time and recall, beside OpenCV's")
+    benchmark_proposals.add_arguments(proposals)
+    proposals.set_defaults(measure=benchmark_proposals.measure)
 
 
 def run(options):

@@ -31,9 +31,13 @@ struct BoxHash {
 };
 
 // Different boxes in the order of place times random number.
-std::vector<Box> OrderAtRandom(const std::vector<PlacedBox>& boxes, uint64_t seed) {
+std::vector<Box> OrderAtRandom(const std::vector<PlacedBox>& boxes, uint64_t seed, double least_side) {
   std::vector<std::pair<double, size_t>> order;
-  for (size_t i = 0; i < boxes.size(); ++i) order.emplace_back(boxes[i].place * RandomNumber(seed, i), i);
+  for (size_t i = 0; i < boxes.size(); ++i) {
+    const Box& box = boxes[i].box;
+    if (std::min(box.bottom - box.top, box.right - box.left) < least_side) continue;
+    order.emplace_back(boxes[i].place * RandomNumber(seed, i), i);
+  }
   std::sort(order.begin(), order.end());
   std::unordered_set<Box, BoxHash> seen;
   std::vector<Box> different;
@@ -48,10 +52,10 @@ bool AreAlike(const Box& a, const Box& b) {
   const int64_t width = std::min(a.right, b.right) - std::max(a.left, b.left);
   if (height <= 0 || width <= 0) return false;
   const int64_t common = height * width;
-  return 5 * common >= 4 * (a.area() + b.area() - common);
+  return 20 * common >= 17 * (a.area() + b.area() - common);
 }
 
-// Boxes by size: those that are alike have heights and widths within a factor of 1.25, so that their classes, whose
+// Boxes by size: those that are alike have heights and widths within a factor of 1.18, so that their classes, whose
 // sides grow by 1.3, are the same or next to one another.
 class BoxesBySize {
  public:
@@ -87,11 +91,11 @@ class BoxesBySize {
 
 }  // namespace
 
-std::vector<Box> RankBoxes(const std::vector<PlacedBox>& boxes, uint64_t seed, int64_t max_boxes) {
+std::vector<Box> RankBoxes(const std::vector<PlacedBox>& boxes, uint64_t seed, double least_side, int64_t max_boxes) {
   const auto enough = static_cast<size_t>(max_boxes);
   std::vector<Box> ranked, alike;
   BoxesBySize shown;
-  for (const Box& box : OrderAtRandom(boxes, seed)) {
+  for (const Box& box : OrderAtRandom(boxes, seed, least_side)) {
     if (ranked.size() >= enough) break;
     if (shown.HasAlike(box)) {
       alike.push_back(box);

@@ -78,14 +78,6 @@ void SearchSpaces(const Planes& rgb, const Mode& mode, int64_t first, int64_t la
   }
 }
 
-void DropSmall(int64_t height, int64_t width, double min_size, std::vector<PlacedBox>* boxes) {
-  const double least = min_size * static_cast<double>(std::min(height, width));
-  const auto is_small = [least](const PlacedBox& placed) {
-    return std::min(placed.box.bottom - placed.box.top, placed.box.right - placed.box.left) < least;
-  };
-  boxes->erase(std::remove_if(boxes->begin(), boxes->end(), is_small), boxes->end());
-}
-
 Search Segmented(const RgbImage& image, ColorSpace space, int32_t k, int32_t min_segment) {
   Search search;
   Prepare(SplitChannels(image.values, image.height, image.width), space, {k}, &search);
@@ -122,8 +114,8 @@ Proposals SelectiveSearch(const RgbImage& image, const Options& options, int thr
   for (int64_t first = 0; first < spaces; first += at_once) {
     SearchSpaces(rgb, *options.mode, first, std::min(first + at_once, spaces), parallel_for, &boxes);
   }
-  DropSmall(searched.height, searched.width, options.min_size, &boxes);
-  return {searched.height, searched.width, RankBoxes(boxes, options.seed, options.max_boxes)};
+  const double least_side = options.min_size * static_cast<double>(std::min(searched.height, searched.width));
+  return {searched.height, searched.width, RankBoxes(boxes, options.seed, least_side, options.max_boxes)};
 }
 
 void WriteRelative(const Proposals& proposals, float* boxes) {

@@ -15,7 +15,7 @@ from tf_fast_rcnn.errors import InputError
 COLOR_SPACES = ("hsv", "lab", "gray", "hue", "red-green")
 SIMILARITIES = ("color", "texture", "size", "fill")
 # Segments of fewer pixels are merged with a neighbour.
-MIN_SEGMENT = 100
+MIN_SEGMENT = 90
 
 _LIBRARY = Path(__file__).parents[2] / "_selective_search.so"
 _VERSION = 1
