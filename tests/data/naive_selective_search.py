@@ -7,7 +7,7 @@ import itertools
 
 import numpy as np
 
-ALIKE = (17, 20)  # IoU of 0.85
+ALIKE = (9, 10)  # IoU of 0.9
 
 
 def channels_of(image, space):
@@ -183,17 +183,15 @@ def random_number(seed, index):
 
 def search(image, spaces, ks, strategies, min_segment, seed):
     """Boxes in pixels, ranked."""
-    placed = []
+    found = set()
     for space, k in itertools.product(spaces, ks):
         labels = segment(image, space, k, min_segment)
-        for number, similarities in enumerate(strategies):
-            regions = group(image, space, labels, similarities)
-            for index, (*box, _, first, _) in enumerate(regions):
-                if number == 0 or first >= 0:
-                    placed.append((tuple(box), len(regions) - index))
-    order = sorted(range(len(placed)), key=lambda i: (placed[i][1] * random_number(seed, i), i))
+        for similarities in strategies:
+            found |= {tuple(region[:4]) for region in group(image, space, labels, similarities)}
+    large_first = sorted(found, key=lambda box: (-(box[2] - box[0]) * (box[3] - box[1]), box))
+    order = sorted(range(len(found)), key=lambda i: (i + 1) * random_number(seed, i))
     ranked, alike = [], []
-    for box in dict.fromkeys(placed[i][0] for i in order):
+    for box in (large_first[i] for i in order):
         (alike if any(are_alike(box, other) for other in ranked) else ranked).append(box)
     return ranked + alike
 

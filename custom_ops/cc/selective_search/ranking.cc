@@ -2,8 +2,8 @@
 
 #include <algorithm>
 #include <cmath>
+#include <tuple>
 #include <unordered_map>
-#include <unordered_set>
 #include <utility>
 
 namespace tf_fast_rcnn {
@@ -19,32 +19,23 @@ double RandomNumber(uint64_t seed, uint64_t index) {
   return static_cast<double>((bits >> 11) + 1) / static_cast<double>(uint64_t{1} << 53);
 }
 
-struct BoxHash {
-  size_t operator()(const Box& box) const {
-    uint64_t hash = 0;
-    for (const int32_t side : {box.top, box.left, box.bottom, box.right}) {
-      hash = (hash ^ static_cast<uint32_t>(side)) * 0x9E3779B97F4A7C15;
-      hash ^= hash >> 29;
-    }
-    return hash;
-  }
-};
-
-// Different boxes in the order of place times random number.
-std::vector<Box> OrderAtRandom(const std::vector<PlacedBox>& boxes, uint64_t seed, double least_side) {
+// Different boxes in the order of their ranks from large to small times random numbers.
+std::vector<Box> OrderAtRandom(std::vector<Box> boxes, uint64_t seed, double least_side) {
+  const auto large_first = [](const Box& a, const Box& b) {
+    return std::make_tuple(-a.area(), a.top, a.left, a.bottom, a.right) <
+           std::make_tuple(-b.area(), b.top, b.left, b.bottom, b.right);
+  };
+  std::sort(boxes.begin(), boxes.end(), large_first);
+  boxes.erase(std::unique(boxes.begin(), boxes.end()), boxes.end());
   std::vector<std::pair<double, size_t>> order;
   for (size_t i = 0; i < boxes.size(); ++i) {
-    const Box& box = boxes[i].box;
-    if (std::min(box.bottom - box.top, box.right - box.left) < least_side) continue;
-    order.emplace_back(boxes[i].place * RandomNumber(seed, i), i);
+    if (std::min(boxes[i].bottom - boxes[i].top, boxes[i].right - boxes[i].left) < least_side) continue;
+    order.emplace_back(static_cast<double>(i + 1) * RandomNumber(seed, i), i);
   }
   std::sort(order.begin(), order.end());
-  std::unordered_set<Box, BoxHash> seen;
-  std::vector<Box> different;
-  for (const auto& [rank, i] : order) {
-    if (seen.insert(boxes[i].box).second) different.push_back(boxes[i].box);
-  }
-  return different;
+  std::vector<Box> ordered;
+  for (const auto& [rank, i] : order) ordered.push_back(boxes[i]);
+  return ordered;
 }
 
 bool AreAlike(const Box& a, const Box& b) {
@@ -52,10 +43,10 @@ bool AreAlike(const Box& a, const Box& b) {
   const int64_t width = std::min(a.right, b.right) - std::max(a.left, b.left);
   if (height <= 0 || width <= 0) return false;
   const int64_t common = height * width;
-  return 20 * common >= 17 * (a.area() + b.area() - common);
+  return 10 * common >= 9 * (a.area() + b.area() - common);
 }
 
-// Boxes by size: those that are alike have heights and widths within a factor of 1.18, so that their classes, whose
+// Boxes by size: those that are alike have heights and widths within a factor of 1.12, so that their classes, whose
 // sides grow by 1.3, are the same or next to one another.
 class BoxesBySize {
  public:
@@ -91,11 +82,11 @@ class BoxesBySize {
 
 }  // namespace
 
-std::vector<Box> RankBoxes(const std::vector<PlacedBox>& boxes, uint64_t seed, double least_side, int64_t max_boxes) {
+std::vector<Box> RankBoxes(std::vector<Box> boxes, uint64_t seed, double least_side, int64_t max_boxes) {
   const auto enough = static_cast<size_t>(max_boxes);
   std::vector<Box> ranked, alike;
   BoxesBySize shown;
-  for (const Box& box : OrderAtRandom(boxes, seed, least_side)) {
+  for (const Box& box : OrderAtRandom(std::move(boxes), seed, least_side)) {
     if (ranked.size() >= enough) break;
     if (shown.HasAlike(box)) {
       alike.push_back(box);

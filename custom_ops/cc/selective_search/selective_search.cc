@@ -39,18 +39,9 @@ void Describe(Search* search) {
   search->planes = {};
 }
 
-// Places count from the whole image, the region that was merged last.
-void AddPlaced(const std::vector<Node>& nodes, bool with_segments, std::vector<PlacedBox>* boxes) {
-  auto place = static_cast<int32_t>(nodes.size());
-  for (const Node& node : nodes) {
-    if (with_segments || node.first >= 0) boxes->push_back({node.box, place});
-    --place;
-  }
-}
-
 // Searches some colour spaces, step by step for all of them, so that threads share every step.
 void SearchSpaces(const Planes& rgb, const Mode& mode, int64_t first, int64_t last, const ParallelFor& parallel_for,
-                  std::vector<PlacedBox>* boxes) {
+                  std::vector<Box>* boxes) {
   const auto spaces = last - first, ks = static_cast<int64_t>(mode.ks.size());
   const auto strategies = static_cast<int64_t>(mode.strategies.size());
   std::vector<Search> searches(spaces);
@@ -71,9 +62,8 @@ void SearchSpaces(const Planes& rgb, const Mode& mode, int64_t first, int64_t la
         GroupRegions(search.regions[hierarchy / strategies], mode.strategies[hierarchy % strategies]);
   });
   for (const Search& search : searches) {
-    for (int64_t i = 0; i < ks * strategies; ++i) {
-      // The segments are in the hierarchy of every strategy: the first one's are enough.
-      AddPlaced(search.hierarchies[i], i % strategies == 0, boxes);
+    for (const std::vector<Node>& nodes : search.hierarchies) {
+      for (const Node& node : nodes) boxes->push_back(node.box);
     }
   }
 }
@@ -108,14 +98,14 @@ Proposals SelectiveSearch(const RgbImage& image, const Options& options, int thr
     searched.values = shrunk.data();
   }
   const Planes rgb = SplitChannels(searched.values, searched.height, searched.width);
-  std::vector<PlacedBox> boxes;
+  std::vector<Box> boxes;
   const auto spaces = static_cast<int64_t>(options.mode->spaces.size());
   const int64_t at_once = std::clamp<int64_t>(threads, 1, spaces);
   for (int64_t first = 0; first < spaces; first += at_once) {
     SearchSpaces(rgb, *options.mode, first, std::min(first + at_once, spaces), parallel_for, &boxes);
   }
   const double least_side = options.min_size * static_cast<double>(std::min(searched.height, searched.width));
-  return {searched.height, searched.width, RankBoxes(boxes, options.seed, least_side, options.max_boxes)};
+  return {searched.height, searched.width, RankBoxes(std::move(boxes), options.seed, least_side, options.max_boxes)};
 }
 
 void WriteRelative(const Proposals& proposals, float* boxes) {

@@ -18,7 +18,8 @@ def selective_search(
 ):
     """Object proposals of an image, the likelier whole objects first.
 
-    The order is that of docs/selective_search.md; OpenCV's boxes come in another one, large ones first by tendency.
+    Each step is in docs/selective_search.md. Large boxes tend to come first; of the native search's boxes those that
+    are nearly the same as an earlier one come last.
 
     Args:
         image: uint8 `[H, W, 3]`, RGB.
