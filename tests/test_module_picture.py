@@ -30,7 +30,7 @@ FLOORS = [
     ["model"],
     ["losses", "caffe_detectors", "factorization"],
     ["training"],
-    ["detector"],
+    ["detector", "tflite_detector"],
     ["detection"],
     ["evaluation", "export"],
     ["compression"],

@@ -59,6 +59,8 @@ _PUBLIC_NAMES = {
     "read_detections": "evaluation.detection_files",
     "write_comp4": "evaluation.detection_files",
     "export_saved_model": "export.saved_model",
+    "export_tflite": "export.tflite",
+    "TFLiteDetector": "tflite_detector",
     "compress": "compression",
     "compression_summary": "compression",
     "smallest_ranks": "compression",

@@ -16,6 +16,7 @@ from tf_fast_rcnn.detection import detect_dataset, detection_settings
 from tf_fast_rcnn.errors import InputError
 from tf_fast_rcnn.evaluation.detection_files import read_detections
 from tf_fast_rcnn.evaluation.models import EVALUATION_SCORE_THRESHOLD
+from tf_fast_rcnn.tflite_detector import TFLiteDetector
 from tf_fast_rcnn.training.run_folder import load_run
 
 
@@ -49,11 +50,13 @@ class Source:
 
 
 def open_source(folder):
-    """The `Source` of a folder: RUN of `train`, or a SavedModel of `export`.
+    """The `Source` of a folder or file: RUN of `train`, or a SavedModel or TF Lite file of `export`.
 
     Raises:
-        InputError: where it is neither, or cannot be read.
+        InputError: where it is none of these, or cannot be read.
     """
+    if Path(folder).suffix == ".tflite":
+        return tflite_source(folder)
     if (Path(folder) / "saved_model.pb").is_file():
         return saved_model_source(folder)
     return run_source(folder)
@@ -118,6 +121,21 @@ def saved_model_source(folder):
     names_file = folder / "assets" / "class_names.txt"
     class_names = tuple(names_file.read_text(encoding="utf-8").splitlines()) if names_file.is_file() else None
     return Source(str(folder), detect, class_names, description={"saved_model": str(folder)})
+
+
+def tflite_source(path):
+    """A TF Lite file that `export_tflite` wrote. Its score threshold is the one that it was exported with.
+
+    Raises:
+        InputError: where it is no such file.
+    """
+    detector = TFLiteDetector(path)
+
+    def detect(dataset, progress=True):
+        for record in tqdm(dataset, desc="detect", unit="image", delay=2, disable=not progress):
+            yield detector.detect(record.image(), record.proposals())
+
+    return Source(str(path), detect, detector.class_names, proposals=detector.proposals, description=detector.metadata)
 
 
 def file_source(path, category_ids=None):
