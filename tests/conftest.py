@@ -1,10 +1,10 @@
 """What every test process sets before TensorFlow is imported, and the small trained run that many tests use."""
 
 import os
-import shutil
 import subprocess
 
 import pytest
+from browser_page import browser
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
@@ -19,20 +19,17 @@ def proposal_cache(tmp_path_factory):
     return folder
 
 
-BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
-
-
 @pytest.fixture
 def chromium(tmp_path):
     """`chromium(page, *options)` opens a page; returns what was printed, and the browser's log."""
-    browser = next(filter(None, map(shutil.which, BROWSERS)), None)
-    if browser is None:
+    path = browser()
+    if path is None:
         pytest.skip("no Chromium or Chrome on the PATH; other tests read the pages without one")
 
     def run(page, *options):
         done = subprocess.run(
             [
-                browser,
+                path,
                 "--headless=new",
                 "--no-sandbox",  # as root, in containers
                 "--disable-gpu",

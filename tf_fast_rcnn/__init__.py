@@ -60,6 +60,7 @@ _PUBLIC_NAMES = {
     "write_comp4": "evaluation.detection_files",
     "export_saved_model": "export.saved_model",
     "export_tflite": "export.tflite",
+    "export_tfjs": "export.tfjs",
     "TFLiteDetector": "tflite_detector",
     "compress": "compression",
     "compression_summary": "compression",

@@ -134,7 +134,7 @@ def detect_batch(model, images, proposals=None, settings=None):
         )
     if not images:
         return []
-    images, rows = zip(*map(_with_proposals, images, proposals), strict=True)
+    images, rows = zip(*map(image_and_proposals, images, proposals), strict=True)
     return _to_detections(_compiled_for(model, settings).detect(*_to_graph(images, rows)))
 
 
@@ -158,11 +158,11 @@ def classify_regions(model, image, regions, settings=None):
         array([2])
     """
     settings = dataclasses.replace(settings or DetectionSettings(), box_passes=1)
-    image, regions = _with_proposals(image, check_proposals(regions))
+    image, regions = image_and_proposals(image, check_proposals(regions))
     return _compiled_for(model, settings).classify(*_to_graph([image], [regions])).numpy()
 
 
-def _with_proposals(image, proposals):
+def image_and_proposals(image, proposals):
     """An image as an array, and its proposals as one, of what `detect` takes for them."""
     path = "" if isinstance(image, np.ndarray) else str(image)
     image = read_image(path) if path else check_image(image)
@@ -226,7 +226,7 @@ def detect_files(model, paths, proposals, settings=None, batch_size=1, progress=
 
         def read_ahead(number):
             for path in itertools.islice(rest, number):
-                waiting.append(readers.submit(_with_proposals, path, proposals))
+                waiting.append(readers.submit(image_and_proposals, path, proposals))
 
         read_ahead(batch_size + _READERS)
         while waiting:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+from tqdm import tqdm
 
 from tf_fast_rcnn import boxes
 from tf_fast_rcnn.data.proposals import ProposalSettings
@@ -72,6 +73,16 @@ class TFLiteDetector:
             outputs[name][0, :count] for name in ("detection_boxes", "detection_scores", "detection_classes")
         )
         return Detections(boxes.clip(boxes.relative(found, *window)), scores, classes)
+
+    def detect_each(self, images, progress=True, total=None):
+        """Yields the `Detections` of each of `images`, pairs of what `detect` takes."""
+        for image, proposals in tqdm(images, desc="detect", unit="image", delay=2, total=total, disable=not progress):
+            yield self.detect(image, proposals)
+
+    def detect_dataset(self, dataset, progress=True):
+        """Yields the `Detections` of each image of a data set with proposals, in order."""
+        images = ((record.image(), record.proposals()) for record in dataset)
+        return self.detect_each(images, progress, len(dataset))
 
 
 def fit(image, proposals, image_size=None, num_proposals=None):

@@ -14,7 +14,7 @@ from tf_fast_rcnn.commands.common import (
     with_proposals,
     write_result,
 )
-from tf_fast_rcnn.commands.detection_options import add_detection_arguments, chosen_settings
+from tf_fast_rcnn.commands.detection_options import add_detection_arguments, chosen_settings, given_detection_options
 from tf_fast_rcnn.commands.proposal_options import (
     add_file_arguments,
     check_has_proposals,
@@ -34,11 +34,14 @@ EXAMPLES = """\
   tf-fast-rcnn detect runs/voc12 --data voc:VOCdevkit/VOC2012@test --comp4 results/VOC2012/Main
   tf-fast-rcnn detect runs/coco --data coco:image_info_test-dev2017.json,test2017 --coco-results results.json
   tf-fast-rcnn detect runs/cells cells --shorter-side 480,600,800 --box-passes 2 --classes WBC,RBC
-  tf-fast-rcnn detect runs/pages page.png --classify-regions boxes.npy --json -"""
+  tf-fast-rcnn detect runs/pages page.png --classify-regions boxes.npy --json -
+  tf-fast-rcnn detect cells.tflite cells/*.jpg --out detections"""
 
 
 def add_arguments(parser):
-    parser.add_argument("folder", metavar="RUN", help="folder that `train` wrote")
+    parser.add_argument(
+        "folder", metavar="MODEL", help="RUN, the folder that `train` wrote, or a TF Lite file that `export` wrote"
+    )
     parser.add_argument(
         "images",
         nargs="*",
@@ -94,8 +97,11 @@ def run(options):
     out = _drawing_folder(options)
     pictures = _picture_paths(paths, out) if out and paths else None
     start_tensorflow()
-    run_ = frcnn.load_run(options.folder)
-    settings = chosen_settings(options, run_)
+    if options.folder.endswith(".tflite"):
+        run_, settings = _tflite(options)
+    else:
+        run_ = frcnn.load_run(options.folder)
+        settings = chosen_settings(options, run_)
     if options.classify_regions:
         return _classify_regions(options, run_, settings, paths)
     dataset, found_in = (
@@ -116,11 +122,25 @@ def run(options):
         for record, found in zip(dataset, detections, strict=True)
     ]
     number_ = sum(len(found.scores) for found in detections)
-    text = f"{len(detections)} images, {number_} detections with a score above {options.score_threshold}"
+    text = f"{len(detections)} images, {number_} detections with a score above {settings.score_threshold}"
     text += f", {rate:.1f} images a second"
     written = [f"drawn in {out}"] if out else []
     written += [f"written to {path}" for path in (options.coco_results, options.comp4) if path]
     write_result(options, results, "; ".join([text, *written]))
+
+
+def _tflite(options):
+    """The detector of a TF Lite file, and the `DetectionSettings` that are fixed in it."""
+    detector = frcnn.TFLiteDetector(options.folder)
+    given = given_detection_options(options)
+    given += [f"--{name.replace('_', '-')}" for name in ("classify_regions",) if getattr(options, name)]
+    given += ["--batch-size"] if options.batch_size > 1 else []
+    if given:
+        raise InputError(
+            f"{given[0]}: found it with {options.folder}; expected a RUN, for a TF Lite file detects as it was "
+            f"exported; leave it out, or give it to `export`"
+        )
+    return detector, frcnn.DetectionSettings(**detector.metadata["detection_settings"])
 
 
 def _drawing_folder(options):
@@ -173,7 +193,7 @@ def _picture_paths(images, out):
 
 def _file_detections(options, run_, settings, paths):
     """The files as a data set without annotations, and an iterator of the `Detections` in each."""
-    from tf_fast_rcnn.detection import detect_files, unannotated
+    from tf_fast_rcnn.detection import detect_files, image_and_proposals, unannotated
 
     records = [unannotated(path, *image_layout(path)[:2]) for path in paths]
     if options.proposals:
@@ -183,9 +203,11 @@ def _file_detections(options, run_, settings, paths):
     else:
         proposals = run_.proposals
         check_has_proposals(proposals)
-    return DetectionDataset("images", run_.class_names, [_named_by_stem(record) for record in records]), detect_files(
-        run_.model, paths, proposals, settings, options.batch_size
-    )
+    dataset = DetectionDataset("images", run_.class_names, [_named_by_stem(record) for record in records])
+    if isinstance(run_, frcnn.TFLiteDetector):
+        images = (image_and_proposals(path, proposals) for path in paths)
+        return dataset, run_.detect_each(images, progress=len(paths) > 1, total=len(paths))
+    return dataset, detect_files(run_.model, paths, proposals, settings, options.batch_size)
 
 
 def _named_by_stem(record):
@@ -203,6 +225,8 @@ def _data_detections(options, run_, settings):
     if dataset.proposal_settings is None:
         check_has_proposals(proposals)
     dataset = with_proposals(dataset, proposals, options)
+    if isinstance(run_, frcnn.TFLiteDetector):
+        return dataset, run_.detect_dataset(dataset)
     return dataset, detect_dataset(run_.model, dataset, settings, batch_size=options.batch_size)
 
 

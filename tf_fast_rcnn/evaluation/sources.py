@@ -130,12 +130,13 @@ def tflite_source(path):
         InputError: where it is no such file.
     """
     detector = TFLiteDetector(path)
-
-    def detect(dataset, progress=True):
-        for record in tqdm(dataset, desc="detect", unit="image", delay=2, disable=not progress):
-            yield detector.detect(record.image(), record.proposals())
-
-    return Source(str(path), detect, detector.class_names, proposals=detector.proposals, description=detector.metadata)
+    return Source(
+        str(path),
+        detector.detect_dataset,
+        detector.class_names,
+        proposals=detector.proposals,
+        description=detector.metadata,
+    )
 
 
 def file_source(path, category_ids=None):

@@ -1,0 +1,7 @@
+// Puts TensorFlow.js's WebAssembly beside the worker, which loads it from there.
+import { copyFileSync, readdirSync } from "node:fs";
+
+const from = new URL("node_modules/@tensorflow/tfjs-backend-wasm/dist/", import.meta.url);
+for (const name of readdirSync(from).filter((name) => name.endsWith(".wasm"))) {
+  copyFileSync(new URL(name, from), new URL(`dist/${name}`, import.meta.url));
+}

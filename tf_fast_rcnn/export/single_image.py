@@ -1,0 +1,111 @@
+"""Detection in one image with the ops that TF Lite and TensorFlow.js have.
+
+The steps are those of `detector` without what these two lack: ragged tensors, loops over images, the search for RoIs of
+equal cells, the fused suppression of all classes.
+"""
+
+import tensorflow as tf
+
+from tf_fast_rcnn import boxes
+from tf_fast_rcnn.data.network_input import network_size
+from tf_fast_rcnn.detector import Detector
+from tf_fast_rcnn.errors import InputError
+
+OUTPUTS = ("detection_boxes", "detection_scores", "detection_classes", "num_detections")
+
+
+def portable_detector(model, settings, class_names):
+    """A `Detector` that `serving_function` can take; `settings` may be None.
+
+    Raises:
+        InputError: for settings that it cannot have, or class names that do not fit the model.
+    """
+    detector = Detector(model, settings, "portable")
+    settings = detector.settings
+    if len(class_names) != detector.num_classes:
+        raise InputError(
+            f"class_names: found {len(class_names)}; expected the model's {detector.num_classes}; give one name a class"
+        )
+    if len(settings.shorter_sides) > 1:
+        raise InputError("shorter_side: found several; expected one; image pyramids are for SavedModels")
+    if settings.dtype != "float32":
+        raise InputError(f"dtype: found {settings.dtype}; expected float32; choose a precision instead")
+    return detector
+
+
+def serving_function(detector, image_size=None, num_proposals=None, image_type=tf.uint8):
+    """The signature `serving_default` for one image, as a `tf.function`; see `export_tflite`.
+
+    Args:
+        detector: what `portable_detector` gave.
+        image_size: (H, W), fixed; None: any size.
+        num_proposals: R, fixed; None: any number.
+        image_type: of the pixels.
+    """
+    height, width = image_size or (None, None)
+    inputs = (
+        tf.TensorSpec([1, height, width, 3], image_type, name="images"),
+        tf.TensorSpec([1, num_proposals, 4], tf.float32, name="proposals"),
+        tf.TensorSpec([1], tf.int32, name="num_proposals"),
+    )
+
+    @tf.function(input_signature=inputs, autograph=False)
+    def serving_default(images, proposals, num_proposals):
+        size = network_size(tf.shape(images)[1:3], detector.settings.shorter_side, detector.settings.longer_side)
+        features = detector.stages.convolve(tf.image.resize(tf.cast(images, tf.float32), size), training=False)
+        # Layers want at least one row; this one is not real.
+        rows = tf.pad(proposals[0], [[0, 1], [0, 0]])
+        probabilities, class_boxes = _classify(detector, tf.nest.flatten(features), size, rows)
+        is_real = tf.range(tf.shape(rows)[0]) < tf.minimum(num_proposals[0], tf.shape(rows)[0] - 1)
+        # Scores of zero are below any threshold.
+        probabilities = tf.where(tf.expand_dims(is_real, 1), probabilities, 0.0)
+        found = _suppress(detector, probabilities, class_boxes)
+        return {name: tf.expand_dims(value, 0) for name, value in zip(OUTPUTS, found, strict=True)}
+
+    return serving_default
+
+
+def _classify(detector, features, size, proposals):
+    """Class probabilities `[R, K + 1]` and boxes `[R, K, 4]` of proposals `[R, 4]`."""
+    height, width = tf.unstack(tf.cast(size, tf.float32))
+
+    def classify(rows):
+        rois = tf.expand_dims(boxes.scale(rows, height, width), 0)
+        outputs = detector.stages.classify(detector.stages.pool(features, rois), training=False)
+        decoded = boxes.decode(tf.expand_dims(rows, 1), outputs["box_deltas"][0])
+        return detector.to_scores(outputs["class_logits"][0]), boxes.clip(decoded)
+
+    probabilities, class_boxes = classify(proposals)
+    for _ in range(detector.settings.box_passes - 1):
+        best = tf.argmax(probabilities[:, 1:], axis=1, output_type=tf.int32)
+        probabilities, class_boxes = classify(tf.gather(class_boxes, best, batch_dims=1))
+    return probabilities, class_boxes
+
+
+def _suppress(detector, probabilities, class_boxes):
+    """Non-maximum suppression for each class apart, and the best of all: as `Detector.suppress`, for one image."""
+    limit, found = detector.settings.max_detections, []
+    # TensorFlow.js fills up to no more rows than there are boxes.
+    probabilities = tf.pad(probabilities, [[0, limit], [0, 0]])
+    class_boxes = tf.pad(class_boxes, [[0, limit], [0, 0], [0, 0]])
+    for label in detector.settings.classes or range(1, detector.num_classes + 1):
+        of_class, scores = class_boxes[:, label - 1], probabilities[:, label]
+        kept, count = tf.raw_ops.NonMaxSuppressionV4(
+            boxes=of_class,
+            scores=scores,
+            max_output_size=limit,
+            iou_threshold=detector.settings.nms_iou,
+            score_threshold=detector.settings.score_threshold,
+            pad_to_max_output_size=True,
+        )
+        scores = tf.where(tf.range(limit) < count, tf.gather(scores, kept), 0.0)
+        found.append((tf.gather(of_class, kept), scores, tf.fill([limit], label)))
+    of_classes, scores, labels = (tf.concat(parts, 0) for parts in zip(*found, strict=True))
+    scores, best = tf.math.top_k(scores, limit)
+    is_found = scores > 0
+    return (
+        tf.where(tf.expand_dims(is_found, 1), tf.gather(of_classes, best), 0.0),
+        scores,
+        tf.where(is_found, tf.gather(labels, best), 0),
+        tf.reduce_sum(tf.cast(is_found, tf.int32)),
+    )

@@ -1,0 +1,166 @@
+"""Export for TensorFlow.js: the whole detector as a graph model, which browsers and node load.
+
+TensorFlow's own converter needs packages that do not go together with this TensorFlow. What it writes is simple, and
+written here: model.json has the graph (TensorFlow's GraphDef as JSON), the signature and the list of weights, and
+files of 4 MB beside it hold the weights one after the other (the format "graph-model" of TensorFlow.js 4).
+"""
+
+import dataclasses
+import json
+import os
+import tempfile
+from importlib import resources
+from pathlib import Path
+
+import numpy as np
+import tensorflow as tf
+from google.protobuf import json_format
+from tensorflow.core.protobuf import config_pb2, meta_graph_pb2, rewriter_config_pb2
+from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
+from tensorflow.python.grappler import tf_optimizer
+
+from tf_fast_rcnn import __version__
+from tf_fast_rcnn.errors import InputError
+from tf_fast_rcnn.export.single_image import portable_detector, serving_function
+
+PRECISIONS = ("float32", "float16")
+
+# Weights of at most this many bytes stand in a file, so that browsers cache them.
+_SHARD_BYTES = 4 << 20
+# The types that JavaScript's tensors have, by NumPy's; numbers of 64 bits are shapes and indices here.
+_TYPES = {"float32": ("float32", "<f4"), "int32": ("int32", "<i4"), "int64": ("int32", "<i4"), "bool": ("bool", "u1")}
+_OPTIMIZERS = ("debug_stripper", "constfold", "arithmetic", "dependency", "constfold", "dependency")
+
+
+def export_tfjs(
+    model,
+    directory,
+    *,
+    class_names,
+    settings=None,
+    image_size=None,
+    num_proposals=None,
+    precision="float32",
+    proposals=None,
+):
+    """Writes a folder that `tf.loadGraphModel("DIR/model.json")` of TensorFlow.js reads.
+
+    The signature is that of `export_tflite`, but `images` are int32 `[1, H, W, 3]`, as `tf.browser.fromPixels` gives
+    them. Class names and what the model was trained with stand in `model.json` under "userDefinedMetadata".
+
+    Args:
+        model: what `fast_rcnn` returned.
+        directory: a new folder, which appears when it is complete.
+        class_names: names of the classes 1..K.
+        settings: `DetectionSettings` of one shorter side, fixed in the graph; None for the defaults.
+        image_size: (H, W), fixed; None: any size.
+        num_proposals: R, fixed; None: any number.
+        precision: "float32", or "float16": weights take half the room in files, and are float32 where they are loaded.
+        proposals: `ProposalSettings`, to be told in the model.
+
+    Raises:
+        InputError: where the directory exists, for settings that the graph cannot have, class names that do not fit
+            the model, or a layer that TensorFlow.js has no op for.
+
+    Example:
+        >>> export_tfjs(model, "cells.tfjs", class_names=["RBC", "WBC"])                           # doctest: +SKIP
+    """
+    directory = Path(directory)
+    if directory.exists():
+        raise InputError(f"{directory}: found a folder or file; expected a new folder; give another one")
+    if precision not in PRECISIONS:
+        raise InputError(f"precision: found {precision!r}; expected one of {', '.join(PRECISIONS)}")
+    detector = portable_detector(model, settings, class_names)
+    function = serving_function(detector, image_size, num_proposals, tf.int32).get_concrete_function()
+    graph, signature = _frozen(function)
+    _check_ops(graph)
+    weights, content = _take_weights(graph, precision)
+    shards = [content[begin : begin + _SHARD_BYTES] for begin in range(0, len(content), _SHARD_BYTES)]
+    names = [f"group1-shard{number}of{len(shards)}.bin" for number in range(1, len(shards) + 1)]
+    description = {
+        "format": "graph-model",
+        "generatedBy": f"tensorflow {tf.__version__}",
+        "convertedBy": f"tf_fast_rcnn {__version__}",
+        "signature": signature,
+        "userDefinedMetadata": {
+            "class_names": list(class_names),
+            "image_size": image_size,
+            "num_proposals": num_proposals,
+            "proposal_settings": None if proposals is None else proposals.to_json(),
+            "detection_settings": dataclasses.asdict(detector.settings),
+        },
+        "modelTopology": json_format.MessageToDict(graph),
+        "weightsManifest": [{"paths": names, "weights": weights}],
+    }
+    _write(directory, {**dict(zip(names, shards, strict=True)), "model.json": json.dumps(description).encode()})
+
+
+def _frozen(function):
+    """The function as a GraphDef without variables and functions, and its signature in TensorFlow.js's JSON."""
+    frozen = convert_variables_to_constants_v2(function)
+    inputs = {tensor.op.name: tensor for tensor in frozen.inputs}
+    outputs = dict(zip(sorted(function.structured_outputs), frozen.outputs, strict=True))
+    signature = {
+        side: {name: _tensor_info(tensor) for name, tensor in tensors.items()}
+        for side, tensors in (("inputs", inputs), ("outputs", outputs))
+    }
+    return _optimized(frozen.graph, [*inputs.values(), *outputs.values()]), signature
+
+
+def _tensor_info(tensor):
+    shape = json_format.MessageToDict(tensor.shape.as_proto())
+    return {
+        "name": tensor.name,
+        "dtype": f"DT_{'FLOAT' if tensor.dtype.is_floating else 'INT32'}",
+        "tensorShape": shape,
+    }
+
+
+def _optimized(graph, kept):
+    """The GraphDef after constant folding, which takes batch normalisation into the convolutions."""
+    described = meta_graph_pb2.MetaGraphDef(graph_def=graph.as_graph_def())
+    described.collection_def["train_op"].node_list.value.extend(tensor.name for tensor in kept)
+    config = config_pb2.ConfigProto()
+    rewriting = config.graph_options.rewrite_options
+    rewriting.min_graph_nodes = -1
+    rewriting.optimizers[:] = _OPTIMIZERS
+    rewriting.meta_optimizer_iterations = rewriter_config_pb2.RewriterConfig.TWO
+    return tf_optimizer.OptimizeGraph(config, described)
+
+
+def _check_ops(graph):
+    known = set(resources.files(__package__).joinpath("tfjs_ops.txt").read_text().split())
+    if unknown := sorted({node.op for node in graph.node} - known):
+        raise InputError(
+            f"TensorFlow.js: found layers with the ops {', '.join(unknown)}; expected those that TensorFlow.js has; "
+            "choose another backbone"
+        )
+
+
+def _take_weights(graph, precision):
+    """Moves the values of constants out of the graph: what model.json says of them, and their bytes."""
+    weights, content = [], []
+    for node in graph.node:
+        if node.op != "Const":
+            continue
+        values = tf.make_ndarray(node.attr["value"].tensor)
+        kind, stored = _TYPES[values.dtype.name]
+        weight = {"name": node.name, "shape": list(values.shape), "dtype": kind}
+        # Rounded are the layers' weights, not what RoI pooling and decoding compute with.
+        if precision == "float16" and kind == "float32" and values.ndim > 1:
+            weight["quantization"], stored = {"dtype": "float16", "original_dtype": "float32"}, "<f2"
+        weights.append(weight)
+        content.append(values.astype(stored).tobytes())
+        tensor = tf.make_tensor_proto(np.zeros(0, stored if kind == "int32" else kind))
+        node.attr["value"].tensor.CopyFrom(tensor)
+    return weights, b"".join(content)
+
+
+def _write(directory, files):
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=directory.parent, prefix=".export-") as temporary:
+        complete = Path(temporary) / "model"
+        complete.mkdir()
+        for name, content in files.items():
+            (complete / name).write_bytes(content)
+        os.replace(complete, directory)
