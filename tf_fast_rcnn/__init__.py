@@ -59,6 +59,7 @@ _PUBLIC_NAMES = {
     "read_detections": "evaluation.detection_files",
     "write_comp4": "evaluation.detection_files",
     "export_saved_model": "export.saved_model",
+    "ServingLimits": "export.limits",
     "compress": "compression",
     "compression_summary": "compression",
     "smallest_ranks": "compression",
