@@ -32,7 +32,7 @@ FLOORS = [
     ["training"],
     ["detector"],
     ["detection"],
-    ["evaluation", "export"],
+    ["evaluation", "export", "serving"],
     ["compression"],
     ["benchmarks", "tables"],
     ["commands"],
