@@ -12,7 +12,8 @@ from tf_fast_rcnn.data.proposals.dense import DEFAULT_DENSE_BOXES
 
 def test_export_end_to_end(command, refused, tiny_run, tmp_path):
     out = tmp_path / "digits" / "1"
-    done = command("export", tiny_run[0], "--out", out, "--max-detections", 7, "--class-names-output", "--json", "-")
+    options = ("--max-detections", 7, "--class-names-output", "--json", "-")
+    done = command("export", tiny_run[0], "--out", out.parent, *options)
     assert done.code == 0, done.err
     # The model was trained with dense boxes, which every server can compute.
     names = ["serving_default", "regions", "predict_tensors", "detect_image_bytes"]
@@ -26,7 +27,25 @@ def test_export_end_to_end(command, refused, tiny_run, tmp_path):
     for name in ("serving_default", "detect_image_bytes"):
         assert signatures[name].structured_outputs["detection_boxes"].shape[1:] == [7, 4]
         assert signatures[name].structured_outputs["detection_class_names"].dtype == tf.string
+    assert (out / "assets.extra" / "tf_serving_warmup_requests").is_file()
     assert "expected a new folder" in refused("export", tiny_run[0], "--out", out)
+
+
+def test_metadata_tells_of_the_training(command, tiny_run, tmp_path):
+    (tmp_path / "metrics.json").write_text('{"mean_ap": 0.25}')
+    options = ("--metrics", tmp_path / "metrics.json", "--warm-up", 0, "--proposals", "none")
+    assert command("export", tiny_run[0], "--out", tmp_path / "3", *options).code == 0
+    assert not (tmp_path / "3" / "assets.extra").exists()
+    training = json.loads((tmp_path / "3" / "assets" / "metadata.json").read_text())["training"]
+    assert training["run"] == json.loads((tiny_run[0] / "run.json").read_text())
+    assert training["validation"]["mean_ap"] == tiny_run[1].validation_map
+    assert training["metrics"] == {"mean_ap": 0.25}
+
+
+def test_metrics_that_are_no_json(refused, tiny_run, tmp_path):
+    (tmp_path / "metrics.json").write_text("{")
+    line = refused("export", tiny_run[0], "--out", tmp_path / "1", "--metrics", tmp_path / "metrics.json")
+    assert "metrics.json: found broken JSON" in line
 
 
 def test_the_summary_for_people(command, tiny_run, tmp_path):

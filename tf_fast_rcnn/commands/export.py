@@ -1,17 +1,25 @@
 """`tf-fast-rcnn export`: writes a trained detector as a SavedModel."""
 
+import argparse
 import dataclasses
+import importlib.util
+import itertools
+import json
 import sys
+from pathlib import Path
 
 import tf_fast_rcnn as frcnn
 from tf_fast_rcnn.commands.common import add_json_argument, number, start_tensorflow, write_result
 from tf_fast_rcnn.commands.detection_options import add_detection_arguments, chosen_settings
 from tf_fast_rcnn.data.proposals import ProposalSettings
 from tf_fast_rcnn.data.proposals.dense import DEFAULT_DENSE_BOXES
+from tf_fast_rcnn.errors import InputError
 from tf_fast_rcnn.export.limits import ServingLimits
+from tf_fast_rcnn.export.versions import version_folder
 
 EXAMPLES = """\
-  tf-fast-rcnn export runs/cells --out serving/cells/1
+  tf-fast-rcnn export runs/cells --out serving/cells                    # the next version: serving/cells/1
+  tf-fast-rcnn export runs/cells --out serving/cells/7 --warm-up 1,2,4,8 --metrics metrics.json
   tf-fast-rcnn export runs/voc --proposals selective-search --out serving/voc/1     # for a server with our ops
   saved_model_cli show --dir serving/cells/1 --all"""
 
@@ -27,7 +35,10 @@ def add_arguments(parser):
     parser.add_argument("folder", metavar="RUN", help="folder that `train` wrote")
     parser.add_argument("--format", default="saved-model", choices=["saved-model"], help="default: saved-model")
     parser.add_argument(
-        "--out", required=True, metavar="DIR", help="a new folder; its name is the version in TensorFlow Serving"
+        "--out",
+        required=True,
+        metavar="DIR",
+        help="the model's folder, in which the next version is made; or a new version: a folder whose name is a number",
     )
     parser.add_argument(
         "--proposals",
@@ -45,6 +56,23 @@ def add_arguments(parser):
     parser.add_argument(
         "--class-names-output", action="store_true", help="give each detection's class name too: detection_class_names"
     )
+    parser.add_argument(
+        "--warm-up",
+        type=_whole_numbers,
+        metavar="N,...",
+        help="numbers of images of the requests that TensorFlow Serving runs before the version takes traffic, such as "
+        "the allowed batch sizes; 0: no requests (default: 1)",
+    )
+    parser.add_argument(
+        "--warm-up-proposals",
+        type=_whole_numbers,
+        metavar="N,...",
+        help="their numbers of proposals of an image (default: 300)",
+        default=(300,),
+    )
+    parser.add_argument(
+        "--metrics", metavar="FILE", help="JSON of `evaluate`, kept in assets/metadata.json beside the recipe"
+    )
     for name, what in _LIMITS.items():
         parser.add_argument(
             f"--{name.replace('_', '-')}",
@@ -58,20 +86,52 @@ def add_arguments(parser):
 
 
 def run(options):
+    out, metrics = version_folder(Path(options.out)), _read_metrics(options.metrics)
     start_tensorflow()
+    from tf_fast_rcnn.training.run_folder import validation_metrics
+
     run_ = frcnn.load_run(options.folder)
     signatures = frcnn.export_saved_model(
         run_.model,
-        options.out,
+        out,
         class_names=run_.class_names,
         settings=chosen_settings(options, run_),
         roi_pooling=options.roi_pooling,
         proposals=graph_proposals(run_.proposals, options.proposals, options.roi_pooling),
         limits=ServingLimits(**{name: getattr(options, name) for name in _LIMITS}),
         class_names_output=options.class_names_output,
+        warm_up=list(itertools.product(_warm_up_images(options), options.warm_up_proposals)),
+        training={"run": run_.description, "validation": validation_metrics(run_), "metrics": metrics},
     )
-    summary = {"saved_model": str(options.out), "signatures": signatures, "class_names": list(run_.class_names)}
-    write_result(options, summary, f"{options.out}: SavedModel; signatures {', '.join(signatures)}")
+    summary = {"saved_model": str(out), "signatures": signatures, "class_names": list(run_.class_names)}
+    write_result(options, summary, f"{out}: SavedModel; signatures {', '.join(signatures)}")
+
+
+def _warm_up_images(options):
+    """The numbers of images of warm-up requests."""
+    if options.warm_up is not None:
+        return [images for images in options.warm_up if images]
+    if importlib.util.find_spec("tensorflow_serving") is None:
+        print("no warm-up requests: they need pip install 'tf-fast-rcnn[serving]'", file=sys.stderr)
+        return []
+    return [1]
+
+
+def _read_metrics(path):
+    if path is None:
+        return None
+    try:
+        return json.loads(Path(path).read_text())
+    except ValueError as error:
+        raise InputError(f"{path}: found broken JSON ({error}); expected what `evaluate --json` writes") from None
+
+
+def _whole_numbers(text):
+    """The `type` of an option: a comma-separated list of whole numbers from 0, without repetitions."""
+    try:
+        return tuple(sorted(set(map(number(int, 0), text.split(",")))))
+    except argparse.ArgumentTypeError as error:
+        raise argparse.ArgumentTypeError(f"{error}, or several joined by commas") from None
 
 
 def graph_proposals(trained, method, roi_pooling):

@@ -16,7 +16,9 @@ from tf_fast_rcnn.detector import Detector
 from tf_fast_rcnn.errors import InputError
 from tf_fast_rcnn.export.graph_proposals import check_graph_proposals
 from tf_fast_rcnn.export.limits import ServingLimits
+from tf_fast_rcnn.export.metadata import metadata_json
 from tf_fast_rcnn.export.signatures import Signatures
+from tf_fast_rcnn.export.warm_up import warm_up_records, write_warm_up
 
 # The proportions for which an export must be able to make its proposals.
 _COMMON_SIZE = (480, 640)
@@ -32,6 +34,8 @@ def export_saved_model(
     proposals=None,
     limits=None,
     class_names_output=False,
+    warm_up=(),
+    training=None,
 ):
     """Writes a SavedModel.
 
@@ -49,7 +53,8 @@ def export_saved_model(
     - `detect_image_bytes`, where `proposals` are given: `image_bytes` alone -> as `serving_default`.
 
     The names are those of the TensorFlow Object Detection API. An image's detections do not depend on the images that
-    it is batched with: each is convolved at its own size. The class names are an asset, class_names.txt, a line each.
+    it is batched with: each is convolved at its own size. Assets are class_names.txt, a line each, and metadata.json
+    (see `metadata_json`).
 
     Args:
         model: what `fast_rcnn` returned.
@@ -63,6 +68,9 @@ def export_saved_model(
             Dense boxes run everywhere, selective search needs a server with the compiled ops.
         limits: `ServingLimits` of requests; None for the defaults.
         class_names_output: whether detections have their class's name too, `detection_class_names` string `[B, D]`.
+        warm_up: `(images, proposals of an image)` of requests that TensorFlow Serving runs before the version takes
+            traffic; needs tensorflow-serving-api.
+        training: a value of JSON's types to be kept in metadata.json: recipe, data, metrics.
 
     Returns:
         The names of the signatures.
@@ -85,10 +93,16 @@ def export_saved_model(
         roi_pooling = "native" if _searches(proposals) else "portable"
     detector = Detector(model, settings, roi_pooling)
     signatures = Signatures(detector, limits, proposals, class_names if class_names_output else None).functions()
-    native = roi_pooling == "native" or _searches(proposals)
+    warm_up = warm_up and warm_up_records(signatures, warm_up, detector.settings, limits)
+    facts = {"roi_pooling": roi_pooling, "proposals": proposals, "limits": limits, "training": training}
+    assets = {
+        "class_names.txt": "".join(f"{name}\n" for name in class_names),
+        "metadata.json": metadata_json(detector, class_names=class_names, **facts),
+    }
     with _replacing(directory) as folder:
-        assets = {"class_names.txt": "".join(f"{name}\n" for name in class_names)}
-        _save(folder, detector, signatures, assets, native)
+        _save(folder, detector, signatures, assets, native=roi_pooling == "native" or _searches(proposals))
+        if warm_up:
+            write_warm_up(folder, warm_up)
     return list(signatures)
 
 
