@@ -86,7 +86,7 @@ def test_metadata(exported, tiny_model):
         "tensorflow_version": tf.__version__,
         "class_names": list(CLASS_NAMES),
         "roi_pooling": "portable",
-        "proposals": GRID.to_json(),
+        "proposals": json.loads(json.dumps(GRID.to_json())),
         "limits": {"max_side": 100, "max_pixels": 9000, "max_images": 4, "max_proposals": 200},
         "training": TRAINING,
     }
