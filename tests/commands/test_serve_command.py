@@ -17,8 +17,8 @@ COMMAND = [sys.executable, "-c", "import sys; from tf_fast_rcnn.cli import main;
 
 @contextlib.contextmanager
 def running(folder, addresses, *options, environment=None):
-    """The process, once it has written its addresses."""
-    command = [*COMMAND, *map(str, (folder, "--json", addresses, *options))]
+    """The process, once it has written its addresses; `folder` is a tuple of one, or empty."""
+    command = [*COMMAND, *map(str, (*folder, "--json", addresses, *options))]
     log = addresses.with_suffix(".log")
     with open(log, "w") as stream:
         process = subprocess.Popen(command, stdout=stream, stderr=stream, env={**os.environ, **(environment or {})})
@@ -57,7 +57,7 @@ FREE_PORTS = ("--grpc-port", 0, "--rest-port", 0)
 
 
 def test_serves_until_sigterm_and_answers_what_it_was_asked(half_plus_two, tmp_path):
-    server = running(half_plus_two, tmp_path / "addresses.json", *FREE_PORTS, "--server", "embedded")
+    server = running((half_plus_two,), tmp_path / "addresses.json", *FREE_PORTS, "--server", "embedded")
     with server as (process, addresses):
         assert addresses["model"] == "half_plus_two"
         assert addresses["rest"].startswith("http://127.0.0.1:")
@@ -108,7 +108,7 @@ def test_tensorflow_model_server_is_started_where_it_is_on_the_path(half_plus_tw
     environment = {"PATH": f"{program.parent}:{os.environ['PATH']}"}
     (tmp_path / "latest").symlink_to(half_plus_two / "7")
     folder, name = tmp_path / "latest", ("--name", "half")
-    server = running(folder, tmp_path / "addresses.json", *ports, *name, environment=environment)
+    server = running((folder,), tmp_path / "addresses.json", *ports, *name, environment=environment)
     with server as (process, addresses):
         assert addresses["grpc"] == f"127.0.0.1:{ports[1]}"
         answer = requests.post(f"{addresses['rest']}:predict", json={"instances": [1.0]}, timeout=60)
@@ -128,3 +128,30 @@ def test_what_cannot_be_served(refused, tmp_path, monkeypatch):
     assert "tensorflow_model_server: found none on the PATH" in refused("serve", tmp_path, "--server", "tensorflow")
     (tmp_path / "batching").write_text("max_batch { value: 1 }")
     assert "found 'max_batch'" in refused("serve", tmp_path, *embedded, "--batching", Path(tmp_path / "batching"))
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        ((), "DIR and --remote: found neither"),
+        (("export", "--remote", "host:8500"), "DIR and --remote: found both"),
+        (("--remote", "host:8500"), "found it without --with-proposals"),
+        (("--remote", "host:8500", "--with-proposals"), "found no --name"),
+        (("export", "--class-names", "none.txt"), "none.txt: found no such file"),
+    ],
+)
+def test_options_that_do_not_fit_each_other(refused, options, text):
+    assert text in refused("serve", *options)
+
+
+def test_a_gateway_before_a_remote_server(tmp_path):
+    """Nothing listens there: the page is shown, and health checks fail."""
+    (tmp_path / "names.txt").write_text("cat\n")
+    gateway = ("--with-proposals", "--remote", "127.0.0.1:9", "--name", "half", "--class-names", tmp_path / "names.txt")
+    started = running((), tmp_path / "addresses.json", *gateway, "--gateway-port", 0, "--workers", 1)
+    with started as (process, addresses):
+        assert "rest" not in addresses
+        assert "<h1>Detect objects: half</h1>" in requests.get(addresses["page"], timeout=60).text
+        assert requests.get(f"{addresses['page']}healthz", timeout=60).status_code == 503
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=60) == 0

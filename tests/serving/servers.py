@@ -48,14 +48,13 @@ class Served:
 
 
 @contextlib.contextmanager
-def served(name, directory, **settings):
-    """Runs the embedded server in a thread; free ports, and soon ended."""
-    settings = ServerSettings(**{"grpc_port": 0, "rest_port": 0, "poll_seconds": 0.05, "grace_seconds": 10} | settings)
+def in_thread(server):
+    """Runs an asynchronous context in a thread with an event loop of its own; gives what it yields."""
     started, stop = concurrent.futures.Future(), threading.Event()
 
     async def main():
-        async with embedded_server(name, directory, settings) as ports:
-            started.set_result(ports)
+        async with server as value:
+            started.set_result(value)
             await asyncio.to_thread(stop.wait)
 
     def run():
@@ -67,11 +66,19 @@ def served(name, directory, **settings):
     thread = threading.Thread(target=run)
     thread.start()
     try:
-        yield Served(name, started.result(timeout=120))
+        yield started.result(timeout=120)
     finally:
         stop.set()
         thread.join(timeout=60)
         assert not thread.is_alive()
+
+
+@contextlib.contextmanager
+def served(name, directory, **settings):
+    """Runs the embedded server: free ports, and soon ended."""
+    settings = ServerSettings(**{"grpc_port": 0, "rest_port": 0, "poll_seconds": 0.05, "grace_seconds": 10} | settings)
+    with in_thread(embedded_server(name, directory, settings)) as ports:
+        yield Served(name, ports)
 
 
 def save_example(directory, version):

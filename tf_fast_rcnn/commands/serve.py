@@ -8,12 +8,15 @@ import signal
 import sys
 
 from tf_fast_rcnn.commands.common import add_json_argument, number, start_tensorflow, write_result
+from tf_fast_rcnn.commands.gateway_options import add_gateway_arguments, check_gateway_options, start_gateway
 from tf_fast_rcnn.errors import InputError
 
 EXAMPLES = """\
   tf-fast-rcnn serve export
   tf-fast-rcnn serve export/1 --name cells --rest-port 9001
   tf-fast-rcnn serve export --batching batching_parameters.txt --host 0.0.0.0
+  tf-fast-rcnn serve export --with-proposals            # and a page at http://127.0.0.1:8502
+  tf-fast-rcnn serve --with-proposals --remote models.example.com:8500 --name cells --class-names class_names.txt
 
 Where tensorflow_model_server is on the PATH it is started; otherwise the server that comes with this package, which
 speaks the same protocols, is meant for development, tests and small deployments. SIGTERM or Ctrl-C end either after
@@ -23,7 +26,9 @@ _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
 def add_arguments(parser):
-    parser.add_argument("folder", metavar="DIR", help="a model's folder of versions 1, 2, ..., or a SavedModel")
+    parser.add_argument(
+        "folder", metavar="DIR", nargs="?", help="a model's folder of versions 1, 2, ..., or a SavedModel"
+    )
     parser.add_argument("--name", help="of the model in requests (default: the folder's)")
     parser.add_argument(
         "--server",
@@ -39,6 +44,7 @@ def add_arguments(parser):
         "--batching", metavar="FILE", help="run requests together: a file as of --batching_parameters_file"
     )
     _add_limits(parser)
+    add_gateway_arguments(parser)
     add_json_argument(parser, "addresses, once requests are answered,")
 
 
@@ -74,6 +80,7 @@ def _add_limits(parser):
 
 
 def run(options):
+    check_gateway_options(options)
     start_tensorflow()
     _check_installed()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
@@ -104,37 +111,49 @@ async def _serve(options):
 
 async def _start(options, stack, stop):
     """Starts what the options ask for; returns the addresses by what they are for."""
-    from tf_fast_rcnn.serving.batching import read_batching_parameters
-    from tf_fast_rcnn.serving.model_server import PROGRAM, model_server
-    from tf_fast_rcnn.serving.server import ServerSettings, embedded_server
     from tf_fast_rcnn.serving.versions import model_name
 
     name = options.name or model_name(options.folder)
-    settings = ServerSettings(
-        host=options.host,
-        grpc_port=options.grpc_port,
-        rest_port=options.rest_port,
-        concurrency=options.concurrency,
-        queue=options.queue,
+    settings = _server_settings(options)
+    addresses = {"model": name}
+    if options.remote:
+        addresses["grpc"] = options.remote
+    else:
+        ports = await _start_server(options, stack, stop, name, settings)
+        addresses["grpc"] = f"{options.host}:{ports['grpc']}"
+        addresses["rest"] = f"http://{options.host}:{ports['rest']}/v1/models/{name}"
+    if options.with_proposals:
+        port = await start_gateway(options, stack, name, addresses["grpc"], settings)
+        addresses["page"] = f"http://{options.host}:{port}/"
+        addresses["detect"] = f"{addresses['page']}v1/models/{name}:detect"
+    return addresses
+
+
+def _server_settings(options):
+    from tf_fast_rcnn.serving.batching import read_batching_parameters
+    from tf_fast_rcnn.serving.server import ServerSettings
+
+    names = ("host", "grpc_port", "rest_port", "concurrency", "queue", "poll_seconds", "grace_seconds")
+    return ServerSettings(
+        **{name: getattr(options, name) for name in names},
         max_message_bytes=options.max_message_mb << 20,
-        poll_seconds=options.poll_seconds,
-        grace_seconds=options.grace_seconds,
         batching=read_batching_parameters(options.batching) if options.batching else None,
     )
-    if options.server == "tensorflow" or (options.server == "auto" and shutil.which(PROGRAM)):
-        process = await stack.enter_async_context(model_server(name, options.folder, settings, options.batching))
-        if options.host in _LOOPBACK:
-            print(f"{PROGRAM} listens on every network interface; --server embedded does not", file=sys.stderr)
-        watch = asyncio.create_task(_stop_with(process, stop))
-        stack.callback(watch.cancel)
-        ports = {"grpc": settings.grpc_port, "rest": settings.rest_port}
-    else:
-        ports = await stack.enter_async_context(embedded_server(name, options.folder, settings))
-    return {
-        "model": name,
-        "grpc": f"{options.host}:{ports['grpc']}",
-        "rest": f"http://{options.host}:{ports['rest']}/v1/models/{name}",
-    }
+
+
+async def _start_server(options, stack, stop, name, settings):
+    """The ports of the embedded server, or of TensorFlow Serving, with which this process then ends."""
+    from tf_fast_rcnn.serving.model_server import PROGRAM, model_server
+    from tf_fast_rcnn.serving.server import embedded_server
+
+    if options.server == "embedded" or (options.server == "auto" and not shutil.which(PROGRAM)):
+        return await stack.enter_async_context(embedded_server(name, options.folder, settings))
+    process = await stack.enter_async_context(model_server(name, options.folder, settings, options.batching))
+    if options.host in _LOOPBACK:
+        print(f"{PROGRAM} listens on every network interface; --server embedded does not", file=sys.stderr)
+    watch = asyncio.create_task(_stop_with(process, stop))
+    stack.callback(watch.cancel)
+    return {"grpc": settings.grpc_port, "rest": settings.rest_port}
 
 
 async def _stop_with(process, stop):

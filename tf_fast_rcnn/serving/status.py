@@ -3,6 +3,8 @@
 import grpc
 import tensorflow as tf
 
+from tf_fast_rcnn.errors import InputError
+
 _CODES = {code.value[0]: code for code in grpc.StatusCode}
 
 # TensorFlow Serving's table; what is missing here is 500.
@@ -46,9 +48,12 @@ def invalid_argument(message):
 
 
 def to_serving_error(error):
-    """The `ServingError` of any exception: TensorFlow's errors keep their code, others are INTERNAL."""
+    """The `ServingError` of any exception: bad input is INVALID_ARGUMENT, TensorFlow's
+    errors keep their code, others are INTERNAL."""
     if isinstance(error, ServingError):
         return error
+    if isinstance(error, InputError):
+        return invalid_argument(str(error))
     if isinstance(error, tf.errors.OpError):
         return ServingError(_CODES.get(error.error_code, grpc.StatusCode.UNKNOWN), _without_stack(error.message))
     return ServingError(grpc.StatusCode.INTERNAL, f"{type(error).__name__}: {error}")
