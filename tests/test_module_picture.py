@@ -32,7 +32,7 @@ FLOORS = [
     ["training"],
     ["detector", "tflite_detector"],
     ["detection"],
-    ["evaluation", "export"],
+    ["evaluation", "export", "serving"],
     ["compression"],
     ["benchmarks", "tables"],
     ["commands"],

@@ -62,6 +62,7 @@ _PUBLIC_NAMES = {
     "export_tflite": "export.tflite",
     "export_tfjs": "export.tfjs",
     "TFLiteDetector": "tflite_detector",
+    "ServingLimits": "export.limits",
     "compress": "compression",
     "compression_summary": "compression",
     "smallest_ranks": "compression",

@@ -18,6 +18,7 @@ COMMANDS = {
     "detect": "find objects in images and draw them",
     "compress": "make a trained detector faster by truncated SVD",
     "export": "write a model for TensorFlow Serving",
+    "serve": "answer requests with an exported model, over gRPC and REST",
     "import-caffe": "bring a network of the original system over",
     "tables": "run the paper's comparisons on a data set of one's own",
     "benchmark": "measure this machine beside peers and physical floors",

@@ -1,10 +1,8 @@
 """Exported models, run as a server runs them: by a session, in processes that know nothing of this package."""
 
 import dataclasses
-import io
 import json
 import os
-import pickle
 import subprocess
 import sys
 from pathlib import Path
@@ -13,64 +11,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from naive_detection import raw_outputs, some_image, some_proposals
-from PIL import Image
+from served import assert_same_detections, decoded, detections_in, encoded, run_saved_model
 
-import tf_fast_rcnn as frcnn
 from tf_fast_rcnn import DetectionSettings, InputError, cli, detect, export_saved_model, native
 
 CLASS_NAMES = ("cat", "dog", "ox")
 SETTINGS = DetectionSettings(shorter_side=96, longer_side=144, max_detections=20)
-
-# Loads a SavedModel as TensorFlow Serving does and runs calls from a file: [signature, {input: array}] each.
-RUNNER = """
-import pickle, sys
-import tensorflow as tf
-saved_model, calls, results, library = sys.argv[1:]
-if library:
-    tf.load_op_library(library)
-session = tf.compat.v1.Session(graph=tf.Graph())
-with session.graph.as_default():
-    meta = tf.compat.v1.saved_model.loader.load(session, ["serve"], saved_model)
-    outputs = []
-    for name, inputs in pickle.load(open(calls, "rb")):
-        signature = meta.signature_def[name]
-        feed = {signature.inputs[key].name: value for key, value in inputs.items()}
-        fetches = {key: info.name for key, info in signature.outputs.items()}
-        try:
-            outputs.append(session.run(fetches, feed))
-        except tf.errors.InvalidArgumentError as error:
-            outputs.append("InvalidArgument: " + error.message)
-    graph = session.graph.as_graph_def()
-    assets = [asset.filename for asset in meta.asset_file_def]
-    used = {node.op for node in graph.node}
-    used |= {node.op for function in graph.library.function for node in function.node_def}
-    # Functions of the graph are called by their names, as if they were ops.
-    used -= {function.signature.name for function in graph.library.function}
-from tensorflow.python.framework import op_def_registry
-unknown = sorted(op for op in used if op_def_registry.get(op) is None)
-assert not any(module.startswith("tf_fast_rcnn") for module in sys.modules)
-pickle.dump({"outputs": outputs, "ops": used, "unknown": unknown, "assets": assets}, open(results, "wb"))
-"""
-
-
-def run_saved_model(saved_model, calls, folder, library=""):
-    """What RUNNER finds, in a process that does not import this package."""
-    (folder / "calls").write_bytes(pickle.dumps(calls))
-    command = [sys.executable, "-c", RUNNER, saved_model, folder / "calls", folder / "results", library]
-    done = subprocess.run(list(map(str, command)), cwd=folder, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return pickle.loads((folder / "results").read_bytes())
-
-
-def encoded(image, kind):
-    buffer = io.BytesIO()
-    Image.fromarray(image).save(buffer, kind)
-    return buffer.getvalue()
-
-
-def decoded(image_bytes):
-    return np.asarray(Image.open(io.BytesIO(image_bytes)).convert("RGB"))
-
 
 # Three images of different kinds and sizes; 40, 25 and 0 proposals, filled up with copies of the first or with NaN.
 IMAGES = [
@@ -129,18 +75,6 @@ def served(saved_model, tmp_path_factory):
 @pytest.fixture(scope="module")
 def outputs(served):
     return dict(zip(CALLS, served["outputs"], strict=True))
-
-
-def detections_in(found, index):
-    count = found["num_detections"][index]
-    return frcnn.Detections(*(found[f"detection_{name}"][index, :count] for name in ("boxes", "scores", "classes")))
-
-
-def assert_same_detections(found, expected, tolerance=1e-4):
-    assert len(found.scores) == len(expected.scores)
-    np.testing.assert_array_equal(found.classes, expected.classes)
-    np.testing.assert_allclose(found.scores, expected.scores, atol=tolerance)
-    np.testing.assert_allclose(found.boxes, expected.boxes, atol=tolerance)
 
 
 @pytest.mark.parametrize("index", [0, 1, 2])
@@ -218,7 +152,7 @@ def test_the_portable_graph_has_stock_ops_alone(served):
 
 
 def test_class_names_are_an_asset(served, saved_model):
-    assert served["assets"] == ["class_names.txt"]
+    assert served["assets"] == ["class_names.txt", "metadata.json"]
     assert (saved_model / "assets" / "class_names.txt").read_text() == "cat\ndog\nox\n"
 
 

@@ -1,5 +1,6 @@
 """RUN: what is accepted as a run to go on with or to use, and every way in which it is not."""
 
+import dataclasses
 import json
 
 import keras
@@ -161,3 +162,16 @@ def test_json_appears_whole(tmp_path):
     run_folder.write_json(tmp_path / "value.json", {"new": 2})
     assert json.loads((tmp_path / "value.json").read_text()) == {"new": 2}
     assert [path.name for path in tmp_path.iterdir()] == ["value.json"]
+
+
+@pytest.mark.parametrize(("early_stopping", "expected"), [(None, 3), (2, 2)])
+def test_validation_metrics_are_those_of_the_model(tiny_run, tmp_path, early_stopping, expected):
+    rows = [{"step": step, "mean_ap": mean_ap} for step, mean_ap in enumerate((0.1, 0.2, 0.4, 0.3))]
+    lines = [json.dumps(row) for row in (*rows, {"step": 4, "loss": 0.5})]
+    (tmp_path / "log.jsonl").write_text("".join(line + "\n" for line in lines))
+    run = dataclasses.replace(
+        load_run(tiny_run[0]), folder=tmp_path, description={"recipe": {"early_stopping": early_stopping}}
+    )
+    assert run_folder.validation_metrics(run) == rows[expected]
+    (tmp_path / "log.jsonl").unlink()
+    assert run_folder.validation_metrics(run) is None

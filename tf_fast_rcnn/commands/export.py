@@ -1,39 +1,166 @@
 """`tf-fast-rcnn export`: writes a trained detector as a SavedModel."""
 
+import argparse
+import dataclasses
+import importlib.util
+import itertools
+import json
+import sys
+from pathlib import Path
+
 import tf_fast_rcnn as frcnn
-from tf_fast_rcnn.commands.common import add_json_argument, start_tensorflow, write_result
+from tf_fast_rcnn.commands.common import add_json_argument, number, start_tensorflow, write_result
 from tf_fast_rcnn.commands.detection_options import add_detection_arguments, chosen_settings
+from tf_fast_rcnn.data.proposals import ProposalSettings
+from tf_fast_rcnn.data.proposals.dense import DEFAULT_DENSE_BOXES
+from tf_fast_rcnn.errors import InputError
+from tf_fast_rcnn.export.limits import ServingLimits
+from tf_fast_rcnn.export.versions import version_folder
 
 EXAMPLES = """\
-  tf-fast-rcnn export runs/cells --out serving/cells/1
+  tf-fast-rcnn export runs/cells --out serving/cells                    # the next version: serving/cells/1
+  tf-fast-rcnn export runs/cells --out serving/cells/7 --warm-up 1,2,4,8 --metrics metrics.json
+  tf-fast-rcnn export runs/voc --proposals selective-search --out serving/voc/1     # for a server with our ops
   saved_model_cli show --dir serving/cells/1 --all"""
+
+_LIMITS = {
+    "max_side": "longest side of an image, in pixels",
+    "max_pixels": "most pixels of an image",
+    "max_images": "most images of a request, or of a batch of several",
+    "max_proposals": "most proposals of an image",
+}
 
 
 def add_arguments(parser):
     parser.add_argument("folder", metavar="RUN", help="folder that `train` wrote")
     parser.add_argument("--format", default="saved-model", choices=["saved-model"], help="default: saved-model")
     parser.add_argument(
-        "--out", required=True, metavar="DIR", help="a new folder; its name is the version in TensorFlow Serving"
+        "--out",
+        required=True,
+        metavar="DIR",
+        help="the model's folder, in which the next version is made; or a new version: a folder whose name is a number",
+    )
+    parser.add_argument(
+        "--proposals",
+        choices=["none", "grid", "selective-search"],
+        help="what the graph computes for clients that send an image alone, by the signature detect_image_bytes: grid "
+        "(dense boxes) runs on any server, selective-search on those with the compiled ops linked in (default: what "
+        "the model was trained with, if the server that --roi-pooling asks for can; else none)",
     )
     parser.add_argument(
         "--roi-pooling",
-        default="portable",
         choices=["portable", "native"],
-        help="portable (default) runs on any server; native needs one with the compiled op linked in",
+        help="portable runs on any server; native needs one with the compiled ops linked in (default: portable; native "
+        "with --proposals selective-search)",
     )
+    parser.add_argument(
+        "--class-names-output", action="store_true", help="give each detection's class name too: detection_class_names"
+    )
+    parser.add_argument(
+        "--warm-up",
+        type=_whole_numbers,
+        metavar="N,...",
+        help="numbers of images of the requests that TensorFlow Serving runs before the version takes traffic, such as "
+        "the allowed batch sizes; 0: no requests (default: 1)",
+    )
+    parser.add_argument(
+        "--warm-up-proposals",
+        type=_whole_numbers,
+        metavar="N,...",
+        help="their numbers of proposals of an image (default: 300)",
+        default=(300,),
+    )
+    parser.add_argument(
+        "--metrics", metavar="FILE", help="JSON of `evaluate`, kept in assets/metadata.json beside the recipe"
+    )
+    for name, what in _LIMITS.items():
+        parser.add_argument(
+            f"--{name.replace('_', '-')}",
+            type=number(int, 1),
+            metavar="N",
+            default=getattr(ServingLimits, name),
+            help=f"{what}, that the graph takes (default: %(default)s)",
+        )
     add_detection_arguments(parser)
     add_json_argument(parser, "the summary")
 
 
 def run(options):
+    out, metrics = version_folder(Path(options.out)), _read_metrics(options.metrics)
     start_tensorflow()
+    from tf_fast_rcnn.training.run_folder import validation_metrics
+
     run_ = frcnn.load_run(options.folder)
-    settings = chosen_settings(options, run_)
-    frcnn.export_saved_model(
-        run_.model, options.out, class_names=run_.class_names, settings=settings, roi_pooling=options.roi_pooling
+    signatures = frcnn.export_saved_model(
+        run_.model,
+        out,
+        class_names=run_.class_names,
+        settings=chosen_settings(options, run_),
+        roi_pooling=options.roi_pooling,
+        proposals=graph_proposals(run_.proposals, options.proposals, options.roi_pooling),
+        limits=ServingLimits(**{name: getattr(options, name) for name in _LIMITS}),
+        class_names_output=options.class_names_output,
+        warm_up=list(itertools.product(_warm_up_images(options), options.warm_up_proposals)),
+        training={"run": run_.description, "validation": validation_metrics(run_), "metrics": metrics},
     )
-    text = (
-        f"{options.out}: SavedModel with {options.roi_pooling} RoI pooling; signatures serving_default, regions, "
-        "predict_tensors"
-    )
-    write_result(options, {"saved_model": str(options.out), "class_names": list(run_.class_names)}, text)
+    summary = {"saved_model": str(out), "signatures": signatures, "class_names": list(run_.class_names)}
+    write_result(options, summary, f"{out}: SavedModel; signatures {', '.join(signatures)}")
+
+
+def _warm_up_images(options):
+    """The numbers of images of warm-up requests."""
+    if options.warm_up is not None:
+        return [images for images in options.warm_up if images]
+    if importlib.util.find_spec("tensorflow_serving") is None:
+        print("no warm-up requests: they need pip install 'tf-fast-rcnn[serving]'", file=sys.stderr)
+        return []
+    return [1]
+
+
+def _read_metrics(path):
+    if path is None:
+        return None
+    try:
+        return json.loads(Path(path).read_text())
+    except ValueError as error:
+        raise InputError(f"{path}: found broken JSON ({error}); expected what `evaluate --json` writes") from None
+
+
+def _whole_numbers(text):
+    """The `type` of an option: a comma-separated list of whole numbers from 0, without repetitions."""
+    try:
+        return tuple(sorted(set(map(number(int, 0), text.split(",")))))
+    except argparse.ArgumentTypeError as error:
+        raise argparse.ArgumentTypeError(f"{error}, or several joined by commas") from None
+
+
+def graph_proposals(trained, method, roi_pooling):
+    """`ProposalSettings` for the graph, or None; says on standard error where the model was trained with others.
+
+    Args:
+        trained: what the model was trained with, `ProposalSettings` or `FileProposals`.
+        method, roi_pooling: the options, which may be None.
+    """
+    method = method or _fitting_method(trained, roi_pooling)
+    if method == "none":
+        return None
+    base = trained if isinstance(trained, ProposalSettings) else ProposalSettings(dense=DEFAULT_DENSE_BOXES)
+    if method == "grid":
+        chosen = dataclasses.replace(base, selective_search=None, dense=base.dense or DEFAULT_DENSE_BOXES)
+    elif base.selective_search is None:
+        chosen = dataclasses.replace(base, selective_search="fast", dense=None)
+    else:
+        chosen = dataclasses.replace(base, implementation="native")
+    if chosen != trained:
+        told = "detect_image_bytes: computes other proposals than those that the model was trained with"
+        print(told, file=sys.stderr)
+    return chosen
+
+
+def _fitting_method(trained, roi_pooling):
+    """What a model was trained with, where it is computed and a server for this RoI pooling can compute it."""
+    if not isinstance(trained, ProposalSettings):
+        return "none"
+    if trained.selective_search is None:
+        return "grid"
+    return "selective-search" if roi_pooling == "native" and trained.implementation == "native" else "none"

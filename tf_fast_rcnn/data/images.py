@@ -7,6 +7,7 @@ applied. Unlike TensorFlow, EXIF orientation is applied.
 
 import contextlib
 import io
+import re
 from pathlib import Path
 
 import numpy as np
@@ -115,7 +116,8 @@ def _opened(path, contents=None):
     except FileNotFoundError:
         raise InputError(f"{path}: found no such file; expected an image; correct the path or restore it") from None
     except Exception as error:  # On broken files Pillow's many plugins raise errors of many types.
-        reason = " ".join(str(error).split()) or type(error).__name__
+        # Pillow names what it was given: of bytes in memory, an address.
+        reason = " ".join(re.sub("<_io.BytesIO[^>]*>", "", str(error)).split()) or type(error).__name__
         raise InputError(
             f"{path}: found no readable image ({reason}); expected a whole image file; replace or remove it"
         ) from None

@@ -76,7 +76,7 @@ def in_order(function, jobs, workers):
 @contextlib.contextmanager
 def _processes(workers):
     # loky's processes start afresh: safe beside TensorFlow's threads, and scripts need no `if __name__ == "__main__"`.
-    executor = loky.ProcessPoolExecutor(workers, initializer=_end_with_parent, initargs=(os.getpid(),))
+    executor = loky.ProcessPoolExecutor(workers, initializer=end_with_parent, initargs=(os.getpid(),))
     try:
         yield executor
     except BrokenProcessPool:
@@ -89,7 +89,7 @@ def _processes(workers):
         executor.shutdown(kill_workers=True)
 
 
-def _end_with_parent(parent):
+def end_with_parent(parent):
     """Ends this process soon after its parent: loky's would wait for work of a killed one for ever."""
 
     def watch():

@@ -4,44 +4,57 @@ A server loads the graph by session and has TensorFlow's own ops alone, so RoI p
 and nothing of Keras or Python is needed where the model runs.
 """
 
+import contextlib
 import os
 import tempfile
 from pathlib import Path
 
 import tensorflow as tf
 
-from tf_fast_rcnn import boxes
-from tf_fast_rcnn.data.network_input import decode_image
+from tf_fast_rcnn.data.proposals import dense_boxes
 from tf_fast_rcnn.detector import Detector
 from tf_fast_rcnn.errors import InputError
+from tf_fast_rcnn.export.graph_proposals import check_graph_proposals
+from tf_fast_rcnn.export.limits import ServingLimits
+from tf_fast_rcnn.export.metadata import metadata_json
+from tf_fast_rcnn.export.signatures import Signatures
+from tf_fast_rcnn.export.warm_up import warm_up_records, write_warm_up
 
-_IMAGE_INPUTS = (
-    tf.TensorSpec([None], tf.string, name="image_bytes"),
-    tf.TensorSpec([None, None, 4], tf.float32, name="proposals"),
-    tf.TensorSpec([None], tf.int32, name="num_proposals"),
-)
-_TENSOR_INPUTS = (
-    tf.TensorSpec([None, None, None, 3], tf.float32, name="images"),
-    tf.TensorSpec([None, None, 4], tf.float32, name="rois"),
-)
+# The proportions for which an export must be able to make its proposals.
+_COMMON_SIZE = (480, 640)
 
 
-def export_saved_model(model, directory, *, class_names, settings=None, roi_pooling="portable"):
+def export_saved_model(
+    model,
+    directory,
+    *,
+    class_names,
+    settings=None,
+    roi_pooling=None,
+    proposals=None,
+    limits=None,
+    class_names_output=False,
+    warm_up=(),
+    training=None,
+):
     """Writes a SavedModel.
 
     Signatures (B images; R proposals an image, of which the first `num_proposals` are real; K classes; D the largest
     number of detections; boxes are float32 `[ymin, xmin, ymax, xmax]`):
 
-    - `serving_default`: `image_bytes` string `[B]` (JPEG or PNG, each of its own size, EXIF orientation not applied),
-      `proposals` `[B, R, 4]` relative to the image, `num_proposals` int32 `[B]` -> `detection_boxes` `[B, D, 4]`
-      relative, `detection_scores` float32 `[B, D]`, `detection_classes` int32 `[B, D]`, `num_detections` int32 `[B]`;
+    - `serving_default`: `image_bytes` string `[B]` (JPEG, PNG or WebP, each of its own size, EXIF orientation not
+      applied), `proposals` `[B, R, 4]` relative to the image, `num_proposals` int32 `[B]` -> `detection_boxes`
+      `[B, D, 4]` relative, `detection_scores` float32 `[B, D]`, `detection_classes` int32 `[B, D]`, `num_detections`
+      int32 `[B]`;
     - `regions`: the same inputs -> `class_probabilities` float32 `[B, R, K + 1]`, `boxes` `[B, R, K, 4]` relative and
       clipped; rows that are not real hold zeros;
     - `predict_tensors`: the model's `images` and `rois` -> `class_probabilities` `[B, R, K + 1]`, `boxes`
-      `[B, R, K, 4]` in pixels of `images`, not clipped.
+      `[B, R, K, 4]` in pixels of `images`, not clipped;
+    - `detect_image_bytes`, where `proposals` are given: `image_bytes` alone -> as `serving_default`.
 
     The names are those of the TensorFlow Object Detection API. An image's detections do not depend on the images that
-    it is batched with: each is convolved at its own size. The class names are an asset, class_names.txt, a line each.
+    it is batched with: each is convolved at its own size. Assets are class_names.txt, a line each, and metadata.json
+    (see `metadata_json`).
 
     Args:
         model: what `fast_rcnn` returned.
@@ -49,75 +62,101 @@ def export_saved_model(model, directory, *, class_names, settings=None, roi_pool
             is complete.
         class_names: names of the classes 1..K.
         settings: `DetectionSettings`, fixed in the graph; None for the defaults.
-        roi_pooling: "portable" runs everywhere; "native" needs a server with the compiled op linked in.
+        roi_pooling: "portable" runs everywhere; "native" needs a server with the compiled ops linked in. None: native
+            where such a server is needed anyway, for selective search in the graph.
+        proposals: `ProposalSettings` of what the graph computes for clients that send an image alone; None for none.
+            Dense boxes run everywhere, selective search needs a server with the compiled ops.
+        limits: `ServingLimits` of requests; None for the defaults.
+        class_names_output: whether detections have their class's name too, `detection_class_names` string `[B, D]`.
+        warm_up: `(images, proposals of an image)` of requests that TensorFlow Serving runs before the version takes
+            traffic; needs tensorflow-serving-api.
+        training: a value of JSON's types to be kept in metadata.json: recipe, data, metrics.
+
+    Returns:
+        The names of the signatures.
 
     Raises:
-        InputError: where the directory exists, or the class names do not fit the model.
+        InputError: where the directory exists, the class names do not fit the model, or the graph cannot compute such
+            proposals.
 
     Example:
         >>> export_saved_model(model, "export/1", class_names=["RBC", "WBC"])       # doctest: +SKIP
     """
-    directory = Path(directory)
+    directory, limits = Path(directory), limits or ServingLimits()
+    _check_class_names(class_names, model)
+    _check_proposals(proposals, limits)
+    if directory.exists():
+        raise InputError(
+            f"{directory}: found a folder or file; expected a new folder; give another one, or the next version"
+        )
+    if roi_pooling is None:
+        roi_pooling = "native" if _searches(proposals) else "portable"
+    detector = Detector(model, settings, roi_pooling)
+    signatures = Signatures(detector, limits, proposals, class_names if class_names_output else None).functions()
+    warm_up = warm_up and warm_up_records(signatures, warm_up, detector.settings, limits)
+    facts = {"roi_pooling": roi_pooling, "proposals": proposals, "limits": limits, "training": training}
+    assets = {
+        "class_names.txt": "".join(f"{name}\n" for name in class_names),
+        "metadata.json": metadata_json(detector, class_names=class_names, **facts),
+    }
+    with _replacing(directory) as folder:
+        _save(folder, detector, signatures, assets, native=roi_pooling == "native" or _searches(proposals))
+        if warm_up:
+            write_warm_up(folder, warm_up)
+    return list(signatures)
+
+
+def _check_class_names(class_names, model):
     num_classes = model.output["class_logits"].shape[-1] - 1
     if len(class_names) != num_classes:
         raise InputError(
             f"class_names: found {len(class_names)}; expected the model's {num_classes}; give one name a class"
         )
-    if directory.exists():
+
+
+def _check_proposals(proposals, limits):
+    """InputError where the graph cannot compute such proposals, or its limits refuse them in every image."""
+    if proposals is None:
+        return
+    check_graph_proposals(proposals)
+    dense = 0 if proposals.dense is None else len(dense_boxes(*_COMMON_SIZE, proposals.dense))
+    number = dense + (proposals.max_selective_search if _searches(proposals) else 0)
+    if number > limits.max_proposals:
         raise InputError(
-            f"{directory}: found a folder or file; expected a new folder; give another one, or the next version"
+            f"max_proposals: found {limits.max_proposals}, while the graph makes {number} of a 4:3 image; expected "
+            "that or more; raise the limit"
         )
+
+
+def _searches(proposals):
+    return proposals is not None and proposals.selective_search is not None
+
+
+@contextlib.contextmanager
+def _replacing(directory):
+    """A temporary folder that takes the place of `directory` once it is complete.
+
+    It lies beside it, under a name that no server takes for a version.
+    """
     directory.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=directory.parent, prefix=".export-") as temporary:
-        # The class names lie beside the model until saving has copied them into its assets.
-        names_file = Path(temporary) / "class_names.txt"
-        names_file.write_text("".join(f"{name}\n" for name in class_names))
-        module, signatures = _servable(Detector(model, settings, roi_pooling), names_file)
-        options = tf.saved_model.SaveOptions(namespace_whitelist=["TfFastRcnn"] if roi_pooling == "native" else None)
-        tf.saved_model.save(module, f"{temporary}/model", signatures=signatures, options=options)
+        yield Path(temporary) / "model"
         os.replace(f"{temporary}/model", directory)
 
 
-def _servable(detector, names_file):
-    """The signatures, and a module that tracks the weights themselves and not the Keras model.
+def _save(folder, detector, signatures, assets, native):
+    """Writes the SavedModel: the signatures, and assets by file name.
 
-    Saved with the Keras model, the weights get names by which a session does not find them, or are stored twice.
+    It tracks the weights themselves and not the Keras model: saved with that, the weights get names by which a session
+    does not find them, or are stored twice.
     """
     module = tf.Module()
     module.weights = [variable.value for variable in detector.variables]
-    module.class_names = tf.saved_model.Asset(str(names_file))
-
-    @tf.function(input_signature=_IMAGE_INPUTS, autograph=False)
-    def serving_default(image_bytes, proposals, num_proposals):
-        found = detector.detect(*_images_and_proposals(image_bytes, proposals, num_proposals))
-        names = ("detection_boxes", "detection_scores", "detection_classes", "num_detections")
-        return dict(zip(names, found, strict=True))
-
-    @tf.function(input_signature=_IMAGE_INPUTS, autograph=False)
-    def regions(image_bytes, proposals, num_proposals):
-        probabilities, class_boxes = detector.regions(*_images_and_proposals(image_bytes, proposals, num_proposals))
-        rows = tf.shape(proposals, out_type=tf.int64)[1]
-        return {
-            "class_probabilities": probabilities.to_tensor(shape=tf.stack([-1, rows, *probabilities.shape[2:]])),
-            "boxes": class_boxes.to_tensor(shape=tf.stack([-1, rows, *class_boxes.shape[2:]])),
-        }
-
-    @tf.function(input_signature=_TENSOR_INPUTS, autograph=False)
-    def predict_tensors(images, rois):
-        stages = detector.stages
-        outputs = stages.classify(stages.pool(stages.convolve(images, training=False), rois), training=False)
-        return {
-            "class_probabilities": detector.to_scores(outputs["class_logits"]),
-            "boxes": boxes.decode(tf.expand_dims(rois, 2), outputs["box_deltas"]),
-        }
-
-    return module, {"serving_default": serving_default, "regions": regions, "predict_tensors": predict_tensors}
-
-
-def _images_and_proposals(image_bytes, proposals, num_proposals):
-    """What `Detector.detect` takes: a function of an image's number, and the real proposals."""
-    # A count that the tensor does not hold would leave rows and values of the ragged tensor at odds.
-    counts = tf.clip_by_value(num_proposals, 0, tf.shape(proposals)[1])
-    proposals = tf.RaggedTensor.from_tensor(proposals, lengths=counts)
-    finite = tf.debugging.check_numerics(proposals.flat_values, "proposals")
-    return lambda index: decode_image(image_bytes[index]), proposals.with_flat_values(finite)
+    module.assets = []
+    for name, content in assets.items():
+        # They lie beside the model until saving has copied them.
+        path = folder.with_name(name)
+        path.write_text(content, encoding="utf-8")
+        module.assets.append(tf.saved_model.Asset(str(path)))
+    options = tf.saved_model.SaveOptions(namespace_whitelist=["TfFastRcnn"] if native else None)
+    tf.saved_model.save(module, str(folder), signatures=signatures, options=options)

@@ -122,6 +122,17 @@ def read_description(folder):
     return description
 
 
+def validation_metrics(run):
+    """The row of log.jsonl with the validation mAP ("mean_ap", "ap/CLASS", "step") of a run's model, or None."""
+    path = run.folder / "log.jsonl"
+    rows = map(json.loads, path.read_text().splitlines()) if path.is_file() else ()
+    rows = [row for row in rows if "mean_ap" in row]
+    if not rows:
+        return None
+    # With early stopping RUN's model is the best, the first of equals.
+    return max(rows, key=lambda row: row["mean_ap"]) if run.description["recipe"].get("early_stopping") else rows[-1]
+
+
 def open_run(folder, description):
     """Makes RUN for a training run, or checks that RUN is an interrupted one of the same description.
 

@@ -1,0 +1,136 @@
+"""Exports for clients that send an image alone, and what a graph refuses, run by a session."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from naive_detection import assert_same, naive_detections, some_image, some_proposals
+from served import assert_same_detections, decoded, detections_in, encoded, run_saved_model
+
+import tf_fast_rcnn as frcnn
+from tf_fast_rcnn import DetectionSettings, InputError, export_saved_model, native
+from tf_fast_rcnn.data.proposals import DenseBoxes, ProposalSettings, compute_proposals, dense_grid
+
+CLASS_NAMES = ("cat", "dog", "öx")
+SETTINGS = DetectionSettings(shorter_side=96, longer_side=144, max_detections=20)
+GRID = ProposalSettings(dense=DenseBoxes(((0.3, 0.3), (0.6, 0.4)), 0.5), min_size=0.2)
+SEARCH = ProposalSettings("fast", 200, GRID.dense, min_size=0.1)
+LIMITS = frcnn.ServingLimits(max_side=400, max_images=3, max_proposals=1000)
+LIBRARY = native.find_library(Path(native.__file__).parent, tf.__version__)
+
+IMAGES = [encoded(some_image(90, 120, 0), "JPEG"), encoded(some_image(130, 80, 1), "PNG")]
+
+
+def images(*contents):
+    return {"image_bytes": np.array(contents, object)}
+
+
+def with_proposals(*contents, proposals=7):
+    boxes = np.stack([some_proposals(proposals, 0)] * len(contents))
+    return {**images(*contents), "proposals": boxes, "num_proposals": np.full(len(contents), proposals, np.int32)}
+
+
+CALLS = {
+    "batch": ("detect_image_bytes", images(*IMAGES)),
+    "alone": ("detect_image_bytes", images(IMAGES[1])),
+    "none": ("detect_image_bytes", images()),
+    "given": ("serving_default", with_proposals(*IMAGES)),
+    "too many images": ("detect_image_bytes", images(*IMAGES, *IMAGES)),
+    "too large": ("detect_image_bytes", images(encoded(some_image(500, 10), "PNG"))),
+    "too long for the grid": ("detect_image_bytes", images(encoded(some_image(10, 400), "PNG"))),
+    "too many given": ("serving_default", with_proposals(IMAGES[0], proposals=1001)),
+    "too large, given": ("serving_default", with_proposals(encoded(some_image(500, 10), "PNG"))),
+    "too large, regions": ("regions", with_proposals(encoded(some_image(500, 10), "PNG"))),
+    "GIF": ("serving_default", with_proposals(encoded(some_image(), "GIF"))),
+    "two images, one row": ("serving_default", {**with_proposals(IMAGES[0]), **images(*IMAGES)}),
+}
+REASONS = {
+    "none": "inputs: found [0] images",
+    "too many images": "inputs: found [4] images; expected 1 to 3, as many in each",
+    "too large": "found the size [500 10]",
+    "too long for the grid": "proposals: found",
+    "too many given": "proposals: found 1001 of an image; expected at most 1000",
+    "too large, given": "found the size [500 10]",
+    "too large, regions": "found the size [500 10]",
+    "GIF": "found the size [0 0] (0: not known); expected JPEG, PNG or WebP",
+    "two images, one row": "inputs: found [2 1 1] images",
+}
+
+
+@pytest.fixture(scope="module")
+def served(tiny_model, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("grid")
+    options = {"class_names": CLASS_NAMES, "settings": SETTINGS, "limits": LIMITS, "class_names_output": True}
+    names = export_saved_model(tiny_model, folder / "1", proposals=GRID, **options)
+    assert names == ["serving_default", "regions", "predict_tensors", "detect_image_bytes"]
+    return run_saved_model(folder / "1", list(CALLS.values()), folder)
+
+
+@pytest.fixture(scope="module")
+def outputs(served):
+    return dict(zip(CALLS, served["outputs"], strict=True))
+
+
+@pytest.mark.parametrize("index", [0, 1])
+def test_detections_are_those_of_the_same_proposals(outputs, tiny_model, index):
+    image = decoded(IMAGES[index])
+    proposals = compute_proposals(image, GRID)
+    assert len(proposals) > 30
+    found = detections_in(outputs["batch"], index)
+    assert_same(found, naive_detections(tiny_model, image, proposals, SETTINGS))
+    assert_same_detections(found, frcnn.detect(tiny_model, image, GRID, SETTINGS))
+
+
+def test_the_batch_does_not_matter(outputs):
+    assert_same_detections(detections_in(outputs["alone"], 0), detections_in(outputs["batch"], 1), tolerance=1e-6)
+
+
+@pytest.mark.parametrize("call", ["batch", "given"])
+def test_class_names_stand_beside_the_classes(outputs, call):
+    names, classes = outputs[call]["detection_class_names"], outputs[call]["detection_classes"]
+    assert names.shape == (2, 20)
+    expected = np.array(["", *CLASS_NAMES])[classes]
+    assert set(expected.flat) >= {"cat", "dog"}
+    np.testing.assert_array_equal(np.vectorize(bytes.decode, otypes=[object])(names), expected)
+
+
+@pytest.mark.parametrize("call", REASONS)
+def test_what_is_refused(outputs, call):
+    assert isinstance(outputs[call], str), outputs[call]
+    assert outputs[call].startswith("InvalidArgument")
+    assert REASONS[call] in outputs[call]
+
+
+def test_the_grid_has_stock_ops_alone(served):
+    assert served["unknown"] == []
+    assert not any("Fast" in op or op in ("PyFunc", "EagerPyFunc") for op in served["ops"])
+
+
+def test_selective_search_in_the_graph(tiny_model, tmp_path):
+    export_saved_model(tiny_model, tmp_path / "1", class_names=CLASS_NAMES, settings=SETTINGS, proposals=SEARCH)
+    result = run_saved_model(tmp_path / "1", [("detect_image_bytes", images(*IMAGES))], tmp_path, LIBRARY)
+    # A server that can search has the other op too.
+    assert {"TfFastRcnn>SelectiveSearch", "TfFastRcnn>RoiPool"} <= result["ops"]
+    for index, contents in enumerate(IMAGES):
+        proposals = compute_proposals(decoded(contents), SEARCH)
+        expected = frcnn.detect(tiny_model, decoded(contents), proposals, SETTINGS)
+        assert_same_detections(detections_in(result["outputs"][0], index), expected)
+
+
+@pytest.mark.parametrize(
+    ("proposals", "limits", "message"),
+    [
+        (
+            ProposalSettings(dense=dense_grid()),
+            LIMITS,
+            "max_proposals: found 1000, while the graph makes 2... of a 4:3",
+        ),
+        (ProposalSettings("fast", 2000), LIMITS, "max_proposals: found 1000, while the graph makes 2000 of a 4:3"),
+        (ProposalSettings("fast", implementation="opencv"), None, "found opencv's selective search"),
+    ],
+)
+def test_what_cannot_be_exported(tiny_model, tmp_path, proposals, limits, message):
+    with pytest.raises(InputError, match=message):
+        export_saved_model(tiny_model, tmp_path / "1", class_names=CLASS_NAMES, proposals=proposals, limits=limits)
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,211 @@
+"""What the embedded server does under load: versions that change, limits, batches, and its end."""
+
+import collections
+import concurrent.futures
+import shutil
+import threading
+import time
+
+import grpc
+import numpy as np
+import pytest
+import requests
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from servers import served
+from tensorflow_serving.apis import get_model_status_pb2
+
+from tf_fast_rcnn import InputError
+from tf_fast_rcnn.serving.batching import BatchingParameters
+
+X = {"x": np.float32([1])}
+
+
+def work(server, steps, **options):
+    return server.predict({"steps": np.int32([steps])}, "work", **options)["version"].tolist()
+
+
+def steps_of(seconds, server):
+    """Steps that take about so long here."""
+    work(server, 10)
+    started = time.perf_counter()
+    work(server, 20_000)
+    return int(20_000 * seconds / (time.perf_counter() - started))
+
+
+def states(server):
+    """State's name of every version."""
+    request = get_model_status_pb2.GetModelStatusRequest()
+    request.model_spec.name = server.name
+    found = server.models.GetModelStatus(request).model_version_status
+    return {row.version: get_model_status_pb2.ModelVersionStatus.State.Name(row.state) for row in found}
+
+
+def wait_for(condition, seconds=30):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def asked_until(stop, ask):
+    """Asks again and again in several threads until an event is set; returns all answers when it is."""
+
+    def run():
+        answers = []
+        while not stop.is_set():
+            answers.append(ask())
+        return answers
+
+    threads = concurrent.futures.ThreadPoolExecutor(4)
+    return [threads.submit(run) for _ in range(4)]
+
+
+def publish(versions, number, folder):
+    """A version appears as exports do: complete, by its new name."""
+    shutil.copytree(versions / str(number), folder / f".{number}")
+    (folder / f".{number}").rename(folder / str(number))
+
+
+@pytest.mark.parametrize("batching", [None, BatchingParameters(4, 1000)], ids=["alone", "batches"])
+def test_versions_change_under_load_without_a_failure(example_versions, tmp_path, batching):
+    folder = tmp_path / "example"
+    folder.mkdir()
+    publish(example_versions, 1, folder)
+    with served("example", folder, batching=batching) as server:
+        stop = threading.Event()
+        over_grpc = asked_until(stop, lambda: work(server, 300)[0])
+        body = {"signature_name": "work", "instances": [300]}
+        over_rest = asked_until(stop, lambda: requests.post(server.url(":predict"), json=body, timeout=60).json())
+        for number in (2, 3):
+            time.sleep(0.3)
+            publish(example_versions, number, folder)
+            wait_for(lambda number=number: states(server).get(number) == "AVAILABLE")
+        wait_for(lambda: states(server) == {3: "AVAILABLE", 2: "END", 1: "END"})
+        time.sleep(0.2)
+        stop.set()
+        for answers in (future.result() for future in over_grpc):  # `result` raises what a request raised
+            assert answers == sorted(answers)
+            assert set(answers) >= {1, 3}
+        for answers in (future.result() for future in over_rest):
+            assert {row["predictions"][0] for row in answers} >= {1, 3}
+
+
+def test_a_request_ends_in_the_version_that_it_began_in(example_versions, tmp_path):
+    folder = tmp_path / "example"
+    folder.mkdir()
+    publish(example_versions, 1, folder)
+    with served("example", folder) as server, concurrent.futures.ThreadPoolExecutor() as threads:
+        long = threads.submit(work, server, steps_of(2.0, server))
+        time.sleep(0.2)
+        publish(example_versions, 2, folder)
+        wait_for(lambda: states(server).get(2) == "AVAILABLE")
+        assert not long.done()
+        assert states(server)[1] in ("AVAILABLE", "UNLOADING")
+        assert work(server, 1) == [2]
+        assert long.result() == [1]
+        wait_for(lambda: states(server)[1] == "END")
+
+
+def test_a_version_that_cannot_be_loaded_leaves_the_old_one(example_versions, tmp_path):
+    folder = tmp_path / "example"
+    folder.mkdir()
+    publish(example_versions, 1, folder)
+    with served("example", folder) as server:
+        (folder / "2").mkdir()
+        (folder / "2" / "saved_model.pb").write_bytes(b"half a mod")
+        wait_for(lambda: states(server).get(2) == "END")
+        assert work(server, 1) == [1]
+        shutil.copytree(example_versions / "2", folder / "2", dirs_exist_ok=True)
+        wait_for(lambda: states(server)[2] == "AVAILABLE")
+        assert work(server, 1) == [2]
+        shutil.rmtree(folder)
+        time.sleep(0.3)
+        assert work(server, 1) == [2]
+
+
+@pytest.mark.parametrize(
+    ("make", "text"),
+    [
+        (lambda folder: None, "found no such folder"),
+        (lambda folder: folder.mkdir(), "found no version; expected folders 1, 2"),
+        (lambda folder: (folder / "1").mkdir(parents=True), "found no SavedModel"),
+    ],
+)
+def test_what_cannot_be_served(tmp_path, make, text):
+    make(tmp_path / "model")
+    with pytest.raises(InputError, match=text), served("model", tmp_path / "model"):
+        pass
+
+
+def test_a_taken_port(example, example_versions):
+    for port in ("grpc", "rest"):
+        taken = {f"{port}_port": example.ports[port]}
+        server = served("example", example_versions / "1", **taken)
+        with pytest.raises(InputError, match="found a port that cannot be used"), server:
+            pass
+
+
+def test_overload_is_refused_at_once(example_versions):
+    with served("example", example_versions, concurrency=1, queue=2) as server:
+        steps = steps_of(0.7, server)
+        with concurrent.futures.ThreadPoolExecutor(8) as threads:
+            first = [threads.submit(work, server, steps) for _ in range(3)]
+            time.sleep(0.3)
+            started = time.perf_counter()
+            with pytest.raises(grpc.RpcError) as caught:
+                work(server, steps)
+            assert caught.value.code() == grpc.StatusCode.UNAVAILABLE
+            refused = requests.post(
+                server.url(":predict"), json={"signature_name": "work", "instances": [steps]}, timeout=60
+            )
+            assert refused.status_code == 503
+            assert "queue is full" in refused.json()["error"]
+            assert time.perf_counter() - started < 0.3
+            assert states(server)[3] == "AVAILABLE"  # Those who ask for the status do not wait.
+            assert [future.result() for future in first] == [[3]] * 3
+        assert work(server, 1) == [3]
+
+
+def test_who_gives_up_leaves_the_queue(example_versions):
+    with served("example", example_versions, concurrency=1, queue=2) as server:
+        steps = steps_of(1.0, server)
+        with concurrent.futures.ThreadPoolExecutor(8) as threads:
+            first = threads.submit(work, server, steps)
+            time.sleep(0.2)
+            for _ in range(3):  # More than the queue holds.
+                with pytest.raises(grpc.RpcError) as caught:
+                    work(server, steps, timeout=0.05)
+                assert caught.value.code() == grpc.StatusCode.DEADLINE_EXCEEDED
+                body = {"signature_name": "work", "instances": [steps]}
+                with pytest.raises(requests.Timeout):
+                    requests.post(server.url(":predict"), json=body, timeout=0.05)
+            started = time.perf_counter()
+            assert first.result() == [3]
+            assert work(server, 1) == [3]
+            assert time.perf_counter() - started < 1.0
+
+
+def test_requests_that_have_come_are_answered_before_the_end(example_versions):
+    with concurrent.futures.ThreadPoolExecutor(8) as threads:
+        with served("example", example_versions, concurrency=1) as server:
+            stub = health_pb2_grpc.HealthStub(server.channel)
+            updates = stub.Watch(health_pb2.HealthCheckRequest())
+            assert next(updates).status == health_pb2.HealthCheckResponse.SERVING
+            steps = steps_of(0.3, server)
+            running = [threads.submit(work, server, steps) for _ in range(3)]
+            body = {"signature_name": "work", "instances": [steps]}
+            running_rest = threads.submit(requests.post, server.url(":predict"), json=body, timeout=60)
+            time.sleep(0.15)
+        assert [future.result() for future in running] == [[3]] * 3
+        assert running_rest.result().json() == {"predictions": [3]}
+        # The stream may end with the server before the word comes.
+        assert collections.Counter(row.status for row in drained(updates))[health_pb2.HealthCheckResponse.SERVING] == 0
+        with pytest.raises(grpc.RpcError):
+            work(server, 1, timeout=5)
+
+
+def drained(updates):
+    try:
+        yield from updates
+    except grpc.RpcError:
+        return

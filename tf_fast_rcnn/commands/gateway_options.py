@@ -1,0 +1,130 @@
+"""`tf-fast-rcnn serve --with-proposals`: options of the gateway, and its start."""
+
+import functools
+import json
+import os
+from pathlib import Path
+
+from tf_fast_rcnn.commands.common import number
+from tf_fast_rcnn.data.proposals import METHODS, ProposalSettings, proposal_settings, settings_from_json
+from tf_fast_rcnn.errors import InputError
+
+_DEFAULT_METHOD = "selective-search"
+
+
+def add_gateway_arguments(parser):
+    """The options; those that are left out are None."""
+    group = parser.add_argument_group("gateway: an image alone in, detections out")
+    group.add_argument(
+        "--with-proposals",
+        action="store_true",
+        help="answer requests of an image alone, and show a page for a browser: proposals are computed here",
+    )
+    group.add_argument(
+        "--remote", metavar="HOST:PORT", help="gRPC of a TensorFlow Serving that has the model, in place of DIR"
+    )
+    group.add_argument(
+        "--gateway-port", type=number(int, 0, 65535), default=8502, metavar="N", help="0: a free one (default: 8502)"
+    )
+    group.add_argument(
+        "--proposals", choices=METHODS, metavar="METHOD", help=f"{', '.join(METHODS)} (default: as in training)"
+    )
+    group.add_argument(
+        "--max-proposals", type=number(int, 1), default=2000, metavar="N", help="of an image (default: 2000)"
+    )
+    group.add_argument(
+        "--workers",
+        type=number(int, 1),
+        metavar="N",
+        help="processes that compute proposals (default: one a processor)",
+    )
+    group.add_argument(
+        "--class-names", metavar="FILE", help="with --remote: a name a line, as in the export's assets/class_names.txt"
+    )
+
+
+async def start_gateway(options, stack, name, grpc_address, settings):
+    """Starts the gateway; returns its port.
+
+    Args:
+        options: of the command.
+        stack: `AsyncExitStack` that ends it.
+        name: of the model.
+        grpc_address: of the server.
+        settings: `ServerSettings`.
+    """
+    from tf_fast_rcnn.serving.gateway import Gateway, gateway_application
+    from tf_fast_rcnn.serving.limits import Limits
+    from tf_fast_rcnn.serving.proposal_workers import ProposalWorkers
+    from tf_fast_rcnn.serving.server import listening
+
+    number_of = options.workers or len(os.sched_getaffinity(0))
+    limits = Limits(number_of, settings.queue)
+    workers = ProposalWorkers(number_of, _chosen_proposals(options), options.max_proposals)
+    stack.callback(workers.stop)
+    gateway = Gateway(name, grpc_address, workers, limits, _class_names(options))
+    stack.push_async_callback(gateway.close)
+    application = gateway_application(gateway, limits, settings.max_message_bytes)
+    return await stack.enter_async_context(
+        listening(application, options.host, options.gateway_port, settings.grace_seconds)
+    )
+
+
+def _chosen_proposals(options):
+    """The method that is asked for; else what the model was trained with, where that can be computed."""
+    if options.proposals is None and options.folder is not None:
+        from tf_fast_rcnn.serving.versions import version_directories
+
+        latest = max(version_directories(options.folder).items())[1]
+        trained = _trained_proposals(latest / "assets" / "metadata.json")
+        if isinstance(trained, ProposalSettings):
+            return trained
+    return proposal_settings(options.proposals or _DEFAULT_METHOD, dataset=())
+
+
+def _trained_proposals(path):
+    """None where an export does not say."""
+    if not path.is_file():
+        return None
+    training = json.loads(path.read_text()).get("training") or {}
+    return settings_from_json(training["run"]["proposals"]) if "run" in training else None
+
+
+def _class_names(options):
+    """A function of a version's number that gives the names of its classes, or none."""
+    if options.folder is None:
+        names = _lines(options.class_names) if options.class_names else ()
+        return lambda version: names
+
+    from tf_fast_rcnn.serving.versions import version_directories
+
+    @functools.cache
+    def of_version(version):
+        directory = version_directories(options.folder).get(version)
+        return _lines(directory / "assets" / "class_names.txt") if directory else ()
+
+    return of_version
+
+
+def _lines(path):
+    try:
+        return tuple(Path(path).read_text().splitlines())
+    except FileNotFoundError:
+        return ()
+
+
+def check_gateway_options(options):
+    """InputError for options that do not fit each other."""
+    if bool(options.folder) == bool(options.remote):
+        found = "both" if options.folder else "neither"
+        raise InputError(f"DIR and --remote: found {found}; expected one of them; say which model is asked")
+    if options.remote and not options.with_proposals:
+        raise InputError(
+            "--remote: found it without --with-proposals; expected both; a server needs no other before it"
+        )
+    if options.remote and not options.name:
+        raise InputError("--remote: found no --name; expected that of the remote server's model; give it")
+    if options.class_names and not Path(options.class_names).is_file():
+        raise InputError(
+            f"{options.class_names}: found no such file; expected class names, one a line; correct the path"
+        )

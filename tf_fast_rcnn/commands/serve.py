@@ -1,0 +1,161 @@
+"""`tf-fast-rcnn serve`: answers requests with an exported model, over gRPC and REST."""
+
+import asyncio
+import contextlib
+import logging
+import shutil
+import signal
+import sys
+
+from tf_fast_rcnn.commands.common import add_json_argument, number, start_tensorflow, write_result
+from tf_fast_rcnn.commands.gateway_options import add_gateway_arguments, check_gateway_options, start_gateway
+from tf_fast_rcnn.errors import InputError
+
+EXAMPLES = """\
+  tf-fast-rcnn serve export
+  tf-fast-rcnn serve export/1 --name cells --rest-port 9001
+  tf-fast-rcnn serve export --batching batching_parameters.txt --host 0.0.0.0
+  tf-fast-rcnn serve export --with-proposals            # and a page at http://127.0.0.1:8502
+  tf-fast-rcnn serve --with-proposals --remote models.example.com:8500 --name cells --class-names class_names.txt
+
+Where tensorflow_model_server is on the PATH it is started; otherwise the server that comes with this package, which
+speaks the same protocols, is meant for development, tests and small deployments. SIGTERM or Ctrl-C end either after
+the requests that have come are answered."""
+
+_LOOPBACK = ("127.0.0.1", "localhost", "::1")
+
+
+def add_arguments(parser):
+    parser.add_argument(
+        "folder", metavar="DIR", nargs="?", help="a model's folder of versions 1, 2, ..., or a SavedModel"
+    )
+    parser.add_argument("--name", help="of the model in requests (default: the folder's)")
+    parser.add_argument(
+        "--server",
+        choices=["auto", "embedded", "tensorflow"],
+        default="auto",
+        help="this package's, or tensorflow_model_server (default: the latter where it is on the PATH)",
+    )
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: 127.0.0.1)")
+    port = number(int, 0, 65535)
+    parser.add_argument("--grpc-port", type=port, default=8500, metavar="N", help="0: a free one (default: 8500)")
+    parser.add_argument("--rest-port", type=port, default=8501, metavar="N", help="0: a free one (default: 8501)")
+    parser.add_argument(
+        "--batching", metavar="FILE", help="run requests together: a file as of --batching_parameters_file"
+    )
+    _add_limits(parser)
+    add_gateway_arguments(parser)
+    add_json_argument(parser, "addresses, once requests are answered,")
+
+
+def _add_limits(parser):
+    limits = parser.add_argument_group("limits of the embedded server")
+    limits.add_argument(
+        "--concurrency", type=number(int, 1), metavar="N", help="requests that run at a time (default: one a processor)"
+    )
+    limits.add_argument(
+        "--queue",
+        type=number(int, 0),
+        default=64,
+        metavar="N",
+        help="requests that wait; more are refused (default: 64)",
+    )
+    limits.add_argument(
+        "--max-message-mb", type=number(int, 1, 2000), default=64, metavar="N", help="largest request (default: 64)"
+    )
+    limits.add_argument(
+        "--poll-seconds",
+        type=number(float, 0.05),
+        default=1.0,
+        metavar="X",
+        help="between two looks for new versions (default: 1)",
+    )
+    limits.add_argument(
+        "--grace-seconds",
+        type=number(float, 0),
+        default=30.0,
+        metavar="X",
+        help="that requests have to end when the server stops (default: 30)",
+    )
+
+
+def run(options):
+    check_gateway_options(options)
+    start_tensorflow()
+    _check_installed()
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
+    asyncio.run(_serve(options))
+
+
+def _check_installed():
+    try:
+        import tf_fast_rcnn.serving.server  # noqa: F401
+    except ModuleNotFoundError as error:
+        raise InputError(
+            f"serve: found no Python package {error.name}; expected those of the extra 'serving'; "
+            "pip install 'tf-fast-rcnn[serving]'"
+        ) from None
+
+
+async def _serve(options):
+    stop = asyncio.Event()
+    for name in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(name, stop.set)
+    async with contextlib.AsyncExitStack() as stack:
+        addresses = await _start(options, stack, stop)
+        lines = [f"{what:8} {address}" for what, address in addresses.items()]
+        write_result(options, addresses, "\n".join(lines))
+        sys.stdout.flush()
+        await stop.wait()
+
+
+async def _start(options, stack, stop):
+    """Starts what the options ask for; returns the addresses by what they are for."""
+    from tf_fast_rcnn.serving.versions import model_name
+
+    name = options.name or model_name(options.folder)
+    settings = _server_settings(options)
+    addresses = {"model": name}
+    if options.remote:
+        addresses["grpc"] = options.remote
+    else:
+        ports = await _start_server(options, stack, stop, name, settings)
+        addresses["grpc"] = f"{options.host}:{ports['grpc']}"
+        addresses["rest"] = f"http://{options.host}:{ports['rest']}/v1/models/{name}"
+    if options.with_proposals:
+        port = await start_gateway(options, stack, name, addresses["grpc"], settings)
+        addresses["page"] = f"http://{options.host}:{port}/"
+        addresses["detect"] = f"{addresses['page']}v1/models/{name}:detect"
+    return addresses
+
+
+def _server_settings(options):
+    from tf_fast_rcnn.serving.batching import read_batching_parameters
+    from tf_fast_rcnn.serving.server import ServerSettings
+
+    names = ("host", "grpc_port", "rest_port", "concurrency", "queue", "poll_seconds", "grace_seconds")
+    return ServerSettings(
+        **{name: getattr(options, name) for name in names},
+        max_message_bytes=options.max_message_mb << 20,
+        batching=read_batching_parameters(options.batching) if options.batching else None,
+    )
+
+
+async def _start_server(options, stack, stop, name, settings):
+    """The ports of the embedded server, or of TensorFlow Serving, with which this process then ends."""
+    from tf_fast_rcnn.serving.model_server import PROGRAM, model_server
+    from tf_fast_rcnn.serving.server import embedded_server
+
+    if options.server == "embedded" or (options.server == "auto" and not shutil.which(PROGRAM)):
+        return await stack.enter_async_context(embedded_server(name, options.folder, settings))
+    process = await stack.enter_async_context(model_server(name, options.folder, settings, options.batching))
+    if options.host in _LOOPBACK:
+        print(f"{PROGRAM} listens on every network interface; --server embedded does not", file=sys.stderr)
+    watch = asyncio.create_task(_stop_with(process, stop))
+    stack.callback(watch.cancel)
+    return {"grpc": settings.grpc_port, "rest": settings.rest_port}
+
+
+async def _stop_with(process, stop):
+    await process.wait()
+    stop.set()

@@ -1,0 +1,108 @@
+"""The signatures of an exported model."""
+
+import tensorflow as tf
+
+from tf_fast_rcnn import boxes
+from tf_fast_rcnn.export.graph_proposals import graph_proposals
+from tf_fast_rcnn.export.request_checks import check_batch, check_proposals, checked_size, read_image
+
+_IMAGE_BYTES = tf.TensorSpec([None], tf.string, name="image_bytes")
+_IMAGES_AND_PROPOSALS = (
+    _IMAGE_BYTES,
+    tf.TensorSpec([None, None, 4], tf.float32, name="proposals"),
+    tf.TensorSpec([None], tf.int32, name="num_proposals"),
+)
+_TENSORS = (
+    tf.TensorSpec([None, None, None, 3], tf.float32, name="images"),
+    tf.TensorSpec([None, None, 4], tf.float32, name="rois"),
+)
+# Images of a request that are searched for proposals at the same time, each decoded in memory.
+_SEARCHED_AT_ONCE = 4
+
+
+class Signatures:
+    """The signatures over a detector, as functions of tensors; `export_saved_model` tells what each takes and gives.
+
+    Args:
+        detector: `Detector`.
+        limits: `ServingLimits`.
+        proposals: `ProposalSettings` of `detect_image_bytes`; None for a model without that signature.
+        class_names: of the classes 1..K, for the output `detection_class_names`; None for none.
+    """
+
+    def __init__(self, detector, limits, proposals=None, class_names=None):
+        self._detector, self._limits, self._proposals = detector, limits, proposals
+        # Class 0 stands in rows that fill up.
+        self._class_names = None if class_names is None else tf.constant(["", *class_names])
+
+    def functions(self):
+        """`tf.function`s by the names of the signatures."""
+        inputs = {
+            "serving_default": (self._serving_default, _IMAGES_AND_PROPOSALS),
+            "regions": (self._regions, _IMAGES_AND_PROPOSALS),
+            "predict_tensors": (self._predict_tensors, _TENSORS),
+        }
+        if self._proposals is not None:
+            inputs["detect_image_bytes"] = (self._detect_image_bytes, (_IMAGE_BYTES,))
+        return {
+            name: tf.function(function, input_signature=specs, autograph=False)
+            for name, (function, specs) in inputs.items()
+        }
+
+    def _serving_default(self, image_bytes, proposals, num_proposals):
+        proposals = self._real_proposals(image_bytes, proposals, num_proposals)
+        return self._detections(image_bytes, proposals)
+
+    def _regions(self, image_bytes, proposals, num_proposals):
+        rows = tf.shape(proposals, out_type=tf.int64)[1]
+        proposals = self._real_proposals(image_bytes, proposals, num_proposals)
+        probabilities, class_boxes = self._detector.regions(self._image_reader(image_bytes), proposals)
+        return {
+            "class_probabilities": probabilities.to_tensor(shape=tf.stack([-1, rows, *probabilities.shape[2:]])),
+            "boxes": class_boxes.to_tensor(shape=tf.stack([-1, rows, *class_boxes.shape[2:]])),
+        }
+
+    def _predict_tensors(self, images, rois):
+        stages = self._detector.stages
+        outputs = stages.classify(stages.pool(stages.convolve(images, training=False), rois), training=False)
+        return {
+            "class_probabilities": self._detector.to_scores(outputs["class_logits"]),
+            "boxes": boxes.decode(tf.expand_dims(rois, 2), outputs["box_deltas"]),
+        }
+
+    def _detect_image_bytes(self, image_bytes):
+        def propose(one):
+            size = checked_size(one, self._limits)
+            # For the network it is decoded again, so that no more than a few images are in memory at a time.
+            return graph_proposals(
+                lambda: read_image(one, self._limits), size, self._proposals, self._limits.max_proposals
+            )
+
+        with tf.control_dependencies([check_batch([tf.size(image_bytes)], self._limits.max_images)]):
+            image_bytes = tf.identity(image_bytes)
+        specs = tf.RaggedTensorSpec([None, 4], tf.float32, ragged_rank=0)
+        proposals = tf.map_fn(propose, image_bytes, fn_output_signature=specs, parallel_iterations=_SEARCHED_AT_ONCE)
+        return self._detections(image_bytes, proposals)
+
+    def _real_proposals(self, image_bytes, proposals, num_proposals):
+        """Of proposals `[B, R, 4]` those that count, ragged `[B, (R), 4]`."""
+        batch = [tf.size(image_bytes), tf.shape(proposals)[0], tf.size(num_proposals)]
+        rows, limits = tf.shape(proposals)[1], self._limits
+        with tf.control_dependencies(
+            [check_batch(batch, limits.max_images), check_proposals(rows, limits.max_proposals)]
+        ):
+            # A count that the tensor does not hold would leave rows and values of the ragged tensor at odds.
+            counts = tf.clip_by_value(num_proposals, 0, rows)
+        proposals = tf.RaggedTensor.from_tensor(proposals, lengths=counts)
+        return proposals.with_flat_values(tf.debugging.check_numerics(proposals.flat_values, "proposals"))
+
+    def _image_reader(self, image_bytes):
+        return lambda index: read_image(image_bytes[index], self._limits)
+
+    def _detections(self, image_bytes, proposals):
+        found = self._detector.detect(self._image_reader(image_bytes), proposals)
+        names = ("detection_boxes", "detection_scores", "detection_classes", "num_detections")
+        outputs = dict(zip(names, found, strict=True))
+        if self._class_names is not None:
+            outputs["detection_class_names"] = tf.gather(self._class_names, outputs["detection_classes"])
+        return outputs

@@ -1,0 +1,175 @@
+"""The gateway: an image alone in, detections out. It computes the proposals and asks a server over gRPC.
+
+The server is the embedded one, or any TensorFlow Serving. A page for a browser shows what comes back.
+"""
+
+import base64
+import binascii
+import time
+
+import grpc
+import numpy as np
+import tensorflow as tf
+from aiohttp import web
+from joblib.externals.loky.process_executor import BrokenProcessPool
+from tensorflow_serving.apis import (
+    get_model_status_pb2,
+    model_service_pb2_grpc,
+    predict_pb2,
+    prediction_service_pb2_grpc,
+)
+
+from tf_fast_rcnn.drawing import PALETTE
+from tf_fast_rcnn.pages import render_page
+from tf_fast_rcnn.serving.json_tensors import read_body
+from tf_fast_rcnn.serving.metrics import CONTENT_TYPE, Metrics
+from tf_fast_rcnn.serving.rest_api import METRICS_PATH, errors_as_json
+from tf_fast_rcnn.serving.status import ServingError, invalid_argument
+
+_AVAILABLE = get_model_status_pb2.ModelVersionStatus.State.AVAILABLE
+_POLICY = "default-src 'none'; img-src blob:; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'"
+_ANY_SIZE = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
+
+
+class Gateway:
+    """Detects in images by a server of a detector.
+
+    Args:
+        name: of the model.
+        address: "HOST:PORT" of the server's gRPC.
+        workers: `ProposalWorkers`.
+        limits: `Limits` of images whose proposals are computed.
+        class_names: function of a version's number that gives the names of its classes 1..K; classes without one are
+            given by their numbers. Not asked where the model itself says the names.
+        timeout: seconds that the server has for an answer.
+    """
+
+    def __init__(self, name, address, workers, limits, class_names=lambda version: (), timeout=60.0):
+        self.name = name
+        self._class_names = class_names
+        self._workers = workers
+        self._limits = limits
+        self._timeout = timeout
+        self._channel = grpc.aio.insecure_channel(address, options=_ANY_SIZE)
+
+    async def close(self):
+        """Ends the connection to the server."""
+        await self._channel.close()
+
+    async def detect(self, contents):
+        """Detections in an image.
+
+        Args:
+            contents: bytes of an image file.
+
+        Returns:
+            Dict of JSON's types: "detections" with "class", "class_id", "score" and "box" (`[ymin, xmin, ymax, xmax]`,
+            relative to the upright image), best first; "image" with "height" and "width"; "proposals", their number;
+            "model_version"; "seconds" of "proposals" and "model".
+
+        Raises:
+            InputError: if it is no image.
+            ServingError: as the server says, and UNAVAILABLE where too many wait or a worker was killed.
+        """
+        started = time.perf_counter()
+        try:
+            image = await self._limits.run(self._workers.compute, contents)
+        except BrokenProcessPool:
+            text = "a worker process was killed, perhaps for want of memory; try again"
+            raise ServingError(grpc.StatusCode.UNAVAILABLE, text) from None
+        computed = time.perf_counter()
+        response = await self._predict(image)
+        outputs = {name: tf.make_ndarray(proto) for name, proto in response.outputs.items()}
+        return {
+            "detections": _detections(outputs, self._class_names(response.model_spec.version.value)),
+            "image": {"height": image.height, "width": image.width},
+            "proposals": len(image.proposals),
+            "model_version": response.model_spec.version.value,
+            "seconds": {"proposals": computed - started, "model": time.perf_counter() - computed},
+        }
+
+    async def _predict(self, image):
+        request = predict_pb2.PredictRequest()
+        request.model_spec.name = self.name
+        inputs = {
+            "image_bytes": np.array([image.image_bytes], np.object_),
+            "proposals": image.proposals[None],
+            "num_proposals": np.int32([len(image.proposals)]),
+        }
+        for name, value in inputs.items():
+            request.inputs[name].CopyFrom(tf.make_tensor_proto(value))
+        stub = prediction_service_pb2_grpc.PredictionServiceStub(self._channel)
+        return await _of_server(stub.Predict(request, timeout=self._timeout))
+
+    async def check(self):
+        """Raises a ServingError where the server has no version of the model that answers."""
+        request = get_model_status_pb2.GetModelStatusRequest()
+        request.model_spec.name = self.name
+        stub = model_service_pb2_grpc.ModelServiceStub(self._channel)
+        status = await _of_server(stub.GetModelStatus(request, timeout=5))
+        if not any(version.state == _AVAILABLE for version in status.model_version_status):
+            raise ServingError(grpc.StatusCode.UNAVAILABLE, f"no version of {self.name} is available")
+
+
+def _detections(outputs, class_names):
+    """Dicts of the first image's detections."""
+    count = int(outputs["num_detections"][0])
+    columns = [outputs[f"detection_{what}"][0, :count].tolist() for what in ("classes", "scores", "boxes")]
+    if "detection_class_names" in outputs:
+        names = [name.decode() for name in outputs["detection_class_names"][0, :count]]
+    else:
+        names = [class_names[label - 1] if label <= len(class_names) else str(label) for label in columns[0]]
+    keys = ("class", "class_id", "score", "box")
+    return [dict(zip(keys, row, strict=True)) for row in zip(names, *columns, strict=True)]
+
+
+async def _of_server(call):
+    try:
+        return await call
+    except grpc.aio.AioRpcError as error:
+        raise ServingError(error.code(), error.details()) from None
+
+
+def gateway_application(gateway, limits, max_message_bytes):
+    """The aiohttp application.
+
+    Args:
+        gateway: `Gateway`.
+        limits: `Limits` that it has.
+        max_message_bytes: larger bodies are refused (413).
+    """
+    metrics = Metrics(limits)
+    page = render_page("serving/page.html", model=gateway.name, palette=list(PALETTE)).encode()
+
+    async def show(_):
+        return web.Response(body=page, content_type="text/html", headers={"Content-Security-Policy": _POLICY})
+
+    async def detect(request):
+        with metrics.observed("rest", "detect"):
+            if request.match_info["name"] != gateway.name:
+                raise ServingError(grpc.StatusCode.NOT_FOUND, f"found no model {request.match_info['name']}")
+            return web.json_response(await gateway.detect(_image_of(request, await request.read())))
+
+    async def health(_):
+        await gateway.check()
+        return web.json_response({"status": "SERVING"})
+
+    async def counts(_):
+        return web.Response(body=metrics.text(), headers={"Content-Type": CONTENT_TYPE})
+
+    application = web.Application(client_max_size=max_message_bytes, middlewares=[errors_as_json])
+    application.router.add_get("/", show)
+    application.router.add_post("/v1/models/{name}:detect", detect)
+    application.router.add_get("/healthz", health)
+    application.router.add_get(METRICS_PATH, counts)
+    return application
+
+
+def _image_of(request, body):
+    """The image's bytes: the body itself, or of JSON what {"image_bytes": {"b64": ...}} holds."""
+    if request.content_type != "application/json":
+        return body
+    try:
+        return base64.b64decode(read_body(body)["image_bytes"]["b64"], validate=True)
+    except (KeyError, TypeError, binascii.Error, ValueError):
+        raise invalid_argument('expected {"image_bytes": {"b64": TEXT}}, or the image itself as the body') from None

@@ -1,0 +1,192 @@
+"""The versions of a model: which there are, which is loaded, and how one takes the place of another."""
+
+import contextlib
+import dataclasses
+import gc
+import logging
+import threading
+from pathlib import Path
+
+import grpc
+from tensorflow_serving.apis import get_model_status_pb2
+
+from tf_fast_rcnn.errors import InputError
+from tf_fast_rcnn.serving.servable import Servable
+from tf_fast_rcnn.serving.status import ServingError, invalid_argument
+
+State = get_model_status_pb2.ModelVersionStatus.State
+_log = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass
+class _Version:
+    """A version in its life: START, LOADING, AVAILABLE, UNLOADING, END."""
+
+    directory: Path
+    state: int = State.START
+    error: str = ""
+    servable: Servable | None = None
+    requests: int = 0  # that it is answering
+    files: tuple = ()  # those that could not be loaded
+
+
+def version_directories(directory):
+    """Dict of numbers and folders of a model's versions: those in its folder, or the SavedModel that it is itself.
+
+    Raises:
+        InputError: if there is no such folder.
+    """
+    directory = Path(directory)
+    if not directory.is_dir():
+        raise InputError(f"{directory}: found no such folder; expected a model's folder of versions; correct the path")
+    if (directory / "saved_model.pb").exists():
+        return {int(directory.name) if directory.name.isdecimal() else 1: directory}
+    return {int(path.name): path for path in directory.iterdir() if path.name.isdecimal() and path.is_dir()}
+
+
+def model_name(directory):
+    """The name that a folder gives its model: its own, or its parent's where it is a numbered version."""
+    directory = Path(directory).resolve()
+    is_version = directory.name.isdecimal() and (directory / "saved_model.pb").exists()
+    return directory.parent.name if is_version else directory.name
+
+
+class Model:
+    """A model of which the latest version is served, as TensorFlow Serving does by default.
+
+    A new version is loaded beside the old one, which goes when it has answered its last request. A version that cannot
+    be loaded leaves the old one in its place, and is tried again when its files have changed.
+
+    Args:
+        name: in requests.
+        directory: folder of numbered versions, or a SavedModel.
+        batching: `BatchingParameters` or None.
+    """
+
+    def __init__(self, name, directory, batching=None):
+        self.name = name
+        self._directory = directory
+        self._batching = batching
+        self._versions = {}
+        self._changed = threading.Condition()
+
+    @property
+    def available(self):
+        """Whether a version answers requests."""
+        return any(version.state == State.AVAILABLE for version in list(self._versions.values()))
+
+    @property
+    def errors(self):
+        """Why versions could not be loaded, the latest first."""
+        return [
+            self._versions[number].error
+            for number in sorted(self._versions, reverse=True)
+            if self._versions[number].error
+        ]
+
+    def poll(self):
+        """Looks for versions; loads the latest, and unloads others. Not to be called by two threads at a time.
+
+        Raises:
+            InputError: if the folder is not there.
+        """
+        found = version_directories(self._directory)
+        if not found:
+            return  # Rather an old version than none.
+        latest = max(found)
+        if self._load(latest, found[latest]):
+            for number, version in self._versions.items():
+                if number != latest and version.state == State.AVAILABLE:
+                    self._unload(number, version)
+
+    def _load(self, number, directory):
+        """Whether the version is available, now or already."""
+        known = self._versions.get(number)
+        if known is not None and known.state == State.AVAILABLE:
+            return True
+        files = _files(directory)
+        if known is not None and known.error and known.files == files:
+            return False
+        version = _Version(directory, State.LOADING, files=files)
+        with self._changed:
+            self._versions = {**self._versions, number: version}
+        try:
+            version.servable = Servable(directory, self._batching)
+        except InputError as error:
+            version.error, version.state = str(error), State.END
+            _log.error("version %d: %s", number, error)
+            return False
+        version.state = State.AVAILABLE
+        _log.info("version %d of %s is available", number, self.name)
+        return True
+
+    def _unload(self, number, version):
+        with self._changed:
+            version.state = State.UNLOADING
+            self._changed.wait_for(lambda: version.requests == 0)
+            version.servable = None
+            version.state = State.END
+        gc.collect()  # Functions of a SavedModel refer to each other in circles.
+        _log.info("version %d of %s is unloaded", number, self.name)
+
+    @contextlib.contextmanager
+    def using(self, spec):
+        """The version that a ModelSpec asks for, as `(number, Servable)`; it is not unloaded meanwhile.
+
+        Raises:
+            ServingError: if there is none.
+        """
+        self._check(spec)
+        with self._changed:
+            ready = [number for number, version in self._versions.items() if version.state == State.AVAILABLE]
+            wanted = spec.version.value if spec.HasField("version") else max(ready, default=None)
+            if spec.name != self.name or wanted not in ready:
+                asked = f"Specific({spec.name}, {wanted})" if spec.HasField("version") else f"Latest({spec.name})"
+                raise ServingError(grpc.StatusCode.NOT_FOUND, f"Servable not found for request: {asked}")
+            version = self._versions[wanted]
+            version.requests += 1
+        try:
+            yield wanted, version.servable
+        finally:
+            with self._changed:
+                version.requests -= 1
+                self._changed.notify_all()
+
+    def statuses(self, spec):
+        """`ModelVersionStatus` of the versions that a ModelSpec asks for, the latest first.
+
+        Raises:
+            ServingError: if there are none.
+        """
+        self._check(spec)
+        versions = self._versions if spec.name == self.name else {}
+        if spec.HasField("version"):
+            versions = {number: value for number, value in versions.items() if number == spec.version.value}
+        if not versions:
+            what = f"version {spec.version.value}" if spec.HasField("version") else "any versions"
+            raise ServingError(grpc.StatusCode.NOT_FOUND, f"Could not find {what} of model {spec.name}")
+        return [_status(number, versions[number]) for number in sorted(versions, reverse=True)]
+
+    def _check(self, spec):
+        """In TensorFlow Serving's words; labels are given in its configuration alone."""
+        if not spec.name:
+            raise invalid_argument("ModelSpec has no name specified.")
+        if spec.HasField("version_label"):
+            raise invalid_argument(f"Unrecognized servable version label: {spec.version_label}")
+
+
+def _files(directory):
+    """What changes when a version is written again, or was not complete."""
+    found = []
+    for path in sorted(directory.rglob("*")):
+        with contextlib.suppress(FileNotFoundError):
+            found.append((str(path), path.stat().st_mtime_ns, path.stat().st_size))
+    return tuple(found)
+
+
+def _status(number, version):
+    status = get_model_status_pb2.ModelVersionStatus(version=number, state=version.state)
+    if version.error:
+        status.status.error_code = grpc.StatusCode.INVALID_ARGUMENT.value[0]
+        status.status.error_message = version.error
+    return status
