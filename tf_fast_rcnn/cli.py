@@ -17,7 +17,7 @@ COMMANDS = {
     "evaluate": "score a trained detector on a data set",
     "detect": "find objects in images and draw them",
     "compress": "make a trained detector faster by truncated SVD",
-    "export": "write a model for TensorFlow Serving",
+    "export": "write a model for servers, phones or browsers",
     "serve": "answer requests with an exported model, over gRPC and REST",
     "import-caffe": "bring a network of the original system over",
     "tables": "run the paper's comparisons on a data set of one's own",

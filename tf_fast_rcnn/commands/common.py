@@ -143,6 +143,14 @@ def with_proposals(dataset, settings, options):
     return dataset
 
 
+def given_options(options, add_arguments):
+    """Those options of `add_arguments`, as "--name", that have another value than their default."""
+    parser = argparse.ArgumentParser()
+    add_arguments(parser)
+    defaults = vars(parser.parse_args([]))
+    return [f"--{name.replace('_', '-')}" for name, value in defaults.items() if getattr(options, name) != value]
+
+
 def check_new(path, option):
     """InputError where an output exists already."""
     if Path(path).exists():

@@ -8,13 +8,14 @@ from pathlib import Path
 import tf_fast_rcnn as frcnn
 from tf_fast_rcnn.commands.common import (
     add_json_argument,
+    given_options,
     load_images,
     number,
     start_tensorflow,
     with_proposals,
     write_result,
 )
-from tf_fast_rcnn.commands.detection_options import add_detection_arguments, chosen_settings, given_detection_options
+from tf_fast_rcnn.commands.detection_options import add_detection_arguments, chosen_settings
 from tf_fast_rcnn.commands.proposal_options import (
     add_file_arguments,
     check_has_proposals,
@@ -132,13 +133,13 @@ def run(options):
 def _tflite(options):
     """The detector of a TF Lite file, and the `DetectionSettings` that are fixed in it."""
     detector = frcnn.TFLiteDetector(options.folder)
-    given = given_detection_options(options)
-    given += [f"--{name.replace('_', '-')}" for name in ("classify_regions",) if getattr(options, name)]
+    given = given_options(options, add_detection_arguments)
+    given += ["--classify-regions"] if options.classify_regions else []
     given += ["--batch-size"] if options.batch_size > 1 else []
     if given:
         raise InputError(
             f"{given[0]}: found it with {options.folder}; expected a RUN, for a TF Lite file detects as it was "
-            f"exported; leave it out, or give it to `export`"
+            "exported; leave it out, or give it to `export`"
         )
     return detector, frcnn.DetectionSettings(**detector.metadata["detection_settings"])
 

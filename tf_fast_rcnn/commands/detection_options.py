@@ -56,14 +56,6 @@ def chosen_settings(options, run):
     return frcnn.detection_settings(run, **changes)
 
 
-def given_detection_options(options):
-    """Those of `add_detection_arguments` that have another value than their default."""
-    parser = argparse.ArgumentParser()
-    add_detection_arguments(parser)
-    defaults = vars(parser.parse_args([]))
-    return [f"--{name.replace('_', '-')}" for name, value in defaults.items() if getattr(options, name) != value]
-
-
 def _class_id(name, run):
     if name not in run.class_names:
         raise InputError(

@@ -1,4 +1,4 @@
-"""`tf-fast-rcnn export`: writes a trained detector as a SavedModel."""
+"""`tf-fast-rcnn export`: writes a trained detector as a SavedModel, for TF Lite or for TensorFlow.js."""
 
 import argparse
 import dataclasses
@@ -9,7 +9,8 @@ import sys
 from pathlib import Path
 
 import tf_fast_rcnn as frcnn
-from tf_fast_rcnn.commands.common import add_json_argument, number, start_tensorflow, write_result
+from tf_fast_rcnn.commands import export_small
+from tf_fast_rcnn.commands.common import add_json_argument, given_options, number, start_tensorflow, write_result
 from tf_fast_rcnn.commands.detection_options import add_detection_arguments, chosen_settings
 from tf_fast_rcnn.data.proposals import ProposalSettings
 from tf_fast_rcnn.data.proposals.dense import DEFAULT_DENSE_BOXES
@@ -21,7 +22,12 @@ EXAMPLES = """\
   tf-fast-rcnn export runs/cells --out serving/cells                    # the next version: serving/cells/1
   tf-fast-rcnn export runs/cells --out serving/cells/7 --warm-up 1,2,4,8 --metrics metrics.json
   tf-fast-rcnn export runs/voc --proposals selective-search --out serving/voc/1     # for a server with our ops
-  saved_model_cli show --dir serving/cells/1 --all"""
+  saved_model_cli show --dir serving/cells/1 --all
+  tf-fast-rcnn export runs/cells --format tflite --image-size 480,640 --precision float16 --out cells.tflite
+  tf-fast-rcnn export runs/cells --format tflite --precision int8 --calibration voc:cells@train --out cells8.tflite
+  tf-fast-rcnn export runs/cells --format tfjs --out examples/browser/model"""
+
+FORMATS = ("saved-model", "tflite", "tfjs")
 
 _LIMITS = {
     "max_side": "longest side of an image, in pixels",
@@ -33,13 +39,21 @@ _LIMITS = {
 
 def add_arguments(parser):
     parser.add_argument("folder", metavar="RUN", help="folder that `train` wrote")
-    parser.add_argument("--format", default="saved-model", choices=["saved-model"], help="default: saved-model")
+    parser.add_argument("--format", default="saved-model", choices=FORMATS, help="default: saved-model")
     parser.add_argument(
         "--out",
         required=True,
-        metavar="DIR",
-        help="the model's folder, in which the next version is made; or a new version: a folder whose name is a number",
+        metavar="PATH",
+        help="saved-model: the model's folder, in which the next version is made, or a new version: a folder whose "
+        "name is a number; tflite: a file; tfjs: a new folder",
     )
+    add_detection_arguments(parser)
+    _add_saved_model_arguments(parser.add_argument_group("of --format saved-model"))
+    export_small.add_arguments(parser.add_argument_group("of --format tflite and tfjs"))
+    add_json_argument(parser, "the summary")
+
+
+def _add_saved_model_arguments(parser):
     parser.add_argument(
         "--proposals",
         choices=["none", "grid", "selective-search"],
@@ -81,11 +95,23 @@ def add_arguments(parser):
             default=getattr(ServingLimits, name),
             help=f"{what}, that the graph takes (default: %(default)s)",
         )
-    add_detection_arguments(parser)
-    add_json_argument(parser, "the summary")
 
 
 def run(options):
+    if options.format != "saved-model":
+        _refuse(options, _add_saved_model_arguments)
+        return export_small.run(options)
+    _refuse(options, export_small.add_arguments)
+    return _export_saved_model(options)
+
+
+def _refuse(options, add_arguments):
+    """InputError where an option of another format is given."""
+    if given := given_options(options, add_arguments):
+        raise InputError(f"{given[0]}: found it with --format {options.format}, which has no such option; leave it out")
+
+
+def _export_saved_model(options):
     out, metrics = version_folder(Path(options.out)), _read_metrics(options.metrics)
     start_tensorflow()
     from tf_fast_rcnn.training.run_folder import validation_metrics

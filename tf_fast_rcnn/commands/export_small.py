@@ -1,0 +1,121 @@
+"""`tf-fast-rcnn export --format tflite` and `--format tfjs`: detectors for phones and browsers."""
+
+import argparse
+from pathlib import Path
+
+import tf_fast_rcnn as frcnn
+from tf_fast_rcnn.commands.common import number, start_tensorflow, write_result
+from tf_fast_rcnn.commands.detection_options import chosen_settings
+from tf_fast_rcnn.commands.proposal_options import check_has_proposals
+from tf_fast_rcnn.data.proposals import ProposalSettings, compute_proposals
+from tf_fast_rcnn.data.specs import load_images
+from tf_fast_rcnn.errors import InputError
+
+_PRECISIONS = {"tflite": ("float32", "float16", "dynamic", "int8"), "tfjs": ("float32", "float16")}
+_CALIBRATION_IMAGES = 32
+
+
+def add_arguments(parser):
+    parser.add_argument(
+        "--image-size", type=_size, metavar="H,W", help="fixed size of images, which runs faster (default: any)"
+    )
+    parser.add_argument(
+        "--num-proposals", type=number(int, 1), metavar="N", help="fixed number of an image's proposals (default: any)"
+    )
+    parser.add_argument(
+        "--precision",
+        choices=_PRECISIONS["tflite"],
+        default="float32",
+        help="float16: weights of half the size; of tflite alone, dynamic: of a quarter, and int8: layers compute in 8 "
+        "bits, RoIs and boxes do not (default: float32)",
+    )
+    parser.add_argument("--calibration", metavar="SPEC", help="images that show int8 the range of values: training's")
+    parser.add_argument(
+        "--calibration-images",
+        type=number(int, 1),
+        metavar="N",
+        default=_CALIBRATION_IMAGES,
+        help=f"so many of them, evenly chosen (default: {_CALIBRATION_IMAGES})",
+    )
+
+
+def run(options):
+    """Exports what `options` say; `folder`, `format` and `out` are those of `export`."""
+    _check(options)
+    start_tensorflow()
+    run_ = frcnn.load_run(options.folder)
+    arguments = {
+        "class_names": run_.class_names,
+        "settings": chosen_settings(options, run_),
+        "image_size": options.image_size,
+        "num_proposals": options.num_proposals,
+        "precision": options.precision,
+        "proposals": run_.proposals if isinstance(run_.proposals, ProposalSettings) else None,
+    }
+    out = Path(options.out)
+    if options.format == "tflite":
+        calibration = list(_calibration(options, run_)) if options.calibration else ()
+        frcnn.export_tflite(run_.model, out, calibration=calibration, **arguments)
+        written = [out]
+        next_ = f"next: tf-fast-rcnn evaluate {out} --data SPEC, or tf-fast-rcnn detect {out} IMAGE"
+    else:
+        frcnn.export_tfjs(run_.model, out, **arguments)
+        written = list(out.iterdir())
+        next_ = "next: examples/browser/README.md says how a page detects with it"
+    size = sum(path.stat().st_size for path in written)
+    result = {
+        "format": options.format,
+        "path": str(out),
+        "bytes": size,
+        "precision": options.precision,
+        "class_names": list(run_.class_names),
+    }
+    text = f"{out}: {options.format}, {options.precision}, {size / 1e6:.1f} MB, for {_inputs(options)}\n{next_}"
+    write_result(options, result, text)
+
+
+def _check(options):
+    """What can be said before a model is loaded."""
+    if options.precision not in _PRECISIONS[options.format]:
+        known = ", ".join(_PRECISIONS[options.format])
+        raise InputError(
+            f"--precision: found {options.precision}; expected one of {known} for {options.format}; choose one of them"
+        )
+    if options.precision == "int8" and not options.calibration:
+        raise InputError(
+            "--precision int8: found no --calibration; expected images like those to come; give the SPEC of training"
+        )
+    if options.precision != "int8" and options.calibration:
+        raise InputError(f"--calibration: found --precision {options.precision}; expected int8; leave one of them out")
+    if options.format == "tflite" and Path(options.out).suffix != ".tflite":
+        raise InputError(f"--out: found {options.out}; expected a name that ends in .tflite; add it")
+
+
+def _calibration(options, run_):
+    """Pairs of an image and its proposals, as `export_tflite` takes them."""
+    dataset = load_images(options.calibration, run_.class_names)
+    count = min(len(dataset), options.calibration_images)
+    for index in range(count):
+        record = dataset[index * len(dataset) // count]
+        if dataset.proposal_settings is None:
+            check_has_proposals(run_.proposals)
+            proposals = compute_proposals(record.image(), run_.proposals)
+        else:
+            proposals = record.proposals()
+        yield record.image(), proposals[: options.num_proposals]
+
+
+def _inputs(options):
+    size = "images of {} x {} pixels".format(*options.image_size) if options.image_size else "images of any size"
+    return f"{size} and {options.num_proposals or 'any number of'} proposals"
+
+
+def _size(text):
+    """(H, W) of "480,640"."""
+    try:
+        height, width = map(number(int, 32, 8192), text.split(","))
+    except (ValueError, argparse.ArgumentTypeError):
+        raise argparse.ArgumentTypeError(
+            f"found {text!r}; expected height,width in pixels from 32 to 8192, as in 480,640"
+        ) from None
+    return height, width
