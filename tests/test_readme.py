@@ -43,6 +43,16 @@ def test_roi_pooling_alone():
     assert pooled.shape == names["layer"](names["features"], names["rois"]).shape == (1, 1, 7, 7, 512)
 
 
+def test_selective_search_alone(digits, tmp_path, monkeypatch):
+    (code,) = [code for code in PYTHON if "frcnn.selective_search(" in code]
+    (tmp_path / "street.jpg").symlink_to(next((digits / "JPEGImages").iterdir()))
+    monkeypatch.chdir(tmp_path)
+    names = {}
+    exec(code, names)
+    assert names["boxes"].shape[1] == 4
+    assert 1 <= len(names["boxes"]) <= 2000
+
+
 @pytest.mark.parametrize("arguments", COMMANDS, ids=" ".join)
 def test_commands_are_known(arguments):
     options = cli._parser(arguments).parse_args([argument for argument in arguments if argument != "\\"])
