@@ -39,7 +39,7 @@ def voc07():
     Command: tf-fast-rcnn train --recipe voc07 --train voc:VOC2007@trainval --out runs/voc07
              with --backbone caffenet for S, --backbone vgg_cnn_m_1024 for M
     Cost: in the paper 1.2 h (S), 2.0 h (M) and 9.5 h (L) on a K40 (table 4); days on a CPU. Selective search takes
-        two seconds an image and core, once.
+        a tenth of a second an image and core, once.
     Result: in the paper mAP 57.1 (S), 59.2 (M) and 66.9 (L) on VOC07 test, 11 points (table 4); L with
         `--set sampling.difficult=drop` 68.1 (table 1). Not run here.
     """
@@ -89,7 +89,7 @@ def coco():
     """COCO's 80k training images: 240k mini-batches. The paper does not say when the rate falls; here after 200k.
 
     Command: tf-fast-rcnn train --recipe coco --train coco:instances_train2014.json,train2014 --out runs/coco
-    Cost: six times as much as `voc07`; selective search of 80k images takes two days on one core.
+    Cost: six times as much as `voc07`; selective search of 80k images takes two hours on one core.
     Result: in the paper, with L on test-dev, mAP 35.9 at IoU 0.5 and 19.7 averaged over IoUs (section 5.6). Not run
         here.
     """
@@ -104,8 +104,8 @@ def small_data():
 
     Command: tf-fast-rcnn train --train voc:DIR@trainval --out runs/mine
     Cost: 6 minutes on two cores for images of 640x480.
-    Our result: mAP 85.0 (11 points) and 87.5 (area) on BCCD test, trained on trainval; means of seeds 0, 1 and 2, which
-    gave 85.8, 86.3, 82.8 and 88.1, 88.8, 85.5.
+    Result: here mAP 85.0 (11 points) and 87.5 (area) on BCCD test, trained on trainval: the means of seeds 0, 1 and 2,
+        which gave 85.8, 86.3, 82.8 and 88.1, 88.8, 85.5.
     """
     return Recipe(
         name="small-data",
