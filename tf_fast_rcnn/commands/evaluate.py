@@ -30,6 +30,8 @@ EXAMPLES = """\
   tf-fast-rcnn evaluate runs/cells --data voc:cells@test
   tf-fast-rcnn evaluate runs/cells --data voc:cells@test --protocol voc10 --confidence --report report
   tf-fast-rcnn evaluate serving/cells/1 --data prepared:prepared/test          # an exported SavedModel
+  tf-fast-rcnn evaluate cells.tflite --data voc:cells@test
+  tf-fast-rcnn evaluate grpc://127.0.0.1:8500/cells --data voc:cells@test --proposals dense
   tf-fast-rcnn evaluate --detections results.json --data coco:instances_val.json,val --protocol coco
   tf-fast-rcnn evaluate --detections 'results/comp4_det_test_*.txt' --data voc:VOC2007@test --report report
 
@@ -38,7 +40,11 @@ Then open index.html in the report's folder; it needs no network."""
 
 def add_arguments(parser):
     parser.add_argument(
-        "model", nargs="?", metavar="MODEL", help="RUN that `train` wrote, or a SavedModel that `export` wrote"
+        "model",
+        nargs="?",
+        metavar="MODEL",
+        help="RUN that `train` wrote, a SavedModel or TF Lite file that `export` wrote, or grpc://HOST:PORT/NAME of a "
+        "server",
     )
     parser.add_argument(
         "--detections",
@@ -74,7 +80,7 @@ def add_arguments(parser):
         type=method_or_file,
         metavar="METHOD|FILE",
         help=f"object proposals of these images: {', '.join(METHODS)}, or a file of them (default: computed as in "
-        "training; selective-search+dense for a SavedModel)",
+        "training; selective-search+dense where that is not known)",
     )
     add_file_arguments(parser)
     parser.add_argument("--report", metavar="DIR", help="write index.html with curves, errors and pictures there")

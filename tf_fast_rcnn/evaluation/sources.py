@@ -1,16 +1,19 @@
-"""What detections of a data set come from: a trained run, an exported model, a file of any other tool.
+"""What detections of a data set come from: a trained run, an exported model, a server, a file of any other tool.
 
-One function makes a `Source` of each kind; `open_source` tells kinds that are folders apart.
+One function makes a `Source` of each kind; `open_source` tells those of models apart.
 """
 
 import dataclasses
+import json
 from collections.abc import Callable
 from pathlib import Path
+from urllib.parse import urlsplit
 
+import numpy as np
 import tensorflow as tf
 from tqdm import tqdm
 
-from tf_fast_rcnn.data.proposals import FileProposals, ProposalSettings
+from tf_fast_rcnn.data.proposals import FileProposals, ProposalSettings, settings_from_json
 from tf_fast_rcnn.data.records import Detections
 from tf_fast_rcnn.detection import detect_dataset, detection_settings
 from tf_fast_rcnn.errors import InputError
@@ -18,6 +21,9 @@ from tf_fast_rcnn.evaluation.detection_files import read_detections
 from tf_fast_rcnn.evaluation.models import EVALUATION_SCORE_THRESHOLD
 from tf_fast_rcnn.tflite_detector import TFLiteDetector
 from tf_fast_rcnn.training.run_folder import load_run
+
+# A server that has not answered within this time is taken for dead.
+_ANSWER_SECONDS = 300
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,11 +56,13 @@ class Source:
 
 
 def open_source(folder):
-    """The `Source` of a folder or file: RUN of `train`, or a SavedModel or TF Lite file of `export`.
+    """The `Source` of a RUN of `train`, a SavedModel or TF Lite file of `export`, or a server: grpc://HOST:PORT/NAME.
 
     Raises:
         InputError: where it is none of these, or cannot be read.
     """
+    if str(folder).startswith("grpc:"):
+        return server_source(folder)
     if Path(folder).suffix == ".tflite":
         return tflite_source(folder)
     if (Path(folder) / "saved_model.pb").is_file():
@@ -108,19 +116,85 @@ def saved_model_source(folder):
         # The signature alone does not keep the model's variables alive.
         serve = model.signatures["serving_default"]
         for record in tqdm(dataset, desc="detect", unit="image", delay=2, disable=not progress):
-            proposals = record.proposals()
-            outputs = serve(
-                image_bytes=tf.constant([record.encoded_image()]),
-                proposals=tf.constant(proposals[None]),
-                num_proposals=tf.constant([len(proposals)]),
-            )
-            count = int(outputs["num_detections"][0])
-            names = ("detection_boxes", "detection_scores", "detection_classes")
-            yield Detections(*(outputs[name][0, :count].numpy() for name in names))
+            outputs = serve(**{name: tf.constant(value) for name, value in _served_inputs(record).items()})
+            yield _served_detections({name: value.numpy() for name, value in outputs.items()})
 
-    names_file = folder / "assets" / "class_names.txt"
-    class_names = tuple(names_file.read_text(encoding="utf-8").splitlines()) if names_file.is_file() else None
-    return Source(str(folder), detect, class_names, description={"saved_model": str(folder)})
+    metadata = _read_metadata(folder / "assets" / "metadata.json")
+    run = (metadata.get("training") or {}).get("run") or {}
+    proposals = settings_from_json(run["proposals"]) if "proposals" in run else None
+    class_names = tuple(metadata["class_names"]) if "class_names" in metadata else None
+    description = {"saved_model": str(folder), **metadata}
+    return Source(str(folder), detect, class_names, run.get("classes"), proposals=proposals, description=description)
+
+
+def _read_metadata(path):
+    try:
+        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    except ValueError as error:
+        raise InputError(f"{path}: found broken JSON ({error}); expected what `export` writes; export again") from None
+
+
+def server_source(url):
+    """A model of a server that speaks TensorFlow Serving's protocol: grpc://HOST:PORT/NAME.
+
+    Class names are not part of that protocol: the data set's own are taken.
+
+    Raises:
+        InputError: for another address, without the packages of the extra "serving", and in `detect` where the server
+            does not answer as one that serves what `export` wrote.
+    """
+    parts = urlsplit(str(url))
+    name = parts.path.strip("/")
+    if parts.scheme != "grpc" or not parts.netloc or not name or "/" in name:
+        raise InputError(
+            f"{url}: found no server's model; expected grpc://HOST:PORT/NAME, as in grpc://[::1]:8500/cells"
+        )
+    try:
+        import grpc
+        from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
+    except ImportError as error:
+        raise InputError(
+            f"{url}: found no package {error.name}; expected TensorFlow Serving's protocol; run pip install "
+            "'tf-fast-rcnn[serving]'"
+        ) from None
+
+    def detect(dataset, progress=True):
+        sizes = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
+        with grpc.insecure_channel(parts.netloc, options=sizes) as channel:
+            stub = prediction_service_pb2_grpc.PredictionServiceStub(channel)
+            for record in tqdm(dataset, desc="detect", unit="image", delay=2, disable=not progress):
+                request = predict_pb2.PredictRequest()
+                request.model_spec.name = name
+                for key, value in _served_inputs(record).items():
+                    request.inputs[key].CopyFrom(tf.make_tensor_proto(value))
+                try:
+                    response = stub.Predict(request, timeout=_ANSWER_SECONDS)
+                except grpc.RpcError as error:
+                    raise InputError(
+                        f"{url}: found {error.code().name} ({error.details()[:200]}); expected detections of image "
+                        f"{record.image_id}; look at the server and at the model's name"
+                    ) from None
+                outputs = {key: tf.make_ndarray(value) for key, value in response.outputs.items()}
+                yield _served_detections(outputs)
+
+    return Source(str(url), detect, description={"server": str(url)})
+
+
+def _served_inputs(record):
+    """The inputs of `serving_default` for one image."""
+    proposals = record.proposals()
+    return {
+        "image_bytes": np.array([record.encoded_image()], object),
+        "proposals": proposals[None],
+        "num_proposals": np.array([len(proposals)], np.int32),
+    }
+
+
+def _served_detections(outputs):
+    """The `Detections` of the one image in the outputs, arrays, of `serving_default`."""
+    count = int(outputs["num_detections"][0])
+    names = ("detection_boxes", "detection_scores", "detection_classes")
+    return Detections(*(outputs[name][0, :count] for name in names))
 
 
 def tflite_source(path):
