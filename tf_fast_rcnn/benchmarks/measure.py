@@ -47,6 +47,6 @@ def peak_growth(function):
     return result, max([before, *sizes]) - before
 
 
-def resident_bytes():
-    """Memory that this process holds now."""
-    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+def resident_bytes(process="self"):
+    """Memory that a process, given by its number, holds now; this one by default."""
+    return int(Path(f"/proc/{process}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")

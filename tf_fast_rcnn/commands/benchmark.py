@@ -2,7 +2,7 @@
 
 from tqdm import tqdm
 
-from tf_fast_rcnn.commands import benchmark_detection, benchmark_proposals, benchmark_training
+from tf_fast_rcnn.commands import benchmark_detection, benchmark_proposals, benchmark_serving, benchmark_training
 from tf_fast_rcnn.commands.common import add_json_argument, in_a_fresh_process, number, write_result
 from tf_fast_rcnn.errors import InputError
 from tf_fast_rcnn.plots import plot_sampling_speed
@@ -15,6 +15,7 @@ EXAMPLES = """\
   tf-fast-rcnn benchmark training --network vgg16 --plot training.png
   tf-fast-rcnn benchmark detection --network vgg16 --proposals 300 2000 --dtype bfloat16 --plot detection.png
   tf-fast-rcnn benchmark proposals --data voc:cells@test --mode fast quality --growth 250 1000 4000 --plot growth.png
+  tf-fast-rcnn benchmark serving --soak 600 --json serving.json
 
 Peers come by extras: pip install '.[benchmark]' brings ONNX Runtime and OpenVINO, '.[pytorch]' PyTorch, which is large.
 Those that are not installed are left out with a word.
@@ -38,6 +39,9 @@ def add_arguments(parser):
     proposals = names.add_parser("proposals", help="selective search, time and recall, beside OpenCV's")
     benchmark_proposals.add_arguments(proposals)
     proposals.set_defaults(measure=benchmark_proposals.measure)
+    serving = names.add_parser("serving", help="the embedded server, beside calling the model directly")
+    benchmark_serving.add_arguments(serving)
+    serving.set_defaults(measure=benchmark_serving.measure)
 
 
 def run(options):

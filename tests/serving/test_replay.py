@@ -1,0 +1,58 @@
+"""The same requests to the embedded server and to TensorFlow Serving itself, where that is installed."""
+
+import shutil
+import socket
+
+import grpc
+import pytest
+import test_grpc_api
+import test_rest_api
+from servers import Served, in_thread
+
+from tf_fast_rcnn.serving.model_server import PROGRAM, model_server
+from tf_fast_rcnn.serving.server import ServerSettings
+
+
+def free_ports(count):
+    sockets = [socket.socket() for _ in range(count)]
+    for each in sockets:
+        each.bind(("127.0.0.1", 0))
+    ports = [each.getsockname()[1] for each in sockets]
+    for each in sockets:
+        each.close()
+    return ports
+
+
+@pytest.fixture(scope="module")
+def stock(example_versions):
+    """TensorFlow Serving with the example's latest version."""
+    if shutil.which(PROGRAM) is None:
+        pytest.skip(f"no {PROGRAM} on the PATH; other tests compare with its documentation")
+    ports = dict(zip(("grpc", "rest"), free_ports(2), strict=True))
+    settings = ServerSettings(grpc_port=ports["grpc"], rest_port=ports["rest"])
+    with in_thread(model_server("example", example_versions, settings)):
+        yield Served("example", ports)
+
+
+@pytest.mark.parametrize("what", test_rest_api.DOCUMENTED)
+def test_answers(stock, example, what):
+    body, _ = test_rest_api.DOCUMENTED[what]
+    assert test_rest_api.post(stock, body) == test_rest_api.post(example, body)
+
+
+@pytest.mark.parametrize("what", test_rest_api.REFUSED)
+def test_statuses_of_what_is_refused(stock, example, what):
+    body, _ = test_rest_api.REFUSED[what]
+    assert test_rest_api.post(stock, body)[0] == test_rest_api.post(example, body)[0]
+
+
+@pytest.mark.parametrize("path", ["", "/versions/3", "/versions/7", "/metadata", "x", "/labels/a"])
+def test_states_and_metadata(stock, example, path):
+    assert test_rest_api.get(stock, path) == test_rest_api.get(example, path)
+
+
+@pytest.mark.parametrize("what", test_grpc_api.REFUSED)
+def test_codes(stock, example, what):
+    inputs, options, *_ = test_grpc_api.REFUSED[what]
+    codes = [test_grpc_api.code_of(server.predict, inputs, **options)[0] for server in (stock, example)]
+    assert codes[0] == codes[1] != grpc.StatusCode.OK.name

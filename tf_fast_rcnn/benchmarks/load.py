@@ -1,0 +1,217 @@
+"""Load on a server: clients that wait for their answers (closed loop), and requests at a rate whatever comes (open).
+
+Every request that was sent is counted once: answered, refused (UNAVAILABLE, 503: the server is full) or failed.
+"""
+
+import asyncio
+import collections
+import json
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+import aiohttp
+import grpc
+import numpy as np
+import tensorflow as tf
+from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
+
+from tf_fast_rcnn.benchmarks.measure import resident_bytes
+from tf_fast_rcnn.serving.json_tensors import write_outputs
+
+OK, REFUSED = "ok", "refused"
+_TIMEOUT = 60.0
+_ANY_SIZE = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
+
+
+class Load(NamedTuple):
+    """What came of requests.
+
+    Attributes:
+        seconds: from the first request to the last answer.
+        latencies: float64, seconds of each request that was answered.
+        counts: how many ended as "ok", "refused" or with another status.
+        memory: bytes that the server held, second by second; empty where nobody looked.
+    """
+
+    seconds: float
+    latencies: np.ndarray
+    counts: dict
+    memory: list
+
+    def summary(self):
+        """Dict of JSON's types: requests a second, latencies' percentiles in milliseconds, counts, memory in MB."""
+        failed = sum(count for status, count in self.counts.items() if status not in (OK, REFUSED))
+        percentiles = np.percentile(self.latencies, [50, 95, 99]) * 1e3 if len(self.latencies) else [np.nan] * 3
+        return {
+            "asked": sum(self.counts.values()),
+            "answered": self.counts.get(OK, 0),
+            "refused": self.counts.get(REFUSED, 0),
+            "failed": failed,
+            "statuses": dict(self.counts),
+            "seconds": self.seconds,
+            "throughput": self.counts.get(OK, 0) / self.seconds,
+            **{f"p{share}_ms": float(value) for share, value in zip((50, 95, 99), percentiles, strict=True)},
+            "memory_mb": [round(held / 1e6, 1) for held in self.memory],
+        }
+
+
+async def closed_loop(ask, clients, seconds, pid=None):
+    """Clients that each send a request when the one before is answered.
+
+    Args:
+        ask: coroutine function that sends one request and returns "ok", "refused" or another status.
+        clients: how many.
+        seconds: after which none sends another.
+        pid: process whose memory is watched, or None.
+
+    Returns:
+        `Load`.
+    """
+    end = time.perf_counter() + seconds
+
+    async def client(record):
+        while time.perf_counter() < end:
+            await record(time.perf_counter())
+
+    return await _observed(ask, lambda record: [client(record) for _ in range(clients)], pid)
+
+
+async def open_loop(ask, rate, seconds, seed=0, pid=None):
+    """Requests at random times (a Poisson process), sent whether or not others are answered.
+
+    A request's time counts from when it was due: a slow server cannot hide by holding back the next one.
+
+    Args:
+        ask: as of `closed_loop`.
+        rate: requests a second on average.
+        seconds: for which they are sent.
+        seed: of the times.
+        pid: process whose memory is watched, or None.
+
+    Returns:
+        `Load`.
+    """
+    rng = np.random.default_rng(seed)
+    started = time.perf_counter()
+    due = started + np.sort(rng.uniform(0, seconds, rng.poisson(rate * seconds)))
+
+    async def request(record, at):
+        await asyncio.sleep(at - time.perf_counter())
+        await record(at)
+
+    return await _observed(ask, lambda record: [request(record, at) for at in due], pid)
+
+
+async def _observed(ask, senders, pid):
+    """Runs what `senders` makes of a function that sends a request due at some time, and records what comes of it."""
+    latencies, counts = [], collections.Counter()
+
+    async def record(due):
+        status = await ask()
+        counts[status] += 1
+        if status == OK:
+            latencies.append(time.perf_counter() - due)
+
+    started, memory = time.perf_counter(), []
+    watching = asyncio.create_task(_watch(pid, memory))
+    try:
+        await asyncio.gather(*senders(record))
+    finally:
+        watching.cancel()
+    return Load(time.perf_counter() - started, np.array(latencies), dict(counts), memory)
+
+
+async def _watch(pid, memory):
+    while pid is not None:
+        memory.append(resident_bytes(pid))
+        await asyncio.sleep(1)
+
+
+def detector_inputs(image_bytes, proposals):
+    """Inputs of a detector's `serving_default` for one image and its proposals, float32 `[P, 4]`."""
+    return {
+        "image_bytes": np.array([image_bytes], np.object_),
+        "proposals": np.asarray(proposals, np.float32)[None],
+        "num_proposals": np.int32([len(proposals)]),
+    }
+
+
+class GrpcLoad:
+    """Asks over gRPC; use within `async with`.
+
+    Args:
+        address: "HOST:PORT".
+        model: its name.
+        inputs: dict of names and arrays.
+    """
+
+    def __init__(self, address, model, inputs):
+        self._address = address
+        self._request = predict_pb2.PredictRequest()
+        self._request.model_spec.name = model
+        for name, value in inputs.items():
+            self._request.inputs[name].CopyFrom(tf.make_tensor_proto(value))
+
+    async def __aenter__(self):
+        self._channel = grpc.aio.insecure_channel(self._address, options=_ANY_SIZE)
+        self._stub = prediction_service_pb2_grpc.PredictionServiceStub(self._channel)
+        return self
+
+    async def __aexit__(self, *_):
+        await self._channel.close()
+
+    async def __call__(self):
+        try:
+            await self._stub.Predict(self._request, timeout=_TIMEOUT)
+        except grpc.aio.AioRpcError as error:
+            return REFUSED if error.code() == grpc.StatusCode.UNAVAILABLE else error.code().name
+        return OK
+
+
+class RestLoad:
+    """Asks over REST, by column; use within `async with`.
+
+    Args:
+        url: of the model, up to its name.
+        inputs: dict of names and arrays.
+    """
+
+    def __init__(self, url, inputs):
+        self._url = f"{url}:predict"
+        # Requests and answers by column have the same form.
+        self._body = json.dumps({"inputs": json.loads(write_outputs(inputs, by_row=False))["outputs"]}).encode()
+
+    async def __aenter__(self):
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=0), timeout=aiohttp.ClientTimeout(_TIMEOUT)
+        )
+        return self
+
+    async def __aexit__(self, *_):
+        await self._session.close()
+
+    async def __call__(self):
+        try:
+            async with self._session.post(self._url, data=self._body) as response:
+                await response.read()
+                return {200: OK, 503: REFUSED}.get(response.status, str(response.status))
+        except (aiohttp.ClientError, TimeoutError) as error:
+            return type(error).__name__
+
+
+def server_process(port):
+    """Number of the process on this machine that listens on a TCP port; None where none is to be seen."""
+    listening = {
+        f"socket:[{fields[9]}]"
+        for table in ("/proc/net/tcp", "/proc/net/tcp6")
+        for fields in map(str.split, Path(table).read_text().splitlines()[1:])
+        if fields[3] == "0A" and int(fields[1].split(":")[1], 16) == port
+    }
+    for link in Path("/proc").glob("[0-9]*/fd/*"):
+        try:
+            if str(link.readlink()) in listening:
+                return int(link.parts[2])
+        except OSError:
+            continue  # Of another user, or gone.
+    return None
