@@ -1,6 +1,7 @@
 """The embedded server beside calling the model directly: one client, many clients, a rate, and hours of too much."""
 
 import asyncio
+import collections
 import concurrent.futures
 import contextlib
 import io
@@ -19,7 +20,7 @@ from PIL import Image
 from tqdm import tqdm
 
 import tf_fast_rcnn as frcnn
-from tf_fast_rcnn.benchmarks.load import OK, GrpcLoad, RestLoad, closed_loop, detector_inputs, open_loop
+from tf_fast_rcnn.benchmarks.load import OK, GrpcLoad, Load, RestLoad, closed_loop, detector_inputs, open_loop
 from tf_fast_rcnn.benchmarks.roi_pooling import random_rois
 from tf_fast_rcnn.data.digits import generate_digits
 
@@ -50,14 +51,14 @@ def measure_serving(network, proposals, clients, seconds, rounds, soak):
         proposals: number of them, random over the image.
         clients: of the closed loop; direct calls come from as many threads.
         seconds: of each turn.
-        rounds: how many turns each has, after one that does not count.
+        rounds: how many turns each has, after one that does not count; one client asks for as long together.
         soak: seconds at twice the throughput; 0: none.
 
     Returns:
         Dict: "one_client" and "many_clients", dicts of contestants ("direct", "gRPC", "REST", "gRPC, batching") and
-        `Load.summary` with the medians over the rounds; "ratios" of medians of ratios within a round: "overhead", by
-        which one client's median time is above the direct call's, and "throughput" of many clients over direct calls';
-        "open_loop", summaries at half the throughput; "soak", a summary at twice, or None.
+        `Load.summary`, of many clients with the medians over the rounds; "ratios": "overhead", the median by which one
+        client's request takes longer than the direct call beside it, and "throughput" of many clients over that of
+        direct calls; "open_loop", summaries at half the throughput; "soak", a summary at twice, or None.
     """
     with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
         model = frcnn.fast_rcnn(network, CLASSES, weights=None)
@@ -80,7 +81,7 @@ async def _measure(path, inputs, plain, batching, options):
         GrpcLoad(batching["grpc"], batching["model"], inputs) as batched,
     ):
         asked = {"direct": direct, "gRPC": over_grpc, "REST": over_rest}
-        one = await _in_turns(asked, 1, seconds, rounds)
+        one = await _one_by_one(asked, seconds * rounds)
         many = await _in_turns(asked | {"gRPC, batching": batched}, clients, seconds, rounds)
         capacity = statistics.median(turn["throughput"] for turn in many["gRPC"])
         asked_of = {"gRPC": (over_grpc, plain), "gRPC, batching": (batched, batching)}
@@ -90,15 +91,33 @@ async def _measure(path, inputs, plain, batching, options):
         }
         soaked = (await open_loop(over_grpc, 2 * capacity, soak, pid=plain["pid"])).summary() if soak else None
     return {
-        "one_client": {name: _medians(turns) for name, turns in one.items()},
+        "one_client": {name: load.summary() for name, load in one.items()},
         "many_clients": {name: _medians(turns) for name, turns in many.items()},
         "ratios": {
-            "overhead": {name: _ratio(one, name, "p50_ms") - 1 for name in one if name != "direct"},
-            "throughput": {name: _ratio(many, name, "throughput") for name in many if name != "direct"},
+            "overhead": {
+                name: float(np.median(load.latencies / one["direct"].latencies)) - 1
+                for name, load in one.items()
+                if name != "direct"
+            },
+            "throughput": {name: _ratio(many[name], many["direct"]) for name in many if name != "direct"},
         },
         "open_loop": open_loops,
         "soak": soaked,
     }
+
+
+async def _one_by_one(asked, seconds):
+    """`Load` by contestant: one request of each in turn, until the time is over. The first of each does not count."""
+    latencies, counts = {name: [] for name in asked}, {name: collections.Counter() for name in asked}
+    for ask in asked.values():
+        await ask()
+    started = time.perf_counter()
+    while time.perf_counter() < started + seconds * len(asked):
+        for name, ask in asked.items():
+            sent = time.perf_counter()
+            counts[name][await ask()] += 1
+            latencies[name].append(time.perf_counter() - sent)
+    return {name: Load(sum(taken), np.array(taken), dict(counts[name]), []) for name, taken in latencies.items()}
 
 
 async def _in_turns(asked, clients, seconds, rounds):
@@ -120,10 +139,10 @@ def _medians(turns):
     return middle | {name: sum(turn[name] for turn in turns) for name in ("answered", "refused", "failed")}
 
 
-def _ratio(turns, name, what):
-    return statistics.median(
-        mine[what] / direct[what] for mine, direct in zip(turns[name], turns["direct"], strict=True)
-    )
+def _ratio(turns, direct):
+    """Median of the ratios of throughputs within a round."""
+    pairs = zip(turns, direct, strict=True)
+    return statistics.median(mine["throughput"] / of_direct["throughput"] for mine, of_direct in pairs)
 
 
 class _Direct:

@@ -56,9 +56,9 @@ def _add_limits(parser):
     limits.add_argument(
         "--queue",
         type=number(int, 0),
-        default=64,
+        default=32,
         metavar="N",
-        help="requests that wait; more are refused (default: 64)",
+        help="requests that wait; more are refused (default: 32)",
     )
     limits.add_argument(
         "--max-message-mb", type=number(int, 1, 2000), default=64, metavar="N", help="largest request (default: 64)"

@@ -41,7 +41,7 @@ class ServerSettings:
     grpc_port: int = 8500
     rest_port: int = 8501
     concurrency: int | None = None
-    queue: int = 64
+    queue: int = 32
     max_message_bytes: int = 64 << 20
     poll_seconds: float = 1.0
     grace_seconds: float = 30.0
