@@ -32,7 +32,7 @@ def test_training_in_python(training_code, digits, tmp_path, monkeypatch, capsys
     assert "mean AP" in printed
     assert (tmp_path / "cells.png").is_file()
     assert names["model"].optimizer.iterations == len(names["train"]) // 2
-    assert (tmp_path / "serving/cells/1/saved_model.pb").is_file()
+    assert (tmp_path / "models/cells/1/saved_model.pb").is_file()
 
 
 def test_roi_pooling_alone():
