@@ -144,6 +144,7 @@ def test_options_that_do_not_fit_each_other(refused, options, text):
     assert text in refused("serve", *options)
 
 
+@pytest.mark.slow
 def test_a_gateway_before_a_remote_server(tmp_path):
     """Nothing listens there: the page is shown, and health checks fail."""
     (tmp_path / "names.txt").write_text("cat\n")

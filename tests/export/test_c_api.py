@@ -13,16 +13,10 @@ from served import assert_same_detections, decoded, encoded
 from tensorflow.core.protobuf import saved_model_pb2
 
 import tf_fast_rcnn as frcnn
-from tf_fast_rcnn import DetectionSettings, export_saved_model, native
-from tf_fast_rcnn.data.proposals import DenseBoxes, ProposalSettings
 
-SETTINGS = DetectionSettings(shorter_side=96, longer_side=144, max_detections=20)
-GRID = ProposalSettings(dense=DenseBoxes(((0.3, 0.3), (0.6, 0.4)), 0.5), min_size=0.2)
-SEARCH = ProposalSettings("fast", 200, min_size=0.1)
 IMAGE = encoded(some_image(90, 120, 0), "JPEG")
 PROPOSALS = some_proposals(40, 0)
 SOURCE = Path(__file__).with_name("run_saved_model.c")
-LIBRARY = native.find_library(Path(native.__file__).parent, tf.__version__)
 
 
 @pytest.fixture(scope="module")
@@ -47,14 +41,14 @@ def tensors(folder, signature):
     )
 
 
-def run(program, folder, signature, image=IMAGE, proposals=None, library=""):
+def run(program, folder, signature, tmp_path, image=IMAGE, proposals=None, library=""):
     """What the program prints about one image, and its exit code."""
-    (folder.parent / "image").write_bytes(image)
+    (tmp_path / "image").write_bytes(image)
     boxes = ["", "0"]
     if proposals is not None:
-        proposals.tofile(folder.parent / "proposals")
-        boxes = [str(folder.parent / "proposals"), str(len(proposals))]
-    command = [program, folder, library, folder.parent / "image", *boxes, *tensors(folder, signature)]
+        proposals.tofile(tmp_path / "proposals")
+        boxes = [str(tmp_path / "proposals"), str(len(proposals))]
+    command = [program, folder, library, tmp_path / "image", *boxes, *tensors(folder, signature)]
     done = subprocess.run(
         list(map(str, command)), env={"TF_CPP_MIN_LOG_LEVEL": "3"}, capture_output=True, text=True, check=False
     )
@@ -66,35 +60,33 @@ def detections(printed):
     return frcnn.Detections(rows[:, 2:], rows[:, 1], rows[:, 0].astype(int))
 
 
-@pytest.fixture(scope="module")
-def stock(tiny_model, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("stock") / "1"
-    export_saved_model(tiny_model, folder, class_names=("cat", "dog", "ox"), settings=SETTINGS, proposals=GRID)
-    return folder
+def expected_of(export, model, proposals=None):
+    settings = export.options["settings"]
+    return frcnn.detect(
+        model, decoded(IMAGE), export.options["proposals"] if proposals is None else proposals, settings
+    )
 
 
 @pytest.mark.parametrize(("signature", "given"), [("serving_default", PROPOSALS), ("detect_image_bytes", None)])
-def test_a_stock_server_detects_what_detect_does(program, stock, tiny_model, signature, given):
-    printed, code = run(program, stock, signature, proposals=given)
+def test_a_stock_server_detects_what_detect_does(program, grid_export, tiny_model, tmp_path, signature, given):
+    printed, code = run(program, grid_export.folder, signature, tmp_path, proposals=given)
     assert code == 0, printed
-    expected = frcnn.detect(tiny_model, decoded(IMAGE), GRID if given is None else given, SETTINGS)
+    expected = expected_of(grid_export, tiny_model, given)
     assert len(expected.scores) > 5
     assert_same_detections(detections(printed), expected)
 
 
-def test_errors_arrive_as_invalid_argument(program, stock):
-    printed, code = run(program, stock, "detect_image_bytes", image=b"GIF89a")
+def test_errors_arrive_as_invalid_argument(program, grid_export, tmp_path):
+    printed, code = run(program, grid_export.folder, "detect_image_bytes", tmp_path, image=b"GIF89a")
     assert code == 3
     assert printed.startswith(f"TF_SessionRun: code {tf.errors.INVALID_ARGUMENT}: ")
     assert "expected JPEG, PNG or WebP" in printed
 
 
-def test_native_exports_need_the_library_and_nothing_else(program, tiny_model, tmp_path):
-    names = ("cat", "dog", "ox")
-    export_saved_model(tiny_model, tmp_path / "1", class_names=names, settings=SETTINGS, proposals=SEARCH)
-    printed, code = run(program, tmp_path / "1", "detect_image_bytes")
+def test_native_exports_need_the_library_and_nothing_else(program, search_export, tiny_model, tmp_path):
+    printed, code = run(program, search_export.folder, "detect_image_bytes", tmp_path)
     assert code == 3
     assert "TfFastRcnn>" in printed
-    printed, code = run(program, tmp_path / "1", "detect_image_bytes", library=LIBRARY)
+    printed, code = run(program, search_export.folder, "detect_image_bytes", tmp_path, library=search_export.library)
     assert code == 0, printed
-    assert_same_detections(detections(printed), frcnn.detect(tiny_model, decoded(IMAGE), SEARCH, SETTINGS))
+    assert_same_detections(detections(printed), expected_of(search_export, tiny_model))

@@ -1,23 +1,13 @@
 """Exports for clients that send an image alone, and what a graph refuses, run by a session."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
-import tensorflow as tf
 from naive_detection import assert_same, naive_detections, some_image, some_proposals
 from served import assert_same_detections, decoded, detections_in, encoded, run_saved_model
 
 import tf_fast_rcnn as frcnn
-from tf_fast_rcnn import DetectionSettings, InputError, export_saved_model, native
-from tf_fast_rcnn.data.proposals import DenseBoxes, ProposalSettings, compute_proposals, dense_grid
-
-CLASS_NAMES = ("cat", "dog", "öx")
-SETTINGS = DetectionSettings(shorter_side=96, longer_side=144, max_detections=20)
-GRID = ProposalSettings(dense=DenseBoxes(((0.3, 0.3), (0.6, 0.4)), 0.5), min_size=0.2)
-SEARCH = ProposalSettings("fast", 200, GRID.dense, min_size=0.1)
-LIMITS = frcnn.ServingLimits(max_side=400, max_images=3, max_proposals=1000)
-LIBRARY = native.find_library(Path(native.__file__).parent, tf.__version__)
+from tf_fast_rcnn import InputError, export_saved_model
+from tf_fast_rcnn.data.proposals import ProposalSettings, compute_proposals, dense_grid
 
 IMAGES = [encoded(some_image(90, 120, 0), "JPEG"), encoded(some_image(130, 80, 1), "PNG")]
 
@@ -59,12 +49,8 @@ REASONS = {
 
 
 @pytest.fixture(scope="module")
-def served(tiny_model, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("grid")
-    options = {"class_names": CLASS_NAMES, "settings": SETTINGS, "limits": LIMITS, "class_names_output": True}
-    names = export_saved_model(tiny_model, folder / "1", proposals=GRID, **options)
-    assert names == ["serving_default", "regions", "predict_tensors", "detect_image_bytes"]
-    return run_saved_model(folder / "1", list(CALLS.values()), folder)
+def served(grid_export, tmp_path_factory):
+    return run_saved_model(grid_export.folder, list(CALLS.values()), tmp_path_factory.mktemp("grid"))
 
 
 @pytest.fixture(scope="module")
@@ -73,13 +59,13 @@ def outputs(served):
 
 
 @pytest.mark.parametrize("index", [0, 1])
-def test_detections_are_those_of_the_same_proposals(outputs, tiny_model, index):
-    image = decoded(IMAGES[index])
-    proposals = compute_proposals(image, GRID)
+def test_detections_are_those_of_the_same_proposals(outputs, grid_export, tiny_model, index):
+    image, options = decoded(IMAGES[index]), grid_export.options
+    proposals = compute_proposals(image, options["proposals"])
     assert len(proposals) > 30
     found = detections_in(outputs["batch"], index)
-    assert_same(found, naive_detections(tiny_model, image, proposals, SETTINGS))
-    assert_same_detections(found, frcnn.detect(tiny_model, image, GRID, SETTINGS))
+    assert_same(found, naive_detections(tiny_model, image, proposals, options["settings"]))
+    assert_same_detections(found, frcnn.detect(tiny_model, image, options["proposals"], options["settings"]))
 
 
 def test_the_batch_does_not_matter(outputs):
@@ -87,10 +73,10 @@ def test_the_batch_does_not_matter(outputs):
 
 
 @pytest.mark.parametrize("call", ["batch", "given"])
-def test_class_names_stand_beside_the_classes(outputs, call):
+def test_class_names_stand_beside_the_classes(outputs, grid_export, call):
     names, classes = outputs[call]["detection_class_names"], outputs[call]["detection_classes"]
     assert names.shape == (2, 20)
-    expected = np.array(["", *CLASS_NAMES])[classes]
+    expected = np.array(["", *grid_export.options["class_names"]])[classes]
     assert set(expected.flat) >= {"cat", "dog"}
     np.testing.assert_array_equal(np.vectorize(bytes.decode, otypes=[object])(names), expected)
 
@@ -107,14 +93,14 @@ def test_the_grid_has_stock_ops_alone(served):
     assert not any("Fast" in op or op in ("PyFunc", "EagerPyFunc") for op in served["ops"])
 
 
-def test_selective_search_in_the_graph(tiny_model, tmp_path):
-    export_saved_model(tiny_model, tmp_path / "1", class_names=CLASS_NAMES, settings=SETTINGS, proposals=SEARCH)
-    result = run_saved_model(tmp_path / "1", [("detect_image_bytes", images(*IMAGES))], tmp_path, LIBRARY)
+def test_selective_search_in_the_graph(search_export, tiny_model, tmp_path):
+    calls, options = [("detect_image_bytes", images(*IMAGES))], search_export.options
+    result = run_saved_model(search_export.folder, calls, tmp_path, search_export.library)
     # A server that can search has the other op too.
     assert {"TfFastRcnn>SelectiveSearch", "TfFastRcnn>RoiPool"} <= result["ops"]
     for index, contents in enumerate(IMAGES):
-        proposals = compute_proposals(decoded(contents), SEARCH)
-        expected = frcnn.detect(tiny_model, decoded(contents), proposals, SETTINGS)
+        proposals = compute_proposals(decoded(contents), options["proposals"])
+        expected = frcnn.detect(tiny_model, decoded(contents), proposals, options["settings"])
         assert_same_detections(detections_in(result["outputs"][0], index), expected)
 
 
@@ -123,14 +109,20 @@ def test_selective_search_in_the_graph(tiny_model, tmp_path):
     [
         (
             ProposalSettings(dense=dense_grid()),
-            LIMITS,
+            frcnn.ServingLimits(max_proposals=1000),
             "max_proposals: found 1000, while the graph makes 2... of a 4:3",
         ),
-        (ProposalSettings("fast", 2000), LIMITS, "max_proposals: found 1000, while the graph makes 2000 of a 4:3"),
+        (
+            ProposalSettings("fast", 2000),
+            frcnn.ServingLimits(max_proposals=1000),
+            "max_proposals: found 1000, while the graph makes 2000 of a 4:3",
+        ),
         (ProposalSettings("fast", implementation="opencv"), None, "found opencv's selective search"),
     ],
 )
 def test_what_cannot_be_exported(tiny_model, tmp_path, proposals, limits, message):
     with pytest.raises(InputError, match=message):
-        export_saved_model(tiny_model, tmp_path / "1", class_names=CLASS_NAMES, proposals=proposals, limits=limits)
+        export_saved_model(
+            tiny_model, tmp_path / "1", class_names=("cat", "dog", "ox"), proposals=proposals, limits=limits
+        )
     assert list(tmp_path.iterdir()) == []

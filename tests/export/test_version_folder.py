@@ -3,7 +3,6 @@
 import hashlib
 import json
 import sys
-import threading
 from pathlib import Path
 
 import pytest
@@ -12,70 +11,21 @@ from served import run_saved_model
 from tensorflow_serving.apis import prediction_log_pb2
 
 import tf_fast_rcnn as frcnn
-from tf_fast_rcnn import DetectionSettings, InputError, export_saved_model
-from tf_fast_rcnn.data.proposals import DenseBoxes, ProposalSettings
+from tf_fast_rcnn import InputError, export_saved_model
 from tf_fast_rcnn.export.versions import version_folder
 
-CLASS_NAMES = ("cat", "dog", "öx")
-SETTINGS = DetectionSettings(shorter_side=96, longer_side=144, max_detections=20)
-GRID = ProposalSettings(dense=DenseBoxes(((0.3, 0.3), (0.6, 0.4)), 0.5), min_size=0.2)
-LIMITS = frcnn.ServingLimits(max_side=100, max_pixels=9000, max_images=4, max_proposals=200)
-TRAINING = {"run": {"seed": 3, "recipe": {"steps": 12}}, "validation": None, "metrics": {"mean_ap": 0.25}}
 PARTS = ["assets", "assets.extra", "fingerprint.pb", "saved_model.pb", "variables"]
 
 
-class Watcher:
-    """Looks all the time at which numbered folders there are, and what they hold when they are first seen."""
-
-    def __init__(self, folder):
-        self._folder, self.seen, self._stop = folder, {}, threading.Event()
-        self._thread = threading.Thread(target=self._watch)
-
-    def __enter__(self):
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_):
-        self._stop.set()
-        self._thread.join()
-
-    def _watch(self):
-        last = False
-        while not last:
-            last = self._stop.is_set()
-            for entry in self._folder.iterdir():
-                if entry.name.isdecimal() and entry.name not in self.seen:
-                    self.seen[entry.name] = sorted(part.name for part in entry.iterdir())
+def test_a_watcher_never_sees_half_a_version(grid_export):
+    assert grid_export.seen == {"1": PARTS}
+    assert [path.name for path in grid_export.folder.parent.iterdir()] == ["1"]
 
 
-@pytest.fixture(scope="module")
-def exported(tiny_model, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("models") / "cells"
-    folder.mkdir()
-    with Watcher(folder) as watcher:
-        export_saved_model(
-            tiny_model,
-            folder / "1",
-            class_names=CLASS_NAMES,
-            settings=SETTINGS,
-            proposals=GRID,
-            limits=LIMITS,
-            warm_up=[(1, 0), (1, 30), (4, 30)],
-            training=TRAINING,
-        )
-    return folder / "1", watcher.seen
-
-
-def test_a_watcher_never_sees_half_a_version(exported):
-    folder, seen = exported
-    assert seen == {"1": PARTS}
-    assert [path.name for path in folder.parent.iterdir()] == ["1"]
-
-
-def test_metadata(exported, tiny_model):
-    metadata = json.loads((exported[0] / "assets" / "metadata.json").read_text(encoding="utf-8"))
+def test_metadata(grid_export, tiny_model):
+    metadata = json.loads((grid_export.folder / "assets" / "metadata.json").read_text(encoding="utf-8"))
     # The hash of what is stored, by TensorFlow's own reader of checkpoints.
-    checkpoint = tf.train.load_checkpoint(str(exported[0] / "variables" / "variables"))
+    checkpoint = tf.train.load_checkpoint(str(grid_export.folder / "variables" / "variables"))
     names = [name for name in checkpoint.get_variable_to_shape_map() if name.startswith("weights/")]
     values = [checkpoint.get_tensor(name) for name in sorted(names, key=lambda name: int(name.split("/")[1]))]
     assert [value.shape for value in values] == [variable.shape for variable in tiny_model.variables]
@@ -84,11 +34,11 @@ def test_metadata(exported, tiny_model):
     assert metadata == {
         "package_version": frcnn.__version__,
         "tensorflow_version": tf.__version__,
-        "class_names": list(CLASS_NAMES),
+        "class_names": ["cat", "dog", "öx"],
         "roi_pooling": "portable",
-        "proposals": json.loads(json.dumps(GRID.to_json())),
-        "limits": {"max_side": 100, "max_pixels": 9000, "max_images": 4, "max_proposals": 200},
-        "training": TRAINING,
+        "proposals": json.loads(json.dumps(grid_export.options["proposals"].to_json())),
+        "limits": {"max_side": 400, "max_pixels": 12_000, "max_images": 3, "max_proposals": 1000},
+        "training": grid_export.options["training"],
     }
 
 
@@ -103,38 +53,39 @@ def warm_up_requests(folder):
     ]
 
 
-def test_warm_up_covers_what_was_asked_for(exported):
-    requests = warm_up_requests(exported[0])
+def test_warm_up_covers_what_was_asked_for(grid_export):
+    requests = warm_up_requests(grid_export.folder)
     with_proposals = [(inputs["image_bytes"].size, *inputs["proposals"].shape) for _, inputs in requests[:6]]
-    assert with_proposals == 2 * [(1, 1, 0, 4), (1, 1, 30, 4), (4, 4, 30, 4)]
+    assert with_proposals == 2 * [(1, 1, 0, 4), (1, 1, 30, 4), (3, 3, 30, 4)]
     assert [name for name, _ in requests] == ["serving_default"] * 3 + ["regions"] * 3 + ["detect_image_bytes"] * 2
-    assert [inputs["image_bytes"].size for _, inputs in requests[6:]] == [1, 4]
+    assert [inputs["image_bytes"].size for _, inputs in requests[6:]] == [1, 3]
     sizes = {tf.io.decode_jpeg(contents).shape[:2] for _, inputs in requests for contents in inputs["image_bytes"]}
     ((height, width),) = sizes
     # As near to the network's 96 x 128 as the limits allow.
-    assert width == 100
-    assert 7000 < height * width <= 9000
+    assert 11_000 < height * width <= 12_000
+    assert width / height == pytest.approx(4 / 3, abs=0.02)
 
 
-def test_a_server_runs_the_warm_up_requests(exported, tmp_path):
-    outputs = run_saved_model(exported[0], warm_up_requests(exported[0]), tmp_path)["outputs"]
+def test_a_server_runs_the_warm_up_requests(grid_export, tmp_path):
+    outputs = run_saved_model(grid_export.folder, warm_up_requests(grid_export.folder), tmp_path)["outputs"]
     assert len(outputs) == 8
     assert not [found for found in outputs if isinstance(found, str)]
 
 
-@pytest.mark.parametrize("warm_up", [[(5, 10)], [(1, 201)], [(0, 10)]])
+@pytest.mark.parametrize("warm_up", [[(4, 10)], [(1, 1001)], [(0, 10)]])
 def test_requests_that_a_server_would_refuse(tiny_model, tmp_path, warm_up):
+    limits = frcnn.ServingLimits(max_images=3, max_proposals=1000)
     with pytest.raises(
-        InputError, match=r"warm_up: found . images with .* proposals each; expected 1 to 4 with at most"
+        InputError, match=r"warm_up: found . images with .* proposals each; expected 1 to 3 with at most"
     ):
-        export_saved_model(tiny_model, tmp_path / "1", class_names=CLASS_NAMES, limits=LIMITS, warm_up=warm_up)
+        export_saved_model(tiny_model, tmp_path / "1", class_names=("cat", "dog", "ox"), limits=limits, warm_up=warm_up)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_without_the_serving_extra(tiny_model, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "tensorflow_serving.apis", None)
     with pytest.raises(InputError, match=r"found no tensorflow-serving-api; .* pip install 'tf-fast-rcnn\[serving\]'"):
-        export_saved_model(tiny_model, tmp_path / "1", class_names=CLASS_NAMES, warm_up=[(1, 10)])
+        export_saved_model(tiny_model, tmp_path / "1", class_names=("cat", "dog", "ox"), warm_up=[(1, 10)])
     assert list(tmp_path.iterdir()) == []
 
 

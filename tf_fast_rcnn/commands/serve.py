@@ -111,6 +111,7 @@ async def _serve(options):
 
 async def _start(options, stack, stop):
     """Starts what the options ask for; returns the addresses by what they are for."""
+    from tf_fast_rcnn.serving.server import socket_address
     from tf_fast_rcnn.serving.versions import model_name
 
     name = options.name or model_name(options.folder)
@@ -120,11 +121,11 @@ async def _start(options, stack, stop):
         addresses["grpc"] = options.remote
     else:
         ports = await _start_server(options, stack, stop, name, settings)
-        addresses["grpc"] = f"{options.host}:{ports['grpc']}"
-        addresses["rest"] = f"http://{options.host}:{ports['rest']}/v1/models/{name}"
+        addresses["grpc"] = socket_address(options.host, ports["grpc"])
+        addresses["rest"] = f"http://{socket_address(options.host, ports['rest'])}/v1/models/{name}"
     if options.with_proposals:
         port = await start_gateway(options, stack, name, addresses["grpc"], settings)
-        addresses["page"] = f"http://{options.host}:{port}/"
+        addresses["page"] = f"http://{socket_address(options.host, port)}/"
         addresses["detect"] = f"{addresses['page']}v1/models/{name}:detect"
     return addresses
 

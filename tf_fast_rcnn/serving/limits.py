@@ -44,7 +44,10 @@ class Limits:
         # A thread cannot be stopped: its place is free when it is done, and not when nobody waits for it any more.
         loop = asyncio.get_running_loop()
         work.add_done_callback(lambda _: loop.call_soon_threadsafe(self._done))
-        return await asyncio.shield(asyncio.wrap_future(work))
+        answer = asyncio.wrap_future(work)
+        # Where nobody waits any more, asyncio would tell of an error that nobody saw.
+        answer.add_done_callback(lambda done: done.cancelled() or done.exception())
+        return await asyncio.shield(answer)
 
     def _done(self):
         self.running -= 1

@@ -51,7 +51,7 @@ class Servable:
             for request in _warmup_requests(directory / _WARMUP_REQUESTS):
                 arrays = {name: proto_to_array(name, proto) for name, proto in request.inputs.items()}
                 self.run(request.model_spec.signature_name, arrays)
-        except (tf.errors.OpError, ServingError, ValueError, OSError, DecodeError) as error:
+        except Exception as error:  # On broken files TensorFlow raises errors of many types.
             raise InputError(
                 f"{directory}: found a SavedModel that cannot be loaded ({to_serving_error(error).message}); expected "
                 "one that runs here; export it again"

@@ -82,8 +82,8 @@ async def embedded_server(name, directory, settings):
         raise InputError(_why_unavailable(model, directory))
     limits = Limits(settings.threads, settings.queue)
     metrics = Metrics(limits)
-    grpc_address = f"{settings.host}:{settings.grpc_port}"
-    server, grpc_port, health = start_grpc(model, limits, metrics, grpc_address, settings.max_message_bytes)
+    address = socket_address(settings.host, settings.grpc_port)
+    server, grpc_port, health = start_grpc(model, limits, metrics, address, settings.max_message_bytes)
     await server.start()
     application = rest_application(model, limits, metrics, settings.max_message_bytes)
     try:
@@ -119,12 +119,17 @@ async def listening(application, host, port, grace_seconds):
             await web.TCPSite(runner, host, port).start()
         except OSError as error:
             raise InputError(
-                f"{host}:{port}: found a port that cannot be used ({error.strerror}); expected a free one; "
-                "give another port"
+                f"{socket_address(host, port)}: found a port that cannot be used ({error.strerror}); expected a free "
+                "one; give another port"
             ) from None
         yield runner.addresses[0][1]
     finally:
         await runner.cleanup()
+
+
+def socket_address(host, port):
+    """ "HOST:PORT", with brackets around an address of IPv6."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 async def _poll(model, seconds):
@@ -133,7 +138,7 @@ async def _poll(model, seconds):
         await asyncio.sleep(seconds)
         try:
             await asyncio.to_thread(model.poll)
-        except InputError as error:
+        except (InputError, OSError) as error:
             if str(error) != told:
                 _log.error("%s; the version that is loaded stays", error)
             told = str(error)

@@ -1,0 +1,80 @@
+"""Exports that several tests run: with dense boxes, for any server, and with selective search, for one with our ops."""
+
+import threading
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+import tensorflow as tf
+
+import tf_fast_rcnn as frcnn
+from tf_fast_rcnn import DetectionSettings, export_saved_model, native
+from tf_fast_rcnn.data.proposals import DenseBoxes, ProposalSettings
+
+
+class Export(NamedTuple):
+    """An exported model and what it was exported with; `seen`: see `Watcher`."""
+
+    folder: Path
+    options: dict
+    seen: dict
+    library: Path
+
+
+OPTIONS = {
+    "class_names": ("cat", "dog", "öx"),
+    "settings": DetectionSettings(shorter_side=96, longer_side=144, max_detections=20),
+}
+GRID = ProposalSettings(dense=DenseBoxes(((0.3, 0.3), (0.6, 0.4)), 0.5), min_size=0.2)
+LIMITS = frcnn.ServingLimits(max_side=400, max_pixels=12_000, max_images=3, max_proposals=1000)
+LIBRARY = native.find_library(Path(native.__file__).parent, tf.__version__)
+
+
+class Watcher:
+    """Looks all the time at which numbered folders there are, and what they hold when they are first seen."""
+
+    def __init__(self, folder):
+        self._folder, self.seen, self._stop = folder, {}, threading.Event()
+        self._thread = threading.Thread(target=self._watch)
+
+    def __enter__(self):
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_):
+        self._stop.set()
+        self._thread.join()
+
+    def _watch(self):
+        last = False
+        while not last:
+            last = self._stop.is_set()
+            for entry in self._folder.iterdir():
+                if entry.name.isdecimal() and entry.name not in self.seen:
+                    self.seen[entry.name] = sorted(part.name for part in entry.iterdir())
+
+
+@pytest.fixture(scope="session")
+def grid_export(tiny_model, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("models") / "cells"
+    folder.mkdir()
+    options = {
+        **OPTIONS,
+        "proposals": GRID,
+        "limits": LIMITS,
+        "class_names_output": True,
+        "warm_up": [(1, 0), (1, 30), (3, 30)],
+        "training": {"run": {"seed": 3, "recipe": {"steps": 12}}, "validation": None, "metrics": {"mean_ap": 0.25}},
+    }
+    with Watcher(folder) as watcher:
+        names = export_saved_model(tiny_model, folder / "1", **options)
+    assert names == ["serving_default", "regions", "predict_tensors", "detect_image_bytes"]
+    return Export(folder / "1", options, watcher.seen, "")
+
+
+@pytest.fixture(scope="session")
+def search_export(tiny_model, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("search") / "1"
+    options = {**OPTIONS, "proposals": ProposalSettings("fast", 200, GRID.dense, min_size=0.1)}
+    export_saved_model(tiny_model, folder, **options)
+    return Export(folder, options, {}, LIBRARY)
