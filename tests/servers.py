@@ -85,7 +85,7 @@ def save_example(directory, version):
     """A SavedModel with signatures of TensorFlow Serving's documentation, which appears when it is complete.
 
     `serving_default` is half_plus_two; `mixed` and `images` take the rows of its examples; `work` takes as long as its
-    `steps`, and says its version.
+    `steps`, and says its version; `wait` does when there is a file of the `path`.
     """
     module = tf.Module()
     module.version = tf.Variable(version)
@@ -116,8 +116,20 @@ def save_example(directory, version):
         with tf.control_dependencies(done):
             return {"version": tf.fill(tf.shape(steps), tf.identity(module.version))}
 
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, "path")], autograph=False)
+    def wait(path):
+        def missing(step):
+            # What depends on the step is looked for again in every step.
+            pattern = tf.strings.join([path, tf.strings.substr(tf.as_string(step), 0, 0)])
+            return tf.equal(tf.size(tf.io.matching_files(pattern)), 0)
+
+        done = tf.while_loop(missing, lambda step: step + 1, [tf.constant(0)], parallel_iterations=1)
+        with tf.control_dependencies(done):
+            return {"version": tf.fill(tf.shape(path), tf.identity(module.version))}
+
     temporary = directory / f".{version}"
-    signatures = {"serving_default": serving_default, "mixed": mixed, "images": images, "work": work}
+    functions = (serving_default, mixed, images, work, wait)
+    signatures = {function.python_function.__name__: function for function in functions}
     tf.saved_model.save(module, str(temporary), signatures=signatures)
     os.rename(temporary, directory / str(version))
 

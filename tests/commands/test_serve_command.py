@@ -36,20 +36,26 @@ def running(folder, addresses, *options, environment=None):
 
 @pytest.fixture(scope="module")
 def half_plus_two(tmp_path_factory):
-    """The model of TensorFlow Serving's documentation, with a signature that counts to a number."""
+    """The model of TensorFlow Serving's documentation, with a signature that waits for a file."""
     import tensorflow as tf
 
     @tf.function(input_signature=[tf.TensorSpec([None], tf.float32, "x")], autograph=False)
     def serving_default(x):
         return {"y": x / 2 + 2}
 
-    @tf.function(input_signature=[tf.TensorSpec([], tf.int32, "steps")], autograph=False)
-    def count(steps):
-        return {"counted": tf.while_loop(lambda step: step < steps, lambda step: step + 1, [tf.constant(0)])[0]}
+    @tf.function(input_signature=[tf.TensorSpec([], tf.string, "path")], autograph=False)
+    def wait(path):
+        def missing(step):
+            # What depends on the step is looked for again in every step.
+            pattern = tf.strings.join([path, tf.strings.substr(tf.as_string(step), 0, 0)])
+            return tf.equal(tf.size(tf.io.matching_files(pattern)), 0)
+
+        steps = tf.while_loop(missing, lambda step: step + 1, [tf.constant(0)])
+        with tf.control_dependencies(steps):
+            return {"found": tf.identity(path)}
 
     folder = tmp_path_factory.mktemp("models") / "half_plus_two"
-    signatures = {"serving_default": serving_default, "count": count}
-    tf.saved_model.save(tf.Module(), str(folder / "7"), signatures=signatures)
+    tf.saved_model.save(tf.Module(), str(folder / "7"), signatures={"serving_default": serving_default, "wait": wait})
     return folder
 
 
@@ -63,12 +69,18 @@ def test_serves_until_sigterm_and_answers_what_it_was_asked(half_plus_two, tmp_p
         assert addresses["rest"].startswith("http://127.0.0.1:")
         answer = requests.post(f"{addresses['rest']}:predict", json={"instances": [1.0, 2.0, 5.0]}, timeout=60)
         assert answer.json() == {"predictions": [2.5, 3.0, 4.5]}
-        body = json.dumps({"signature_name": "count", "inputs": 100_000})
+        end = tmp_path / "end"
+        body = json.dumps({"signature_name": "wait", "inputs": str(end)})
         asked = subprocess.Popen(["curl", "-s", f"{addresses['rest']}:predict", "-d", body], stdout=subprocess.PIPE)
-        time.sleep(0.2)
+        metrics = addresses["rest"].replace("v1/models/half_plus_two", "monitoring/prometheus/metrics")
+        while "tf_fast_rcnn_requests_running 1.0" not in requests.get(metrics, timeout=60).text:
+            time.sleep(0.05)
         process.send_signal(signal.SIGTERM)
+        time.sleep(0.3)
+        assert process.poll() is None
+        end.touch()
         assert process.wait(timeout=60) == 0
-        assert json.loads(asked.communicate(timeout=60)[0]) == {"outputs": 100_000}
+        assert json.loads(asked.communicate(timeout=60)[0]) == {"outputs": str(end)}
         log = (tmp_path / "addresses.log").read_text()
     assert "version 7 of half_plus_two is available" in log
     assert f"rest     {addresses['rest']}" in log

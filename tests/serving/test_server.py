@@ -1,6 +1,5 @@
 """What the embedded server does under load: versions that change, limits, batches, and its end."""
 
-import collections
 import concurrent.futures
 import re
 import shutil
@@ -25,12 +24,11 @@ def work(server, steps, **options):
     return server.predict({"steps": np.int32([steps])}, "work", **options)["version"].tolist()
 
 
-def steps_of(seconds, server):
-    """Steps that take about so long here."""
-    work(server, 10)
-    started = time.perf_counter()
-    work(server, 20_000)
-    return int(20_000 * seconds / (time.perf_counter() - started))
+def waiting(server, path, **options):
+    """The version that answers when the test has made the file."""
+    return server.predict({"path": np.array([str(path)], object)}, "wait", **{"timeout": 120} | options)[
+        "version"
+    ].tolist()
 
 
 def states(server):
@@ -96,13 +94,14 @@ def test_a_request_ends_in_the_version_that_it_began_in(example_versions, tmp_pa
     folder.mkdir()
     publish(example_versions, 1, folder)
     with served("example", folder) as server, concurrent.futures.ThreadPoolExecutor() as threads:
-        long = threads.submit(work, server, steps_of(2.0, server))
-        time.sleep(0.2)
+        long = threads.submit(waiting, server, tmp_path / "end")
+        wait_for(lambda: numbers(server) == (1, 0))
         publish(example_versions, 2, folder)
         wait_for(lambda: states(server).get(2) == "AVAILABLE")
         assert not long.done()
         assert states(server)[1] in ("AVAILABLE", "UNLOADING")
         assert work(server, 1) == [2]
+        (tmp_path / "end").touch()
         assert long.result() == [1]
         wait_for(lambda: states(server)[1] == "END")
 
@@ -154,13 +153,12 @@ def numbers(server):
     )
 
 
-def test_overload_is_refused_at_once(example_versions):
+def test_overload_is_refused_at_once(example_versions, tmp_path):
     with served("example", example_versions, concurrency=1, queue=2) as server:
-        long = steps_of(3.0, server)
         with concurrent.futures.ThreadPoolExecutor(8) as threads:
-            first = threads.submit(work, server, long)
+            first = threads.submit(waiting, server, tmp_path / "end")
             wait_for(lambda: numbers(server) == (1, 0))
-            others = [threads.submit(work, server, 1) for _ in range(2)]
+            others = [threads.submit(waiting, server, tmp_path / "end") for _ in range(2)]
             wait_for(lambda: numbers(server) == (1, 2))
             with pytest.raises(grpc.RpcError) as caught:
                 work(server, 1)
@@ -171,44 +169,45 @@ def test_overload_is_refused_at_once(example_versions):
             assert "queue is full" in refused.json()["error"]
             assert states(server)[3] == "AVAILABLE"  # Those who ask for the status do not wait.
             assert not first.done()
+            (tmp_path / "end").touch()
             assert [future.result() for future in (first, *others)] == [[3]] * 3
         assert work(server, 1) == [3]
 
 
-def test_who_gives_up_leaves_the_queue(example_versions):
-    with served("example", example_versions, concurrency=1, queue=2) as server:
-        steps = steps_of(3.0, server)
-        with concurrent.futures.ThreadPoolExecutor(8) as threads:
-            first = threads.submit(work, server, steps)
-            wait_for(lambda: numbers(server) == (1, 0))
-            body = {"signature_name": "work", "instances": [steps]}
-            for _ in range(3):  # More than the queue holds.
-                with pytest.raises(grpc.RpcError) as caught:
-                    work(server, steps, timeout=0.1)
-                assert caught.value.code() == grpc.StatusCode.DEADLINE_EXCEEDED
-                with pytest.raises(requests.Timeout):
-                    requests.post(server.url(":predict"), json=body, timeout=0.1)
-                wait_for(lambda: numbers(server)[1] == 0)
-            assert not first.done()
-            assert first.result() == [3]
-            assert work(server, 1) == [3]
+def test_who_gives_up_leaves_the_queue(example_versions, tmp_path):
+    limited = served("example", example_versions, concurrency=1, queue=2)
+    with limited as server, concurrent.futures.ThreadPoolExecutor(8) as threads:
+        first = threads.submit(waiting, server, tmp_path / "end")
+        wait_for(lambda: numbers(server) == (1, 0))
+        body = {"signature_name": "work", "instances": [1]}
+        for _ in range(3):  # More than the queue holds.
+            with pytest.raises(grpc.RpcError) as caught:
+                work(server, 1, timeout=0.1)
+            assert caught.value.code() == grpc.StatusCode.DEADLINE_EXCEEDED
+            with pytest.raises(requests.Timeout):
+                requests.post(server.url(":predict"), json=body, timeout=0.1)
+            wait_for(lambda: numbers(server)[1] == 0)
+        assert not first.done()
+        (tmp_path / "end").touch()
+        assert first.result() == [3]
+        assert work(server, 1) == [3]
 
 
-def test_requests_that_have_come_are_answered_before_the_end(example_versions):
+def test_requests_that_have_come_are_answered_before_the_end(example_versions, tmp_path):
     with concurrent.futures.ThreadPoolExecutor(8) as threads:
-        with served("example", example_versions, concurrency=1) as server:
-            stub = health_pb2_grpc.HealthStub(server.channel)
-            updates = stub.Watch(health_pb2.HealthCheckRequest())
+        with served("example", example_versions, concurrency=1, grace_seconds=120) as server:
+            updates = health_pb2_grpc.HealthStub(server.channel).Watch(health_pb2.HealthCheckRequest())
             assert next(updates).status == health_pb2.HealthCheckResponse.SERVING
-            steps = steps_of(0.3, server)
-            running = [threads.submit(work, server, steps) for _ in range(3)]
-            body = {"signature_name": "work", "instances": [steps]}
-            running_rest = threads.submit(requests.post, server.url(":predict"), json=body, timeout=60)
-            time.sleep(0.15)
+            running = [threads.submit(waiting, server, tmp_path / "end") for _ in range(3)]
+            body = {"signature_name": "wait", "instances": [str(tmp_path / "end")]}
+            running_rest = threads.submit(requests.post, server.url(":predict"), json=body, timeout=600)
+            wait_for(lambda: numbers(server) == (1, 3))
+            threading.Timer(0.5, (tmp_path / "end").touch).start()
+        assert (tmp_path / "end").exists()
         assert [future.result() for future in running] == [[3]] * 3
         assert running_rest.result().json() == {"predictions": [3]}
         # The stream may end with the server before the word comes.
-        assert collections.Counter(row.status for row in drained(updates))[health_pb2.HealthCheckResponse.SERVING] == 0
+        assert all(row.status == health_pb2.HealthCheckResponse.NOT_SERVING for row in drained(updates))
         with pytest.raises(grpc.RpcError):
             work(server, 1, timeout=5)
 

@@ -93,9 +93,14 @@ class Servable:
             )
         try:
             outputs = self._functions[name](**{key: tf.constant(array) for key, array in inputs.items()})
-            return {key: outputs[key].numpy() for key in output_names or outputs}
+            return {key: _to_array(outputs[key].numpy()) for key in output_names or outputs}
         except tf.errors.OpError as error:
             raise to_serving_error(error) from None
+
+
+def _to_array(value):
+    """Of a single string TensorFlow gives its bytes."""
+    return np.array(value, np.object_) if isinstance(value, bytes) else value
 
 
 def _read_graph(directory):
