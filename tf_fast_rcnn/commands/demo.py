@@ -59,7 +59,12 @@ def run(options):
     write_report(out / "evaluation", test, detections, result, name="demo", description=source.description)
     _say("5/5 exporting, and running the exported model")
     frcnn.export_saved_model(
-        run_.model, out / "export" / "1", class_names=run_.class_names, settings=frcnn.detection_settings(run_)
+        run_.model,
+        out / "export" / "1",
+        class_names=run_.class_names,
+        settings=frcnn.detection_settings(run_),
+        proposals=run_.proposals,
+        class_names_output=True,
     )
     shown = [test[index] for index in range(0, len(test), max(1, len(test) // _SHOWN_IMAGES))][:_SHOWN_IMAGES]
     pictures = _draw_exported(out, test.with_records(shown))
