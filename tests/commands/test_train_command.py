@@ -55,7 +55,7 @@ def test_bad_choices(command, digits, tmp_path, option, value, message):
     done = command("train", "--train", f"voc:{digits}@train", "--out", run, *SMALL, option, value)
     assert done.code == 2
     # Proposals may have been computed before, with a progress bar.
-    lines = [line for line in done.err.splitlines() if "proposals:" not in line]
+    lines = [line for line in done.err.splitlines() if line and "proposals:" not in line]
     assert len(lines) == 1
     assert message in lines[0]
 

@@ -62,12 +62,7 @@ def load_backbone(backbone, weights="imagenet", preprocessing=None):
     """
     if isinstance(backbone, keras.Model):
         return _own_network(backbone, weights, preprocessing)
-    name = _resolve(backbone)
-    if weights not in (None, "imagenet") and not os.path.isfile(weights):
-        raise InputError(
-            f"weights: found {os.fspath(weights)!r}, which is no file; expected 'imagenet', None or the path of a "
-            "weights file; check the path"
-        )
+    name = check_backbone(backbone, weights)
     if name == _LITE0:
         network, own_preprocessing = efficientnet_lite0(weights), lite_preprocessing()
     elif name in CAFFE_NETWORKS:
@@ -77,6 +72,17 @@ def load_backbone(backbone, weights="imagenet", preprocessing=None):
         network = build_application(application, weights)
         own_preprocessing = preprocessing_from_function(application.preprocess_input)
     return Backbone(name.lower(), network, own_preprocessing if preprocessing is None else preprocessing)
+
+
+def check_backbone(backbone, weights):
+    """The name under which a backbone is known; InputError for one that is not, and for weights that are no file."""
+    name = _resolve(backbone)
+    if weights not in (None, "imagenet") and not os.path.isfile(weights):
+        raise InputError(
+            f"weights: found {os.fspath(weights)!r}, which is no file; expected 'imagenet', None or the path of a "
+            "weights file; check the path"
+        )
+    return name
 
 
 def _own_network(network, weights, preprocessing):

@@ -101,10 +101,14 @@ def add_arguments(parser):
 
 def run(options):
     start_tensorflow()
+    from tf_fast_rcnn.backbones import check_backbone
     from tf_fast_rcnn.evaluation.models import ValidationMap
     from tf_fast_rcnn.training.settings import check_classes
 
     recipe = frcnn.recipe(options.recipe, _changes(options))
+    weights = None if options.weights == "none" else options.weights
+    if weights is None or not Path(weights).is_dir():  # a folder is another RUN
+        check_backbone(options.backbone or recipe.backbone, weights)
     if recipe.early_stopping and not options.val:
         raise InputError("early_stopping: found no validation images; expected some to choose the model by; give --val")
     classes = parse_classes(options.classes) if options.classes else None
@@ -127,7 +131,7 @@ def run(options):
         options.out,
         recipe=recipe,
         backbone=options.backbone,
-        weights=None if options.weights == "none" else options.weights,
+        weights=weights,
         roi_pooling=options.roi_pooling,
         seed=options.seed,
         classes=classes,
