@@ -23,7 +23,7 @@ from tf_fast_rcnn.drawing import PALETTE
 from tf_fast_rcnn.pages import render_page
 from tf_fast_rcnn.serving.gateway import Gateway, gateway_application
 from tf_fast_rcnn.serving.limits import Limits
-from tf_fast_rcnn.serving.proposal_workers import ProposalWorkers
+from tf_fast_rcnn.serving.proposal_workers import ProposalWorkers, with_proposals
 from tf_fast_rcnn.serving.server import listening
 
 PROPOSALS = proposal_settings("selective-search", dataset=())
@@ -105,6 +105,13 @@ def test_an_image_alone_gives_what_the_library_gives(url, tiny_model):
     assert answer["model_version"] == 1
     body = f'{{"image_bytes": {{"b64": "{base64.b64encode(encoded(IMAGE, "PNG")).decode()}"}}}}'
     assert post(url, body, "application/json")[1]["detections"] == answer["detections"]
+
+
+def test_all_proposals_count_unless_there_is_a_limit():
+    every = compute_proposals(IMAGE, PROPOSALS)
+    assert len(every) > 200
+    np.testing.assert_array_equal(with_proposals(encoded(IMAGE, "PNG"), PROPOSALS, None).proposals, every)
+    np.testing.assert_array_equal(with_proposals(encoded(IMAGE, "PNG"), PROPOSALS, 200).proposals, every[:200])
 
 
 def test_a_photo_from_a_phone_is_turned_upright(url, tiny_model, tmp_path):

@@ -30,7 +30,7 @@ def add_gateway_arguments(parser):
         "--proposals", choices=METHODS, metavar="METHOD", help=f"{', '.join(METHODS)} (default: as in training)"
     )
     group.add_argument(
-        "--max-proposals", type=number(int, 1), default=2000, metavar="N", help="of an image (default: 2000)"
+        "--max-proposals", type=number(int, 1), metavar="N", help="of an image, the first (default: all)"
     )
     group.add_argument(
         "--workers",

@@ -39,7 +39,7 @@ def with_proposals(contents, settings, max_proposals):
     Args:
         contents: bytes of an image file, of any format and orientation that Pillow reads.
         settings: `ProposalSettings`.
-        max_proposals: at most so many, the first.
+        max_proposals: at most so many, the first; None: all.
 
     Returns:
         `ImageWithProposals`.
@@ -61,7 +61,7 @@ class ProposalWorkers:
     Args:
         workers: number of processes.
         settings: `ProposalSettings`.
-        max_proposals: of an image.
+        max_proposals: of an image; None: all.
     """
 
     def __init__(self, workers, settings, max_proposals):
