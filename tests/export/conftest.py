@@ -4,6 +4,7 @@ import threading
 from pathlib import Path
 from typing import NamedTuple
 
+import keras
 import pytest
 import tensorflow as tf
 
@@ -78,3 +79,25 @@ def search_export(tiny_model, tmp_path_factory):
     options = {**OPTIONS, "proposals": ProposalSettings("fast", 200, GRID.dense, min_size=0.1)}
     export_saved_model(tiny_model, folder, **options)
     return Export(folder, options, {}, LIBRARY)
+
+
+@keras.saving.register_keras_serializable("tests")
+class Igamma(keras.layers.Layer):
+    """An op that neither TF Lite nor TensorFlow.js has."""
+
+    def call(self, values):
+        return tf.math.igamma(values + 1.0, values)
+
+
+@pytest.fixture(scope="session")
+def detector_with_igamma():
+    network = keras.Sequential(
+        [
+            keras.Input((64, 64, 3)),
+            keras.layers.Conv2D(4, 5, 8, "same", activation="relu", name="conv"),
+            Igamma(name="igamma"),
+            keras.layers.GlobalAveragePooling2D(name="pooling"),
+            keras.layers.Dense(5, name="predictions"),
+        ]
+    )
+    return frcnn.fast_rcnn(network, num_classes=3, fc_units=(8,), stride=8)

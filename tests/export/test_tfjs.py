@@ -5,10 +5,8 @@ import shutil
 import subprocess
 from pathlib import Path
 
-import keras
 import numpy as np
 import pytest
-import tensorflow as tf
 from browser_page import answer_of, browser
 from naive_detection import assert_same, naive_detections, some_image, some_proposals
 from PIL import Image
@@ -201,25 +199,9 @@ def test_the_page_says_what_is_no_image(example, any_size, tmp_path):
     assert "no image that the browser can read" in answer_of(chromium, site, "harness.html")["status"]
 
 
-@keras.saving.register_keras_serializable("tests")
-class Igamma(keras.layers.Layer):
-    def call(self, values):
-        return tf.math.igamma(values + 1.0, values)
-
-
-def test_a_layer_that_tensorflow_js_has_no_op_for(tmp_path):
-    network = keras.Sequential(
-        [
-            keras.Input((64, 64, 3)),
-            keras.layers.Conv2D(4, 5, 8, "same", activation="relu", name="conv"),
-            Igamma(name="gamma"),
-            keras.layers.GlobalAveragePooling2D(name="pooling"),
-            keras.layers.Dense(5, name="predictions"),
-        ]
-    )
-    model = frcnn.fast_rcnn(network, num_classes=3, fc_units=(8,), stride=8)
+def test_a_layer_that_tensorflow_js_has_no_op_for(detector_with_igamma, tmp_path):
     with pytest.raises(InputError, match=r"found layers with the ops Igamma; expected those that TensorFlow.js has"):
-        export_tfjs(model, tmp_path / "model", class_names=CLASS_NAMES, settings=SETTINGS)
+        export_tfjs(detector_with_igamma, tmp_path / "model", class_names=CLASS_NAMES, settings=SETTINGS)
     assert list(tmp_path.iterdir()) == []
 
 

@@ -273,25 +273,9 @@ def test_what_a_file_cannot_be(tiny_model, tmp_path, changes, message):
     assert list(tmp_path.iterdir()) == []
 
 
-@keras.saving.register_keras_serializable("tests")
-class Gamma(keras.layers.Layer):
-    def call(self, values):
-        return tf.math.igamma(values + 1.0, values)
-
-
-def test_a_layer_that_tflite_has_no_op_for(tmp_path):
-    network = keras.Sequential(
-        [
-            keras.Input((64, 64, 3)),
-            keras.layers.Conv2D(4, 5, 8, "same", activation="relu", name="conv"),
-            Gamma(name="gamma"),
-            keras.layers.GlobalAveragePooling2D(name="pooling"),
-            keras.layers.Dense(5, name="predictions"),
-        ]
-    )
-    model = frcnn.fast_rcnn(network, num_classes=3, fc_units=(8,), stride=8)
+def test_a_layer_that_tflite_has_no_op_for(detector_with_igamma, tmp_path):
     with pytest.raises(InputError, match=r"TF Lite: found a model that cannot be converted .*; expected layers"):
-        export_tflite(model, tmp_path / "m.tflite", class_names=CLASS_NAMES, settings=SETTINGS)
+        export_tflite(detector_with_igamma, tmp_path / "m.tflite", class_names=CLASS_NAMES, settings=SETTINGS)
     assert list(tmp_path.iterdir()) == []
 
 
