@@ -141,7 +141,7 @@ def _tflite(options):
             f"{given[0]}: found it with {options.folder}; expected a RUN, for a TF Lite file detects as it was "
             "exported; leave it out, or give it to `export`"
         )
-    return detector, frcnn.DetectionSettings(**detector.metadata["detection_settings"])
+    return detector, frcnn.DetectionSettings(**detector.metadata["detection"])
 
 
 def _drawing_folder(options):

@@ -4,8 +4,11 @@ The steps are those of `detector` without what these two lack: ragged tensors, l
 equal cells, the fused suppression of all classes.
 """
 
+import dataclasses
+
 import tensorflow as tf
 
+import tf_fast_rcnn
 from tf_fast_rcnn import boxes
 from tf_fast_rcnn.data.network_input import network_size
 from tf_fast_rcnn.detector import Detector
@@ -31,6 +34,19 @@ def portable_detector(model, settings, class_names):
     if settings.dtype != "float32":
         raise InputError(f"dtype: found {settings.dtype}; expected float32; choose a precision instead")
     return detector
+
+
+def description(detector, class_names, image_size, num_proposals, precision, proposals):
+    """What a file says of itself, a dict of JSON's types; arguments as of `export_tflite`."""
+    return {
+        "package_version": tf_fast_rcnn.__version__,
+        "class_names": list(class_names),
+        "image_size": image_size,
+        "num_proposals": num_proposals,
+        "precision": precision,
+        "proposal_settings": None if proposals is None else proposals.to_json(),
+        "detection": dataclasses.asdict(detector.settings),
+    }
 
 
 def serving_function(detector, image_size=None, num_proposals=None, image_type=tf.uint8):

@@ -5,7 +5,6 @@ written here: model.json has the graph (TensorFlow's GraphDef as JSON), the sign
 files of 4 MB beside it hold the weights one after the other (the format "graph-model" of TensorFlow.js 4).
 """
 
-import dataclasses
 import json
 import os
 import tempfile
@@ -21,7 +20,7 @@ from tensorflow.python.grappler import tf_optimizer
 
 from tf_fast_rcnn import __version__
 from tf_fast_rcnn.errors import InputError
-from tf_fast_rcnn.export.single_image import portable_detector, serving_function
+from tf_fast_rcnn.export.single_image import description, portable_detector, serving_function
 
 PRECISIONS = ("float32", "float16")
 
@@ -77,22 +76,16 @@ def export_tfjs(
     weights, content = _take_weights(graph, precision)
     shards = [content[begin : begin + _SHARD_BYTES] for begin in range(0, len(content), _SHARD_BYTES)]
     names = [f"group1-shard{number}of{len(shards)}.bin" for number in range(1, len(shards) + 1)]
-    description = {
+    stored = {
         "format": "graph-model",
         "generatedBy": f"tensorflow {tf.__version__}",
         "convertedBy": f"tf_fast_rcnn {__version__}",
         "signature": signature,
-        "userDefinedMetadata": {
-            "class_names": list(class_names),
-            "image_size": image_size,
-            "num_proposals": num_proposals,
-            "proposal_settings": None if proposals is None else proposals.to_json(),
-            "detection_settings": dataclasses.asdict(detector.settings),
-        },
+        "userDefinedMetadata": description(detector, class_names, image_size, num_proposals, precision, proposals),
         "modelTopology": json_format.MessageToDict(graph),
         "weightsManifest": [{"paths": names, "weights": weights}],
     }
-    _write(directory, {**dict(zip(names, shards, strict=True)), "model.json": json.dumps(description).encode()})
+    _write(directory, {**dict(zip(names, shards, strict=True)), "model.json": json.dumps(stored).encode()})
 
 
 def _frozen(function):

@@ -4,7 +4,6 @@ Preprocessing, convolutions, RoI pooling, the fully connected layers, decoding a
 in the file: pixels and proposals in, detections out (`single_image`).
 """
 
-import dataclasses
 import json
 import os
 import tempfile
@@ -13,9 +12,8 @@ from pathlib import Path
 
 import tensorflow as tf
 
-from tf_fast_rcnn import __version__
 from tf_fast_rcnn.errors import InputError
-from tf_fast_rcnn.export.single_image import OUTPUTS, portable_detector, serving_function
+from tf_fast_rcnn.export.single_image import OUTPUTS, description, portable_detector, serving_function
 from tf_fast_rcnn.tflite_detector import fit
 
 PRECISIONS = ("float32", "float16", "dynamic", "int8")
@@ -74,7 +72,12 @@ def export_tflite(
         from tf_fast_rcnn.export.quantization import quantize_layers
 
         data = quantize_layers(data, [fit(*pair, image_size, num_proposals)[0] for pair in calibration])
-    metadata = _metadata(detector.settings, class_names, image_size, num_proposals, precision, proposals)
+    metadata = {
+        "images": "uint8 [1, H, W, 3], RGB as displayed; resized and normalised inside",
+        "proposals": "float32 [1, R, 4], [ymin, xmin, ymax, xmax] relative to the image",
+        "signature": f"serving_default: images, proposals, num_proposals -> {', '.join(OUTPUTS)}",
+        **description(detector, class_names, image_size, num_proposals, precision, proposals),
+    }
     labels = "".join(f"{name}\n" for name in class_names)
     _write(path, data, {"labels.txt": labels, "metadata.json": json.dumps(metadata, indent=1)})
 
@@ -96,22 +99,6 @@ def _convert(detector, function, precision):
             f"TF Lite: found a model that cannot be converted ({lines[0][:200] if lines else type(error).__name__}); "
             "expected layers that TF Lite has built-in ops for; choose another backbone"
         ) from None
-
-
-def _metadata(settings, class_names, image_size, num_proposals, precision, proposals):
-    return {
-        "description": "Fast R-CNN detector; signature serving_default: images, proposals, num_proposals -> "
-        + ", ".join(OUTPUTS),
-        "package": f"tf_fast_rcnn {__version__}",
-        "images": "uint8 [1, H, W, 3], RGB as displayed; resized and normalised inside",
-        "image_size": image_size,
-        "proposals": "float32 [1, R, 4], [ymin, xmin, ymax, xmax] relative to the image",
-        "num_proposals": num_proposals,
-        "proposal_settings": None if proposals is None else proposals.to_json(),
-        "precision": precision,
-        "class_names": list(class_names),
-        "detection_settings": dataclasses.asdict(settings),
-    }
 
 
 def _write(path, data, associated):
