@@ -18,7 +18,7 @@ install: .venv/installed
 	$(BIN)/pip install --quiet --upgrade pip "setuptools>=77"
 	$(BIN)/pip install --quiet "tensorflow==2.21.*"
 	PYTHONWARNINGS=ignore $(BIN)/pip install --quiet --no-build-isolation --editable '.[test]'
-	@$(BIN)/python -c "from tf_fast_rcnn.native import why_unavailable; print('RoI pooling:', why_unavailable() or 'native')" 2>/dev/null
+	@$(BIN)/python -c "from tf_fast_rcnn.ops.native import why_unavailable; print('RoI pooling:', why_unavailable() or 'native')" 2>/dev/null
 	@touch $@
 
 demo: install

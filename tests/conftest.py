@@ -56,7 +56,7 @@ def chromium(tmp_path):
 @pytest.fixture(scope="session")
 def digits(tmp_path_factory):
     """A VOC folder with 8 training and 4 test images of handwritten digits."""
-    from tf_fast_rcnn.data.digits import generate_digits
+    from tf_fast_rcnn.demo.digits import generate_digits
 
     return generate_digits(tmp_path_factory.mktemp("data") / "digits", {"train": 8, "test": 4})
 
@@ -65,7 +65,7 @@ def digits(tmp_path_factory):
 def prepared_digits(digits, tmp_path_factory):
     """The training and the test images with proposals, as `(train, test)`."""
     import tf_fast_rcnn as frcnn
-    from tf_fast_rcnn.data.digits import CLASS_NAMES
+    from tf_fast_rcnn.demo.digits import CLASS_NAMES
 
     folder = tmp_path_factory.mktemp("prepared")
     splits = [frcnn.load_dataset(f"voc:{digits}@{split}", CLASS_NAMES) for split in ("train", "test")]

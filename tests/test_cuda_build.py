@@ -7,7 +7,7 @@ import struct
 import pytest
 import tensorflow as tf
 
-from tf_fast_rcnn import native
+from tf_fast_rcnn.ops import native
 
 PROJECT = pathlib.Path(__file__).parent.parent
 

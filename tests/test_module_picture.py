@@ -1,7 +1,7 @@
 """The picture of modules that CONTRIBUTING.md draws, against the imports in the sources.
 
 A module imports only what stands before it. Imports within functions count, and so do the names that the package
-itself gives out (`tf_fast_rcnn.detect` is `tf_fast_rcnn.detection`).
+itself gives out (`tf_fast_rcnn.detect` is `tf_fast_rcnn.inference.detect`).
 """
 
 import ast

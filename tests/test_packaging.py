@@ -51,7 +51,7 @@ def test_source_archive_holds_the_ops(sources, tmp_path):
         names = {name.split("/", 1)[1] for name in tar.getnames() if "/" in name}
     ops = {str(path.relative_to(sources)) for path in (sources / "custom_ops").rglob("*") if path.is_file()}
     assert ops
-    assert ops | {"LICENSE", "setup.py", "tf_fast_rcnn/roi_pooling.py"} <= names
+    assert ops | {"LICENSE", "setup.py", "tf_fast_rcnn/ops/roi_pooling.py"} <= names
 
 
 def test_without_a_compiler_the_wheel_is_pure_and_says_why(sources, tmp_path):
@@ -60,7 +60,7 @@ def test_without_a_compiler_the_wheel_is_pure_and_says_why(sources, tmp_path):
         assert f"WITHOUT its native {what}: the C++ compiler '/nonexistent/g++' failed" in printed
     assert wheel.name.endswith("-py3-none-any.whl")
     names = zipfile.ZipFile(wheel).namelist()
-    assert "tf_fast_rcnn/roi_pooling.py" in names
+    assert "tf_fast_rcnn/ops/roi_pooling.py" in names
     assert not [name for name in names if name.endswith(".so")]
 
 

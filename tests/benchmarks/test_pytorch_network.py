@@ -6,7 +6,8 @@ import pytest
 import tensorflow as tf
 
 import tf_fast_rcnn as frcnn
-from tf_fast_rcnn.model import stages
+from tf_fast_rcnn.models.backbones import Preprocessing, load_backbone
+from tf_fast_rcnn.models.fast_rcnn import stages
 
 torch = pytest.importorskip("torch", reason="PyTorch, a peer of the benchmarks, comes by the extra 'pytorch'")
 
@@ -58,7 +59,7 @@ def detector(network, **options):
     for layer in network.layers:
         if isinstance(layer, keras.layers.BatchNormalization):
             layer.set_weights([rng.uniform(0.5, 1.5, weight.shape) for weight in layer.get_weights()])
-    preprocessing = frcnn.backbones.Preprocessing("bgr", [100.0, 110.0, 120.0], [1 / 50, 1 / 60, 1 / 70])
+    preprocessing = Preprocessing("bgr", [100.0, 110.0, 120.0], [1 / 50, 1 / 60, 1 / 70])
     options = {"stride": 4, "pooled_size": (3, 2), "fc_units": (20,), "dropout": 0.0} | options
     model = frcnn.fast_rcnn(network, 3, preprocessing=preprocessing, **options)
     for name in ("class_logits", "box_regression"):
@@ -94,7 +95,7 @@ def test_every_part_gives_the_same_numbers(network):
 
 
 def test_efficientnet_lite0_gives_the_same_features():
-    network = frcnn.backbones.load_backbone("efficientnet_lite0").network
+    network = load_backbone("efficientnet_lite0").network
     images = np.random.default_rng(0).normal(size=(1, 64, 96, 3)).astype(np.float32)
     convolutions = keras.Model(network.input, network.get_layer("block5c_add").output)
     found = PyTorchNetwork(convolutions)(torch.tensor(images)).detach().numpy()

@@ -13,8 +13,8 @@ from PIL import Image
 
 from tf_fast_rcnn.browsing.findings import KINDS
 from tf_fast_rcnn.browsing.page import browse
-from tf_fast_rcnn.drawing import class_color
 from tf_fast_rcnn.errors import InputError
+from tf_fast_rcnn.visualization.drawing import class_color
 
 VOID = {"meta", "img", "input", "br", "link", "hr"}
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tf_fast_rcnn.drawing import PALETTE
+from tf_fast_rcnn.visualization.drawing import PALETTE
 
 
 def with_script(page, code):

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 import tf_fast_rcnn as frcnn
-from tf_fast_rcnn.data.digits import CLASS_NAMES
-from tf_fast_rcnn.training.loop import TrainingSummary
+from tf_fast_rcnn.demo.digits import CLASS_NAMES
+from tf_fast_rcnn.training.run import TrainingSummary
 
 SMALL = ("--shorter-side", 64, "--longer-side", 96, "--workers", 1)
 CLASSES = f"{CLASS_NAMES[1]},low={CLASS_NAMES[0]}+{CLASS_NAMES[2]}"

@@ -15,8 +15,8 @@ from caffe_numpy import SHRINK, random_layer, random_weights
 from PIL import Image
 
 import tf_fast_rcnn as frcnn
-from tf_fast_rcnn.backbones.caffe import CAFFE_NETWORKS
 from tf_fast_rcnn.commands.import_caffe import NETWORKS
+from tf_fast_rcnn.models.backbones.caffe import CAFFE_NETWORKS
 from tf_fast_rcnn.training.recipes import VOC_CLASSES
 
 PAGE = (Path(__file__).parents[2] / "docs" / "caffe.md").read_text()

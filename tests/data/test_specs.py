@@ -3,7 +3,7 @@ import json
 import pytest
 from annotation_files import one_line_error, write_image
 
-from tf_fast_rcnn.data.prepare import prepare
+from tf_fast_rcnn.data.prepared.write import prepare
 from tf_fast_rcnn.data.proposals.dense import DEFAULT_DENSE_BOXES
 from tf_fast_rcnn.data.proposals.settings import ProposalSettings
 from tf_fast_rcnn.data.specs import load_dataset

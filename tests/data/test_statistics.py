@@ -13,7 +13,7 @@ from naive_sampler import (
 )
 
 from tf_fast_rcnn import DetectionDataset, ImageRecord, boxes
-from tf_fast_rcnn.data.sampling_rules import SamplingRules
+from tf_fast_rcnn.data.batches.settings import SamplingRules
 from tf_fast_rcnn.data.statistics import box_statistics
 
 

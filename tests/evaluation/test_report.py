@@ -11,12 +11,12 @@ import pytest
 from PIL import Image
 
 from tf_fast_rcnn.data.records import DetectionDataset, Detections
-from tf_fast_rcnn.drawing import class_color
 from tf_fast_rcnn.evaluation import score_detections
 from tf_fast_rcnn.evaluation.analysis import analyse
 from tf_fast_rcnn.evaluation.confidence import with_confidence
 from tf_fast_rcnn.evaluation.pictures import draw_errors
 from tf_fast_rcnn.evaluation.report import write_report
+from tf_fast_rcnn.visualization.drawing import class_color
 
 NONE = "\N{EN DASH}"
 VOID = {"meta", "img", "br"}

@@ -9,8 +9,9 @@ import pytest
 import tensorflow as tf
 
 import tf_fast_rcnn as frcnn
-from tf_fast_rcnn import DetectionSettings, export_saved_model, native
+from tf_fast_rcnn import DetectionSettings, export_saved_model
 from tf_fast_rcnn.data.proposals import DenseBoxes, ProposalSettings
+from tf_fast_rcnn.ops import native
 
 
 class Export(NamedTuple):
@@ -28,7 +29,7 @@ OPTIONS = {
 }
 GRID = ProposalSettings(dense=DenseBoxes(((0.3, 0.3), (0.6, 0.4)), 0.5), min_size=0.2)
 LIMITS = frcnn.ServingLimits(max_side=400, max_pixels=12_000, max_images=3, max_proposals=1000)
-LIBRARY = native.find_library(Path(native.__file__).parent, tf.__version__)
+LIBRARY = native.find_library(Path(native.__file__).parents[1], tf.__version__)
 
 
 class Watcher:

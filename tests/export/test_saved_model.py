@@ -13,7 +13,8 @@ import tensorflow as tf
 from naive_detection import raw_outputs, some_image, some_proposals
 from served import assert_same_detections, decoded, detections_in, encoded, run_saved_model
 
-from tf_fast_rcnn import DetectionSettings, InputError, cli, detect, export_saved_model, native
+from tf_fast_rcnn import DetectionSettings, InputError, cli, detect, export_saved_model
+from tf_fast_rcnn.ops import native
 
 CLASS_NAMES = ("cat", "dog", "ox")
 SETTINGS = DetectionSettings(shorter_side=96, longer_side=144, max_detections=20)
@@ -196,7 +197,7 @@ def test_class_names_that_do_not_fit(tiny_model, tmp_path, names):
 def test_native_variant_runs_where_the_op_is_loaded(tiny_model, tmp_path, outputs):
     directory = tmp_path / "native"
     export_saved_model(tiny_model, directory, class_names=CLASS_NAMES, settings=SETTINGS, roi_pooling="native")
-    library = native.find_library(Path(native.__file__).parent, tf.__version__)
+    library = native.find_library(Path(native.__file__).parents[1], tf.__version__)
     result = run_saved_model(directory, [CALLS["batch"]], tmp_path, library)
     assert "TfFastRcnn>RoiPool" in result["ops"]
     for index in range(3):

@@ -15,7 +15,7 @@ from naive_detection import assert_same, naive_detections, some_image, some_prop
 import tf_fast_rcnn as frcnn
 from tf_fast_rcnn import DetectionSettings, InputError, TFLiteDetector, detect, export_tflite
 from tf_fast_rcnn.export.quantization import quantize_layers
-from tf_fast_rcnn.tflite_detector import fit
+from tf_fast_rcnn.inference.tflite import fit
 
 CLASS_NAMES = ("cat", "dog", "ox")
 SETTINGS = DetectionSettings(shorter_side=96, longer_side=144, max_detections=20)

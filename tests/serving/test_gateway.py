@@ -19,12 +19,12 @@ from servers import CLASS_NAMES, SETTINGS, encoded, in_thread
 
 from tf_fast_rcnn import detect, proposal_settings
 from tf_fast_rcnn.data.proposals import compute_proposals
-from tf_fast_rcnn.drawing import PALETTE
-from tf_fast_rcnn.pages import render_page
 from tf_fast_rcnn.serving.gateway import Gateway, gateway_application
 from tf_fast_rcnn.serving.limits import Limits
 from tf_fast_rcnn.serving.proposal_workers import ProposalWorkers, with_proposals
 from tf_fast_rcnn.serving.server import listening
+from tf_fast_rcnn.visualization.drawing import PALETTE
+from tf_fast_rcnn.visualization.pages import render_page
 
 PROPOSALS = proposal_settings("selective-search", dataset=())
 IMAGE = some_image(120, 160, 0)

@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 
 import tf_fast_rcnn as frcnn
-from tf_fast_rcnn.data.digits import CLASS_NAMES
+from tf_fast_rcnn.demo.digits import CLASS_NAMES
 from tf_fast_rcnn.tables.measuring import measure_tables
 from tf_fast_rcnn.tables.proposals import ProposalStore
 from tf_fast_rcnn.tables.trainings import Setup, base_recipe

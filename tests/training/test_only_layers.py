@@ -6,7 +6,7 @@ import pytest
 
 import tf_fast_rcnn as frcnn
 from tf_fast_rcnn import InputError
-from tf_fast_rcnn.training import loop
+from tf_fast_rcnn.training import run as training_run
 from tf_fast_rcnn.training.settings import with_changes
 
 
@@ -45,7 +45,7 @@ def test_also_after_an_interruption(train, monkeypatch, tmp_path):
         train("box_regression", callbacks=[KillAt()])
     assert list((tmp_path / "run" / "checkpoints").glob("step-*.keras"))
     compiled = []
-    monkeypatch.setattr(loop, "_compile", lambda *arguments: compiled.append(arguments))
+    monkeypatch.setattr(training_run, "_compile", lambda *arguments: compiled.append(arguments))
     assert train("box_regression") == {"box_regression"}
     assert not compiled
 

@@ -7,7 +7,7 @@ import tensorflow as tf
 
 import tf_fast_rcnn as frcnn
 from tf_fast_rcnn import multi_task_loss, sgd
-from tf_fast_rcnn.losses import BoxLoss, ClassLoss
+from tf_fast_rcnn.models.losses import BoxLoss, ClassLoss
 from tf_fast_rcnn.training.precision import in_precision, set_precision
 from tf_fast_rcnn.training.settings import with_changes
 

@@ -8,7 +8,7 @@ import keras
 import pytest
 
 import tf_fast_rcnn as frcnn
-from tf_fast_rcnn.backbones import load_backbone
+from tf_fast_rcnn.models.backbones import load_backbone
 from tf_fast_rcnn.training.recipes import RECIPES
 from tf_fast_rcnn.training.settings import with_changes
 

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tf_fast_rcnn import InputError, fast_rcnn, recipe, sgd
-from tf_fast_rcnn.data.sampling_rules import SamplingRules
+from tf_fast_rcnn.data.batches.settings import SamplingRules
 from tf_fast_rcnn.training.recipes import RECIPES, small_data, voc07
 from tf_fast_rcnn.training.settings import NetworkSettings, Recipe, recipe_from_json, with_changes
 

@@ -14,13 +14,13 @@ import tf_fast_rcnn as frcnn
 from tf_fast_rcnn import boxes
 from tf_fast_rcnn.benchmarks.measure import median_seconds
 from tf_fast_rcnn.benchmarks.roi_pooling import random_rois
-from tf_fast_rcnn.data.digits import generate_digits
 from tf_fast_rcnn.data.images import read_image
 from tf_fast_rcnn.data.network_input import network_size, resize_to_network
 from tf_fast_rcnn.data.proposals import compute_proposals, proposal_settings
-from tf_fast_rcnn.detector import DetectionSettings, Detector
-from tf_fast_rcnn.factorization import fully_connected_names, with_factors
-from tf_fast_rcnn.model import stages
+from tf_fast_rcnn.demo.digits import generate_digits
+from tf_fast_rcnn.inference.graph import DetectionSettings, Detector
+from tf_fast_rcnn.models.fast_rcnn import stages
+from tf_fast_rcnn.models.truncated_svd import fully_connected_names, with_factors
 
 CLASSES = 20
 PARTS = ("decode and resize", "convolutions", "RoI pooling", "fc6", "fc7", "siblings", "NMS")

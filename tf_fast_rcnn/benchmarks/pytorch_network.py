@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from tf_fast_rcnn.backbones.preprocessing import Preprocessing
-from tf_fast_rcnn.model import BoxDenormalization
+from tf_fast_rcnn.models.backbones.preprocessing import Preprocessing
+from tf_fast_rcnn.models.fast_rcnn import BoxDenormalization
 
 
 class PyTorchNetwork(torch.nn.Module):

@@ -9,7 +9,7 @@ from torch.nn import functional
 
 from tf_fast_rcnn import boxes
 from tf_fast_rcnn.benchmarks.pytorch_network import PyTorchNetwork, roi_max_pool, roi_max_pool_gradient
-from tf_fast_rcnn.model import stages
+from tf_fast_rcnn.models.fast_rcnn import stages
 
 
 class PyTorchTraining:

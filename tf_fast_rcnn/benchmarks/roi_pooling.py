@@ -9,7 +9,7 @@ import tensorflow as tf
 
 import tf_fast_rcnn as frcnn
 from tf_fast_rcnn.benchmarks.measure import median_seconds, peak_growth
-from tf_fast_rcnn.native import native_ops
+from tf_fast_rcnn.ops.native import native_ops
 
 # Of an image of 600 x 1000 at stride 16, as Caffe pools it.
 HEIGHT, WIDTH, IMAGE_HEIGHT, IMAGE_WIDTH = 38, 63, 600, 1000

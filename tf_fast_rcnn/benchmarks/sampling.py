@@ -7,7 +7,7 @@ import time
 import keras
 
 import tf_fast_rcnn as frcnn
-from tf_fast_rcnn.data.prepare import with_proposals
+from tf_fast_rcnn.data.prepared.write import with_proposals
 from tf_fast_rcnn.training.optimizers import FineTuningSGD
 
 

@@ -22,7 +22,7 @@ from tqdm import tqdm
 import tf_fast_rcnn as frcnn
 from tf_fast_rcnn.benchmarks.load import OK, GrpcLoad, Load, RestLoad, closed_loop, detector_inputs, open_loop
 from tf_fast_rcnn.benchmarks.roi_pooling import random_rois
-from tf_fast_rcnn.data.digits import generate_digits
+from tf_fast_rcnn.demo.digits import generate_digits
 
 CLASSES = 20
 _IMAGE_SIZE = (640, 480)

@@ -7,7 +7,7 @@ import numpy as np
 from tf_fast_rcnn.browsing.findings import NETWORK_SIDE
 from tf_fast_rcnn.data.proposals.recall import MIN_IOU
 from tf_fast_rcnn.data.proposals.settings import DEFAULT_MIN_SIZE
-from tf_fast_rcnn.plots import plot_histogram, plot_recall
+from tf_fast_rcnn.visualization.plots import plot_histogram, plot_recall
 
 _MAX_COUNT_BINS = 40
 

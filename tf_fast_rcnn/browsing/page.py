@@ -14,7 +14,7 @@ from tf_fast_rcnn.browsing.pictures import PictureWriter
 from tf_fast_rcnn.browsing.survey import survey_dataset
 from tf_fast_rcnn.data.proposals.recall import MIN_IOU
 from tf_fast_rcnn.errors import InputError
-from tf_fast_rcnn.pages import render_page
+from tf_fast_rcnn.visualization.pages import render_page
 
 # Findings of a kind that the page lists in words; findings.json has all.
 _LISTED = 100

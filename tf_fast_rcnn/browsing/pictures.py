@@ -3,19 +3,15 @@
 from collections import Counter
 from typing import NamedTuple
 
-import numpy as np
 from PIL import Image
 
 from tf_fast_rcnn import boxes as box_algebra
 from tf_fast_rcnn.data.proposals.recall import MIN_IOU
-from tf_fast_rcnn.drawing import class_color, draw_boxes, object_captions
+from tf_fast_rcnn.visualization.crops import CROP_SIDE, cut_out, window_around
+from tf_fast_rcnn.visualization.drawing import class_colors, draw_boxes, object_captions
 
 _THUMBNAIL_SIDE = 400
 _LARGE_SIDE = 1000
-CROP_SIDE = 240
-# A finding's picture shows so many times the extent of its objects around them, and at least this part of the image.
-_SURROUNDINGS = 3.0
-_LEAST_WINDOW = 0.15
 
 _PICTURES_OF_A_KIND = 12
 _PICTURES_OF_A_GROUP = 3
@@ -138,25 +134,6 @@ def _draw_finding(finding, facts, image):
     return draw_boxes(drawn, box_algebra.within(facts.best_boxes[objects], window), captions)
 
 
-def window_around(boxes):
-    """The part of the image around some boxes, a relative box."""
-    if not len(boxes):
-        return np.float32([0, 0, 1, 1])
-    first, last = boxes[:, :2].min(axis=0), boxes[:, 2:].max(axis=0)
-    half = np.maximum(_SURROUNDINGS * (last - first), _LEAST_WINDOW) / 2
-    half = np.maximum(half, half.max() / 2)  # a long box alone would give a strip
-    centre = (first + last) / 2
-    return box_algebra.clip(np.concatenate([centre - half, centre + half]))
-
-
-def cut_out(picture, window):
-    """A part of a PIL image, a relative box, with `CROP_SIDE` as its longer side."""
-    top, left, bottom, right = box_algebra.scale(window, picture.height, picture.width).tolist()
-    zoom = CROP_SIDE / max(bottom - top, right - left)
-    size = (max(1, round((right - left) * zoom)), max(1, round((bottom - top) * zoom)))
-    return picture.resize(size, Image.Resampling.BICUBIC, box=(left, top, right, bottom))
-
-
 def _shrunk(picture, side):
     smaller = picture.copy()
     smaller.thumbnail((side, side))
@@ -168,8 +145,3 @@ def _with_best_proposals(picture, facts):
         f"{overlap:.2f}" if overlap >= MIN_IOU else f"missed {overlap:.2f}" for overlap in facts.overlaps.tolist()
     ]
     return draw_boxes(picture, facts.best_boxes, captions, fitting=True)
-
-
-def class_colors(labels):
-    """The colour of each class of an array of labels."""
-    return [class_color(label) for label in labels.tolist()]

@@ -5,7 +5,7 @@ from tqdm import tqdm
 from tf_fast_rcnn.commands import benchmark_detection, benchmark_proposals, benchmark_serving, benchmark_training
 from tf_fast_rcnn.commands.common import add_json_argument, in_a_fresh_process, number, write_result
 from tf_fast_rcnn.errors import InputError
-from tf_fast_rcnn.plots import plot_sampling_speed
+from tf_fast_rcnn.visualization.plots import plot_sampling_speed
 
 EXAMPLES = """\
   tf-fast-rcnn benchmark roi-pooling

@@ -4,7 +4,7 @@ from tqdm import tqdm
 
 from tf_fast_rcnn.commands.benchmark_training import add_network_arguments
 from tf_fast_rcnn.commands.common import in_a_fresh_process, number, write_result
-from tf_fast_rcnn.plots import plot_parts
+from tf_fast_rcnn.visualization.plots import plot_parts
 
 # Convolutions and matrix products: what all contestants have.
 NETWORK = ("convolutions", "fc6", "fc7", "siblings")

@@ -1,7 +1,7 @@
 """`tf-fast-rcnn benchmark proposals`: selective search beside OpenCV's."""
 
 from tf_fast_rcnn.commands.common import add_json_argument, in_a_fresh_process, number, write_result
-from tf_fast_rcnn.plots import plot_search_growth
+from tf_fast_rcnn.visualization.plots import plot_search_growth
 
 MODES = ("fast", "quality")
 

@@ -3,7 +3,7 @@
 from tqdm import tqdm
 
 from tf_fast_rcnn.commands.common import add_json_argument, in_a_fresh_process, number, write_result
-from tf_fast_rcnn.plots import plot_parts
+from tf_fast_rcnn.visualization.plots import plot_parts
 
 NETWORKS = ("vgg16", "efficientnet_lite0")
 DTYPES = ("float32", "bfloat16")

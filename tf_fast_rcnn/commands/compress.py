@@ -109,7 +109,7 @@ def _search(options, run_):
     """The ranks that `smallest_ranks` finds; InputError where there are none."""
     import tensorflow as tf
 
-    from tf_fast_rcnn.evaluation.models import EVALUATION_SCORE_THRESHOLD
+    from tf_fast_rcnn.inference.graph import EVALUATION_SCORE_THRESHOLD
 
     # TensorFlow warns that each compression that is tried is a graph of its own.
     tf.get_logger().setLevel("ERROR")

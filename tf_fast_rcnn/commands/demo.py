@@ -4,8 +4,6 @@ import sys
 import time
 from pathlib import Path
 
-import jinja2
-
 import tf_fast_rcnn as frcnn
 from tf_fast_rcnn.commands.common import add_json_argument, check_new, number, seed, start_tensorflow, write_result
 
@@ -35,10 +33,11 @@ def run(options):
     out = Path(options.out)
     check_new(out, "--out")
     start_tensorflow()
-    from tf_fast_rcnn.data.digits import CLASS_NAMES, generate_digits
+    from tf_fast_rcnn.demo.digits import CLASS_NAMES, generate_digits
+    from tf_fast_rcnn.demo.page import write_page
     from tf_fast_rcnn.evaluation import score_detections
     from tf_fast_rcnn.evaluation.report import write_report
-    from tf_fast_rcnn.evaluation.sources import run_source
+    from tf_fast_rcnn.inference.sources import run_source
 
     _say("1/5 generating images: real handwritten digits on clutter")
     data = generate_digits(out / "data", {"train": options.images, "test": 60}, options.seed)
@@ -74,7 +73,7 @@ def run(options):
         "training_seconds": summary.seconds,
         "seconds": round(time.monotonic() - started, 1),
     }
-    _write_page(out, result, summary, pictures, train, test, facts)
+    write_page(out, result=result, summary=summary, pictures=pictures, train=train, test=test, facts=facts)
     text = (
         f"{result.table()}\n{facts['seconds']:.0f} s in all; the exported model is in {out}/export/1\n"
         f"open {out}/index.html"
@@ -88,8 +87,8 @@ def _say(text):
 
 def _draw_exported(out, dataset):
     """Runs the SavedModel on image files, as a server does, and draws what it finds beside the annotations."""
-    from tf_fast_rcnn.drawing import contact_sheet, draw_detections, draw_ground_truth
-    from tf_fast_rcnn.evaluation.sources import saved_model_source
+    from tf_fast_rcnn.inference.sources import saved_model_source
+    from tf_fast_rcnn.visualization.drawing import contact_sheet, draw_detections, draw_ground_truth
 
     (out / "pictures").mkdir()
     pictures = []
@@ -101,14 +100,3 @@ def _draw_exported(out, dataset):
         contact_sheet([truth, detected], columns=2).save(path)
         pictures.append(path.relative_to(out).as_posix())
     return pictures
-
-
-def _write_page(out, result, summary, pictures, train, test, facts):
-    """index.html: metrics, curves and pictures, by relative paths alone."""
-    environment = jinja2.Environment(loader=jinja2.PackageLoader("tf_fast_rcnn", "commands"), autoescape=True)
-    page = environment.get_template("demo.html").render(
-        result=result, summary=summary, pictures=pictures, train=train, test=test, facts=facts
-    )
-    temporary = out / ".index.partial.html"
-    temporary.write_text(page, encoding="utf-8")
-    temporary.replace(out / "index.html")

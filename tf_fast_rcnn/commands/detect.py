@@ -22,8 +22,8 @@ from tf_fast_rcnn.commands.proposal_options import (
     read_file,
     refuse_second_proposals,
 )
-from tf_fast_rcnn.data.annotations import IMAGE_EXTENSIONS
 from tf_fast_rcnn.data.images import image_layout
+from tf_fast_rcnn.data.readers.annotations import IMAGE_EXTENSIONS
 from tf_fast_rcnn.data.records import DetectionDataset, ImageRecord
 from tf_fast_rcnn.data.specs import coco_file, split_name
 from tf_fast_rcnn.errors import InputError
@@ -194,7 +194,7 @@ def _picture_paths(images, out):
 
 def _file_detections(options, run_, settings, paths):
     """The files as a data set without annotations, and an iterator of the `Detections` in each."""
-    from tf_fast_rcnn.detection import detect_files, image_and_proposals, unannotated
+    from tf_fast_rcnn.inference.detect import detect_files, image_and_proposals, unannotated
 
     records = [unannotated(path, *image_layout(path)[:2]) for path in paths]
     if options.proposals:
@@ -218,7 +218,7 @@ def _named_by_stem(record):
 
 def _data_detections(options, run_, settings):
     """The data set of --data, and an iterator of the `Detections` in each of its images."""
-    from tf_fast_rcnn.detection import detect_dataset
+    from tf_fast_rcnn.inference.detect import detect_dataset
 
     dataset = load_images(options.data, options, run_.class_names)
     refuse_second_proposals(options, dataset)
@@ -269,7 +269,7 @@ def _write_files(options, dataset, detections):
 
 def _classify_regions(options, run_, settings, paths):
     """Writes the class probabilities of given boxes."""
-    from tf_fast_rcnn.detection import unannotated
+    from tf_fast_rcnn.inference.detect import unannotated
 
     clashing = [name for name in ("data", "proposals", "out", "coco_results", "comp4") if getattr(options, name)]
     if clashing:
@@ -303,7 +303,7 @@ def _to_json(found, class_names):
 
 
 def _draw(image, found, class_names, threshold, path):
-    from tf_fast_rcnn.drawing import draw_detections
+    from tf_fast_rcnn.visualization.drawing import draw_detections
 
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.stem}.partial.png")

@@ -120,7 +120,8 @@ def run(options):
 
 
 def _source(options):
-    from tf_fast_rcnn.evaluation.sources import file_source, open_source
+    from tf_fast_rcnn.evaluation.models import file_source
+    from tf_fast_rcnn.inference.sources import open_source
 
     if bool(options.model) == bool(options.detections):
         found = "both" if options.model else "neither"
@@ -137,7 +138,7 @@ def _category_ids(options, renamed):
 
 
 def _with_proposals(options, dataset, source):
-    from tf_fast_rcnn.detection import default_proposals
+    from tf_fast_rcnn.inference.detect import default_proposals
 
     refuse_second_proposals(options, dataset)
     if not source.takes_proposals and not options.proposals:

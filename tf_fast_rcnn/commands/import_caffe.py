@@ -36,8 +36,8 @@ def add_arguments(parser):
 def run(options):
     check_new(options.out, "--out")
     start_tensorflow()
-    from tf_fast_rcnn.backbones.caffemodel import read_caffemodel
-    from tf_fast_rcnn.caffe_detectors import is_caffe_detector
+    from tf_fast_rcnn.models.backbones.caffemodel import read_caffemodel
+    from tf_fast_rcnn.models.caffe_detectors import is_caffe_detector
 
     caffe_model = read_caffemodel(options.file)
     if is_caffe_detector(caffe_model):
@@ -48,7 +48,7 @@ def run(options):
 
 
 def _import_detector(options, caffe_model):
-    from tf_fast_rcnn.caffe_detectors import unread_layers
+    from tf_fast_rcnn.models.caffe_detectors import unread_layers
     from tf_fast_rcnn.training.run_folder import open_run, save_model
 
     if options.out.endswith(_WEIGHTS_SUFFIX):
@@ -67,7 +67,7 @@ def _import_detector(options, caffe_model):
 
 
 def _import_network(options):
-    from tf_fast_rcnn.backbones import load_backbone
+    from tf_fast_rcnn.models.backbones import load_backbone
 
     if options.class_names:
         raise InputError(f"--class-names: found {options.file} to be an ImageNet network; expected a trained detector")

@@ -12,7 +12,7 @@ from tf_fast_rcnn.commands.common import (
     write_result,
 )
 from tf_fast_rcnn.commands.proposal_options import add_proposal_arguments, check_has_proposals, chosen_proposals
-from tf_fast_rcnn.data.prepared import read_manifest
+from tf_fast_rcnn.data.prepared.read import read_manifest
 from tf_fast_rcnn.data.selection import parse_classes
 
 EXAMPLES = """\

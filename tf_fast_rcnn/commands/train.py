@@ -22,8 +22,8 @@ from tf_fast_rcnn.commands.proposal_options import (
     read_file,
     refuse_second_proposals,
 )
+from tf_fast_rcnn.data.batches.settings import detection_side
 from tf_fast_rcnn.data.proposals import METHODS, FileProposals
-from tf_fast_rcnn.data.sampling_rules import detection_side
 from tf_fast_rcnn.data.selection import parse_classes
 from tf_fast_rcnn.errors import InputError
 
@@ -101,8 +101,8 @@ def add_arguments(parser):
 
 def run(options):
     start_tensorflow()
-    from tf_fast_rcnn.backbones import check_backbone
     from tf_fast_rcnn.evaluation.models import ValidationMap
+    from tf_fast_rcnn.models.backbones import check_backbone
     from tf_fast_rcnn.training.settings import check_classes
 
     recipe = frcnn.recipe(options.recipe, _changes(options))

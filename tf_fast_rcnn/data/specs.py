@@ -5,13 +5,13 @@ import operator
 import os
 import re
 
-from tf_fast_rcnn.data.coco import read_coco
-from tf_fast_rcnn.data.csv_boxes import read_csv
-from tf_fast_rcnn.data.prepared import read_prepared
+from tf_fast_rcnn.data.prepared.read import read_prepared
+from tf_fast_rcnn.data.readers.coco import read_coco
+from tf_fast_rcnn.data.readers.csv_boxes import read_csv
+from tf_fast_rcnn.data.readers.tfds import read_tfds
+from tf_fast_rcnn.data.readers.voc import read_voc, read_voc_images
+from tf_fast_rcnn.data.readers.yolo import read_yolo
 from tf_fast_rcnn.data.selection import select_part, without_part
-from tf_fast_rcnn.data.tfds import read_tfds
-from tf_fast_rcnn.data.voc import read_voc, read_voc_images
-from tf_fast_rcnn.data.yolo import read_yolo
 from tf_fast_rcnn.errors import InputError
 
 # The plus sign of a union stands before a kind and its colon; any other belongs to a location ("voc:c++/cells@train").

@@ -4,8 +4,8 @@ import numpy as np
 from tqdm import tqdm
 
 from tf_fast_rcnn import boxes
-from tf_fast_rcnn.data.prepare import with_proposals
-from tf_fast_rcnn.data.sampling_rules import SamplingRules
+from tf_fast_rcnn.data.batches.settings import SamplingRules
+from tf_fast_rcnn.data.prepared.write import with_proposals
 
 # Classes with fewer foreground proposals than this lean on the statistics of all classes together.
 _ENOUGH_FOREGROUND = 50

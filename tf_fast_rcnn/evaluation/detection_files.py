@@ -18,10 +18,10 @@ from typing import NamedTuple
 import numpy as np
 
 from tf_fast_rcnn import boxes
-from tf_fast_rcnn.data.files import replacing
 from tf_fast_rcnn.data.records import Detections
 from tf_fast_rcnn.errors import InputError
 from tf_fast_rcnn.evaluation.coco import check_category_ids, result_image_id
+from tf_fast_rcnn.files import replacing
 
 _VOC_NAME = re.compile(r"comp[34]_det_.+\.txt")
 # No detector's boxes are all so small: these are relative to the image.

@@ -10,16 +10,15 @@ import tensorflow as tf
 from PIL import Image
 from tqdm import tqdm
 
-from tf_fast_rcnn.data.prepare import cached_proposals
-from tf_fast_rcnn.detection import default_proposals, detect_dataset
-from tf_fast_rcnn.detector import DetectionSettings
-from tf_fast_rcnn.drawing import draw_boxes, draw_detections
+from tf_fast_rcnn.data.prepared.write import cached_proposals
 from tf_fast_rcnn.errors import InputError
 from tf_fast_rcnn.evaluation import score_detections
+from tf_fast_rcnn.evaluation.detection_files import read_detections
+from tf_fast_rcnn.inference.detect import default_proposals, detect_dataset
+from tf_fast_rcnn.inference.graph import EVALUATION_SCORE_THRESHOLD, DetectionSettings
+from tf_fast_rcnn.inference.sources import Source
 from tf_fast_rcnn.training.averaging import averaged_weights
-
-# Average precision looks at the whole curve: detections that nobody would show count there too.
-EVALUATION_SCORE_THRESHOLD = 0.01
+from tf_fast_rcnn.visualization.drawing import draw_boxes, draw_detections
 
 # TensorBoard's pictures are PNGs, one of each epoch: of this size some 200 kB each.
 _PICTURE_SIDE = 400
@@ -67,6 +66,15 @@ def detections_on(model, dataset, proposals=None, settings=None, cache_dir=None,
         dataset = cached_proposals(dataset, proposals, cache_dir, workers, progress)
     settings = settings or DetectionSettings(score_threshold=EVALUATION_SCORE_THRESHOLD)
     yield from detect_dataset(model, dataset, settings, progress)
+
+
+def file_source(path, category_ids=None):
+    """Detections that stand in files; arguments as of `read_detections`."""
+
+    def detect(dataset, progress=True):
+        return iter(read_detections(path, dataset, category_ids))
+
+    return Source(str(path), detect, takes_proposals=False, description={"detections": str(path)})
 
 
 class ValidationMap(keras.callbacks.Callback):

@@ -9,9 +9,9 @@ import numpy as np
 from PIL import Image
 
 from tf_fast_rcnn import boxes as box_algebra
-from tf_fast_rcnn.browsing.pictures import class_colors, cut_out, window_around
-from tf_fast_rcnn.drawing import draw_boxes
 from tf_fast_rcnn.evaluation.breakdown import CONFIDENT, KINDS
+from tf_fast_rcnn.visualization.crops import cut_out, window_around
+from tf_fast_rcnn.visualization.drawing import class_colors, draw_boxes
 
 PICTURES = 24
 

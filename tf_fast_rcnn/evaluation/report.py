@@ -7,12 +7,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tf_fast_rcnn.data.files import replacing
 from tf_fast_rcnn.evaluation.analysis import analyse
 from tf_fast_rcnn.evaluation.breakdown import KINDS
 from tf_fast_rcnn.evaluation.pictures import draw_errors
-from tf_fast_rcnn.pages import render_page
-from tf_fast_rcnn.plots import plot_breakdown, plot_precision_recall, plot_reliability
+from tf_fast_rcnn.files import replacing
+from tf_fast_rcnn.visualization.pages import render_page
+from tf_fast_rcnn.visualization.plots import plot_breakdown, plot_precision_recall, plot_reliability
 
 # Curves of more classes than there are colours cannot be told apart.
 _MAX_CURVES = 10

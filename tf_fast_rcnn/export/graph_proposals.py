@@ -10,7 +10,7 @@ from tf_fast_rcnn import boxes as box_algebra
 from tf_fast_rcnn.data.proposals import ProposalSettings
 from tf_fast_rcnn.errors import InputError
 from tf_fast_rcnn.export.request_checks import check_proposals
-from tf_fast_rcnn.native import native_ops
+from tf_fast_rcnn.ops.native import native_ops
 
 
 def check_graph_proposals(settings):

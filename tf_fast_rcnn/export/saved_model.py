@@ -12,13 +12,13 @@ from pathlib import Path
 import tensorflow as tf
 
 from tf_fast_rcnn.data.proposals import dense_boxes
-from tf_fast_rcnn.detector import Detector
 from tf_fast_rcnn.errors import InputError
 from tf_fast_rcnn.export.graph_proposals import check_graph_proposals
 from tf_fast_rcnn.export.limits import ServingLimits
 from tf_fast_rcnn.export.metadata import metadata_json
 from tf_fast_rcnn.export.signatures import Signatures
 from tf_fast_rcnn.export.warm_up import warm_up_records, write_warm_up
+from tf_fast_rcnn.inference.graph import Detector
 
 # The proportions for which an export must be able to make its proposals.
 _COMMON_SIZE = (480, 640)

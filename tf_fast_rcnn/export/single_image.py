@@ -11,8 +11,8 @@ import tensorflow as tf
 import tf_fast_rcnn
 from tf_fast_rcnn import boxes
 from tf_fast_rcnn.data.network_input import network_size
-from tf_fast_rcnn.detector import Detector
 from tf_fast_rcnn.errors import InputError
+from tf_fast_rcnn.inference.graph import Detector
 
 OUTPUTS = ("detection_boxes", "detection_scores", "detection_classes", "num_detections")
 

@@ -14,7 +14,7 @@ import tensorflow as tf
 
 from tf_fast_rcnn.errors import InputError
 from tf_fast_rcnn.export.single_image import OUTPUTS, description, portable_detector, serving_function
-from tf_fast_rcnn.tflite_detector import fit
+from tf_fast_rcnn.inference.tflite import fit
 
 PRECISIONS = ("float32", "float16", "dynamic", "int8")
 

@@ -19,12 +19,12 @@ from tensorflow_serving.apis import (
     prediction_service_pb2_grpc,
 )
 
-from tf_fast_rcnn.drawing import PALETTE
-from tf_fast_rcnn.pages import render_page
 from tf_fast_rcnn.serving.json_tensors import read_body
 from tf_fast_rcnn.serving.metrics import CONTENT_TYPE, Metrics
 from tf_fast_rcnn.serving.rest_api import METRICS_PATH, errors_as_json
 from tf_fast_rcnn.serving.status import ServingError, invalid_argument
+from tf_fast_rcnn.visualization.drawing import PALETTE
+from tf_fast_rcnn.visualization.pages import render_page
 
 _AVAILABLE = get_model_status_pb2.ModelVersionStatus.State.AVAILABLE
 _POLICY = "default-src 'none'; img-src blob:; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'"

@@ -11,8 +11,8 @@ from joblib.externals.loky.process_executor import BrokenProcessPool
 from PIL import Image
 
 from tf_fast_rcnn.data.images import read_encoded, read_image
+from tf_fast_rcnn.data.prepared.workers import end_with_parent
 from tf_fast_rcnn.data.proposals import compute_proposals
-from tf_fast_rcnn.data.workers import end_with_parent
 
 # As the exported graph's own limit; decoded, an image takes 3 bytes a pixel.
 _MOST_PIXELS = 50_000_000

@@ -9,8 +9,8 @@ from google.protobuf.message import DecodeError
 from tensorflow.core.protobuf import saved_model_pb2
 from tensorflow_serving.apis import prediction_log_pb2
 
-from tf_fast_rcnn import native
 from tf_fast_rcnn.errors import InputError
+from tf_fast_rcnn.ops import native
 from tf_fast_rcnn.serving.batching import batched
 from tf_fast_rcnn.serving.status import ServingError, invalid_argument, to_serving_error
 from tf_fast_rcnn.serving.tensors import proto_to_array

@@ -14,8 +14,8 @@ from sklearn.svm import LinearSVC
 from tqdm import tqdm
 
 from tf_fast_rcnn import boxes
-from tf_fast_rcnn.data.examples import example_reader, input_errors
 from tf_fast_rcnn.data.network_input import decode_image, resize_to_network
+from tf_fast_rcnn.data.prepared.examples import example_reader, input_errors
 
 _NEGATIVE_IOU = 0.3
 # Features are scaled to this mean norm, so that one C suits every network.

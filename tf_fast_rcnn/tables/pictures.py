@@ -5,8 +5,8 @@ from typing import NamedTuple
 
 from matplotlib.figure import Figure
 
-from tf_fast_rcnn.drawing import class_color
-from tf_fast_rcnn.plots import make_x_logarithmic, save_figure
+from tf_fast_rcnn.visualization.drawing import class_color
+from tf_fast_rcnn.visualization.plots import make_x_logarithmic, save_figure
 
 _NETWORKS = ("S", "M", "L")
 

@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 
 from tf_fast_rcnn import boxes
-from tf_fast_rcnn.data.prepare import cached_proposals
+from tf_fast_rcnn.data.prepared.write import cached_proposals
 from tf_fast_rcnn.data.proposals import dense_grid, proposal_settings
 from tf_fast_rcnn.data.proposals.recall import recall_curves
 

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import keras
 
-from tf_fast_rcnn.backbones import load_backbone
-from tf_fast_rcnn.cutting import cut_at_roi_pooling
 from tf_fast_rcnn.data.records import DetectionDataset
+from tf_fast_rcnn.models.backbone_split import cut_at_roi_pooling
+from tf_fast_rcnn.models.backbones import load_backbone
 from tf_fast_rcnn.tables import proposals
 from tf_fast_rcnn.tables.proposals import ProposalChoice
-from tf_fast_rcnn.training.loop import train
 from tf_fast_rcnn.training.recipes import recipe as named_recipe
+from tf_fast_rcnn.training.run import train
 from tf_fast_rcnn.training.run_folder import write_json
 from tf_fast_rcnn.training.settings import Recipe, with_changes
 

@@ -11,9 +11,9 @@ import tensorflow as tf
 from tqdm import tqdm
 
 from tf_fast_rcnn.errors import InputError
-from tf_fast_rcnn.plots import plot_losses
 from tf_fast_rcnn.training.averaging import averaged_weights
 from tf_fast_rcnn.training.run_folder import best_model_path, save_checkpoint, save_model
+from tf_fast_rcnn.visualization.plots import plot_losses
 
 _LOG_INTERVAL = 10
 _CHECKPOINT_INTERVAL = 500

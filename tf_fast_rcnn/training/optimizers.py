@@ -8,7 +8,7 @@ import copy
 
 import keras
 
-from tf_fast_rcnn.cutting import STAGE_NAME
+from tf_fast_rcnn.models.backbone_split import STAGE_NAME
 
 
 def sgd(rate=0.001, momentum=0.9, weight_decay=0.0005, bias_rate=2.0, decay_biases=False, **options):

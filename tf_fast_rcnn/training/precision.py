@@ -5,7 +5,7 @@ import contextlib
 import keras
 import tensorflow as tf
 
-from tf_fast_rcnn.model import backbone_layers, head_layers
+from tf_fast_rcnn.models.fast_rcnn import backbone_layers, head_layers
 
 # What these give is compared, decoded or summed up; bfloat16 has 8 significant bits.
 _FLOAT32_NAMES = {"roi_corners", "class_logits", "box_regression", "box_by_class", "box_deltas"}

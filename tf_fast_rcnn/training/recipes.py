@@ -6,7 +6,7 @@ Figures of the paper are told as the paper's. The run writes the recipe that it 
 
 import pathlib
 
-from tf_fast_rcnn.data.sampling_rules import SamplingRules
+from tf_fast_rcnn.data.batches.settings import SamplingRules
 from tf_fast_rcnn.errors import InputError
 from tf_fast_rcnn.training.run_folder import read_description
 from tf_fast_rcnn.training.settings import NetworkSettings, OptimizerSettings, Recipe, recipe_from_json, with_changes

@@ -18,12 +18,13 @@ from pathlib import Path
 
 import keras
 
+import tf_fast_rcnn.models.fast_rcnn
+
 # Keras finds the layers, losses and optimisers of a saved model only where their modules have been imported.
-import tf_fast_rcnn.losses
-import tf_fast_rcnn.model
+import tf_fast_rcnn.models.losses
 import tf_fast_rcnn.training.optimizers  # noqa: F401
+from tf_fast_rcnn.data.batches.settings import detection_side
 from tf_fast_rcnn.data.proposals import FileProposals, ProposalSettings, settings_from_json
-from tf_fast_rcnn.data.sampling_rules import detection_side
 from tf_fast_rcnn.errors import InputError
 from tf_fast_rcnn.training.precision import in_precision
 

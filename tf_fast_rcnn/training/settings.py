@@ -9,10 +9,10 @@ import typing
 
 import keras
 
-from tf_fast_rcnn.cutting import HEADS
-from tf_fast_rcnn.data.sampling_rules import SamplingRules
+from tf_fast_rcnn.data.batches.settings import SamplingRules
 from tf_fast_rcnn.errors import InputError
-from tf_fast_rcnn.roi_pooling import pooling_grids
+from tf_fast_rcnn.models.backbone_split import HEADS
+from tf_fast_rcnn.ops.roi_pooling import pooling_grids
 
 DTYPES = ("float32", "mixed_bfloat16", "mixed_float16")
 OPTIMIZERS = ("sgd", "adamw")

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from tf_fast_rcnn.data.annotations import finite
 from tf_fast_rcnn.data.proposals.tables import ProposalTable, Rows, one_line_errors
+from tf_fast_rcnn.data.readers.annotations import finite
 from tf_fast_rcnn.errors import InputError
 
 _CSV_EXPECTED = "lines of image,ymin,xmin,ymax,xmax and perhaps score"

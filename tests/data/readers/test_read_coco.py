@@ -1,0 +1,220 @@
+"""COCO's instances JSON: boxes by hand, ids and classes, and what is refused, skipped and mended."""
+
+import json
+
+import numpy as np
+import pytest
+from annotation_files import one_line_error, write_image
+from PIL import Image
+
+from tf_fast_rcnn.data.readers.coco import coco_category_ids, read_coco
+
+CATEGORIES = [{"id": 90, "name": "toothbrush"}, {"id": 1, "name": "person"}, {"id": 13, "name": "stop sign"}]
+
+
+def image(number, file_name=None, **values):
+    return {"id": number, "file_name": file_name or f"{number:012d}.jpg", "height": 40, "width": 60} | values
+
+
+def annotation(image_id, category_id, bbox, **values):
+    return {"id": 7, "image_id": image_id, "category_id": category_id, "bbox": bbox, "area": 1, "iscrowd": 0} | values
+
+
+def content(images=None, annotations=None, categories=None):
+    return {
+        "info": {},
+        "images": [image(5)] if images is None else images,
+        "annotations": [annotation(5, 13, [15, 10, 30, 20])] if annotations is None else annotations,
+        "categories": CATEGORIES if categories is None else categories,
+    }
+
+
+@pytest.fixture
+def coco(tmp_path):
+    """Writes the JSON and the images that it lists; returns a function that reads them."""
+
+    def write(value, write_images=True):
+        (tmp_path / "instances.json").write_text(value if isinstance(value, str) else json.dumps(value))
+        if write_images:
+            for entry in value["images"]:
+                write_image(tmp_path / "images" / entry["file_name"].replace("\\", "/"))
+        return lambda **options: read_coco(tmp_path / "instances.json", tmp_path / "images", **options)
+
+    return write
+
+
+def test_boxes_labels_and_ids(coco, tmp_path):
+    found = [annotation(5, 13, [15, 10, 30, 20]), annotation(5, 1, [0, 0, 60, 40]), annotation(9, 90, [0.5, 0, 30, 4])]
+    dataset = coco(content([image(9), image(5)], found))()
+    # Labels count the categories by their ids, 1, 13 and 90; images keep the order of the file.
+    assert dataset.class_names == ("person", "stop sign", "toothbrush")
+    assert [record.image_id for record in dataset] == ["9", "5"]
+    assert [record.labels.tolist() for record in dataset] == [[3], [2, 1]]
+    np.testing.assert_allclose(dataset[1].boxes, [[0.25, 0.25, 0.75, 0.75], [0, 0, 1, 1]], atol=1e-6)
+    np.testing.assert_allclose(dataset[0].boxes, [[0, 0.5 / 60, 0.1, 30.5 / 60]], atol=1e-6)
+    assert dataset[1].image_path == str(tmp_path / "images" / "000000000005.jpg")
+    assert (dataset[1].height, dataset[1].width) == (40, 60)
+    assert dataset.mended == {}
+    assert dataset.name == f"coco:{tmp_path}/instances.json,{tmp_path}/images"
+
+
+def test_category_ids_come_back(coco, tmp_path):
+    dataset = coco(content())()
+    ids = coco_category_ids(tmp_path / "instances.json")
+    assert [ids[name] for name in dataset.class_names] == [1, 13, 90]
+
+
+def test_crowds_and_images_without_objects(coco):
+    crowd = annotation(5, 1, [0, 0, 9, 9], iscrowd=1, segmentation={"counts": [1, 2], "size": [40, 60]})
+    person = annotation(5, 1, [1, 1, 9, 9], segmentation=[[1, 1, 9, 9, 4, 5]])
+    dataset = coco(content([image(4), image(5)], [person, crowd]))()
+    assert len(dataset[0].boxes) == 0
+    assert dataset[1].crowd.tolist() == [False, True]
+    assert not dataset[1].difficult.any()
+
+
+def test_areas_of_outlines_are_shares_of_the_image(coco):
+    """Images of 40 x 60. What is no area is that of the box."""
+    boxes = [[0, 0, 30, 20], [0, 0, 30, 20], [0, 0, 6, 10], [0, 0, 6, 10]]
+    areas = [480, 36.5, 0, "many"]
+    both = [annotation(4, 1, box, area=area) for box, area in zip(boxes, areas, strict=True)]
+    plain = [{name: value for name, value in both[0].items() if name != "area"} | {"image_id": 5}]
+    first, second = coco(content([image(4), image(5)], both + plain))()
+    np.testing.assert_allclose(first.areas, [480 / 2400, 36.5 / 2400, 60 / 2400, 60 / 2400], rtol=1e-6)
+    assert second.areas is None
+
+
+def test_boxes_are_clipped_and_dropped(coco):
+    boxes = [[-5, 0, 20, 20], [50, 30, 30, 30], [10, 10, 0, 5], [10, 10, -5, 5], [70, 0, 5, 5], [10, 10, 5, 5]]
+    boxes.append([0, 0, 60.002, 40.001])  # The rounding of two decimals is nothing to tell of.
+    dataset = coco(content(annotations=[annotation(5, 1, box) for box in boxes]))()
+    expected = [[0, 0, 0.5, 0.25], [0.75, 50 / 60, 1, 1], [0.25, 10 / 60, 0.375, 0.25], [0, 0, 1, 1]]
+    np.testing.assert_allclose(dataset[0].boxes, expected, atol=1e-6)
+    assert dataset.mended == {"boxes without area dropped": 3, "boxes clipped to their image": 2}
+
+
+@pytest.mark.parametrize("file_name", ["train/a.jpg", r"train\a.jpg", "../images/train/a.jpg", "/elsewhere/b.jpg"])
+def test_file_names_with_folders(coco, tmp_path, file_name):
+    write_image(tmp_path / "images" / "train" / "a.jpg")
+    write_image(tmp_path / "images" / "b.jpg")
+    record = coco(content([image(5, file_name)]), write_images=False)()[0]
+    assert Image.open(record.image_path).size == (60, 40)
+
+
+def test_images_beside_the_json(tmp_path):
+    write_image(tmp_path / "000000000005.jpg")
+    (tmp_path / "_annotations.coco.json").write_text(json.dumps(content()))
+    assert len(read_coco(tmp_path / "_annotations.coco.json")) == 1
+
+
+def test_class_names_give_the_labels(coco):
+    read = coco(content())
+    assert read(class_names=["stop sign", "person", "toothbrush"])[0].labels.tolist() == [1]
+    one_line_error(lambda: read(class_names=["person"]), "instances.json", "'stop sign'", "person")
+
+
+def test_boxes_of_tools_that_ignore_exif_turn_with_the_image(coco, tmp_path):
+    tags = Image.Exif()
+    tags[0x0112] = 6
+    read = coco(content())
+    write_image(tmp_path / "images" / "000000000005.jpg", exif=tags)
+    dataset = read()
+    assert (dataset[0].height, dataset[0].width) == (60, 40)
+    # A quarter turn clockwise: what was at rows 0.25 to 0.75 stands in columns 1 - 0.75 to 1 - 0.25.
+    np.testing.assert_allclose(dataset[0].boxes, [[0.25, 0.25, 0.75, 0.75]], atol=1e-6)
+    assert dataset.mended == {"boxes turned with their image (EXIF)": 1}
+
+
+def one(**values):
+    return content(annotations=[annotation(5, 13, [15, 10, 30, 20]) | values])
+
+
+@pytest.mark.parametrize(
+    ("value", "patterns"),
+    [
+        ("{", ["broken JSON", "line 1"]),
+        ("[" * 100_000, ["broken JSON"]),
+        ("[]", ["no list 'images'"]),
+        ({"images": [], "categories": CATEGORIES}, ["no list 'annotations'"]),
+        (content(images=[image(5), image(5)]), ["the id 5 twice in images"]),
+        (content(images=[image(5), {"file_name": "a.jpg"}]), ["no id in images[1]"]),
+        (content(categories=[*CATEGORIES, {"id": 13, "name": "car"}]), ["the id 13 twice in categories"]),
+        (content(categories=[*CATEGORIES, {"id": 14, "name": "person"}]), ["the category 'person' twice"]),
+        (content(categories=[*CATEGORIES, {"id": "x", "name": "car"}]), ["as numbers and as text"]),
+        (content(categories=[{"id": 13}]), ["no name of category 13"]),
+        (content(images=[], annotations=[]), ["no usable image"]),
+    ],
+)
+@pytest.mark.parametrize("skip_bad", [False, True])
+def test_a_broken_file_is_one_line(coco, value, patterns, skip_bad):
+    read = coco(value, write_images=False)
+    one_line_error(lambda: read(skip_bad=skip_bad), "instances.json", *patterns)
+
+
+@pytest.mark.parametrize(
+    ("value", "patterns"),
+    [
+        (one(bbox=[1, 2, 3]), ["image 000000000005.jpg", "the bbox [1, 2, 3] in annotation 7"]),
+        (one(bbox=[1, 2, 3, float("nan")]), ["nan", "four finite numbers"]),
+        (one(bbox=[1, 2, 3, float("-inf")]), ["-inf"]),
+        (one(bbox=[1, 2, 3, 10**400]), ["four finite numbers"]),
+        (one(bbox=[1, 2, 3, True]), ["four finite numbers"]),
+        (one(bbox=None), ["the bbox None"]),
+        (one(bbox="1234"), ["the bbox '1234'"]),
+        (one(category_id=2), ["the category_id 2"]),
+        (one(category_id=[13]), ["the category_id [13]"]),
+        (content(images=[image(5, height=41)]), ["60x41", "60x40"]),
+        (content(images=[image(5, height=10**30)]), ["60x10000000000", "60x40"]),
+        (content(images=[image(5, width="wide")]), ["width 'wide'"]),
+        (content(images=[image(5) | {"file_name": None}]), ["no file_name of image 5"]),
+        (content(images=[image(5) | {"file_name": "none.jpg"}]), ["no image", "none.jpg"]),
+        (content(images=[image(5) | {"file_name": "a\nb\x00.jpg"}]), ["no image"]),
+        (content(images=[image(5) | {"file_name": "a" * 5000}]), ["no image"]),
+    ],
+)
+def test_a_bad_image_is_one_line_or_skipped_and_counted(coco, tmp_path, value, patterns):
+    value["images"].append(image(6))
+    read = coco(value, write_images=False)
+    for name in ("000000000005.jpg", "000000000006.jpg"):
+        write_image(tmp_path / "images" / name)
+    one_line_error(read, "instances.json", *patterns)
+    dataset = read(skip_bad=True)
+    assert [record.image_id for record in dataset] == ["6"]
+    assert dataset.mended == {"unreadable images or annotations skipped": 1}
+
+
+@pytest.mark.parametrize("image_id", [6, None, [5], "5"])
+def test_annotations_of_unknown_images(coco, image_id):
+    read = coco(content(annotations=[annotation(5, 1, [1, 1, 9, 9]), annotation(image_id, 1, [1, 1, 9, 9])]))
+    one_line_error(read, "annotations[1]", f"the image_id {image_id!r}")
+    dataset = read(skip_bad=True)
+    assert len(dataset[0].boxes) == 1
+    assert dataset.mended == {"annotations of images that are not listed skipped": 1}
+
+
+def test_missing_file(tmp_path):
+    one_line_error(lambda: read_coco(tmp_path / "none.json"), "none.json", "no readable file")
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-32"])
+def test_other_encodings_of_json(coco, tmp_path, encoding):
+    read = coco(content())
+    (tmp_path / "instances.json").write_bytes(json.dumps(content()).encode(encoding))
+    assert len(read()) == 1
+
+
+def test_outlines_do_not_stay_in_memory(coco, tmp_path):
+    """COCO's own file is 450 MB, of which 400 are outlines."""
+    import tracemalloc
+
+    outline = [[round(0.1 * step, 1) for step in range(20_000)]]
+    annotations = [annotation(5, 1, [1, 1, 9, 9], segmentation=outline) for _ in range(10)]
+    read = coco(content(annotations=annotations))
+    size = (tmp_path / "instances.json").stat().st_size
+    tracemalloc.start()
+    dataset = read()
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert len(dataset[0].boxes) == 10
+    # Ten outlines of 20,000 floats are 6.4 MB in Python; one at a time, beside the file's bytes and text, is allowed.
+    assert peak < 2 * size + 3e6

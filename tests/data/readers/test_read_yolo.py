@@ -1,0 +1,190 @@
+"""YOLO's text files: layouts, names, boxes by hand, and what is refused, skipped and mended."""
+
+import numpy as np
+import pytest
+from annotation_files import one_line_error, write_image
+
+from tf_fast_rcnn.data.readers.yolo import read_yolo
+
+LABELS = "1 0.5 0.5 0.5 0.5\n\n0 0.05 0.05 0.1 0.1\n"
+YAML = "train: images/train\nval: images/val\nnc: 2\nnames: [cat, dog]\n"
+
+
+def write(path, text):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+
+
+@pytest.fixture
+def yolo(tmp_path):
+    """A folder of two images, a with two objects and b without a labels file."""
+    for name in ("a", "b"):
+        write_image(tmp_path / "images" / "train" / f"{name}.jpg")
+    write(tmp_path / "labels" / "train" / "a.txt", LABELS)
+    write(tmp_path / "data.yaml", YAML)
+    return tmp_path
+
+
+def check(dataset, image_ids=("images/train/a.jpg", "images/train/b.jpg")):
+    assert dataset.class_names == ("cat", "dog")
+    assert tuple(record.image_id for record in dataset) == image_ids
+    assert [record.labels.tolist() for record in dataset] == [[2, 1], []]
+    np.testing.assert_allclose(dataset[0].boxes, [[0.25, 0.25, 0.75, 0.75], [0, 0, 0.1, 0.1]], atol=1e-6)
+    assert (dataset[0].height, dataset[0].width) == (40, 60)
+    assert dataset.mended == {"images without a labels file, taken as without objects": 1}
+
+
+@pytest.mark.parametrize(
+    "yaml",
+    [
+        YAML,
+        "path: ../somewhere\ntrain: images/train\nnames:\n  1: dog\n  0: cat\n",
+        "path: images\ntrain: train\nnames: [cat, dog]\n",
+        "train: ../images/train\nnames: ['cat', \"dog\"]\n",
+        "train: [images/train/../train]\nnames: [cat, dog]\n",
+        "names: [cat, dog]\n",
+    ],
+)
+def test_data_yaml(yolo, yaml):
+    write(yolo / "data.yaml", yaml)
+    dataset = read_yolo(yolo, "train")
+    assert dataset.name == f"yolo:{yolo}@train"
+    if ".." not in yaml.partition("train:")[2]:
+        check(dataset)
+    assert dataset[0].labels.tolist() == [2, 1]
+
+
+@pytest.mark.parametrize("name", ["classes.txt", "obj.names", "labels/classes.txt"])
+def test_lists_of_names(yolo, name):
+    (yolo / "data.yaml").unlink()
+    write(yolo / name, "cat\r\ndog\n")
+    check(read_yolo(yolo, "train"))
+
+
+def test_a_class_may_be_named_no(yolo):
+    write(yolo / "data.yaml", "names: [no, 1.0]\n")
+    assert read_yolo(yolo, "train").class_names == ("no", "1.0")
+
+
+def test_split_before_images(tmp_path):
+    """Roboflow's layout: train/images, train/labels, and a data.yaml that leads out of its folder."""
+    for name in ("a", "b"):
+        write_image(tmp_path / "train" / "images" / f"{name}.jpg")
+    write(tmp_path / "train" / "labels" / "a.txt", LABELS)
+    write(tmp_path / "data.yaml", YAML.replace("images/train", "../train/images"))
+    check(read_yolo(tmp_path, "train"), ("train/images/a.jpg", "train/images/b.jpg"))
+    write(tmp_path / "data.yaml", "names: [cat, dog]\n")
+    check(read_yolo(tmp_path, "train"), ("train/images/a.jpg", "train/images/b.jpg"))
+
+
+def test_images_and_labels_in_one_folder(tmp_path):
+    for name in ("a", "b"):
+        write_image(tmp_path / "train" / f"{name}.png")
+    write(tmp_path / "train" / "a.txt", LABELS)
+    write(tmp_path / "obj.names", "cat\ndog\n")
+    check(read_yolo(tmp_path, "train"), ("train/a.png", "train/b.png"))
+
+
+def test_no_split_is_the_images_folder(yolo):
+    dataset = read_yolo(yolo, "")
+    check(dataset)
+    assert dataset.name == f"yolo:{yolo}"
+
+
+@pytest.mark.parametrize(
+    "lines", ["images/train/a.jpg\n\nimages/train/b.jpg\n", "./images/train/a.jpg\nimages/train/b.jpg"]
+)
+@pytest.mark.parametrize("yaml", ["train: lists/some.txt\nnames: [cat, dog]\n", "names: [cat, dog]\n"])
+def test_lists_of_images(yolo, lines, yaml):
+    for path in (yolo / "lists" / "some.txt", yolo / "some.txt"):
+        write(path, lines)
+    write(yolo / "data.yaml", yaml)
+    check(read_yolo(yolo, "train" if "train" in yaml else "some"))
+
+
+def test_boxes_are_clipped_and_dropped(yolo):
+    write(yolo / "labels/train/a.txt", "0 0.1 0.5 0.4 0.5\n0 0.5 0.5 0 0.5\n0 1.5 0.5 0.5 0.5\n0 0.5 0.5 1.000002 1\n")
+    dataset = read_yolo(yolo, "train")
+    np.testing.assert_allclose(dataset[0].boxes, [[0.25, 0, 0.75, 0.3], [0, 0, 1, 1]], atol=1e-6)
+    assert dataset.mended["boxes without area dropped"] == 2
+    assert dataset.mended["boxes clipped to their image"] == 1
+
+
+def test_class_names_give_the_labels(yolo):
+    assert read_yolo(yolo, "train", ["dog", "cat"])[0].labels.tolist() == [1, 2]
+    one_line_error(lambda: read_yolo(yolo, "train", ["dog"]), "labels/train/a.txt", "'cat'")
+
+
+BOMB = "a0: &a0 [x, x]\n" + "".join(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]\n" for i in range(1, 30))
+
+
+@pytest.mark.parametrize(
+    ("yaml", "patterns"),
+    [
+        ("names: [cat", ["broken YAML"]),
+        ("- cat\n", ["no mapping"]),
+        ("", ["no mapping"]),
+        ("names: []\n", ["no list of names"]),
+        ("names: cat\n", ["no list of names"]),
+        ("names: [cat, [dog]]\n", ["no list of names"]),
+        ("names: {0: cat, 2: dog}\n", ["other numbers than 0, 1, 2"]),
+        (f"names: {{0: cat, {'9' * 900}: dog}}\n", ["other numbers"]),
+        ("names: [cat, cat]\n", ["'cat' twice"]),
+        ("train: nowhere\nnames: [cat, dog]\n", ["train 'nowhere'"]),
+        ("train:\nnames: [cat, dog]\n", ["no path under 'train'"]),
+        ("train: []\nnames: [cat, dog]\n", ["no images of the split 'train'"]),
+        ("train: {a: b}\nnames: [cat, dog]\n", ["no path under 'train'"]),
+        (BOMB + "names: *a29\n", ["no list of names"]),
+        (BOMB + "path: *a29\ntrain: *a29\nnames: [cat, dog]\n", ["no path under 'train'"]),
+        ("names: " + "[" * 10_000, ["broken YAML"]),
+        (b"names: [\xff]\n", ["no UTF-8"]),
+        ("names: [\x01]\n", ["broken YAML"]),
+    ],
+)
+def test_bad_data_yaml_is_one_line(yolo, yaml, patterns):
+    write(yolo / "data.yaml", yaml)
+    one_line_error(lambda: read_yolo(yolo, "train"), "data.yaml", *patterns)
+
+
+def test_an_instruction_in_data_yaml_is_not_run(yolo):
+    write(yolo / "data.yaml", f"names: !!python/object/apply:os.mkdir [{yolo}/made]\n")
+    one_line_error(lambda: read_yolo(yolo, "train"), "a.txt", "class '1'")  # The mapping is a list of one name.
+    assert not (yolo / "made").exists()
+
+
+def test_no_names(yolo):
+    (yolo / "data.yaml").unlink()
+    one_line_error(lambda: read_yolo(yolo, "train"), "no class names", "classes.txt")
+
+
+def test_unknown_split_lists_those_there_are(yolo):
+    write_image(yolo / "images" / "test" / "c.jpg")
+    one_line_error(lambda: read_yolo(yolo, "tran"), "'tran'", "test, train, val")
+
+
+def test_no_labels_at_all(yolo):
+    (yolo / "labels" / "train" / "a.txt").unlink()
+    one_line_error(lambda: read_yolo(yolo, "train"), "labels/train/a.txt", "no labels of any image")
+
+
+@pytest.mark.parametrize(
+    ("lines", "patterns"),
+    [
+        ("0 0.5 0.5 0.5", ["a.txt, line 1", "five numbers"]),
+        ("0 0.5 0.5 0.5 0.5 0.9", ["five numbers"]),
+        ("0 0.5 0.5 0.5 0.5\n0 0.5 0.5 nan 0.5", ["a.txt, line 2", "five numbers"]),
+        ("2 0.5 0.5 0.5 0.5", ["class '2'", "0 to 1"]),
+        ("-1 0.5 0.5 0.5 0.5", ["class '-1'"]),
+        ("cat 0.5 0.5 0.5 0.5", ["class 'cat'"]),
+        ("9" * 5000 + " 0.5 0.5 0.5 0.5", ["class '9999"]),
+        ("0 30 20 10 10", ["relative to the image"]),
+        (b"0 \xff", ["no UTF-8"]),
+    ],
+)
+def test_a_bad_line_is_one_line_or_its_image_is_skipped_and_counted(yolo, lines, patterns):
+    write(yolo / "labels" / "train" / "a.txt", lines)
+    write(yolo / "labels" / "train" / "b.txt", LABELS)
+    one_line_error(lambda: read_yolo(yolo, "train"), "a.txt", *patterns)
+    dataset = read_yolo(yolo, "train", skip_bad=True)
+    assert [record.image_id for record in dataset] == ["images/train/b.jpg"]
+    assert dataset.mended == {"unreadable images or annotations skipped": 1}

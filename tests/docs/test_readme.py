@@ -1,0 +1,65 @@
+"""What the README shows works as written: its Python runs, its commands are ones that the command line takes."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from tf_fast_rcnn import cli
+
+README = (Path(__file__).parents[2] / "README.md").read_text()
+PYTHON = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+COMMANDS = [shlex.split(line)[1:] for line in re.findall(r"^    (tf-fast-rcnn .*)$", README, flags=re.MULTILINE)]
+
+
+@pytest.fixture(scope="module")
+def training_code():
+    (code,) = [code for code in PYTHON if "model.fit" in code]
+    return code
+
+
+def test_training_in_python(training_code, digits, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    picture = next((digits / "JPEGImages").iterdir())
+    code = training_code.replace("voc:BCCD@trainval", f"voc:{digits}@train").replace(
+        "voc:BCCD@test", f"voc:{digits}@test"
+    )
+    code = code.replace("BCCD/JPEGImages/BloodImage_00007.jpg", str(picture)).replace("epochs=5", "epochs=1")
+    names = {}
+    exec(code, names)
+    printed = capsys.readouterr().out
+    assert "mean AP" in printed
+    assert (tmp_path / "cells.png").is_file()
+    assert names["model"].optimizer.iterations == len(names["train"]) // 2
+    assert (tmp_path / "models/cells/1/saved_model.pb").is_file()
+
+
+def test_roi_pooling_alone():
+    (code,) = [code for code in PYTHON if "frcnn.roi_pool(" in code]
+    names = {}
+    exec(code, names)
+    pooled = names["frcnn"].roi_pool(names["features"], names["rois"], (7, 7), 1 / 16)
+    assert pooled.shape == names["layer"](names["features"], names["rois"]).shape == (1, 1, 7, 7, 512)
+
+
+def test_selective_search_alone(digits, tmp_path, monkeypatch):
+    (code,) = [code for code in PYTHON if "frcnn.selective_search(" in code]
+    (tmp_path / "street.jpg").symlink_to(next((digits / "JPEGImages").iterdir()))
+    monkeypatch.chdir(tmp_path)
+    names = {}
+    exec(code, names)
+    assert names["boxes"].shape[1] == 4
+    assert 1 <= len(names["boxes"]) <= 2000
+
+
+@pytest.mark.parametrize("arguments", COMMANDS, ids=" ".join)
+def test_commands_are_known(arguments):
+    options = cli._parser(arguments).parse_args([argument for argument in arguments if argument != "\\"])
+    assert callable(options.run)
+
+
+def test_the_pictures_exist():
+    pictures = re.findall(r"!\[.*?\]\((.*?)\)", README)
+    assert pictures
+    assert all((Path(__file__).parents[2] / picture).is_file() for picture in pictures)

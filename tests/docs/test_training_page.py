@@ -1,0 +1,72 @@
+"""What docs/training.md shows: its commands and settings are ones that the command line takes, its Python runs, and its
+table says what the recipes say."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+import tf_fast_rcnn as frcnn
+from tf_fast_rcnn import cli
+from tf_fast_rcnn.commands.train import _changes
+from tf_fast_rcnn.training.recipes import RECIPES
+from tf_fast_rcnn.training.run import TrainingSummary
+
+PAGE = (Path(__file__).parents[2] / "docs" / "training.md").read_text()
+PYTHON = re.findall(r"```python\n(.*?)```", PAGE, flags=re.DOTALL)
+COMMANDS = [shlex.split(line)[1:] for line in re.findall(r"^    (tf-fast-rcnn .*)$", PAGE, flags=re.MULTILINE)]
+# Options that the text gives within a sentence or a table.
+OPTIONS = [shlex.split(text) for text in re.findall(r"`(--(?:set|dtype) [^`]*)`", PAGE) if "KEY=" not in text]
+
+
+@pytest.mark.parametrize("arguments", COMMANDS, ids=" ".join)
+def test_commands_give_a_recipe(arguments):
+    options = cli._parser(arguments).parse_args(arguments)
+    recipe = frcnn.recipe(options.recipe, _changes(options))
+    assert recipe.name == options.recipe
+    changed = [name for name, _ in options.set]
+    assert all(f"--set {name}=" in PAGE for name in changed)
+
+
+@pytest.mark.parametrize("arguments", OPTIONS, ids=" ".join)
+def test_options_in_the_text_change_the_recipe(arguments):
+    command = ["train", "--train", "voc:cells@train", "--out", "run", *arguments]
+    options = cli._parser(command).parse_args(command)
+    for name in ("voc07", "small-data"):
+        changed = frcnn.recipe(name, _changes(options))
+        assert changed != frcnn.recipe(name) or "classes=none" in arguments
+
+
+def test_options_were_found():
+    assert len(COMMANDS) >= 8
+    assert len(OPTIONS) >= 6
+
+
+def test_python(digits, tmp_path, monkeypatch, capsys):
+    (tmp_path / "cells").symlink_to(digits)
+    monkeypatch.chdir(tmp_path)
+    taken = []
+
+    def train(dataset, out, *, recipe):
+        taken.append((dataset.name, recipe))
+        return TrainingSummary(out, recipe.steps, 0.0, 0.25, None)
+
+    monkeypatch.setattr(frcnn, "train", train, raising=False)
+    (code,) = PYTHON
+    exec(code, {})
+    ((name, recipe),) = taken
+    assert name == "voc:cells@train"
+    assert (recipe.steps, recipe.sampling.flip, recipe.optimizer["class_name"]) == (500, 0.0, "Lion")
+    assert capsys.readouterr().out == "0.25\n"
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_the_table_says_what_the_recipe_says(name):
+    (row,) = [line for line in PAGE.splitlines() if line.startswith("|") and f"`{name}`" in line.split("|")[1]]
+    recipe = frcnn.recipe(name)
+    steps = f"{recipe.steps // 1000}k" if recipe.steps > 1000 else str(recipe.steps)
+    assert row.split("|")[3].strip() == steps
+    if recipe.optimizer.schedule == "step" and name not in ("voc10", "voc12"):
+        falls = round(recipe.optimizer.rate_drops[0] * recipe.steps / 1000)
+        assert f"0.0001 from {falls}k on" in row

@@ -1,0 +1,324 @@
+"""What detection does around the network, against naive loops: image pyramids, box passes, RoIs of equal cells,
+batches, precision."""
+
+import dataclasses
+import os
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from naive_detection import assert_same, naive_detections, naive_suppression, raw_outputs, some_image, some_proposals
+
+import tf_fast_rcnn as frcnn
+from tf_fast_rcnn import DetectionSettings, InputError, classify_regions, detect, detect_batch
+from tf_fast_rcnn.inference import graph
+from tf_fast_rcnn.inference.detect import detect_dataset, detect_files
+from tf_fast_rcnn.inference.graph import Detector
+
+SETTINGS = DetectionSettings(shorter_side=96, longer_side=144)
+
+
+def regions(model, images, proposals, detection_settings, spy=None):
+    """What `Detector.regions` gives, run step by step; `spy` is called with the RoIs that are pooled."""
+    found = Detector(model, detection_settings)
+    if spy:
+        pool = found.stages.pool
+        found.stages = found.stages._replace(pool=lambda maps, rois: (spy(rois.numpy()[0]), pool(maps, rois))[1])
+    rows = tf.RaggedTensor.from_row_lengths(np.concatenate(proposals), [len(each) for each in proposals])
+    return found.regions(lambda index: tf.constant(images[int(index)]), rows)
+
+
+# --- image pyramids ---------------------------------------------------------------------------------------------------
+
+
+def naive_scale(proposal, size, sides, longer_side):
+    """The number of the shorter side at which a box's area is nearest to 224 x 224; the first of several."""
+    distances = []
+    for side in sides:
+        factor = min(side / min(size), longer_side / max(size))
+        height, width = (round(length * factor) for length in size)
+        distances.append(abs((proposal[2] - proposal[0]) * height * (proposal[3] - proposal[1]) * width - 224 * 224))
+    return int(np.argmin(distances))
+
+
+@pytest.mark.parametrize(("sides", "longer_side"), [((96, 300, 620), 900), ((620, 96), 700), ((200, 200), 900)])
+def test_each_roi_uses_the_scale_where_its_area_is_nearest_to_224(tiny_model, sides, longer_side):
+    image, proposals = some_image(), some_proposals(80)
+    proposals[:10], proposals[10:20] = [0.0, 0.0, 0.9, 1.0], [0.1, 0.1, 0.7, 0.9]
+    pyramid = dataclasses.replace(SETTINGS, shorter_side=sides, longer_side=longer_side)
+    scales = np.array([naive_scale(proposal, image.shape[:2], sides, longer_side) for proposal in proposals])
+    assert len(set(scales)) == len(set(sides))
+    at_scales = [
+        raw_outputs(tiny_model, image, proposals, dataclasses.replace(pyramid, shorter_side=side)) for side in sides
+    ]
+    probabilities, boxes = (
+        np.stack([at_scales[scale][output][row] for row, scale in enumerate(scales)]) for output in (0, 1)
+    )
+    found_probabilities, found_boxes = regions(tiny_model, [image], [proposals], pyramid)
+    np.testing.assert_allclose(found_probabilities.values, probabilities, atol=1e-4)
+    np.testing.assert_allclose(found_boxes.values, boxes, atol=1e-4)
+    np.testing.assert_allclose(classify_regions(tiny_model, image, proposals, pyramid), probabilities, atol=1e-4)
+
+
+# --- box passes -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("passes", [2, 3])
+def test_later_passes_take_the_box_of_the_best_class(tiny_model, passes):
+    several = dataclasses.replace(SETTINGS, box_passes=passes)
+    image, proposals = some_image(), some_proposals()
+    rows = proposals
+    for _ in range(passes):
+        probabilities, boxes = raw_outputs(tiny_model, image, rows, several)
+        rows = boxes[np.arange(len(rows)), probabilities[:, 1:].argmax(axis=1)]
+    assert np.abs(rows - proposals).max() > 0.05
+    assert_same(detect(tiny_model, image, proposals, several), naive_suppression(probabilities, boxes, several))
+
+
+# --- RoIs of equal cells, and parts of them ---------------------------------------------------------------------------
+
+
+def naive_cells(roi, stride=8):
+    """Cells of a RoI's corners: halves away from zero, the last row and column included."""
+    return tuple(int(np.floor(abs(x) / stride + 0.5) * np.sign(x)) for x in (roi[0], roi[1], roi[2] - 1, roi[3] - 1))
+
+
+@settings(deadline=None, max_examples=15)
+@given(
+    seed=st.integers(0, 10**6),
+    number=st.integers(1, 60),
+    jitter=st.sampled_from([0.0, 0.004, 0.02, 0.3]),
+    pooled_bytes=st.sampled_from([1, 2000, 1 << 27]),
+)
+def test_rois_of_equal_cells_are_pooled_once_and_nothing_else_changes(tiny_model, seed, number, jitter, pooled_bytes):
+    rng = np.random.default_rng(seed)
+    image = some_image()
+    proposals = some_proposals(4, seed)[rng.integers(0, 4, number)] + rng.uniform(0, jitter, (number, 4))
+    proposals = np.clip(proposals, 0, 1).astype(np.float32)
+    proposals[:, 2:] = np.maximum(proposals[:, :2], proposals[:, 2:])
+    pooled = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(graph, "_POOLED_BYTES", pooled_bytes)
+        probabilities, boxes = regions(tiny_model, [image], [proposals], SETTINGS, pooled.append)
+    cells = {naive_cells(roi) for roi in proposals * np.float32([96, 128, 96, 128])}
+    assert sum(map(len, pooled)) == len(cells)
+    # A pooled RoI of 3 x 3 bins and 8 channels takes 288 bytes.
+    assert max(map(len, pooled)) <= max(1, pooled_bytes // 288)
+    expected = raw_outputs(tiny_model, image, proposals, SETTINGS)
+    np.testing.assert_allclose(probabilities.values, expected[0], atol=1e-4)
+    np.testing.assert_allclose(boxes.values, expected[1], atol=1e-4)
+
+
+def test_rois_of_several_strides_are_told_apart_by_each(tiny_backbone):
+    model = frcnn.fast_rcnn(tiny_backbone, 2, stride=(4, 8), pooled_size=(2, 2), fc_units=(6,))
+    # In cells of 8 pixels both have one corner, in cells of 4 they do not; and the other way about.
+    rois = np.float32([[8, 8, 49, 49], [11, 8, 49, 49], [9, 8, 49, 49], [21, 8, 49, 49], [19, 8, 49, 49]])
+    proposals = rois / np.float32([96, 128, 96, 128])
+    pooled = []
+    probabilities, _ = regions(model, [some_image()], [proposals], SETTINGS, pooled.append)
+    both = {(naive_cells(roi, 4), naive_cells(roi, 8)) for roi in rois}
+    assert len(both) == 4 > len({naive_cells(roi, 8) for roi in rois})
+    assert len(pooled[0]) == 4
+    expected, _ = raw_outputs(model, some_image(), proposals, SETTINGS)
+    np.testing.assert_allclose(probabilities.values, expected, atol=1e-5)
+
+
+FIFTY_THOUSAND = """
+import resource
+import keras, numpy as np
+import tf_fast_rcnn as frcnn
+
+network = keras.Sequential([keras.Input((32, 32, 3)), keras.layers.Conv2D(256, 3, 8, "same"),
+                            keras.layers.GlobalAveragePooling2D(), keras.layers.Dense(2)])
+model = frcnn.fast_rcnn(network, 2, stride=8, pooled_size=(7, 7), fc_units=(8,))
+rng = np.random.default_rng(0)
+image = rng.integers(0, 256, (400, 400, 3), np.uint8)
+corner = rng.uniform(0, 0.6, (50_000, 2))
+proposals = np.concatenate([corner, corner + rng.uniform(0.05, 0.4, (50_000, 2))], axis=1).astype(np.float32)
+settings = frcnn.DetectionSettings(400, 400, score_threshold=0.0)
+peaks = []
+for number in (4_000, 50_000):
+    found = frcnn.detect(model, image, proposals[:number], settings)
+    assert len(found.scores) == 100
+    peaks.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+print(*peaks)
+"""
+
+
+def test_memory_does_not_grow_with_the_number_of_proposals():
+    """Pooled at once, 50,000 RoIs of 7 x 7 x 256 would take 2.5 GB; 4,000 take more than one part may."""
+    environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
+    command = [sys.executable, "-c", FIFTY_THOUSAND]
+    found = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
+    few, many = map(int, found.stdout.split())
+    assert many - few < 250_000  # kB
+
+
+# --- batches ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("sides", [96, (96, 300)], ids=str)
+def test_detections_do_not_depend_on_the_batch(tiny_model, sides):
+    chosen = dataclasses.replace(SETTINGS, shorter_side=sides, longer_side=420)
+    images = [some_image(90, 120, 0), some_image(130, 80, 1), some_image(60, 60, 2), some_image(90, 120, 3)]
+    proposals = [some_proposals(40, 0), some_proposals(25, 1), np.zeros((0, 4), np.float32), some_proposals(3, 3)]
+    together = detect_batch(tiny_model, images, proposals, chosen)
+    assert [len(found.scores) > 0 for found in together] == [True, True, False, True]
+    for found, image, rows in zip(together, images, proposals, strict=True):
+        assert_same(found, detect(tiny_model, image, rows, chosen))
+    reverse = detect_batch(tiny_model, images[::-1], proposals[::-1], chosen)
+    for found, other in zip(together, reverse[::-1], strict=True):
+        assert_same(found, other)
+
+
+def test_a_batch_is_classified_together(tiny_model):
+    pooled, classified = [], []
+    found = Detector(tiny_model, SETTINGS)
+    pool, classify = found.stages.pool, found.stages.classify
+
+    def spied(rois, training):
+        classified.append(rois.shape[1])
+        return classify(rois, training=training)
+
+    spied.input = classify.input
+    found.stages = found.stages._replace(
+        pool=lambda maps, rois: (pooled.append(rois.shape[1]), pool(maps, rois))[1], classify=spied
+    )
+    images = [some_image(90, 120, 0), some_image(130, 80, 1)]
+    proposals = tf.RaggedTensor.from_row_lengths(
+        np.concatenate([some_proposals(30, 0), some_proposals(20, 1)]), [30, 20]
+    )
+    found.regions(lambda index: tf.constant(images[int(index)]), proposals)
+    assert len(pooled) == 2
+    assert classified == [sum(pooled)]
+    assert sum(pooled) <= 50
+
+
+def test_a_batch_needs_proposals_for_each_image(tiny_model):
+    assert detect_batch(tiny_model, []) == []
+    with pytest.raises(InputError, match=r"^proposals: found those of 1 images for 2; expected as many; give"):
+        detect_batch(tiny_model, [some_image()] * 2, [some_proposals()], SETTINGS)
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 8])
+def test_data_sets_and_files_in_batches(tiny_model, prepared_digits, digits, batch_size):
+    _, test = prepared_digits
+    expected = [detect(tiny_model, record.image_path, record.proposals(), SETTINGS) for record in test]
+    found = list(detect_dataset(tiny_model, test, SETTINGS, progress=False, batch_size=batch_size))
+    assert len(found) == 4
+    for of_image, alone in zip(found, expected, strict=True):
+        assert_same(of_image, alone)
+    proposals = frcnn.proposal_settings("dense", dataset=())
+    paths = [record.image_path for record in test]
+    found = list(detect_files(tiny_model, paths, proposals, SETTINGS, batch_size, progress=False))
+    assert len(found) == 4
+    for of_image, path in zip(found, paths, strict=True):
+        assert_same(of_image, detect(tiny_model, path, proposals, SETTINGS))
+
+
+# --- scores, classes, regions -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("classes", [(2,), (3, 1), [1, 2, 3], (1, 1)], ids=str)
+def test_other_classes_are_dropped_before_suppression(tiny_model, classes):
+    chosen = dataclasses.replace(SETTINGS, classes=classes)
+    probabilities, boxes = raw_outputs(tiny_model, some_image(), some_proposals(), chosen)
+    for label in {1, 2, 3}.difference(classes):
+        probabilities[:, label] = 0.0
+    found = detect(tiny_model, some_image(), some_proposals(), chosen)
+    assert set(found.classes) == set(classes)
+    assert_same(found, naive_suppression(probabilities, boxes, chosen))
+
+
+def test_sigmoid_scores_are_independent_of_each_other(tiny_model):
+    independent = dataclasses.replace(SETTINGS, scores="sigmoid", score_threshold=0.3)
+    _, boxes = raw_outputs(tiny_model, some_image(), some_proposals(), independent)
+    rois = some_proposals() * np.float32([96, 128, 96, 128])
+    resized = tf.image.resize(some_image(), (96, 128)).numpy()
+    logits = tiny_model({"images": resized[None], "rois": rois[None]}, training=False)["class_logits"].numpy()[0]
+    found = detect(tiny_model, some_image(), some_proposals(), independent)
+    assert_same(found, naive_suppression(1 / (1 + np.exp(-logits)), boxes, independent))
+
+
+def test_regions_are_classified_as_they_are(tiny_model):
+    given_regions = some_proposals()[::-1]
+    expected, _ = raw_outputs(tiny_model, some_image(), given_regions, SETTINGS)
+    for passes in (1, 2):
+        several = dataclasses.replace(SETTINGS, box_passes=passes)
+        found = classify_regions(tiny_model, some_image(), given_regions, several)
+        assert found.shape == (60, 4)
+        np.testing.assert_allclose(found, expected, atol=1e-4)
+    assert classify_regions(tiny_model, some_image(), np.zeros((0, 4)), SETTINGS).shape == (0, 4)
+    with pytest.raises(InputError, match=r"^proposals: found a coordinate of 100; expected"):
+        classify_regions(tiny_model, some_image(), [[10, 20, 50, 100]], SETTINGS)
+
+
+# --- bfloat16 ---------------------------------------------------------------------------------------------------------
+
+
+def test_bfloat16_is_near_and_follows_the_model(tiny_backbone):
+    keras.utils.set_random_seed(1)
+    model = frcnn.fast_rcnn(tiny_backbone, 3, stride=8, pooled_size=(3, 3), fc_units=(12,), seed=5)
+    half = dataclasses.replace(SETTINGS, dtype="bfloat16")
+    for spread in (4.0, -2.0):
+        for name in ("class_logits", "fc6"):
+            kernel, bias = model.get_layer(name).get_weights()
+            model.get_layer(name).set_weights([kernel / kernel.std() * spread / 4, bias])
+        exact = classify_regions(model, some_image(), some_proposals(), SETTINGS)
+        found = classify_regions(model, some_image(), some_proposals(), half)
+        assert 1e-5 < np.abs(found - exact).max() < 0.1
+        assert np.abs(found - exact).mean() < 0.01
+    assert {variable.dtype for variable in model.trainable_variables} == {"float32"}
+
+
+def test_bfloat16_weights_take_half_the_memory(tiny_model):
+    found = Detector(tiny_model, dataclasses.replace(SETTINGS, dtype="bfloat16"))
+    types = {variable.path.split("/")[-2]: variable.dtype for variable in found.variables}
+    assert {types[name] for name in ("conv1", "conv2", "fc6")} == {"bfloat16"}
+    assert {types[name] for name in ("class_logits", "box_regression")} == {"float32"}
+    assert Detector(tiny_model, SETTINGS).variables[0] is tiny_model.variables[0]
+
+
+# --- settings ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"shorter_side": 0}, r"shorter_side, longer_side: found \(0, 1000\); expected numbers of pixels from 1"),
+        ({"shorter_side": ()}, r"shorter_side, longer_side: found \(1000,\); expected"),
+        ({"longer_side": -1}, "shorter_side, longer_side: found"),
+        ({"score_threshold": 1.5}, r"score_threshold: found 1.5; expected a number from 0 to 1"),
+        ({"nms_iou": float("nan")}, "nms_iou: found nan"),
+        ({"max_detections": 0}, "max_detections: found 0; expected a whole number from 1"),
+        ({"box_passes": 0}, "box_passes: found 0; expected a whole number from 1"),
+        ({"classes": ()}, r"classes: found \(\); expected class ids from 1"),
+        ({"classes": (0, 1)}, r"classes: found \(0, 1\); expected class ids from 1"),
+        ({"scores": "svm"}, "scores: found 'svm'; expected softmax or sigmoid"),
+        ({"dtype": "float16"}, "dtype: found 'float16'; expected float32 or bfloat16"),
+    ],
+)
+def test_settings_out_of_range(changes, message):
+    with pytest.raises(InputError, match=f"^{message}"):
+        DetectionSettings(**changes)
+
+
+def test_a_class_that_the_model_does_not_have(tiny_model):
+    with pytest.raises(InputError, match=r"^classes: found \(4,\); expected class ids 1..3; change it"):
+        detect(tiny_model, some_image(), some_proposals(), dataclasses.replace(SETTINGS, classes=(4,)))
+
+
+def test_lists_are_taken_as_tuples():
+    assert DetectionSettings(shorter_side=[480, 600], classes=[3, 1]) == DetectionSettings((480, 600), classes=(1, 3))
+
+
+def test_a_naive_detection_of_one_scale_agrees(tiny_model):
+    """The pyramid of one side is no pyramid."""
+    one = dataclasses.replace(SETTINGS, shorter_side=(96,))
+    expected = naive_detections(tiny_model, some_image(), some_proposals(), SETTINGS)
+    assert_same(detect(tiny_model, some_image(), some_proposals(), one), expected)

@@ -1,0 +1,409 @@
+"""What follows RoI pooling: a network's own last stage carried over, against the network's own layers on RoIs that are
+pooled by a loop; and new layers in its place."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from keras import layers
+from naive_model import (
+    CLASSES,
+    assert_outputs,
+    dense,
+    naive_roi_pool,
+    some_inputs,
+    targets_for,
+    with_large_siblings,
+    with_lived_in_statistics,
+)
+
+from tf_fast_rcnn import InputError, export_saved_model, fast_rcnn, multi_task_loss, sgd
+from tf_fast_rcnn.models.backbone_split import cut_at_roi_pooling
+from tf_fast_rcnn.models.fast_rcnn import DEFAULT_TARGET_DEVIATION, stages
+from tf_fast_rcnn.training.optimizers import adamw
+from tf_fast_rcnn.training.precision import set_precision
+
+
+def two_stages(*after, side=32, name="two_stages"):
+    """Convolutions at strides 2 and 4 (`first`, `features`), then what is given: `features` has 8x8 cells at 32."""
+    keras.utils.set_random_seed(3)
+    convolutions = [
+        layers.Conv2D(6, 3, 2, padding="same", activation="relu", name="first"),
+        layers.Conv2D(8, 3, 2, padding="same", activation="relu", name="features"),
+    ]
+    return with_lived_in_statistics(keras.Sequential([keras.Input((side, side, 3)), *convolutions, *after], name=name))
+
+
+def next_stage():
+    return [
+        layers.Conv2D(10, 3, 2, padding="same", name="strided"),
+        layers.BatchNormalization(name="bn"),
+        layers.ReLU(name="relu"),
+    ]
+
+
+# Name -> layers after `features`, the last one whose output is kept, whether a map is left to average.
+LAYOUTS = {
+    "classifier alone": lambda: ([layers.GlobalAveragePooling2D(name="kept"), layers.Dense(5)], False),
+    "convolution": lambda: ([*next_stage(), layers.GlobalAveragePooling2D(name="kept"), layers.Dense(5)], False),
+    "one dense layer": lambda: (
+        [layers.GlobalAveragePooling2D(), layers.Dense(9, "relu", name="kept"), layers.Dense(5, "softmax")],
+        False,
+    ),
+    "three dense layers": lambda: (
+        [
+            *next_stage(),
+            layers.GlobalMaxPooling2D(),
+            layers.Dense(9, name="fc1"),
+            layers.BatchNormalization(name="fc1_bn"),
+            layers.Activation("relu"),
+            layers.Dense(8, "relu", name="fc2"),
+            layers.Dropout(0.4, name="dropout"),
+            layers.Dense(7, "tanh", name="kept"),
+            layers.Dense(5),
+            layers.Softmax(),
+        ],
+        False,
+    ),
+    "flattened": lambda: ([*next_stage(), layers.Flatten(), layers.Dense(9, name="kept"), layers.Dense(5)], False),
+    "classified by a convolution": lambda: (
+        [
+            *next_stage(),
+            layers.GlobalAveragePooling2D(keepdims=True, name="kept"),
+            layers.Conv2D(5, 1),
+            layers.Reshape((5,)),
+        ],
+        True,
+    ),
+    "classified cell by cell": lambda: (
+        [
+            *next_stage()[:-1],
+            layers.ReLU(name="kept"),
+            layers.Conv2D(5, 1),
+            layers.GlobalAveragePooling2D(),
+            layers.Softmax(),
+        ],
+        True,
+    ),
+    "no classifier": lambda: ([*next_stage()[:-1], layers.ReLU(name="kept")], True),
+}
+
+
+def naive_carried(model, network, cut_layer, kept_layer, inputs, size, stride, averaged=False):
+    """The network's own layers on one RoI after the other."""
+    convolve = keras.Model(network.inputs[0], network.get_layer(cut_layer).output)
+    features = convolve.call(inputs["images"]).numpy()
+    after = keras.Model(network.get_layer(cut_layer).output, network.get_layer(kept_layer).output)
+    rois = naive_roi_pool(features, inputs["rois"], size, stride).astype(np.float32)
+    hidden = np.stack([[after.call(roi[None]).numpy()[0] for roi in of_image] for of_image in rois])
+    hidden = hidden.mean(axis=(2, 3)) if averaged else hidden
+    regression = dense(hidden, model.get_layer("box_regression")).reshape(*hidden.shape[:2], CLASSES, 4)
+    return {
+        "class_logits": dense(hidden, model.get_layer("class_logits")),
+        "box_deltas": regression * np.float32(DEFAULT_TARGET_DEVIATION),
+    }
+
+
+def carried_model(network=None, **options):
+    network = network or two_stages(*LAYOUTS["three dense layers"]()[0])
+    return with_large_siblings(fast_rcnn(network, CLASSES, **{"head": "carry", "stride": 4, **options}))
+
+
+# --- values -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_carried_stage_is_the_networks_own(layout):
+    after, averaged = LAYOUTS[layout]()
+    network = two_stages(*after)
+    model, inputs = carried_model(network), some_inputs()
+    expected = naive_carried(model, network, "features", "kept", inputs, (8, 8), 4, averaged)
+    assert np.ptp(expected["class_logits"], axis=1).min() > 0.01  # RoIs do differ
+    assert_outputs(model(inputs), expected)
+
+
+def test_a_cut_at_another_stride_and_another_pooled_size():
+    after, _ = LAYOUTS["convolution"]()
+    network = two_stages(*after)
+    model, inputs = carried_model(network, stride=2, pooled_size=(4, 6)), some_inputs()
+    assert_outputs(model(inputs), naive_carried(model, network, "first", "kept", inputs, (4, 6), 2))
+
+
+@pytest.mark.parametrize("pooled_size", [None, (3, 3)])
+def test_resnet_50_is_cut_before_conv5(pooled_size):
+    """K. He et al. (CVPR 2016): RoI pooling before conv5_1, whose first block has stride 2; then the average."""
+    network = keras.applications.ResNet50(weights=None, input_shape=(64, 64, 3), classes=2)
+    model = with_large_siblings(fast_rcnn(network, CLASSES, pooled_size=pooled_size))
+    inputs = some_inputs(1, 3, 48, 64)
+    size = pooled_size or (4, 4)  # 64 / 16
+    # Keras's convolutions have biases of zeros and its batch normalisations no effect yet: activations stay tame.
+    expected = naive_carried(model, network, "conv4_block6_out", "avg_pool", inputs, size, 16)
+    scale = np.abs(expected["class_logits"]).max()
+    assert_outputs(model(inputs), expected, rtol=1e-4, atol=1e-4 * scale)
+    carried = [layer for layer in model.get_layer("last_stage").layers if layer.weights]
+    assert {layer.name.split("_")[0] for layer in carried} == {"conv5"}
+    assert len(carried) == 2 * (3 * 3 + 1)  # three blocks of three convolutions, one shortcut; each is normalised
+    for layer in carried:
+        for found, expected in zip(layer.get_weights(), network.get_layer(layer.name).get_weights(), strict=True):
+            np.testing.assert_array_equal(found, expected)
+
+
+def test_no_rois_and_sizes_that_vary():
+    network = two_stages(*LAYOUTS["three dense layers"]()[0])
+    model = carried_model(network)
+    for images, rois, height, width in [(1, 1, 8, 12), (3, 4, 21, 50), (2, 0, 16, 16)]:
+        inputs = some_inputs(images, rois, height, width)
+        found = model.predict_on_batch(inputs)
+        assert found["box_deltas"].shape == (images, rois, CLASSES, 4)
+        if rois:
+            assert_outputs(found, naive_carried(model, network, "features", "kept", inputs, (8, 8), 4))
+
+
+@pytest.mark.parametrize("roi_pooling", [None, "portable"])
+def test_stages_compose_to_the_model(roi_pooling):
+    model, inputs = carried_model(), some_inputs()
+    parts = stages(model, roi_pooling)
+    pooled = parts.pool(parts.convolve(inputs["images"]), inputs["rois"])
+    for name, values in model(inputs).items():
+        np.testing.assert_array_equal(parts.classify(pooled)[name], values)
+
+
+def test_an_exported_model_computes_the_same(tmp_path):
+    model, inputs = carried_model(), some_inputs()
+    export_saved_model(model, tmp_path / "1", class_names=["a", "b", "c"])
+    predict = tf.saved_model.load(tmp_path / "1").signatures["predict_tensors"]
+    found = predict(**{name: tf.constant(value) for name, value in inputs.items()})
+    expected = tf.nn.softmax(model(inputs)["class_logits"])
+    np.testing.assert_allclose(found["class_probabilities"], expected, rtol=1e-5, atol=1e-6)
+
+
+# --- training ---------------------------------------------------------------------------------------------------------
+
+
+def fit_two_steps(model, optimizer=None):
+    inputs = some_inputs()
+    model.compile(optimizer=optimizer or sgd(0.01), loss=multi_task_loss(model), jit_compile=False)
+    return model.fit(inputs, targets_for(inputs), batch_size=2, epochs=2, verbose=0).history["loss"]
+
+
+def changed_by_training(model):
+    """Names of the layers of which every weight changed; no layer may change in part."""
+
+    def weights():
+        every = [*model.get_layer("convolutions").layers, *model.get_layer("last_stage").layers, *model.layers]
+        return {layer.name: layer.get_weights() for layer in every if layer.weights and not hasattr(layer, "layers")}
+
+    before = weights()
+    fit_two_steps(model)
+    changes = {
+        name: {not np.array_equal(a, b) for a, b in zip(before[name], values, strict=True)}
+        for name, values in weights().items()
+        if "dropout" not in name
+    }
+    assert all(len(change) == 1 for change in changes.values()), changes
+    return {name for name, (change,) in changes.items() if change}
+
+
+STAGE = {"strided", "fc1", "fc2", "kept"}
+SIBLINGS = {"class_logits", "box_regression"}
+
+
+@pytest.mark.parametrize(
+    ("tune_from", "tuned"),
+    [
+        (None, {"first", "features"} | STAGE | SIBLINGS),
+        ("features", {"features"} | STAGE | SIBLINGS),
+        ("head", STAGE | SIBLINGS),
+        ("fc2", {"fc2", "kept"} | SIBLINGS),
+    ],
+)
+def test_training_reaches_the_stage_but_for_its_batch_normalization(tune_from, tuned):
+    assert changed_by_training(carried_model(tune_from=tune_from)) == tuned
+
+
+def test_the_given_network_is_left_as_it_was():
+    network = two_stages(*LAYOUTS["convolution"]()[0])
+    before = network.get_weights()
+    fit_two_steps(carried_model(network))
+    for found, expected in zip(network.get_weights(), before, strict=True):
+        np.testing.assert_array_equal(found, expected)
+    assert all(layer.trainable for layer in network.layers)
+
+
+def test_the_stage_learns_at_the_backbones_rate():
+    """A rate of 0 for the pre-trained layers leaves the siblings alone to learn."""
+    model = carried_model(two_stages(*LAYOUTS["convolution"]()[0]))
+    before = model.get_layer("last_stage").get_weights()
+    sibling = model.get_layer("class_logits").get_weights()[0]
+    fit_two_steps(model, adamw(model, backbone_rate=0.0))
+    for found, expected in zip(model.get_layer("last_stage").get_weights(), before, strict=True):
+        np.testing.assert_array_equal(found, expected)
+    assert not np.array_equal(model.get_layer("class_logits").get_weights()[0], sibling)
+
+
+def test_the_stage_computes_in_half_types():
+    model = carried_model(two_stages(*LAYOUTS["convolution"]()[0]))
+    whole = model(some_inputs())
+    set_precision(model, "mixed_bfloat16")
+    strided = model.get_layer("last_stage").get_layer("strided")
+    assert (strided.compute_dtype, strided.variable_dtype) == ("bfloat16", "float32")
+    for name, values in model(some_inputs()).items():
+        assert values.dtype == "float32"
+        error = np.abs(np.asarray(values) - np.asarray(whole[name])).max()
+        assert 0 < error < 0.05 * np.abs(np.asarray(whole[name])).max()
+
+
+def assert_built_trained_and_saved(tmp_path, name, head, rois=8):
+    model = fast_rcnn(name, CLASSES, weights=None, head=head, fc_units=(16, 16))
+    inputs = some_inputs(images=2, rois=rois, height=64, width=96)
+    model.compile(optimizer=sgd(1e-4), loss=multi_task_loss(model), jit_compile=False)
+    history = model.fit(inputs, targets_for(inputs), batch_size=2, epochs=2, verbose=0).history
+    assert np.isfinite(history["loss"]).all()
+    model.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    for output, values in model(inputs).items():
+        np.testing.assert_allclose(loaded(inputs)[output], values, rtol=1e-5, atol=1e-6)
+    for part in [layer for layer in model.layers if hasattr(layer, "layers")]:
+        flags = [
+            [(layer.name, layer.trainable) for layer in each.layers] for each in (part, loaded.get_layer(part.name))
+        ]
+        assert flags[0] == flags[1]
+
+
+@pytest.mark.parametrize("name", ["MobileNet", "MobileNetV2"])
+def test_small_networks_carry_their_last_stage(tmp_path, name):
+    assert_built_trained_and_saved(tmp_path, name, "carry")
+
+
+FAMILIES = (
+    "ConvNeXtTiny",
+    "DenseNet121",
+    "EfficientNetB0",
+    "EfficientNetV2B0",
+    "efficientnet_lite0",
+    "InceptionResNetV2",
+    "InceptionV3",
+    "MobileNetV3Large",
+    "MobileNetV3Small",
+    "ResNet50",
+    "ResNet50V2",
+    "ResNet101",
+    "VGG16",
+    "VGG19",
+    "Xception",
+)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("head", ["carry", "fc"])
+@pytest.mark.parametrize("name", FAMILIES)
+def test_every_family_of_networks(tmp_path, name, head):
+    assert_built_trained_and_saved(tmp_path, name, head)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "head"),
+    [("NASNetMobile", "fc"), ("MobileNet", "fc"), ("MobileNetV2", "fc"), ("caffenet", "fc"), ("vgg_cnn_m_1024", "fc")],
+)
+def test_new_layers_on_the_other_families(tmp_path, name, head):
+    assert_built_trained_and_saved(tmp_path, name, head)
+
+
+# --- which head -------------------------------------------------------------------------------------------------------
+
+
+def vgg_like():
+    return two_stages(layers.MaxPooling2D(name="pool"), layers.Flatten(), layers.Dense(9, name="fc"), layers.Dense(5))
+
+
+def resnet(name="resnet_tiny"):
+    """Cut at stride 16 where the name has it that it is a ResNet."""
+    deeper = [layers.Conv2D(8, 3, 4, padding="same", name="conv4"), *next_stage()]
+    return two_stages(*deeper, layers.GlobalAveragePooling2D(), layers.Dense(5), side=64, name=name)
+
+
+def kind(network, **options):
+    cut = cut_at_roi_pooling(network, **options)
+    return "stage" if cut.stage else "fully connected" if cut.fc_layers else "new"
+
+
+@pytest.mark.parametrize(
+    ("make", "options", "expected"),
+    [
+        (vgg_like, {}, "fully connected"),
+        (vgg_like, {"head": "carry"}, "fully connected"),
+        (vgg_like, {"pooled_size": (4, 4)}, "fully connected"),
+        (vgg_like, {"pooled_size": (1, 2, 4)}, "new"),
+        (vgg_like, {"head": "fc", "stride": 4}, "new"),
+        (resnet, {}, "stage"),
+        (resnet, {"pooled_size": 2, "stride": (16,)}, "stage"),
+        (resnet, {"stride": (4, 16)}, "new"),
+        (resnet, {"stride": 4}, "new"),
+        (resnet, {"pooled_size": (1, 2, 3)}, "new"),
+        (resnet, {"head": "fc"}, "new"),
+        (lambda: resnet("another"), {}, "new"),
+        (lambda: resnet("another"), {"head": "carry"}, "stage"),
+    ],
+)
+def test_which_head_a_network_gets(make, options, expected):
+    assert kind(make(), **options) == expected
+
+
+def test_a_classifier_that_is_a_convolution_is_no_feature_map():
+    network = two_stages(*LAYOUTS["classified cell by cell"]()[0])
+    for head in ("fc", "carry"):
+        cut = cut_at_roi_pooling(network, stride=8, head=head)
+        assert cut.convolutions.layers[-1].name == "kept"
+        assert cut.convolutions.outputs[0].shape[-1] == 10
+
+
+def test_new_layers_where_the_network_has_its_own():
+    cut = cut_at_roi_pooling(vgg_like(), head="fc", stride=4)
+    assert (cut.strides, cut.pooled_size, cut.fc_layers, cut.stage) == ([4], (7, 7), [], None)
+    model = fast_rcnn(vgg_like(), CLASSES, head="fc", stride=(2, 4), fc_units=(11,))
+    assert model.get_layer("fc6").kernel.shape == (7 * 7 * (6 + 8), 11)
+
+
+def with_paths_around():
+    """As NASNet's cells, which take the outputs of the two before them."""
+    images = keras.Input((32, 32, 3))
+    first, second = (layers.Conv2D(4, 3, 4, padding="same")(images) for _ in range(2))
+    joint = layers.Add()([first, second])
+    reduced = [layers.Conv2D(4, 3, 2, padding="same")(each) for each in (joint, second)]
+    scores = layers.Dense(5)(layers.GlobalAveragePooling2D()(layers.Concatenate()(reduced)))
+    return keras.Model(images, scores, name="around")
+
+
+def two_outputs():
+    network = two_stages(*LAYOUTS["convolution"]()[0])
+    return keras.Model(network.inputs[0], [network.outputs[0], network.get_layer("relu").output], name="double")
+
+
+@pytest.mark.parametrize(
+    ("make", "options", "message"),
+    [
+        (vgg_like, {"head": "tail"}, r"^head: found 'tail'; expected one of auto, fc, carry"),
+        (
+            vgg_like,
+            {"pooled_size": 3},
+            r"^pooled_size: found \(3, 3\); expected \(4, 4\), which fc of two_stages takes",
+        ),
+        (vgg_like, {"pooled_size": (1, 2, 4)}, r"^pooled_size: found \(\(1, 1\), .*; expected \(4, 4\)"),
+        (resnet, {"stride": (4, 16)}, r"^stride: found 2 feature maps with head='carry'; expected one"),
+        (resnet, {"pooled_size": (1, 2, 4)}, r"^pooled_size: found .*; expected one grid such as \(4, 4\)"),
+        (resnet, {"stride": 64}, r"^stride: found no feature map of stride 64"),
+        (with_paths_around, {"stride": 4}, r"^head: found 'carry' for around, where paths lead past the feature map"),
+        (two_outputs, {"stride": 4}, r"^head: found 'carry' for double"),
+    ],
+)
+def test_what_cannot_be_carried_is_an_input_error(make, options, message):
+    with pytest.raises(InputError, match=message):
+        cut_at_roi_pooling(make(), **{"head": "carry", **options})
+
+
+@pytest.mark.parametrize("pooled_size", [3, (8, 4)])
+def test_a_pooled_size_that_flattened_layers_do_not_fit(pooled_size):
+    network = two_stages(*LAYOUTS["flattened"]()[0])
+    with pytest.raises(InputError, match=r"^pooled_size: found .*; expected a size that .* such as \(8, 8\); leave"):
+        cut_at_roi_pooling(network, 4, pooled_size, "carry")

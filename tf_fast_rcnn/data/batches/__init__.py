@@ -1,0 +1,1 @@
+"""Hierarchical mini-batches: images, then RoIs of each."""

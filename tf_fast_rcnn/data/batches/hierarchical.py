@@ -1,0 +1,138 @@
+"""Hierarchical mini-batches (section 2.3 of the paper): N images, then R/N RoIs of each.
+
+RoIs of one image share its convolutions, forwards and backwards, which makes a mini-batch of 128 RoIs from 2 images
+roughly 64 times cheaper than one of 128 RoIs from 128 images.
+"""
+
+import tensorflow as tf
+
+from tf_fast_rcnn import boxes
+from tf_fast_rcnn.data.batches.augmentation import drawn_shorter_side, jitter_colours, mirror
+from tf_fast_rcnn.data.batches.image_order import visits
+from tf_fast_rcnn.data.batches.sampling import sample_rois
+from tf_fast_rcnn.data.batches.settings import SamplingRules
+from tf_fast_rcnn.data.network_input import PADDING_GREY, decode_image, network_size, resize
+from tf_fast_rcnn.data.prepared.examples import example_reader
+from tf_fast_rcnn.data.prepared.write import with_proposals
+from tf_fast_rcnn.errors import InputError
+
+# Each use of chance has a stream of its own, named by its number; `visits` orders images by the seed itself.
+_AUGMENTATION, _ROIS, _SIDES = 1, 2, 3
+
+
+def hierarchical_batches(
+    dataset, images_per_batch=2, rois_per_batch=128, *, seed=0, start=0, cache_dir=None, **sampling_rules
+):
+    """Endless mini-batches of N images and R/N RoIs of each, for `model.fit`.
+
+    Every pass over the data set takes each image once, in an order of its own (see `visits`), and draws its RoIs (see
+    `sample_rois`). What a mini-batch holds follows from the seed and its number alone, whatever the parallelism:
+    `start` resumes at any mini-batch at once, without reading what came before, so that neither tf.data nor Keras
+    need save a position.
+
+    Args:
+        dataset: `DetectionDataset`. Where it has no proposals yet, dense boxes fitted to its objects are computed and
+            cached.
+        images_per_batch, rois_per_batch: N and R.
+        seed: the same seed gives the same mini-batches.
+        start: number of the first mini-batch, to go on where an earlier run stopped.
+        cache_dir: where proposals are cached.
+        **sampling_rules: the other attributes of `SamplingRules`.
+
+    Returns:
+        `tf.data.Dataset` of `(inputs, targets)`: `inputs` has `images`, float32 `[N, H, W, 3]`, RGB 0..255, padded
+        to one size with grey, and `rois`, float32 `[N, R/N, 4]`, `[ymin, xmin, ymax, xmax]` in pixels; `targets` has
+        `class_logits`, int32 `[N, R/N]`, and `box_deltas`, float32 `[N, R/N, 5]` (see `losses`).
+
+    Raises:
+        InputError: for rules that contradict each other, or an empty data set.
+
+    Example:
+        >>> batches = hierarchical_batches(load_dataset("voc:cells@train"), seed=0)     # doctest: +SKIP
+        >>> model.fit(batches, steps_per_epoch=len(train) // 2, epochs=10)              # doctest: +SKIP
+    """
+    rules = SamplingRules(images_per_batch, rois_per_batch, **sampling_rules)
+    if not len(dataset):
+        raise InputError(f"{dataset.name}: found no images; expected at least one; check the split")
+    dataset = with_proposals(dataset, cache_dir)
+    read = example_reader(dataset)
+    examples = _planned(dataset, rules, seed, start).map(
+        lambda plan: _training_example(plan, read(plan["image"]), rules, seed), num_parallel_calls=tf.data.AUTOTUNE
+    )
+    # One ahead hides the pipeline behind training. A mini-batch of 128 images takes 0.7 GB.
+    return examples.batch(images_per_batch, drop_remainder=True).prefetch(1)
+
+
+def roi_centric_batches(dataset, rois_per_batch=128, **options):
+    """Mini-batches of one RoI from each of R images, as R-CNN and SPPnet train: the baseline of section 2.3.
+
+    Every RoI costs the convolutions of a whole image. A quarter of the RoIs are foreground on average, as drawn for
+    each image apart.
+
+    Args:
+        dataset, rois_per_batch, **options: as for `hierarchical_batches`, which gives the same with N = R.
+
+    Returns:
+        As `hierarchical_batches`, with N = R and R/N = 1.
+    """
+    return hierarchical_batches(dataset, rois_per_batch, rois_per_batch, **options)
+
+
+def _planned(dataset, rules, seed, start):
+    """What is to be made of each visit, before anything is read: its `position`, its `image`, the `shorter_side` to
+    resize it to, and the `canvas` (height, width) of its mini-batch."""
+    sizes = dataset.records.image_sizes()
+    order = visits(len(sizes), rules.images_per_batch, seed, start, sizes if rules.similar_shapes else None)
+    sizes = tf.constant(sizes)
+
+    def plan(positions, images):
+        # Images that share a mini-batch for their shapes share a scale too.
+        drawn = 1 if rules.similar_shapes else rules.images_per_batch
+        chances = _chances(seed, _SIDES, positions[0], [2, drawn])
+        shorter_side = drawn_shorter_side(rules, *tf.unstack(chances)) + tf.zeros(rules.images_per_batch)
+        new_sizes = network_size(tf.gather(sizes, images), shorter_side, rules.longer_side, rules.pad_to)
+        canvas = tf.reduce_max(new_sizes, axis=0) if rules.pad_to is None else tf.constant(rules.pad_to)
+        canvas = tf.tile(canvas[None], [rules.images_per_batch, 1])
+        return {"position": positions, "image": images, "shorter_side": shorter_side, "canvas": canvas}
+
+    return order.batch(rules.images_per_batch, drop_remainder=True).map(plan).unbatch()
+
+
+def _training_example(plan, example, rules, seed):
+    """One image with its R/N RoIs; every random choice follows from the seed and the position alone."""
+    chances = _chances(seed, _AUGMENTATION, plan["position"], [6])
+    rois, roi_labels, targets = sample_rois(example, rules, _stream(seed, _ROIS, plan["position"]))
+    image = decode_image(example["image_bytes"])
+    image, rois, targets = mirror(image, rois, targets, chances[0] < rules.flip, chances[1] < rules.vertical_flip)
+
+    new_size = network_size(tf.shape(image)[:2], plan["shorter_side"], rules.longer_side, rules.pad_to)
+    # Larger than planned only where a file has changed since the data set was read.
+    new_size = tf.minimum(new_size, plan["canvas"])
+    image = jitter_colours(resize(image, new_size), rules, chances[2:])
+    height, width = tf.unstack(tf.cast(new_size, tf.float32))
+    label_column = tf.cast(roi_labels, tf.float32)[:, None]
+    return (
+        {"images": _padded(image, plan["canvas"], rules), "rois": boxes.scale(rois, height, width)},
+        {"class_logits": roi_labels, "box_deltas": tf.concat([label_column, targets], axis=1)},
+    )
+
+
+def _padded(image, canvas, rules):
+    """The image with grey below it and to its right, as large as the canvas."""
+    missing = canvas - tf.shape(image)[:2]
+    below, right = tf.unstack(missing)
+    image = tf.cond(
+        tf.reduce_any(missing > 0),
+        lambda: tf.pad(image, [[0, below], [0, right], [0, 0]], constant_values=PADDING_GREY),
+        lambda: image,
+    )
+    return tf.ensure_shape(image, (*(rules.pad_to or (None, None)), 3))
+
+
+def _stream(seed, use, position):
+    """A seed of its own for each use of chance at each position."""
+    return tf.random.fold_in(tf.random.fold_in([seed, 0], use), position)
+
+
+def _chances(seed, use, position, shape):
+    return tf.random.stateless_uniform(shape, _stream(seed, use, position))

@@ -1,0 +1,1 @@
+"""Prepared data sets: written by `prepare`, read again by every later command."""

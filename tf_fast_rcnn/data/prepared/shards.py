@@ -1,0 +1,142 @@
+"""How `prepare` divides a data set into shards, knows which of them are right already, and writes the others."""
+
+import dataclasses
+import hashlib
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+
+from tf_fast_rcnn.data.prepared.read import VERSION
+from tf_fast_rcnn.data.proposals.recall import MIN_IOU, best_overlaps
+
+# A shard is also ended where it gets too large to be worth less than what a kill loses.
+_MAX_IMAGE_BYTES = 64 << 20
+
+
+@dataclasses.dataclass(frozen=True)
+class ShardPlan:
+    """A shard that is to be there: the images from number `start` on.
+
+    Attributes:
+        file: its name, which has a hash of all that it depends on: a file of this name is finished and right.
+        start: number of its first image in the data set.
+        image_keys: for each image a hash of what its pixels and proposals depend on, but not its annotations.
+    """
+
+    file: str
+    start: int
+    image_keys: tuple
+
+
+def plan_shards(dataset, settings, embed, images_per_shard):
+    """The shards of a data set, as a list of `ShardPlan`; image files are asked for size and time of change alone."""
+    header = json.dumps([VERSION, settings.to_json(), embed])
+    plans, keys, annotations, size = [], [], [], 0
+
+    def end_shard():
+        digest = _hash([header, dataset.class_names, keys, annotations])
+        start = sum(len(plan.image_keys) for plan in plans)
+        plans.append(ShardPlan(f"shard-{len(plans):05d}-{digest}.tfrecord", start, tuple(keys)))
+
+    for record in dataset:
+        identity, image_size = _identity(record)
+        if keys and (len(keys) >= images_per_shard or size + image_size > _MAX_IMAGE_BYTES):
+            end_shard()
+            keys, annotations, size = [], [], 0
+        keys.append(_hash([header, identity]))
+        annotations.append(_annotations(record))
+        size += image_size
+    if keys:
+        end_shard()
+    return plans
+
+
+def _identity(record):
+    """What tells whether an image is still the same, and its size in bytes."""
+    if record.image_bytes is not None:
+        return hashlib.sha256(record.image_bytes).hexdigest(), len(record.image_bytes)
+    path = os.path.abspath(record.image_path)
+    try:
+        status = os.stat(path)
+    except OSError:
+        # Found by the worker, which tells of it as of any other unreadable image.
+        return [path, "missing"], 0
+    return [path, status.st_size, status.st_mtime_ns], status.st_size
+
+
+def _annotations(record):
+    arrays = (record.boxes, record.labels, record.difficult, record.crowd)
+    arrays += () if record.areas is None else (record.areas,)
+    return [record.image_id, record.height, record.width, *(array.tobytes().hex() for array in arrays)]
+
+
+def _hash(value):
+    return hashlib.sha256(json.dumps(value).encode()).hexdigest()[:16]
+
+
+def write_shard(path, plan, records, class_names):
+    """Writes a shard under a temporary name and renames it.
+
+    Args:
+        path: `Path` of the shard.
+        plan: its `ShardPlan`.
+        records: iterator of `ImageRecord`s with proposals, or None for bad images; as many are taken as are planned.
+        class_names: names of the classes 1..K.
+
+    Returns:
+        The shard's entry in the manifest (docs/prepared_data.md).
+    """
+    import tensorflow as tf
+
+    from tf_fast_rcnn.data.prepared.examples import to_example
+
+    partial = Path(f"{path}.partial")
+    lengths, sizes, keys, proposals = [], [], [], 0
+    objects, recalled = np.zeros((2, len(class_names) + 1), int)
+    with tf.io.TFRecordWriter(str(partial)) as writer:
+        for key, record in zip(plan.image_keys, records, strict=False):
+            if record is None:
+                continue
+            example = to_example(record, class_names)
+            writer.write(example)
+            lengths.append(len(example))
+            sizes.append([record.height, record.width])
+            keys.append(key)
+            proposals += len(record.proposals())
+            np.add.at(objects, record.labels, ~record.crowd)
+            np.add.at(recalled, record.labels, ~record.crowd & (best_overlaps(record).iou >= MIN_IOU))
+    with open(partial, "rb") as file:
+        checksum = hashlib.file_digest(file, "sha256").hexdigest()
+    size = partial.stat().st_size
+    os.replace(partial, path)
+    return {
+        "file": path.name,
+        "bytes": size,
+        "sha256": checksum,
+        "record_bytes": lengths,
+        "image_sizes": sizes,
+        "image_keys": keys,
+        "unreadable": len(plan.image_keys) - len(keys),
+        "objects": objects[1:].tolist(),
+        "recalled": recalled[1:].tolist(),
+        "proposals": proposals,
+    }
+
+
+def statistics_of(shards, class_names):
+    """The manifest's statistics: sums over the entries of its shards."""
+    images = sum(len(shard["record_bytes"]) for shard in shards)
+    objects, recalled = (
+        np.sum([np.zeros(len(class_names), int), *(shard[name] for shard in shards)], axis=0)
+        for name in ("objects", "recalled")
+    )
+    counted = zip(class_names, objects.tolist(), recalled.tolist(), strict=True)
+    counts = {name: (total, found) for name, total, found in counted}
+    return {
+        "images": images,
+        "objects": {name: total for name, (total, _) in counts.items()},
+        "proposals_per_image": sum(shard["proposals"] for shard in shards) / max(images, 1),
+        f"recall_at_iou_{MIN_IOU}": {name: found / total for name, (total, found) in counts.items() if total},
+    }

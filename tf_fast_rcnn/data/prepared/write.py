@@ -1,0 +1,248 @@
+"""Preparing a data set: every image is decoded and its proposals are computed once, in parallel processes, and written
+to shards from which training and evaluation read (see `prepared`).
+
+After a kill the same call goes on: finished shards are told by their names. Of an image whose annotations changed, or
+that came to stand in another shard, pixels and proposals are taken from the old one.
+"""
+
+import contextlib
+import dataclasses
+import fcntl
+import hashlib
+import json
+import os
+import re
+import sys
+from pathlib import Path
+
+from tqdm import tqdm
+
+from tf_fast_rcnn.data.prepared.read import FORMAT, MANIFEST, VERSION, dataset_of, manifest_checksum, read_manifest
+from tf_fast_rcnn.data.prepared.shards import plan_shards, statistics_of, write_shard
+from tf_fast_rcnn.data.prepared.workers import in_order, prepare_image
+from tf_fast_rcnn.data.proposals import ProposalSettings, proposal_settings
+from tf_fast_rcnn.errors import InputError
+from tf_fast_rcnn.files import cache_folder, replacing
+
+# What a kill costs at most, and how many images one file of a large data set has.
+IMAGES_PER_SHARD = 64
+# Lines of JSON: the entries of the shards that are finished while the manifest is not.
+_PROGRESS = "progress.jsonl"
+
+
+def prepare(dataset, out_dir, settings, workers=None, progress=True, skip_bad=False, images_per_shard=IMAGES_PER_SHARD):
+    """Writes a prepared folder, which needs no original files afterwards: images, annotations and proposals.
+
+    Every image is decoded, so that a broken one is found now and not in the middle of training. After an interruption
+    the same call goes on; images that changed since are computed again. Memory does not grow with the number of images.
+
+    Args:
+        dataset: `DetectionDataset`.
+        out_dir: local folder to write, or to bring up to date; it may be copied elsewhere then.
+        settings: `ProposalSettings` (see `proposal_settings`), by which proposals are computed from pixels; or an
+            object with `to_json()` and `of(record)`, which gives an image's proposals, float32 `[P, 4]` relative.
+        workers: number of processes, one thread each; default: one a processor.
+        progress: show a progress bar on stderr.
+        skip_bad: leave out images that cannot be read, counted in `mended`, instead of raising.
+        images_per_shard: images in a file, at most.
+
+    Returns:
+        The data set as `prepared:OUT_DIR` reads it, under its own name.
+
+    Raises:
+        InputError: for an unreadable image, a folder that holds another data set, or a worker that was killed.
+
+    Example:
+        >>> settings = proposal_settings("selective-search+dense", train)    # doctest: +SKIP
+        >>> train = prepare(train, "cells-prepared", settings)               # doctest: +SKIP
+    """
+    return _write(dataset, out_dir, settings, workers, progress, skip_bad, images_per_shard, embed=True)
+
+
+def cached_proposals(dataset, settings, cache_dir=None, workers=None, progress=True, skip_bad=False):
+    """Keeps a data set's proposals in a cache folder named by its images; quick when nothing is missing there.
+
+    The format is that of `prepare`, but the shards refer to the image files, which must stay where they are. (Images
+    that TensorFlow would decode otherwise are copied as PNG.)
+
+    Args:
+        dataset, settings, workers, progress, skip_bad: as for `prepare`.
+        cache_dir: default: $TF_FAST_RCNN_CACHE, else the user's cache folder (Linux: ~/.cache/tf-fast-rcnn).
+
+    Returns:
+        The data set with proposals.
+    """
+    key = hashlib.sha256(json.dumps([VERSION, dataset.name, settings.to_json()]).encode())
+    for record in dataset:
+        key.update(json.dumps([record.image_id, os.path.abspath(record.image_path)]).encode())
+    name = re.sub(r"[^\w.-]+", "_", dataset.name)[-60:]
+    folder = cache_folder(cache_dir) / "proposals" / f"{name}-{key.hexdigest()[:16]}"
+    return _write(dataset, folder, settings, workers, progress, skip_bad, IMAGES_PER_SHARD, embed=False)
+
+
+def with_proposals(dataset, cache_dir=None):
+    """The data set as it is where it has proposals, else with dense boxes fitted to its objects, cached."""
+    if dataset.proposal_settings is not None:
+        return dataset
+    return cached_proposals(dataset, proposal_settings("dense", dataset), cache_dir=cache_dir)
+
+
+def _write(dataset, out_dir, settings, workers, progress, skip_bad, images_per_shard, embed):
+    import tensorflow as tf
+
+    if "://" in str(out_dir):
+        raise InputError(f"{out_dir}: found no local folder; expected one to write to; copy the finished folder there")
+    out_dir = Path(out_dir)
+    try:
+        out_dir.mkdir(parents=True, exist_ok=True)
+        with _only_writer(out_dir):
+            finished = _finished_shards(out_dir, dataset, skip_bad)
+            plans = plan_shards(dataset, settings, embed, images_per_shard)
+            jobs = _Jobs(dataset, settings, embed, finished, out_dir)
+            shards = _write_shards(
+                out_dir, dataset, plans, finished, jobs, workers or os.cpu_count(), progress, skip_bad
+            )
+            manifest = _write_manifest(out_dir, dataset, settings, shards)
+            _remove_what_is_not_named(out_dir, shards)
+    except (OSError, tf.errors.OpError) as error:
+        raise InputError(f"{out_dir}: found {error}; expected a folder to write prepared data to") from None
+    return dataset_of(out_dir, manifest, dataset.name)
+
+
+@contextlib.contextmanager
+def _only_writer(out_dir):
+    """Waits while another process writes the folder; a killed one leaves no lock behind."""
+    with open(out_dir / ".lock", "w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            print(f"{out_dir}: waiting for another process that prepares it", file=sys.stderr)
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _finished_shards(out_dir, dataset, skip_bad):
+    """The manifest entries of shards that earlier calls wrote, by file name."""
+    entries = []
+    if (out_dir / MANIFEST).exists():
+        manifest = read_manifest(out_dir)
+        if manifest.get("spec") != dataset.name:
+            raise InputError(
+                f"{out_dir}: found the prepared data set {manifest.get('spec')}; expected {dataset.name} or an empty "
+                "folder; give another folder or remove this one"
+            )
+        entries += manifest["shards"]
+    with contextlib.suppress(FileNotFoundError):
+        for line in (out_dir / _PROGRESS).read_text().splitlines():
+            # The kill may have cut the last line short.
+            with contextlib.suppress(ValueError):
+                entries.append(json.loads(line))
+    # Without skip_bad, an image that was left out has to be told of.
+    usable = (entry for entry in entries if skip_bad or not entry["unreadable"])
+    return {entry["file"]: entry for entry in usable if _is_whole(out_dir, entry)}
+
+
+def _is_whole(out_dir, entry):
+    path = out_dir / entry["file"]
+    return path.exists() and path.stat().st_size == entry["bytes"]
+
+
+class _Jobs:
+    """The arguments of `prepare_image` for each image, with what earlier calls found out."""
+
+    def __init__(self, dataset, settings, embed, finished, out_dir):
+        from tf_fast_rcnn.data.prepared.examples import record_offsets
+
+        self._dataset, self._settings, self._embed = dataset, settings, embed
+        self._known = {}  # by image key, the shard and the byte at which the image begins
+        for shard in finished.values():
+            path = str(out_dir / shard["file"])
+            offsets = record_offsets(shard["record_bytes"])
+            self._known |= {key: (path, offset) for key, offset in zip(shard["image_keys"], offsets, strict=True)}
+
+    def of(self, plan):
+        """Yields the jobs of a shard's images."""
+        for number, image_key in enumerate(plan.image_keys, start=plan.start):
+            record = self._dataset[number]
+            record = dataclasses.replace(record, image_path=os.path.abspath(record.image_path))
+            found = self._found_earlier(image_key)
+            if found is not None:
+                yield dataclasses.replace(record, **found), None, self._embed
+            elif isinstance(self._settings, ProposalSettings):
+                yield record, self._settings, self._embed
+            else:
+                yield dataclasses.replace(record, proposal_boxes=self._settings.of(record)), None, self._embed
+
+    def _found_earlier(self, image_key):
+        from tf_fast_rcnn.data.prepared.examples import read_record
+
+        if image_key not in self._known:
+            return None
+        try:
+            record = read_record(*self._known[image_key])
+        except InputError:  # A damaged shard: the image is taken from its file again.
+            return None
+        return {"image_bytes": record.image_bytes, "proposal_boxes": record.proposal_boxes}
+
+
+def _write_shards(out_dir, dataset, plans, finished, jobs, workers, progress, skip_bad):
+    """Writes the shards that are missing; returns the manifest entries of all."""
+    missing = [plan for plan in plans if plan.file not in finished]
+    lacking = sum(len(plan.image_keys) for plan in missing)
+    outcomes = in_order(
+        prepare_image, (job for plan in missing for job in jobs.of(plan)), max(1, min(workers, lacking))
+    )
+    bar = tqdm(
+        total=len(dataset),
+        initial=len(dataset) - lacking,
+        desc="proposals",
+        unit="image",
+        disable=not (progress and missing),
+    )
+    with contextlib.closing(outcomes), bar:
+        checked = _checked(outcomes, skip_bad, bar)
+        for plan in missing:
+            entry = write_shard(out_dir / plan.file, plan, checked, dataset.class_names)
+            with open(out_dir / _PROGRESS, "a") as file:
+                # The line before may be one that a kill cut short.
+                file.write(f"\n{json.dumps(entry)}\n")
+            finished[plan.file] = entry
+    return [finished[plan.file] for plan in plans]
+
+
+def _checked(outcomes, skip_bad, bar):
+    """The records of `prepare_image`'s results, None for bad images; or the first error."""
+    for record, error in outcomes:
+        if error and not skip_bad:
+            raise InputError(error)
+        bar.update()
+        yield record
+
+
+def _write_manifest(out_dir, dataset, settings, shards):
+    unreadable = sum(shard["unreadable"] for shard in shards)
+    manifest = {
+        "format": FORMAT,
+        "version": VERSION,
+        "spec": dataset.name,
+        "class_names": list(dataset.class_names),
+        "settings": settings.to_json(),
+        "mended": {**dataset.mended, "unreadable images skipped": unreadable},
+        "statistics": statistics_of(shards, dataset.class_names),
+        "shards": shards,
+    }
+    # As it is read: with lists in place of tuples.
+    manifest = json.loads(json.dumps(manifest))
+    manifest["checksum"] = manifest_checksum(manifest)
+    with replacing(out_dir / MANIFEST) as file:
+        file.write(json.dumps(manifest).encode())
+    return manifest
+
+
+def _remove_what_is_not_named(out_dir, shards):
+    """Removes the shards of data that changed, and what a kill left behind."""
+    named = {shard["file"] for shard in shards}
+    for pattern in ("shard-*.tfrecord", "*.partial", "*.tmp", _PROGRESS):
+        for path in out_dir.glob(pattern):
+            if path.name not in named:
+                path.unlink()

@@ -1,0 +1,173 @@
+"""CSV files with one box a line, as many tools write them."""
+
+import csv
+import io
+from collections import Counter, defaultdict
+from pathlib import Path
+
+from tf_fast_rcnn import boxes as box_algebra
+from tf_fast_rcnn.data.readers.annotations import (
+    AnnotatedObject,
+    annotate,
+    find_image,
+    finite,
+    read_each,
+    read_text,
+    to_dataset,
+    whole_pixels,
+)
+from tf_fast_rcnn.errors import InputError
+
+_CORNERS = ("xmin", "ymin", "xmax", "ymax")
+_REQUIRED = ("filename", *_CORNERS, "class")
+# Column -> other names that it goes by; compared without case.
+_OTHER_NAMES = {
+    "filename": ("file", "file_name", "path", "image", "image_path", "image_name"),
+    "class": ("label", "class_name", "name"),
+    "xmin": ("x1", "x_min", "left"),
+    "ymin": ("y1", "y_min", "top"),
+    "xmax": ("x2", "x_max", "right"),
+    "ymax": ("y2", "y_max", "bottom"),
+    "difficult": ("is_difficult",),
+    "crowd": ("iscrowd", "is_crowd"),
+}
+_COLUMN_OF = {other: name for name, others in _OTHER_NAMES.items() for other in others}
+
+
+def read_csv(path, images=None, class_names=None, skip_bad=False):
+    """Reads a CSV file: a line for each box, with a header or, as keras-retinanet has it, without one.
+
+    - Columns by their names in the header, in any order: filename, xmin, ymin, xmax, ymax, class and, where there are
+      such, difficult, crowd (1 or true), width and height (of the image, checked). x1, label, image and other common
+      names mean the same; further columns are ignored. Without a header: filename, x1, y1, x2, y2, class.
+    - Coordinates are pixels, 0-based, with continuous edges: the whole of a 640-pixel side is 0 to 640.
+    - A line whose corners and class are empty names an image without objects.
+    - Lines of one image need not follow each other. Its `image_id` is its file name as written.
+    - Fields are separated by commas, semicolons or tabs; the text is UTF-8.
+    - Boxes beyond the image are clipped; those without area are dropped. Both are counted in `mended`.
+
+    Args:
+        path: the CSV file; one file a split.
+        images: folder of the images; default: the folder of the CSV file. See `find_image` for names with folders.
+        class_names: the classes in the order of their labels 1..K; default: those found, sorted.
+        skip_bad: leave out images that are missing or broken, or have a broken line, counted in `mended`, instead of
+            raising.
+
+    Returns:
+        `DetectionDataset`.
+
+    Raises:
+        InputError: for a file without these columns, coordinates that are all relative (0 to 1), a class that is not
+            in `class_names`, and, without `skip_bad`, for the first line or image that is broken.
+
+    Example:
+        >>> train = read_csv("labels/train.csv", "images")              # doctest: +SKIP
+    """
+    path = Path(path)
+    folder = path.parent if images is None else Path(images)
+    mended = Counter()
+    lines = _lines_by_image(path)
+    _refuse_relative(path, lines)
+
+    def read_image(file_name):
+        return _read_image(path, folder, file_name, lines[file_name], mended)
+
+    annotations = read_each(read_image, lines, skip_bad, mended)
+    name = f"csv:{path}" + ("" if images is None else f",{images}")
+    return to_dataset(name, annotations, class_names, mended)
+
+
+def _lines_by_image(path):
+    """`[(line number, {column: text})]` of each image by its file name."""
+    rows = _rows(path)
+    number, first = next(rows, (1, []))
+    columns = _columns(path, first)
+    images = defaultdict(list)
+    if columns is None:
+        columns = _REQUIRED
+        _add(path, images, number, first, columns)
+    for number, row in rows:
+        _add(path, images, number, row, columns)
+    return images
+
+
+def _rows(path):
+    """The lines that are not empty, with their numbers."""
+    text = read_text(path, "lines of filename, xmin, ymin, xmax, ymax, class")
+    header = text.partition("\n")[0]
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=max(",;\t", key=header.count))
+    try:
+        for row in reader:
+            if any(field.strip() for field in row):
+                yield reader.line_num, [field.strip() for field in row]
+    except csv.Error as error:
+        raise InputError(
+            f"{path}, line {reader.line_num}: found {error}; expected comma-separated values; mend the line"
+        ) from None
+
+
+def _columns(path, first):
+    """The names of the columns; None where the first line is no header."""
+    if len(first) == len(_REQUIRED) and (finite(first[1]) is not None or not any(first[1:])):
+        return None
+    names = [_COLUMN_OF.get(name.lower(), name.lower()) for name in first]
+    missing = [name for name in _REQUIRED if name not in names]
+    if missing:
+        raise InputError(
+            f"{path}: found no column {missing[0]} in {', '.join(first) or 'an empty file'}; expected a header with "
+            f"{', '.join(_REQUIRED)}; add it"
+        )
+    repeated = next((name for name in _COLUMN_OF.values() if names.count(name) > 1), None)
+    if repeated:
+        raise InputError(f"{path}: found two columns for {repeated}; expected one; remove the other")
+    return names
+
+
+def _add(path, images, number, row, columns):
+    values = dict(zip(columns, row, strict=False))
+    if len(row) < len(columns):
+        values |= dict.fromkeys(columns[len(row) :], "")
+    if not values["filename"]:
+        raise InputError(f"{path}, line {number}: found no file name; expected the image's; add it or remove the line")
+    images[values["filename"]].append((number, values))
+
+
+def _refuse_relative(path, images):
+    """InputError where no coordinate of the file exceeds 1: boxes of a pixel would be all that such a file holds."""
+    corners = [finite(values[name]) for lines in images.values() for _, values in lines for name in _CORNERS]
+    corners = [value for value in corners if value is not None]
+    if corners and max(corners) <= 1 and min(corners) >= 0:
+        raise InputError(
+            f"{path}: found coordinates of 0 to 1 alone; expected pixels; multiply them by the images' width and height"
+        )
+
+
+def _read_image(path, folder, file_name, lines, mended):
+    number, first = lines[0]
+    source = f"{path}, line {number}"
+    stated = [_side(source, first, side) for side in ("height", "width")]
+    objects = [_object(f"{path}, line {number}", values) for number, values in lines if not _is_background(values)]
+    image_path = find_image(source, folder, file_name)
+    return annotate(source, file_name, image_path, objects, box_algebra.from_xyxy, mended, stated)
+
+
+def _is_background(values):
+    return not any(values[name] for name in _REQUIRED[1:])
+
+
+def _side(source, values, side):
+    pixels = whole_pixels(values.get(side))
+    if pixels is None:
+        raise InputError(f"{source}: found {side} {values[side]!r}; expected pixels; correct it or leave it empty")
+    return pixels
+
+
+def _object(source, values):
+    corners = tuple(finite(values[name]) for name in _CORNERS)
+    if None in corners:
+        name = _CORNERS[corners.index(None)]
+        raise InputError(f"{source}: found {name} {values[name]!r}; expected pixels; mend or remove the line")
+    if not values["class"]:
+        raise InputError(f"{source}: found no class; expected its name; add it or remove the line")
+    difficult, crowd = (values.get(name, "").lower() in ("1", "true") for name in ("difficult", "crowd"))
+    return AnnotatedObject(values["class"], corners, difficult, crowd)

@@ -1,0 +1,255 @@
+"""Data sets of TensorFlow Datasets (TFDS) with a feature of objects: their images become files of the cache folder.
+
+CACHE/tfds/NAME-SPLIT-KEY/
+  00000000.jpg ...      the encoded images, byte for byte
+  annotations.json      their objects, written last: where it exists, the folder is complete
+
+KEY is a hash of what was copied: place and time of the TFDS files, their number of examples and bytes.
+"""
+
+import hashlib
+import json
+import logging
+import os
+import re
+from collections import Counter
+from pathlib import PurePosixPath
+from typing import NamedTuple
+
+from tqdm import tqdm
+
+from tf_fast_rcnn import boxes as box_algebra
+from tf_fast_rcnn.data.readers.annotations import AnnotatedObject, annotate, read_each, to_dataset
+from tf_fast_rcnn.errors import InputError
+from tf_fast_rcnn.files import cache_folder, replacing
+
+_FILE_NAMES = ("image/filename", "image/file_name", "filename", "file_name")
+_IMAGE_IDS = ("image/id", "image_id")
+_LABELS = ("label", "type")
+_EXTENSIONS = {b"\xff\xd8": ".jpg", b"\x89P": ".png", b"BM": ".bmp", b"GI": ".gif", b"RI": ".webp"}
+
+
+class _Features(NamedTuple):
+    """Where a data set's objects are: the feature's name, its class label's, and the names of the classes."""
+
+    objects: str
+    label: str
+    class_names: list[str]
+
+
+def read_tfds(name, split, class_names=None, skip_bad=False, cache_dir=None, progress=True):
+    """Reads one split of a TFDS data set that is on disk (`tfds.load` puts it there).
+
+    - Objects are the feature "objects", else the first sequence that has a `bbox` (BBoxFeature) and a class label;
+      is_difficult and is_crowd are read where they are present. Classes are the label's, in its order.
+    - Nothing is downloaded. $TFDS_DATA_DIR is where TFDS looks, else ~/tensorflow_datasets.
+    - The encoded images are copied once, byte for byte, to files in the cache folder, which takes as much disk as
+      TFDS's own files. After an interruption the copy goes on; later reads use the files alone.
+    - TFDS's `voc` keeps VOC's 1-based corners as they are: its boxes are corrected, so that `tfds:voc/2007@train` has
+      the boxes, and the `image_id`s, of `voc:VOC2007@train`. Its `coco` numbers the 80 classes in the order of COCO's
+      ids, as `coco:` does; `image_id` is COCO's.
+    - Boxes beyond the image are clipped; those without area are dropped. Both are counted in `mended`.
+
+    Args:
+        name: as `tfds.builder` takes it: "voc/2007", "coco/2017", "my_data_set:1.0.0".
+        split: one of the data set's splits, as "train".
+        class_names: the classes in the order of their labels 1..K; default: the label's.
+        skip_bad: leave out broken images and annotations, counted in `mended`, instead of raising.
+        cache_dir: default: $TF_FAST_RCNN_CACHE, else the user's cache folder.
+        progress: whether to show a progress bar on standard error.
+
+    Returns:
+        `DetectionDataset`.
+
+    Raises:
+        InputError: for a data set that TFDS does not know or that is not on disk, has no such split or no objects, and,
+            without `skip_bad`, for the first broken image.
+
+    Example:
+        >>> train = read_tfds("voc/2007", "train")              # doctest: +SKIP
+    """
+    builder = _builder(name)
+    _check_split(builder, name, split)
+    features = _features(builder, name)
+    folder = cache_folder(cache_dir) / "tfds" / _key(builder, name, split)
+    if not (folder / "annotations.json").is_file():
+        _copy(builder, split, features, folder, progress)
+    images = _read_copy(folder)
+    # The builder's own name: "voc" whatever version or file it was read from.
+    to_relative = box_algebra.from_tfds_voc if builder.name == "voc" else _as_they_are
+    mended = Counter()
+
+    def read_image(image):
+        source = f"tfds:{name}@{split}, image {image['id']}"
+        objects = [_object(source, values, features) for values in image["objects"]]
+        return annotate(source, image["id"], folder / image["file"], objects, to_relative, mended)
+
+    annotations = read_each(read_image, images, skip_bad, mended)
+    names = features.class_names if class_names is None else class_names
+    return to_dataset(f"tfds:{name}@{split}", annotations, names, mended)
+
+
+def _as_they_are(boxes, height, width):
+    return boxes
+
+
+def _builder(name):
+    import tensorflow_datasets as tfds
+
+    data_dir = os.environ.get("TFDS_DATA_DIR")
+    log = logging.getLogger("absl")
+    level = log.level
+    log.setLevel(logging.ERROR)  # TFDS warns there of what is not on disk, which the error below says.
+    try:
+        builder = tfds.builder(name, **({"data_dir": data_dir} if data_dir else {}))
+        prepared = builder.is_prepared()
+    except Exception as error:  # TFDS raises errors of many types, some with the list of all that it has.
+        reason = str(error).strip().partition("\n")[0] or type(error).__name__
+        raise InputError(
+            f"tfds:{name}: found no such data set ({reason}); expected one that `tfds.builder` knows; correct the name "
+            "or set TFDS_DATA_DIR"
+        ) from None
+    finally:
+        log.setLevel(level)
+    if not prepared:
+        raise InputError(
+            f"tfds:{name}: found nothing in {builder.data_dir}; expected a data set; download it with "
+            f"""python -c "import tensorflow_datasets as tfds; tfds.load('{name}')" or set TFDS_DATA_DIR"""
+        )
+    return builder
+
+
+def _check_split(builder, name, split):
+    if split not in builder.info.splits:
+        raise InputError(
+            f"tfds:{name}: found no split {split!r}; expected one of {', '.join(sorted(builder.info.splits))}; "
+            "name it as @SPLIT"
+        )
+
+
+def _features(builder, name):
+    """The feature of objects; InputError where there is none, or its boxes are no relative [ymin, xmin, ymax, xmax]."""
+    features = builder.info.features
+    found = {key: label for key in features for label in [_label_of(features[key])] if label}
+    if "image" not in features or not found:
+        raise InputError(
+            f"tfds:{name}: found the features {', '.join(sorted(features))}; expected `image`, and a sequence with "
+            "`bbox` and a class label; give a data set for object detection"
+        )
+    key = "objects" if "objects" in found else next(iter(found))
+    box = features[key].feature["bbox"]
+    bbox_format = getattr(getattr(box, "bbox_format", None), "name", "REL_YXYX")
+    if bbox_format != "REL_YXYX":
+        raise InputError(
+            f"tfds:{name}: found boxes in the format {bbox_format}; expected REL_YXYX, TFDS's own; build it with that"
+        )
+    return _Features(key, found[key], list(features[key].feature[found[key]].names))
+
+
+def _label_of(feature):
+    """The name of the class label in a sequence of boxes; None for any other feature."""
+    import tensorflow_datasets as tfds
+
+    inner = getattr(feature, "feature", None)
+    if not isinstance(inner, tfds.features.FeaturesDict) or "bbox" not in inner:
+        return None
+    labels = [key for key in inner if isinstance(inner[key], tfds.features.ClassLabel)]
+    is_box = isinstance(inner["bbox"], tfds.features.BBoxFeature)
+    return next((key for key in (*_LABELS, *labels) if key in labels), None) if is_box else None
+
+
+def _key(builder, name, split):
+    import tensorflow as tf
+
+    info = os.path.join(builder.data_dir, "dataset_info.json")
+    totals = builder.info.splits[split]
+    source = [str(builder.data_dir), tf.io.gfile.stat(info).mtime_nsec, totals.num_examples, totals.num_bytes]
+    digest = hashlib.sha256(json.dumps(source).encode()).hexdigest()[:16]
+    return re.sub(r"[^\w.-]+", "_", f"{name}-{split}")[-60:] + f"-{digest}"
+
+
+def _copy(builder, split, features, folder, progress):
+    """Writes the images that are not there yet, and then the annotations of all."""
+    totals = builder.info.splits[split]
+    size = f"{totals.num_bytes / 1e9:.1f} GB" if totals.num_bytes >= 1e8 else f"{totals.num_bytes / 1e6:.1f} MB"
+    title = f"copying {builder.info.full_name} {split} ({size})"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        examples = tqdm(
+            _examples(builder, split, features), title, totals.num_examples, unit="image", disable=not progress
+        )
+        images = [_copy_image(example, number, features, folder) for number, example in enumerate(examples)]
+        with replacing(folder / "annotations.json") as file:
+            file.write(json.dumps(_with_unique_ids(images)).encode())
+    except OSError as error:
+        raise InputError(
+            f"{folder}: found {error}; expected a folder for {size} of images; give another --cache"
+        ) from None
+
+
+def _examples(builder, split, features):
+    """The examples of a split in a fixed order, without their images decoded."""
+    import tensorflow as tf
+    import tensorflow_datasets as tfds
+
+    wanted = {"image", features.objects, *_FILE_NAMES, *_IMAGE_IDS} & set(builder.info.features)
+    decoding = tfds.decode.PartialDecoding(dict.fromkeys(wanted, True), decoders={"image": tfds.decode.SkipDecoding()})
+    config = tfds.ReadConfig(try_autocache=False)
+    try:
+        yield from tfds.as_numpy(builder.as_dataset(split=split, decoders=decoding, read_config=config))
+    except (tf.errors.OpError, ValueError) as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise InputError(
+            f"{builder.data_dir}: found no readable examples ({reason}); expected what TFDS writes; build it again"
+        ) from None
+
+
+def _copy_image(example, number, features, folder):
+    """Writes an example's image, where it is not there yet; returns what annotations.json has of it."""
+    encoded = example["image"]
+    path = folder / f"{number:08d}{_EXTENSIONS.get(encoded[:2], '.img')}"
+    if not path.is_file():
+        with replacing(path) as file:
+            file.write(encoded)
+    objects = example[features.objects]
+    names = ("bbox", features.label, "is_difficult", "is_crowd")
+    columns = {name: objects[name].tolist() for name in names if name in objects}
+    rows = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
+    return {"id": _image_id(example, number), "file": path.name, "objects": rows}
+
+
+def _image_id(example, number):
+    """COCO's number, the file's name without extension as VOC has it, or else the number in TFDS's order."""
+    for key in _IMAGE_IDS:
+        if key in example:
+            value = example[key]
+            return value.decode() if isinstance(value, bytes) else str(value)
+    for key in _FILE_NAMES:
+        if key in example:
+            return PurePosixPath(example[key].decode()).with_suffix("").as_posix()
+    return f"{number:08d}"
+
+
+def _with_unique_ids(images):
+    if len({image["id"] for image in images}) == len(images):
+        return images
+    return [image | {"id": f"{number:08d}"} for number, image in enumerate(images)]
+
+
+def _read_copy(folder):
+    path = folder / "annotations.json"
+    try:
+        return json.loads(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: found no readable JSON ({error}); expected the copy's; remove {folder}") from None
+
+
+def _object(source, values, features):
+    label = values[features.label]
+    if not 0 <= label < len(features.class_names):
+        raise InputError(
+            f"{source}: found the label {label}; expected 0 to {len(features.class_names) - 1}; leave the image out"
+        )
+    return AnnotatedObject(
+        features.class_names[label], values["bbox"], values.get("is_difficult", False), values.get("is_crowd", False)
+    )

@@ -1,0 +1,203 @@
+"""Pascal VOC folders: Annotations/*.xml, ImageSets/Main/SPLIT.txt, JPEGImages/*.
+
+The rules are those of the VOC devkit; where files of real users differ from it, what is read is said at `read_voc`.
+"""
+
+import os
+import re
+from collections import Counter
+from pathlib import Path
+from xml.etree.ElementTree import ParseError
+
+import defusedxml.ElementTree
+from defusedxml import DefusedXmlException
+
+from tf_fast_rcnn import boxes as box_algebra
+from tf_fast_rcnn.data.readers.annotations import (
+    IMAGE_EXTENSIONS,
+    AnnotatedObject,
+    annotate,
+    finite,
+    read_each,
+    read_text,
+    to_dataset,
+    whole_pixels,
+)
+from tf_fast_rcnn.errors import InputError
+
+_CORNERS = ("xmin", "ymin", "xmax", "ymax")
+_EXTENSIONS = tuple(cased for extension in IMAGE_EXTENSIONS for cased in (extension, extension.upper()))
+
+
+def read_voc(directory, split, class_names=None, skip_bad=False):
+    """Reads one split of a data set in Pascal VOC's layout. Of images only the headers are read.
+
+    - An image is `JPEGImages/ID` with any usual extension, else the XML's `<filename>`; ID is a line of
+      `ImageSets/Main/SPLIT.txt`, where the second column of VOC's class lists (-1, 0, 1) is ignored.
+    - Boxes are 1-based inclusive pixels, whole or fractional. Those beyond the image are clipped; those with
+      xmin >= xmax, ymin >= ymax, or no area inside the image are dropped. Both are counted in `mended`.
+    - `<difficult>` and `<size>` may be missing. A size of 0 counts as missing.
+    - Where EXIF shows an image on its side and `<size>` is that of the stored pixels, the annotation tool ignored EXIF:
+      its boxes are turned with the image. Any other size that is not the image's is an error, because the boxes may
+      belong to another picture.
+
+    Args:
+        directory: folder that holds Annotations/, ImageSets/Main/ and JPEGImages/.
+        split: name of a file of ImageSets/Main, without .txt.
+        class_names: the classes, in the order of their labels 1..K; default: those found in this split, sorted. Give a
+            test split its training split's.
+        skip_bad: leave out unreadable annotations and images, counted in `mended`, instead of raising.
+
+    Returns:
+        `DetectionDataset`.
+
+    Raises:
+        InputError: for an unknown or empty split, a class that is not in `class_names`, and, without `skip_bad`, the
+            first annotation or image that is missing or broken.
+
+    Example:
+        >>> train = read_voc("VOCdevkit/VOC2007", "trainval")                              # doctest: +SKIP
+        >>> test = read_voc("VOCdevkit/VOC2007", "test", class_names=train.class_names)    # doctest: +SKIP
+    """
+    directory = Path(directory)
+    mended = Counter()
+    image_ids = _image_ids(directory, split, mended)
+    annotations = read_each(lambda image_id: _read_annotation(directory, image_id, mended), image_ids, skip_bad, mended)
+    return to_dataset(f"voc:{directory}@{split}", annotations, class_names, mended)
+
+
+def read_voc_images(directory, split, class_names, skip_bad=False):
+    """Reads the images of one split without their annotations, which VOC's test sets do not have.
+
+    Args:
+        directory, split, skip_bad: as in `read_voc`; Annotations/ is not looked at.
+        class_names: the classes 1..K, of which no image has an object.
+
+    Raises:
+        InputError: for an unknown or empty split, and, without `skip_bad`, the first image that is missing or broken.
+
+    Example:
+        >>> test = read_voc_images("VOCdevkit/VOC2012", "test", class_names=train.class_names)     # doctest: +SKIP
+    """
+    directory = Path(directory)
+    mended = Counter()
+    image_ids = _image_ids(directory, split, mended)
+
+    def read(image_id):
+        path = _find_image(directory, image_id)
+        return annotate(path, image_id, path, [], box_algebra.from_voc, mended)
+
+    return to_dataset(
+        f"voc:{directory}@{split}", read_each(read, image_ids, skip_bad, mended), tuple(class_names), mended
+    )
+
+
+def _image_ids(directory, split, mended):
+    lists = directory / "ImageSets" / "Main"
+    known = ", ".join(sorted(path.stem for path in lists.glob("*.txt"))) or "none"
+    if not lists.is_dir():
+        raise InputError(
+            f"{directory}: found no folder ImageSets/Main; expected Annotations/, ImageSets/Main/ and JPEGImages/; "
+            "give the folder that holds them"
+        )
+    path = lists / f"{split}.txt"
+    if not split or not path.is_file():
+        raise InputError(
+            f"{directory}: found no split {split!r}; expected one of ImageSets/Main: {known}; name it as @SPLIT"
+        )
+    lines = read_text(path, "one image name a line").splitlines()
+    names = [_without_column(line.strip(), directory) for line in lines if line.strip()]
+    if not names:
+        raise InputError(f"{path}: found no image names; expected one a line; fill it or use another split: {known}")
+    unique = list(dict.fromkeys(names))
+    mended["repeated images of the split left out"] += len(names) - len(unique)
+    return unique
+
+
+def _without_column(line, directory):
+    """The image's name of a line like "000012 -1"; a name may itself end so ("scan 1")."""
+    match = re.fullmatch(r"(.+?)\s+-?[01]", line)
+    if match is None or _xml_path(directory, line).is_file():
+        return line
+    return match[1]
+
+
+def _xml_path(directory, image_id):
+    return directory / "Annotations" / f"{image_id}.xml"
+
+
+def _read_annotation(directory, image_id, mended):
+    path = _xml_path(directory, image_id)
+    root = _parse(path)
+    # <filename> may be a path on the annotator's machine, with either kind of slash.
+    image_path = _find_image(directory, image_id, re.split(r"[\\/]", _text(root, "filename"))[-1])
+    stated = [_pixels(path, root, side) for side in ("height", "width")]
+    objects = [_object(path, number, element) for number, element in enumerate(root.findall("object"), 1)]
+    ordered = [item for item in objects if item.corners[0] < item.corners[2] and item.corners[1] < item.corners[3]]
+    mended["boxes without area dropped"] += len(objects) - len(ordered)
+    return annotate(path, image_id, image_path, ordered, box_algebra.from_voc, mended, stated)
+
+
+def _parse(path):
+    try:
+        root = defusedxml.ElementTree.parse(path).getroot()
+    except FileNotFoundError:
+        raise InputError(
+            f"{path}: found no such file; expected the annotation of an image of the split; add it"
+        ) from None
+    except DefusedXmlException:
+        raise InputError(
+            f"{path}: found XML entities; expected a plain annotation; remove the <!ENTITY> lines"
+        ) from None
+    except (ParseError, ValueError, LookupError, OSError) as error:
+        raise InputError(f"{path}: found broken XML ({error}); expected a VOC annotation; mend or remove it") from None
+    if root.tag != "annotation":
+        raise InputError(f"{path}: found <{root.tag}>; expected <annotation>, as in Pascal VOC; mend or remove it")
+    return root
+
+
+def _find_image(directory, image_id, filename=""):
+    folder = directory / "JPEGImages"
+    candidates = [folder / f"{image_id}{extension}" for extension in _EXTENSIONS]
+    for candidate in [*candidates, folder / filename] if filename else candidates:
+        if os.path.isfile(candidate):  # Path.is_file raises for a name that is too long.
+            return candidate
+    raise InputError(
+        f"{folder / image_id}: found no image with an extension of {', '.join(_EXTENSIONS[::2])}"
+        f"{f' and no {filename}' if filename else ''}; expected the image of {_xml_path(directory, image_id)}; add it"
+    )
+
+
+def _pixels(path, root, side):
+    text = _text(root, f"size/{side}")
+    pixels = whole_pixels(text)
+    if pixels is None:
+        raise InputError(f"{path}: found <{side}> {text!r}; expected pixels; correct it or remove <size>")
+    return pixels
+
+
+def _object(path, number, element):
+    corners = tuple(_corner(path, number, element, corner) for corner in _CORNERS)
+    difficult = _text(element, "difficult") in ("1", "true")
+    return AnnotatedObject(_class_name(path, number, element), corners, difficult)
+
+
+def _corner(path, number, element, corner):
+    text = _text(element, f"bndbox/{corner}")
+    value = finite(text)
+    if value is None:
+        raise InputError(
+            f"{path}: found {corner} {text!r} in object {number}; expected a number; mend or remove the object"
+        )
+    return value
+
+
+def _class_name(path, number, element):
+    name = _text(element, "name")
+    if not name:
+        raise InputError(f"{path}: found no <name> in object {number}; expected its class; add it or remove the object")
+    return name
+
+
+def _text(element, path):
+    return (element.findtext(path) or "").strip()

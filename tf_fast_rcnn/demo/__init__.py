@@ -1,0 +1,1 @@
+"""What `tf-fast-rcnn demo` needs: handwritten digits, and the page that shows the result."""

@@ -1,0 +1,1 @@
+"""Detection: the graph, and what runs it."""

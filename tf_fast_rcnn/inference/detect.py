@@ -1,0 +1,273 @@
+"""Detection in images, by the graph of `detector`: one image, several, or a data set."""
+
+import collections
+import dataclasses
+import itertools
+import weakref
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import tensorflow as tf
+from tqdm import tqdm
+
+from tf_fast_rcnn.data.images import read_image
+from tf_fast_rcnn.data.network_input import decode_image
+from tf_fast_rcnn.data.prepared.examples import example_reader, input_errors
+from tf_fast_rcnn.data.proposals import FileProposals, ProposalSettings, compute_proposals, proposal_settings
+from tf_fast_rcnn.data.records import Detections, ImageRecord
+from tf_fast_rcnn.errors import InputError
+from tf_fast_rcnn.inference.graph import DetectionSettings, Detector
+
+# Threads that read images and compute proposals while the network runs.
+_READERS = 2
+
+# B images of any sizes: their pixels one after the other, their sizes, and their proposals.
+_IMAGES = (
+    tf.RaggedTensorSpec([None, None], tf.uint8, ragged_rank=1),
+    tf.TensorSpec([None, 2], tf.int32),
+    tf.RaggedTensorSpec([None, None, 4], tf.float32, ragged_rank=1),
+)
+
+
+def detection_settings(run, **changes):
+    """`DetectionSettings` with the image size that a run (see `load_run`) was trained at."""
+    return DetectionSettings(**{"shorter_side": run.shorter_side, "longer_side": run.longer_side, **changes})
+
+
+class _Compiled:
+    """A detector's graph, traced when it is first run, which takes seconds."""
+
+    def __init__(self, model, settings):
+        # A Detector holds the model's layers but not the model, which would keep itself in the weak dictionary.
+        self.detector = Detector(model, settings)
+        self.detect = tf.function(self._detect, input_signature=_IMAGES, autograph=False)
+        self.classify = tf.function(self._classify, input_signature=_IMAGES, autograph=False)
+
+    def _detect(self, pixels, sizes, proposals):
+        return self.detector.detect(_image_reader(pixels, sizes), proposals)
+
+    def _classify(self, pixels, sizes, regions):
+        return self.detector.regions(_image_reader(pixels, sizes), regions)[0].values
+
+
+def _image_reader(pixels, sizes):
+    return lambda index: tf.reshape(pixels[index], [sizes[index, 0], sizes[index, 1], 3])
+
+
+# `_Compiled` by model and settings.
+_compiled = weakref.WeakKeyDictionary()
+
+
+def _compiled_for(model, settings):
+    settings = settings or DetectionSettings()
+    by_settings = _compiled.setdefault(model, {})
+    if settings not in by_settings:
+        by_settings[settings] = _Compiled(model, settings)
+    by_settings[settings].detector.refresh(model)
+    return by_settings[settings]
+
+
+def _to_graph(images, proposals):
+    """Lists of images and of their proposals as the tensors of `_IMAGES`."""
+    pixels = tf.RaggedTensor.from_row_lengths(
+        np.concatenate([image.reshape(-1) for image in images]), [image.size for image in images]
+    )
+    rows = tf.RaggedTensor.from_row_lengths(np.concatenate(proposals), [len(each) for each in proposals])
+    return pixels, np.array([image.shape[:2] for image in images], np.int32), rows
+
+
+def default_proposals():
+    """`ProposalSettings` where nobody gives any: selective search's boxes, and dense ones of common sizes."""
+    return proposal_settings("selective-search+dense", dataset=())
+
+
+def detect(model, image, proposals=None, settings=None):
+    """Finds the objects in one image.
+
+    Args:
+        model: what `fast_rcnn` returned.
+        image: uint8 `[H, W, 3]`, RGB, or the path of an image file (its EXIF orientation is applied).
+        proposals: float32 `[R, 4]`, `[ymin, xmin, ymax, xmax]` relative to the image; or `ProposalSettings`, by which
+            they are computed; or `FileProposals` (see `file_proposals`) that have them under the image's file name.
+            None: `default_proposals()`.
+        settings: `DetectionSettings`; None for the defaults.
+
+    Returns:
+        `Detections`, sorted by falling score.
+
+    Raises:
+        InputError: for an image that cannot be read, or proposals that are no boxes.
+
+    Example:
+        >>> found = detect(model, "cells.jpg")                              # doctest: +SKIP
+        >>> found.classes[0], found.scores[0], found.boxes[0]               # doctest: +SKIP
+        (2, 0.98, array([0.12, 0.4 , 0.31, 0.6 ], dtype=float32))
+    """
+    return detect_batch(model, [image], [proposals], settings)[0]
+
+
+def detect_batch(model, images, proposals=None, settings=None):
+    """Finds the objects in several images, whose RoIs are classified together.
+
+    Images may have different sizes. Each is convolved at its own, so that its detections do not depend on the others.
+
+    Args:
+        model, settings: as in `detect`.
+        images: sequence of what `detect` takes as image.
+        proposals: sequence of what `detect` takes as proposals, one for each image; or None.
+
+    Returns:
+        List of `Detections`, one for each image.
+
+    Raises:
+        InputError: as `detect`, and where there are not as many proposals as images.
+
+    Example:
+        >>> first, second = detect_batch(model, ["cells.jpg", "more.jpg"], settings=settings)     # doctest: +SKIP
+    """
+    proposals = [None] * len(images) if proposals is None else proposals
+    if len(proposals) != len(images):
+        raise InputError(
+            f"proposals: found those of {len(proposals)} images for {len(images)}; expected as many; give an array of "
+            "shape [0, 4] for an image without"
+        )
+    if not images:
+        return []
+    images, rows = zip(*map(image_and_proposals, images, proposals), strict=True)
+    return _to_detections(_compiled_for(model, settings).detect(*_to_graph(images, rows)))
+
+
+def classify_regions(model, image, regions, settings=None):
+    """Class probabilities of regions of the user's own, which are taken as they are: without box regression and
+    non-maximum suppression.
+
+    Args:
+        model, image: as in `detect`.
+        regions: float32 `[R, 4]`, `[ymin, xmin, ymax, xmax]` relative to the image.
+        settings: `DetectionSettings`, of which the image's sides, `scores` and `dtype` count; None for the defaults.
+
+    Returns:
+        float32 `[R, K + 1]`, a row for each region in their order; column 0 is the background.
+
+    Raises:
+        InputError: for an image that cannot be read, or regions that are no boxes.
+
+    Example:
+        >>> classify_regions(model, "page.png", [[0.1, 0.2, 0.3, 0.4]]).argmax(axis=1)             # doctest: +SKIP
+        array([2])
+    """
+    settings = dataclasses.replace(settings or DetectionSettings(), box_passes=1)
+    image, regions = image_and_proposals(image, check_proposals(regions))
+    return _compiled_for(model, settings).classify(*_to_graph([image], [regions])).numpy()
+
+
+def image_and_proposals(image, proposals):
+    """An image as an array, and its proposals as one, of what `detect` takes for them."""
+    path = "" if isinstance(image, np.ndarray) else str(image)
+    image = read_image(path) if path else check_image(image)
+    if proposals is None:
+        proposals = default_proposals()
+    if isinstance(proposals, ProposalSettings):
+        proposals = compute_proposals(image, proposals)
+    elif isinstance(proposals, FileProposals):
+        proposals = proposals.of(unannotated(path, *image.shape[:2]))
+    return image, check_proposals(proposals)
+
+
+def unannotated(path, height, width):
+    """The `ImageRecord` of an image without annotations: under its file's name, its proposals stand in a file."""
+    return ImageRecord(Path(path).name or "(an array without a name)", path, height, width, [], [], [])
+
+
+def detect_dataset(model, dataset, settings=None, progress=True, batch_size=1):
+    """Yields the `Detections` of each image of a data set with proposals, in order.
+
+    Images are decoded ahead, while the network runs on `batch_size` of them at a time.
+    """
+    compiled = _compiled_for(model, settings)
+    read = example_reader(dataset)
+
+    def pixels_and_proposals(index):
+        example = read(index)
+        image = decode_image(example["image_bytes"])
+        return tf.reshape(image, [-1]), tf.shape(image)[:2], example["proposals"]
+
+    images = tf.data.Dataset.range(len(dataset)).map(pixels_and_proposals, num_parallel_calls=2)
+    batches = images.ragged_batch(batch_size).prefetch(2)
+    bar = tqdm(total=len(dataset), desc="detect", unit="image", delay=2, disable=not progress)
+    with bar, input_errors(dataset):
+        for pixels, sizes, proposals in batches:
+            found = _to_detections(compiled.detect(pixels, sizes, proposals))
+            bar.update(len(found))
+            yield from found
+
+
+def detect_files(model, paths, proposals, settings=None, batch_size=1, progress=True):
+    """Yields the `Detections` in each of many image files, in order.
+
+    Images are read and their proposals computed ahead, while the network runs on `batch_size` of them at a time.
+
+    Args:
+        model, settings: as in `detect`.
+        paths: of the image files.
+        proposals: `ProposalSettings` or `FileProposals`, for all of them.
+        batch_size: images at a time.
+        progress: whether to show a progress bar on standard error.
+
+    Raises:
+        InputError: as `detect`.
+    """
+    compiled = _compiled_for(model, settings)
+    # A single image has no progress to show.
+    bar = tqdm(total=len(paths), desc="detect", unit="image", delay=2, disable=not progress or len(paths) == 1)
+    with bar, ThreadPoolExecutor(_READERS) as readers:
+        waiting, rest = collections.deque(), iter(paths)
+
+        def read_ahead(number):
+            for path in itertools.islice(rest, number):
+                waiting.append(readers.submit(image_and_proposals, path, proposals))
+
+        read_ahead(batch_size + _READERS)
+        while waiting:
+            batch = [waiting.popleft().result() for _ in range(min(batch_size, len(waiting)))]
+            read_ahead(len(batch))
+            found = _to_detections(compiled.detect(*_to_graph(*zip(*batch, strict=True))))
+            bar.update(len(found))
+            yield from found
+
+
+def check_image(image):
+    """Returns uint8 `[H, W, 3]` as it is; InputError for anything else."""
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
+        raise InputError(
+            f"image: found {image.dtype} {list(image.shape)}; expected uint8 [H, W, 3], RGB; convert it first"
+        )
+    return image
+
+
+def check_proposals(proposals):
+    """Proposals as float32 `[R, 4]`; InputError where they are not finite relative boxes."""
+    try:
+        proposals = np.asarray(proposals, np.float32)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"proposals: found no array of numbers ({error}); expected float32 [R, 4]") from None
+    if proposals.ndim != 2 or proposals.shape[1] != 4:
+        raise InputError(f"proposals: found shape {list(proposals.shape)}; expected [R, 4]; give one row a box")
+    if not np.all(np.isfinite(proposals)) or np.any(proposals[:, :2] > proposals[:, 2:]):
+        raise InputError("proposals: found a value that is not finite, or ymin > ymax or xmin > xmax; mend the boxes")
+    if proposals.size and proposals.max() > 1.5:
+        raise InputError(
+            f"proposals: found a coordinate of {proposals.max():g}; expected [ymin, xmin, ymax, xmax] relative to the "
+            "image, 0 to 1; divide by the image's height and width"
+        )
+    return proposals
+
+
+def _to_detections(outputs):
+    """A `Detections` for each image of `Detector.suppress`'s outputs."""
+    found_boxes, scores, classes, counts = (output.numpy() for output in outputs)
+    return [
+        Detections(found_boxes[image, :count], scores[image, :count], classes[image, :count])
+        for image, count in enumerate(counts)
+    ]

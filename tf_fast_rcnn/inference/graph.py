@@ -1,0 +1,310 @@
+"""Detection (section 3 of the paper) in TensorFlow's graph: scores and boxes of every proposal, then non-maximum
+suppression by class.
+
+`detect`, `evaluate` and the exported models run this one graph, and so compute the same. What is convolved is a "view",
+an image at one scale: an image has one, or several where it is looked at as a pyramid. RoIs of all views are then
+classified together, whatever the images' sizes.
+"""
+
+import dataclasses
+import math
+
+import keras
+import tensorflow as tf
+
+from tf_fast_rcnn import boxes
+from tf_fast_rcnn.data.network_input import resize_to_network
+from tf_fast_rcnn.errors import InputError
+from tf_fast_rcnn.models.fast_rcnn import stages
+from tf_fast_rcnn.training.precision import in_precision
+
+# In an image pyramid each RoI is pooled where its area is nearest to that of the images that networks are pre-trained
+# on (K. He et al., "Spatial pyramid pooling", 2014, section 4.1; section 5.2 of the paper).
+PYRAMID_AREA = 224.0 * 224.0
+
+# Average precision looks at the whole curve: detections that nobody would show count there too.
+EVALUATION_SCORE_THRESHOLD = 0.01
+
+
+# Pooled RoIs take this much memory at most at a time; those of VGG16 take 100 kB each in float32.
+_POOLED_BYTES = 128 << 20
+
+# Cells of a RoI's corners are from -4096 to 4096 (see `to_cells`).
+_CELL_BITS = 14
+
+
+@dataclasses.dataclass(frozen=True)
+class DetectionSettings:
+    """What is done around the network in detection; the defaults are the released system's.
+
+    Attributes:
+        shorter_side: of the resized image in pixels, that of training; or several, for an image pyramid in which each
+            RoI is pooled from the scale where its area is nearest to 224 x 224 pixels.
+        longer_side: limit of the longer side, at every scale.
+        score_threshold: detections with a score at or below this are dropped.
+        nms_iou: of two boxes of a class that overlap by more than this, the one with the lower score is dropped.
+        max_detections: the best so many of an image are kept, over all classes.
+        box_passes: how often a proposal is classified. From the second time on its place is taken by what the time
+            before made of it: the box of the class that scored best. The last time's scores and boxes count.
+        classes: class ids 1..K; detections of others are dropped. None: all.
+        scores: "softmax", or "sigmoid" for classes that were trained independently of each other, as linear SVMs are:
+            the background's score is not looked at.
+        dtype: "float32": the model's own types; "bfloat16": weights and activations are rounded to it, with RoIs,
+            scores and boxes in float32.
+
+    Raises:
+        InputError: for a value out of range.
+    """
+
+    shorter_side: int | tuple = 600
+    longer_side: int = 1000
+    score_threshold: float = 0.05
+    nms_iou: float = 0.3
+    max_detections: int = 100
+    box_passes: int = 1
+    classes: tuple | None = None
+    scores: str = "softmax"
+    dtype: str = "float32"
+
+    def __post_init__(self):
+        # object.__setattr__ is how a frozen dataclass normalises its own fields.
+        if isinstance(self.shorter_side, list):
+            object.__setattr__(self, "shorter_side", tuple(self.shorter_side))
+        if self.classes is not None:
+            object.__setattr__(self, "classes", tuple(sorted(set(self.classes))))
+        sides = (*self.shorter_sides, self.longer_side)
+        _check("shorter_side, longer_side", sides, self.shorter_sides and min(sides) >= 1, "numbers of pixels from 1")
+        _check("score_threshold", self.score_threshold, 0 <= self.score_threshold <= 1, "a number from 0 to 1")
+        _check("nms_iou", self.nms_iou, 0 <= self.nms_iou <= 1, "a number from 0 to 1")
+        _check("max_detections", self.max_detections, self.max_detections >= 1, "a whole number from 1")
+        _check("box_passes", self.box_passes, self.box_passes >= 1, "a whole number from 1")
+        _check("classes", self.classes, self.classes is None or min(self.classes, default=0) >= 1, "class ids from 1")
+        _check("scores", self.scores, self.scores in ("softmax", "sigmoid"), "softmax or sigmoid")
+        _check("dtype", self.dtype, self.dtype in ("float32", "bfloat16"), "float32 or bfloat16")
+
+    @property
+    def shorter_sides(self):
+        """The shorter side at every scale, a tuple."""
+        return self.shorter_side if isinstance(self.shorter_side, tuple) else (self.shorter_side,)
+
+
+def _check(name, value, holds, expected):
+    if not holds:
+        raise InputError(f"{name}: found {value!r}; expected {expected}; change it")
+
+
+class Detector:
+    """The steps of detection over a Fast R-CNN model, as functions of tensors.
+
+    Args:
+        model: what `fast_rcnn` returned. In bfloat16 the detector has weights of its own, which `refresh` renews.
+        settings: `DetectionSettings`; None for the defaults.
+        roi_pooling: implementation of RoI pooling; None for the model's own.
+
+    Attributes:
+        settings, num_classes (K), stages (see `model.stages`), variables (the weights, as Keras variables).
+
+    Raises:
+        InputError: where `settings.classes` has a class that the model does not.
+    """
+
+    def __init__(self, model, settings=None, roi_pooling=None):
+        self.settings = settings or DetectionSettings()
+        self.num_classes = model.output["class_logits"].shape[-1] - 1
+        classes = self.settings.classes
+        _check("classes", classes, not classes or max(classes) <= self.num_classes, f"class ids 1..{self.num_classes}")
+        own = model if self.settings.dtype == "float32" else _copy_in(model, self.settings.dtype)
+        self.stages = stages(own, roi_pooling)
+        self.variables = own.variables
+        self.refresh(model)
+
+    def refresh(self, model):
+        """Takes over the weights of the model; in bfloat16 alone are they not the model's own."""
+        for mine, original in zip(self.variables, model.variables, strict=True):
+            if mine is not original:
+                mine.assign(original.value)
+
+    def detect(self, image_of, proposals):
+        """Detects in B images.
+
+        Args:
+            image_of: function of an image's number, int32 `[]`, that gives the image, uint8 `[H, W, 3]`.
+            proposals: ragged float32 `[B, (R), 4]`, relative to the images.
+
+        Returns:
+            What `suppress` returns.
+        """
+        probabilities, class_boxes = self.regions(image_of, proposals)
+        return self.suppress(probabilities.to_tensor(), class_boxes.to_tensor())
+
+    def regions(self, image_of, proposals):
+        """Scores and boxes of proposals, before non-maximum suppression; arguments as those of `detect`.
+
+        Returns:
+            Class probabilities, ragged float32 `[B, (R), K + 1]`, and one box a class, ragged float32
+            `[B, (R), K, 4]`, relative to the image and clipped.
+        """
+        maps, sizes = self._feature_maps(image_of, tf.cast(proposals.nrows(), tf.int32))
+        image, rows = tf.cast(proposals.value_rowids(), tf.int32), proposals.values
+        probabilities, class_boxes = self._classify(maps, sizes, image, rows)
+        for _ in range(self.settings.box_passes - 1):
+            best = tf.argmax(probabilities[:, 1:], axis=1)
+            rows = tf.gather(class_boxes, best, batch_dims=1)
+            probabilities, class_boxes = self._classify(maps, sizes, image, rows)
+        return proposals.with_values(probabilities), proposals.with_values(class_boxes)
+
+    def suppress(self, probabilities, class_boxes):
+        """Non-maximum suppression, for each class and image apart.
+
+        Args:
+            probabilities: float32 `[B, R, K + 1]`; rows of zeros give no detections.
+            class_boxes: float32 `[B, R, K, 4]`.
+
+        Returns:
+            boxes float32 `[B, D, 4]`, scores float32 `[B, D]` falling, classes int32 `[B, D]` in 1..K (0 in rows that
+            fill up), counts int32 `[B]`; D is `max_detections`.
+        """
+        class_ids = tf.constant(self.settings.classes or [*range(1, self.num_classes + 1)], tf.int32)
+        if self.settings.classes:
+            probabilities = tf.gather(probabilities, class_ids, axis=2)
+            class_boxes = tf.gather(class_boxes, class_ids - 1, axis=2)
+        else:
+            probabilities = probabilities[..., 1:]
+        found = tf.image.combined_non_max_suppression(
+            class_boxes,
+            probabilities,
+            max_output_size_per_class=self.settings.max_detections,
+            max_total_size=self.settings.max_detections,
+            iou_threshold=self.settings.nms_iou,
+            score_threshold=self.settings.score_threshold,
+            clip_boxes=False,
+        )
+        filled = tf.sequence_mask(found.valid_detections, self.settings.max_detections)
+        classes = tf.where(filled, tf.gather(class_ids, tf.cast(found.nmsed_classes, tf.int32)), 0)
+        return found.nmsed_boxes, found.nmsed_scores, classes, found.valid_detections
+
+    def to_scores(self, class_logits):
+        """Class probabilities of logits `[..., K + 1]`, by the settings' `scores`."""
+        return tf.sigmoid(class_logits) if self.settings.scores == "sigmoid" else tf.nn.softmax(class_logits)
+
+    def _feature_maps(self, image_of, images):
+        """Convolves every image at every scale, one after the other, each at its own size.
+
+        Returns:
+            For each feature map that RoIs are pooled from a TensorArray with one `[1, h, w, C]` a view, and the sizes
+            of the resized images, int32 `[images, scales, 2]`.
+        """
+        sides, outputs = self.settings.shorter_sides, keras.tree.flatten(self.stages.convolve.output)
+        views = images * len(sides)
+        maps = [
+            tf.TensorArray(output.dtype, views, element_shape=output.shape, clear_after_read=False, infer_shape=False)
+            for output in outputs
+        ]
+
+        def convolve(index, maps, sizes):
+            image = image_of(index)
+            for scale, side in enumerate(sides):
+                view = index * len(sides) + scale
+                resized = resize_to_network(image, side, self.settings.longer_side)
+                features = keras.tree.flatten(self.stages.convolve(resized[None], training=False))
+                # Under mixed precision layers give other types than those that the model was built with.
+                features = [tf.cast(each, array.dtype) for each, array in zip(features, maps, strict=True)]
+                maps = [array.write(view, each) for each, array in zip(features, maps, strict=True)]
+                sizes = sizes.write(view, tf.shape(resized)[:2])
+            return index + 1, maps, sizes
+
+        sizes = tf.TensorArray(tf.int32, views, element_shape=[2])
+        start = (tf.constant(0), maps, sizes)
+        _, maps, sizes = tf.while_loop(lambda index, *_: index < images, convolve, start, parallel_iterations=1)
+        return maps, tf.reshape(sizes.stack(), [images, len(sides), 2])
+
+    def _classify(self, maps, sizes, image, proposals):
+        """Class probabilities `[N, K + 1]` and boxes `[N, K, 4]` of proposals `[N, 4]` of the images `[N]`.
+
+        RoIs of one view whose corners fall in the same cells are pooled to the same values, and computed once (the
+        released system's "dedup_boxes"): small images resized to 600 pixels have many.
+        """
+        rois, view = self._at_nearest_scale(sizes, image, proposals)
+        # RoIs are pooled view by view. Within an image of one scale they stand so already.
+        order = tf.argsort(view, stable=True) if len(self.settings.shorter_sides) > 1 else tf.range(tf.size(view))
+        rois, view = tf.gather(rois, order), tf.gather(view, order)
+        number, count = _numbers_of_equal_rows([view, *map(_packed, self.stages.cells(rois))])
+        first = tf.math.unsorted_segment_min(tf.range(tf.size(view)), number, count)
+        logits, deltas = self._outputs(maps, tf.gather(rois, first), tf.gather(view, first))
+        number = tf.gather(number, tf.math.invert_permutation(order))
+        # Regression values do not depend on the unit of the boxes: relative ones are decoded as they are.
+        decoded = boxes.decode(tf.expand_dims(proposals, 1), tf.gather(deltas, number))
+        return tf.gather(self.to_scores(logits), number), boxes.clip(decoded)
+
+    def _at_nearest_scale(self, sizes, image, proposals):
+        """RoIs `[N, 4]` in pixels of the scale where their area is nearest to PYRAMID_AREA, and the number of that
+        view, int32 `[N]`."""
+        height, width = tf.unstack(tf.gather(tf.cast(sizes, tf.float32), image), axis=-1)
+        at_scales = boxes.scale(tf.expand_dims(proposals, 1), height, width)
+        scale = tf.argmin(tf.abs(boxes.area(at_scales) - PYRAMID_AREA), axis=1, output_type=tf.int32)
+        return tf.gather(at_scales, scale, batch_dims=1), image * len(self.settings.shorter_sides) + scale
+
+    def _outputs(self, maps, rois, view):
+        """Class logits `[N, K + 1]` and box deltas `[N, K, 4]` of RoIs that stand view by view, a part of them after
+        the other, so that memory does not grow with their number."""
+        count, dtype = tf.size(view), self.stages.classify.input.dtype
+        bytes_of_one = math.prod(self.stages.classify.input.shape[2:]) * tf.as_dtype(dtype).size
+        parts = -(-count // max(1, _POOLED_BYTES // bytes_of_one))
+        outputs = [
+            tf.TensorArray(tf.float32, parts, element_shape=[None, *shape], infer_shape=False)
+            for shape in ([self.num_classes + 1], [self.num_classes, 4])
+        ]
+
+        def classify(part, outputs):
+            rows = slice(count * part // parts, count * (part + 1) // parts)
+            found = self.stages.classify(self._pool(maps, rois[rows], view[rows])[None], training=False)
+            found = found["class_logits"][0], found["box_deltas"][0]
+            return part + 1, [array.write(part, each) for array, each in zip(outputs, found, strict=True)]
+
+        start = (tf.constant(0), outputs)
+        _, outputs = tf.while_loop(lambda part, _: part < parts, classify, start, parallel_iterations=1)
+        return [array.concat() for array in outputs]
+
+    def _pool(self, maps, rois, view):
+        """Pooled RoIs `[N, P, Q, C]`, N from 1, of RoIs that stand view by view."""
+
+        def pool(one_view, rois):
+            return self.stages.pool([array.read(one_view) for array in maps], rois[None])[0]
+
+        def pool_each():
+            by_view = tf.RaggedTensor.from_value_rowids(rois, tf.cast(view - view[0], tf.int64), validate=False)
+            views = tf.cast(by_view.nrows(), tf.int32)
+            pooled = tf.TensorArray(dtype, views, element_shape=[None, *shape], infer_shape=False)
+            pooled = tf.while_loop(
+                lambda index, _: index < views,
+                lambda index, pooled: (index + 1, pooled.write(index, pool(view[0] + index, by_view[index]))),
+                (tf.constant(0), pooled),
+                parallel_iterations=1,
+            )[1]
+            return pooled.concat()
+
+        dtype, shape = maps[0].dtype, self.stages.classify.input.shape[2:]
+        # Without the loop nothing needs to be put together, which would take as long as pooling itself.
+        return tf.cond(tf.equal(view[0], view[-1]), lambda: pool(view[0], rois), pool_each)
+
+
+def _copy_in(model, dtype):
+    """A model of the same layers with weights of another type, not filled yet; the float32 layers stay so."""
+    with in_precision(model, dtype):
+        return type(model).from_config(model.get_config())
+
+
+def _packed(cells):
+    """int64 `[N]` of the cells `[N, 4]` of RoIs: equal where all four are."""
+    bits = tf.constant([3 * _CELL_BITS, 2 * _CELL_BITS, _CELL_BITS, 0], tf.int64)
+    return tf.reduce_sum(tf.bitwise.left_shift(tf.cast(cells, tf.int64) + (1 << (_CELL_BITS - 2)), bits), axis=1)
+
+
+def _numbers_of_equal_rows(columns):
+    """Numbers the rows of integer columns `[N]` in order of appearance, equal rows alike: int32 `[N]`, and how many
+    numbers there are."""
+    found = tf.unique(columns[0])
+    for column in columns[1:]:
+        pairs = tf.cast(found.idx, tf.int64) * tf.size(column, tf.int64) + tf.cast(tf.unique(column).idx, tf.int64)
+        found = tf.unique(pairs)
+    return found.idx, tf.size(found.y)

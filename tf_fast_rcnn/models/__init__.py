@@ -1,0 +1,1 @@
+"""Networks: backbones, the detector made from one, its losses, and truncated SVD."""

@@ -1,0 +1,110 @@
+"""Classification networks that Fast R-CNN starts from, each with its preprocessing."""
+
+import difflib
+import os
+from typing import NamedTuple
+
+import keras
+
+from tf_fast_rcnn.errors import InputError
+from tf_fast_rcnn.models.backbones.caffe import CAFFE_NETWORKS, caffe_preprocessing
+from tf_fast_rcnn.models.backbones.efficientnet_lite import efficientnet_lite0, lite_preprocessing
+from tf_fast_rcnn.models.backbones.keras_applications import build_application, keras_applications
+from tf_fast_rcnn.models.backbones.preprocessing import Preprocessing, preprocessing_from_function
+
+__all__ = ["Backbone", "Preprocessing", "backbone_names", "load_backbone"]
+
+_LITE0 = "efficientnet_lite0"
+
+
+class Backbone(NamedTuple):
+    """A classification network and what it wants done to images.
+
+    Attributes:
+        name: "vgg16", "efficientnet_lite0", ..., or the name of the user's model.
+        network: `keras.Model` from preprocessed images `[B, H, W, 3]` to class probabilities or logits, with its
+            classification layers. Its input size may be fixed: VGG16's is 224.
+        preprocessing: Keras layer from float32 `[B, H, W, 3]`, RGB 0..255, to what the network takes.
+    """
+
+    name: str
+    network: keras.Model
+    preprocessing: keras.layers.Layer
+
+
+def backbone_names():
+    """Names that `load_backbone` knows: our networks', then those of keras.applications."""
+    return [_LITE0, *CAFFE_NETWORKS, *sorted(keras_applications())]
+
+
+def load_backbone(backbone, weights="imagenet", preprocessing=None):
+    """A classification network by name, or the user's own, with its preprocessing.
+
+    Args:
+        backbone: "efficientnet_lite0"; the paper's "caffenet", "vgg_cnn_m_1024" or "caffe_vgg16"; any network of
+            keras.applications (upper and lower case, "_" and "-" make no difference: "mobilenet_v2" is
+            "MobileNetV2"); or a `keras.Model`, which is returned as it is.
+        weights: of a network given by name: "imagenet", None for random ones, or the path of a weights file
+            (`.weights.h5`, `.h5`, `.keras`; for efficientnet_lite0 also `.pth`, for the paper's three also
+            `.caffemodel`). A `keras.Model` has its own.
+        preprocessing: layer from float32 `[B, H, W, 3]`, RGB 0..255, to what the network takes. None: what a named
+            network prescribes; for a `keras.Model` the identity, so that it sees RGB 0..255.
+
+    Returns:
+        `Backbone`.
+
+    Raises:
+        InputError: an unknown name, weights that cannot be had or do not fit.
+
+    Example:
+        >>> load_backbone("vgg16", weights=None).preprocessing.channel_order
+        'bgr'
+    """
+    if isinstance(backbone, keras.Model):
+        return _own_network(backbone, weights, preprocessing)
+    name = check_backbone(backbone, weights)
+    if name == _LITE0:
+        network, own_preprocessing = efficientnet_lite0(weights), lite_preprocessing()
+    elif name in CAFFE_NETWORKS:
+        network, own_preprocessing = CAFFE_NETWORKS[name](weights), caffe_preprocessing()
+    else:
+        application = keras_applications()[name]
+        network = build_application(application, weights)
+        own_preprocessing = preprocessing_from_function(application.preprocess_input)
+    return Backbone(name.lower(), network, own_preprocessing if preprocessing is None else preprocessing)
+
+
+def check_backbone(backbone, weights):
+    """The name under which a backbone is known; InputError for one that is not, and for weights that are no file."""
+    name = _resolve(backbone)
+    if weights not in (None, "imagenet") and not os.path.isfile(weights):
+        raise InputError(
+            f"weights: found {os.fspath(weights)!r}, which is no file; expected 'imagenet', None or the path of a "
+            "weights file; check the path"
+        )
+    return name
+
+
+def _own_network(network, weights, preprocessing):
+    if weights not in (None, "imagenet"):
+        raise InputError(
+            f"weights: found {os.fspath(weights)!r} with a keras.Model; expected no file, for the model has its "
+            "weights; call its load_weights first"
+        )
+    return Backbone(
+        network.name, network, Preprocessing(name="preprocessing") if preprocessing is None else preprocessing
+    )
+
+
+def _resolve(name):
+    """A known backbone's name from any spelling of it."""
+    known = {_spelling(known_name): known_name for known_name in backbone_names()}
+    if not isinstance(name, str) or _spelling(name) not in known:
+        close = difflib.get_close_matches(_spelling(str(name)), known, n=5)
+        names = [known[spelling] for spelling in close + [other for other in known if other not in close]]
+        raise InputError(f"backbone: found {name!r}; expected one of {', '.join(names)}; or give a keras.Model")
+    return known[_spelling(name)]
+
+
+def _spelling(name):
+    return name.lower().replace("_", "").replace("-", "")

@@ -1,0 +1,80 @@
+"""Detectors that the released system trained with Caffe, as models of this package."""
+
+import keras
+
+from tf_fast_rcnn.errors import InputError
+from tf_fast_rcnn.models.backbones.caffe import CAFFE_NETWORKS, caffe_preprocessing
+from tf_fast_rcnn.models.backbones.caffe_weights import load_caffe_layers, sibling_weights
+from tf_fast_rcnn.models.backbones.caffemodel import read_caffemodel
+from tf_fast_rcnn.models.fast_rcnn import fast_rcnn
+
+_SIBLINGS = ("cls_score", "bbox_pred")
+
+
+def is_caffe_detector(caffe_model):
+    """Whether a `CaffeModel` is a trained detector, and not an ImageNet network."""
+    return any(name in caffe_model.layers for name in _SIBLINGS)
+
+
+def load_caffe_detector(path, network, roi_pooling="auto"):
+    """A trained Fast R-CNN network from its `.caffemodel`, as `fast_rcnn` makes them.
+
+    Networks that the released system compressed by truncated SVD (layers fc6_L, fc6_U, fc7_L, fc7_U in place of fc6,
+    fc7) stay compressed. The class logits are the original's `cls_score`, the box deltas its `bbox_pred` in the order
+    `(ty, tx, th, tw)` without the background's; RoIs, pooling and preprocessing are the original's too.
+
+    The original takes `x2 - x1` of corners that include their last pixel for a width, one pixel less than ours. An edge
+    that it would move by `d` pixels moves here by at most `|tx| + |exp(tw) - 1| / 2` pixels of the image more or less.
+
+    Args:
+        path: the file.
+        network: "caffenet", "vgg_cnn_m_1024" or "caffe_vgg16"; or a function with their arguments that makes one.
+        roi_pooling: "native", "portable" or "auto" (see `RoIPooling`).
+
+    Returns:
+        `keras.Model`, see `fast_rcnn`.
+
+    Raises:
+        InputError: for a file that is no `.caffemodel`, or holds another network.
+
+    Example:
+        >>> model = load_caffe_detector("vgg16_fast_rcnn_iter_40000.caffemodel", "caffe_vgg16")    # doctest: +SKIP
+        >>> model.output["box_deltas"].shape                                                       # doctest: +SKIP
+        (None, None, 20, 4)
+    """
+    caffe_model = read_caffemodel(path)
+    make_network = CAFFE_NETWORKS.get(network, network)
+    if not callable(make_network):
+        raise InputError(f"network: found {network!r}; expected one of {', '.join(CAFFE_NETWORKS)}; give one of these")
+    backbone = make_network(fc_ranks=_ranks(caffe_model))
+    load_caffe_layers(backbone, caffe_model)
+    (scores, score_bias), (regression, regression_bias) = sibling_weights(caffe_model, _fc7_units(backbone))
+    model = fast_rcnn(backbone, regression.shape[1], preprocessing=caffe_preprocessing(), roi_pooling=roi_pooling)
+    model.get_layer("class_logits").set_weights([scores, score_bias])
+    # The model multiplies by the usual deviation of the targets, so that it can be trained further.
+    statistics = model.get_layer("box_deltas")
+    regression = regression / statistics.deviation
+    regression_bias = (regression_bias - statistics.mean) / statistics.deviation
+    model.get_layer("box_regression").set_weights([regression.reshape(len(regression), -1), regression_bias.ravel()])
+    return model
+
+
+def unread_layers(caffe_model, model):
+    """Names of a file's layers with weights that a detector made of it does not have: those of a network around it."""
+    read = {layer.name for part in (model, model.get_layer("convolutions")) for layer in part.layers}
+    return [name for name in caffe_model.layers if name not in read.union(_SIBLINGS)]
+
+
+def _ranks(caffe_model):
+    """Singular values that are kept of fc6 and fc7, where the file has them compressed."""
+    firsts = {name: caffe_model.layers.get(f"{name}_L") for name in ("fc6", "fc7")}
+    return {name: _rows(blobs[0]) for name, blobs in firsts.items() if blobs}
+
+
+def _rows(blob):
+    """Outputs of a fully connected layer; old files have its weights as `[1, 1, out, in]`."""
+    return blob.shape[-2] if blob.ndim > 1 else 1
+
+
+def _fc7_units(backbone):
+    return [layer.units for layer in backbone.layers if isinstance(layer, keras.layers.Dense)][-2]

@@ -1,0 +1,343 @@
+"""Fast R-CNN as a functional Keras model, made from a classification network by the paper's three transformations.
+
+Section 2.2 of the paper ("Initializing from pre-trained networks"):
+
+1. the last max pooling layer is replaced by a RoI pooling layer, whose H and W fit the first fully connected layer;
+2. the last fully connected layer and softmax are replaced by two sibling layers: K + 1 class scores, and box
+   regression for each of the K classes;
+3. the network takes two inputs: images, and RoIs in those images.
+
+`cutting` finds the place of the first transformation; this module makes the three.
+"""
+
+import itertools
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import keras
+import numpy as np
+
+from tf_fast_rcnn import boxes
+from tf_fast_rcnn.errors import InputError
+from tf_fast_rcnn.models.backbone_split import cut_at_roi_pooling, with_any_image_size
+from tf_fast_rcnn.models.backbones import load_backbone
+from tf_fast_rcnn.ops.portable_roi_pooling import to_cells
+from tf_fast_rcnn.ops.roi_pooling import RoIPooling
+
+# The spread of regression targets of proposals with IoU >= 0.5, which Girshick's later systems use as constants.
+DEFAULT_TARGET_DEVIATION = (0.1, 0.1, 0.2, 0.2)
+
+# The first layers are generic, and tuning them costs time and memory for nothing: conv1 of the paper's networks S and
+# M, conv1 and conv2 of L (section 4.5).
+TUNE_FROM = {
+    "caffenet": "conv2",
+    "vgg_cnn_m_1024": "conv2",
+    "caffe_vgg16": "conv3_1",
+    "vgg16": "block3_conv1",
+    "vgg19": "block3_conv1",
+}
+
+
+@keras.saving.register_keras_serializable(package="tf_fast_rcnn")
+class RoICorners(keras.layers.Layer):
+    """RoIs with continuous edges, float32 `[B, R, 4]`, as `RoIPooling` takes them: last row and column included."""
+
+    def __init__(self, **kwargs):
+        # RoIs are never cast to a half type: bfloat16 cannot tell pixel 600 from 601.
+        super().__init__(**{**kwargs, "autocast": False, "dtype": "float32"})
+
+    def call(self, rois):
+        return boxes.to_inclusive_corners(rois)
+
+    def compute_output_shape(self, input_shape):
+        return input_shape
+
+
+@keras.saving.register_keras_serializable(package="tf_fast_rcnn")
+class BoxDenormalization(keras.layers.Layer):
+    """Turns regression outputs with zero mean and unit variance into `(ty, tx, th, tw)`.
+
+    The paper normalises the regression targets (section 2.3); keeping their statistics here, and not in the training
+    code, is what makes a saved model complete.
+
+    Args:
+        mean, deviation: `[K, 4]` numbers.
+    """
+
+    def __init__(self, mean, deviation, **kwargs):
+        super().__init__(**{**kwargs, "dtype": "float32"})
+        self.mean = np.asarray(mean, np.float32)
+        self.deviation = np.asarray(deviation, np.float32)
+
+    def call(self, normalized):
+        return normalized * self.deviation + self.mean
+
+    def compute_output_shape(self, input_shape):
+        return input_shape
+
+    def get_config(self):
+        return {**super().get_config(), "mean": self.mean.tolist(), "deviation": self.deviation.tolist()}
+
+
+@keras.saving.register_keras_serializable(package="tf_fast_rcnn")
+class RoIsToBatch(keras.layers.Layer):
+    """Pooled RoIs `[B, R, P, Q, C]` -> `[B * R, P, Q, C]`, as convolutions take them; where there are none, one of
+    zeros, since TensorFlow's convolutions give nothing a wrong shape on CPUs."""
+
+    def call(self, pooled):
+        maps = keras.ops.reshape(pooled, (-1, *pooled.shape[2:]))
+        missing = keras.ops.maximum(1 - keras.ops.shape(maps)[0], 0)
+        return keras.ops.concatenate([maps, keras.ops.zeros((missing, *maps.shape[1:]), maps.dtype)])
+
+    def compute_output_shape(self, pooled_shape):
+        return (None, *pooled_shape[2:])
+
+
+@keras.saving.register_keras_serializable(package="tf_fast_rcnn")
+class BatchToRoIs(keras.layers.Layer):
+    """`[B * R, D]` -> `[B, R, D]`, with B and R of the pooled RoIs `[B, R, P, Q, C]` that it came from."""
+
+    def call(self, vectors, pooled):
+        images, rois = keras.ops.shape(pooled)[:2]
+        return keras.ops.reshape(vectors[: images * rois], (images, rois, vectors.shape[-1]))
+
+    def compute_output_shape(self, vectors_shape, pooled_shape):
+        return (*pooled_shape[:2], vectors_shape[-1])
+
+
+def fast_rcnn(
+    backbone,
+    num_classes,
+    *,
+    weights="imagenet",
+    preprocessing=None,
+    box_statistics=None,
+    head="auto",
+    stride=16,
+    pooled_size=None,
+    fc_units=(1024, 1024),
+    dropout=0.5,
+    tune_from=None,
+    roi_pooling="auto",
+    seed=0,
+):
+    """A Fast R-CNN detector over a classification network.
+
+    Where the network pools its last convolutional map and flattens it for fully connected layers (VGG16), that
+    pooling becomes RoI pooling and the layers are carried over with their weights. Where it does not (networks that
+    end in global pooling), it is cut at `stride`; after RoI pooling either stand the layers that followed, with their
+    weights, or two fully connected layers that are made.
+
+    Args:
+        backbone: a name ("caffenet", "vgg_cnn_m_1024" and "caffe_vgg16", the paper's S, M and L; "vgg16",
+            "efficientnet_lite0", "resnet50", any network of keras.applications), or a `keras.Model` that classifies
+            images.
+        num_classes: K, the number of classes without the background.
+        weights: "imagenet", None (random), or a weights file of the backbone.
+        preprocessing: with a `keras.Model` as backbone, the layer that turns RGB 0..255 into what it takes; None
+            where it takes RGB 0..255 itself.
+        box_statistics: `boxes.BoxStatistics` of the training set; None for constants that suit most data sets.
+        head: what follows RoI pooling. "carry": what followed in the network, up to its classifier, with its weights:
+            fully connected layers (fc6 and fc7 of VGG16), or else all layers from the cut on, which then run on each
+            pooled RoI (conv5 and global average pooling of ResNets, as in K. He et al., CVPR 2016). "fc": new fully
+            connected layers. "auto": "carry" for networks with fully connected layers after a pooling, unless they do
+            not fit `pooled_size`, and for ResNets at stride 16 (a network whose name begins with "resnet"); "fc"
+            elsewhere.
+        stride: pixels of the image per cell of the feature map, where the network is cut, unless that is at the pooling
+            before fully connected layers that are carried over; several, as in (8, 16), pool every RoI from as many
+            maps, whose channels are put side by side (small objects gain; new layers only).
+        pooled_size: (H, W) of a pooled RoI; three numbers or more are the levels of a spatial pyramid, as in
+            (1, 2, 3, 6): see `pooling_grids`. None: what the layers that are carried over were given when
+            the network classified images, (7, 7) in VGG16 and (14, 14) in ResNets; (7, 7) for new layers.
+        fc_units: sizes of the fully connected layers that are made.
+        dropout: probability of dropping each output of the fully connected layers in training; a carried stage has
+            the dropout that the network has.
+        tune_from: name of the first layer that is fine-tuned, of the backbone's or of those after RoI pooling; layers
+            before it keep their weights. "head": no convolution is tuned, only what follows RoI pooling.
+            None: conv3_1 for VGG networks and conv2 for S and M as in the paper, all layers elsewhere. Batch
+            normalisation is frozen always: mini-batches of two images are too small for its statistics.
+        roi_pooling: "native", "portable" or "auto" (see `RoIPooling`).
+        seed: of the new layers' initial weights and of dropout.
+
+    Returns:
+        A functional `keras.Model`:
+
+        - inputs `images`, float32 `[B, H, W, 3]`, RGB 0..255, and `rois`, float32 `[B, R, 4]`, `[ymin, xmin, ymax,
+          xmax]` in pixels of `images` with continuous edges;
+        - outputs `class_logits`, float32 `[B, R, K + 1]` (0 is the background), and `box_deltas`, float32
+          `[B, R, K, 4]`, `(ty, tx, th, tw)` for each class.
+
+        B, R, H and W may vary from call to call; R may be 0.
+
+    Raises:
+        InputError: where the backbone is unknown, cannot be cut at `stride`, or has no layer `tune_from`; where what
+            is to be carried over does not fit `stride` or `pooled_size`.
+
+    Example:
+        >>> model = fast_rcnn("vgg16", num_classes=20, weights=None)
+        >>> [layer.name for layer in model.layers if "fc" in layer.name]
+        ['fc1', 'fc1_dropout', 'fc2', 'fc2_dropout']
+
+    Reference:
+        R. Girshick, "Fast R-CNN", ICCV 2015, sections 2.1 to 2.3.
+    """
+    if num_classes < 1:
+        raise InputError(f"num_classes: found {num_classes}; expected at least one class; name the objects to detect")
+    name, network, preprocess = load_backbone(backbone, weights=weights, preprocessing=preprocessing)
+    cut = cut_at_roi_pooling(network, stride, pooled_size, head)
+    convolutions = with_any_image_size(cut.convolutions, name="convolutions")
+
+    images = keras.Input((None, None, 3), name="images", dtype="float32")
+    rois = keras.Input((None, 4), name="rois", dtype="float32")
+    features = keras.tree.flatten(convolutions(preprocess(images)))
+    pooled = _pool(features, RoICorners(name="roi_corners")(rois), cut, roi_pooling)
+    if cut.stage is None:
+        vectors = keras.layers.Reshape((-1, math.prod(pooled.shape[2:])), name="roi_vectors")(pooled)
+        hidden = _fully_connected(vectors, cut.fc_layers, fc_units, dropout, seed)
+    else:
+        vectors = cut.stage(RoIsToBatch(name="rois_to_batch")(pooled))
+        hidden = BatchToRoIs(name="batch_to_rois")(vectors, pooled)
+    outputs = _siblings(hidden, num_classes, box_statistics, seed)
+    model = keras.Model({"images": images, "rois": rois}, outputs, name="fast_rcnn")
+    _freeze(model, tune_from or TUNE_FROM.get(name))
+    return model
+
+
+def _pool(features, corners, cut, implementation):
+    """Pools the RoIs from each feature map; the channels of several stand side by side."""
+    pooled = [
+        RoIPooling(cut.pooled_size, 1.0 / stride, implementation, name=f"roi_pooling_{stride}")(feature_map, corners)
+        for feature_map, stride in zip(features, cut.strides, strict=True)
+    ]
+    return pooled[0] if len(pooled) == 1 else keras.layers.Concatenate(name="roi_pooling")(pooled)
+
+
+def _fully_connected(vectors, carried_layers, fc_units, dropout, seed):
+    """fc6 and fc7: the network's own with their weights, or new ones; dropout after each (section 4.2's solver)."""
+    if not carried_layers:
+        carried_layers = [
+            keras.layers.Dense(
+                units, "relu", kernel_initializer=keras.initializers.HeNormal(seed=seed + number), name=f"fc{number}"
+            )
+            for number, units in enumerate(fc_units, start=6)
+        ]
+    # `dropout` takes the place of the network's own: both would drop more than either says.
+    layers = [layer for layer in carried_layers if not isinstance(layer, keras.layers.Dropout)]
+    for number, (layer, following) in enumerate(itertools.zip_longest(layers, layers[1:])):
+        vectors = _apply_copy(layer, vectors)
+        if isinstance(layer, keras.layers.Dense) and dropout > 0 and not _are_factors(layer, following):
+            # A seed of its own: with one seed, layers of one size would drop the same units.
+            vectors = keras.layers.Dropout(dropout, seed=seed + number, name=f"{layer.name}_dropout")(vectors)
+    return vectors
+
+
+def _are_factors(layer, following):
+    """Whether two layers are one fully connected layer by truncated SVD (section 3.1): no bias, nothing in between."""
+    linear = not layer.use_bias and layer.activation is keras.activations.linear
+    return linear and isinstance(following, keras.layers.Dense)
+
+
+def _apply_copy(layer, tensor):
+    """Applies a new layer of the same configuration and weights, so that the given network is left as it was."""
+    copy = type(layer).from_config(layer.get_config())
+    result = copy(tensor)
+    if layer.built:
+        copy.set_weights(layer.get_weights())
+    return result
+
+
+def _siblings(hidden, num_classes, box_statistics, seed):
+    """Class scores and box regression side by side, initialised as in section 2.3 ("SGD hyper-parameters")."""
+    normal = keras.initializers.RandomNormal
+    if box_statistics is None:
+        box_statistics = boxes.BoxStatistics(
+            np.zeros((num_classes, 4)), np.tile(DEFAULT_TARGET_DEVIATION, (num_classes, 1))
+        )
+    if np.shape(box_statistics.mean) != (num_classes, 4):
+        raise InputError(
+            f"box_statistics: found shape {np.shape(box_statistics.mean)}; expected ({num_classes}, 4), a row a class; "
+            "compute them on a data set with these classes"
+        )
+    class_logits = keras.layers.Dense(
+        num_classes + 1, kernel_initializer=normal(stddev=0.01, seed=seed), dtype="float32", name="class_logits"
+    )(hidden)
+    regression = keras.layers.Dense(
+        4 * num_classes, kernel_initializer=normal(stddev=0.001, seed=seed + 1), dtype="float32", name="box_regression"
+    )(hidden)
+    regression = keras.layers.Reshape((-1, num_classes, 4), dtype="float32", name="box_by_class")(regression)
+    box_deltas = BoxDenormalization(box_statistics.mean, box_statistics.deviation, name="box_deltas")(regression)
+    return {"class_logits": class_logits, "box_deltas": box_deltas}
+
+
+def backbone_layers(model):
+    """The layers of the convolutions, in order."""
+    return model.get_layer("convolutions").layers
+
+
+def head_layers(model):
+    """The layers after the convolutions, in order, those of a carried stage among them, down to the outputs."""
+    names = [layer.name for layer in model.layers]
+    after = model.layers[names.index("convolutions") + 1 :]
+    return [part for layer in after for part in getattr(layer, "layers", [layer])]
+
+
+def _freeze(model, tune_from):
+    """Freezes batch normalisation everywhere, and all layers before `tune_from`."""
+    convolutions, head = backbone_layers(model), head_layers(model)
+    names = [*(layer.name for layer in convolutions), "head", *(layer.name for layer in head if layer.weights)]
+    if tune_from is not None and tune_from not in names:
+        raise InputError(f"tune_from: found {tune_from!r}; expected a layer of the backbone; known: {', '.join(names)}")
+    frozen = set() if tune_from is None else set(names[: names.index(tune_from)])
+    for layer in (*convolutions, *head):
+        if layer.name in frozen or isinstance(layer, keras.layers.BatchNormalization):
+            layer.trainable = False
+
+
+class Stages(NamedTuple):
+    """A model in three parts that share its layers: what runs once an image, once a RoI, and in between.
+
+    Attributes:
+        convolve: images float32 `[B, H, W, 3]` -> feature map `[B, h, w, C]`, or a list of several.
+        pool: what `convolve` gives and rois `[B, R, 4]` -> `[B, R, P, Q, C]`; training: see `roi_pool`.
+        classify: pooled RoIs -> the model's outputs.
+        cells: rois `[R, 4]` -> for each feature map int32 `[R, 4]`, the cells of their corners: RoIs with the same ones
+            are pooled to the same values.
+    """
+
+    convolve: Callable
+    pool: Callable
+    classify: Callable
+    cells: Callable
+
+
+def stages(model, roi_pooling=None):
+    """Takes a Fast R-CNN model apart, so that images of different sizes can share one pass of the RoI layers.
+
+    Args:
+        model: what `fast_rcnn` returned.
+        roi_pooling: "native", "portable" or "auto"; None for the model's own.
+    """
+    corners = model.get_layer("roi_corners")
+    poolings = [layer for layer in model.layers if isinstance(layer, RoIPooling)]
+    features = [layer.input[0] for layer in poolings]
+    pooled = poolings[0].output if len(poolings) == 1 else model.get_layer("roi_pooling").output
+    if roi_pooling is not None:
+        poolings = [RoIPooling.from_config({**layer.get_config(), "implementation": roi_pooling}) for layer in poolings]
+
+    def pool(features, rois, training=False):
+        pooled = [
+            layer(each, corners(rois), training=training)
+            for layer, each in zip(poolings, keras.tree.flatten(features), strict=True)
+        ]
+        return keras.ops.concatenate(pooled, axis=-1)
+
+    def cells(rois):
+        return [to_cells(corners(rois), layer.spatial_scale) for layer in poolings]
+
+    return Stages(
+        convolve=keras.Model(model.input["images"], features, name="convolve"),
+        pool=pool,
+        classify=keras.Model(pooled, model.output, name="classify"),
+        cells=cells,
+    )

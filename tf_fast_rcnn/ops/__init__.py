@@ -1,0 +1,1 @@
+"""The native library, and RoI pooling over it."""

@@ -1,0 +1,62 @@
+"""The model that a training run begins with: a backbone's weights, or the detector of another run."""
+
+import dataclasses
+from pathlib import Path
+
+from tf_fast_rcnn import boxes
+from tf_fast_rcnn.data.statistics import box_statistics
+from tf_fast_rcnn.errors import InputError
+from tf_fast_rcnn.models.backbone_split import STAGE_NAME
+from tf_fast_rcnn.models.fast_rcnn import fast_rcnn
+from tf_fast_rcnn.models.truncated_svd import with_factors_of
+from tf_fast_rcnn.training import run_folder
+
+
+def initial_model(dataset, recipe, backbone, weights, roi_pooling, seed):
+    options = {**dataclasses.asdict(recipe.network), "roi_pooling": roi_pooling, "seed": seed}
+    if weights is None or not Path(weights).is_dir():
+        statistics = box_statistics(dataset, difficult=recipe.sampling.difficult)
+        return fast_rcnn(backbone, len(dataset.class_names), weights=weights, box_statistics=statistics, **options)
+    other = run_folder.load_run(weights)
+    same_classes = other.class_names == dataset.class_names
+    # The other run's box regression speaks in units of its own statistics.
+    regression = other.model.get_layer("box_deltas")
+    statistics = (
+        boxes.BoxStatistics(regression.mean, regression.deviation)
+        if same_classes
+        else box_statistics(dataset, difficult=recipe.sampling.difficult)
+    )
+    model = fast_rcnn(backbone, len(dataset.class_names), weights=None, box_statistics=statistics, **options)
+    model = with_factors_of(model, other.model)
+    siblings = set() if same_classes else {"class_logits", "box_regression"}
+    _copy_weights(other.model, model, siblings)
+    return model
+
+
+def _copy_weights(source, target, left_out):
+    """Copies the weights of the backbone and of a carried stage, which must fit, and of other layers with the same name
+    and shapes."""
+    parts = [layer.name for layer in target.layers if layer.name in ("convolutions", STAGE_NAME)]
+    known = [layer.name for layer in source.layers]
+    for part in parts:
+        if part not in known or _copy_layers(source.get_layer(part), target.get_layer(part)):
+            raise InputError(
+                f"weights: found a run whose layers do not fit ({part}); expected one of the same backbone, head and "
+                "stride; check --weights, --backbone and --set network.head"
+            )
+    _copy_layers(source, target, {*parts, *left_out})
+
+
+def _copy_layers(source, target, left_out=()):
+    """Copies the weights of layers with the same name and shapes; returns the names of those that do not fit."""
+    known = {layer.name: layer for layer in source.layers}
+    unfit = []
+    for layer in target.layers:
+        if layer.name in left_out or not layer.weights:
+            continue
+        other = known.get(layer.name)
+        if other and [weight.shape for weight in layer.weights] == [weight.shape for weight in other.weights]:
+            layer.set_weights(other.get_weights())
+        else:
+            unfit.append(layer.name)
+    return unfit

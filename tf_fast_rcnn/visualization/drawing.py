@@ -1,0 +1,200 @@
+"""Boxes with class and score drawn on images, and sheets of such images."""
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from tf_fast_rcnn import boxes
+
+# M. A. Petroff, "Accessible Color Sequences for Data Visualization" (arXiv:2107.02270): ten colours chosen to stay
+# apart under colour-vision deficiency, the most distinct first.
+PALETTE = (
+    "#3f90da",
+    "#ffa90e",
+    "#bd1f01",
+    "#94a4a2",
+    "#832db6",
+    "#a96b59",
+    "#e76300",
+    "#b9ac70",
+    "#717581",
+    "#92dadd",
+)
+
+_DASH = 4  # length of a dash, in line widths
+
+
+def class_color(label):
+    """The colour "#rrggbb" of class `label`, 1..K; the palette's ten colours repeat."""
+    return PALETTE[(label - 1) % len(PALETTE)]
+
+
+def class_colors(labels):
+    """The colour of each class of an array of labels."""
+    return [class_color(label) for label in labels.tolist()]
+
+
+def draw_detections(image, detections, class_names, min_score=0.0):
+    """Draws detections as boxes in their class's colour, each with a label such as "cat 0.93".
+
+    Args:
+        image: uint8 `[H, W, 3]` RGB, or a PIL image; it is not changed.
+        detections: `Detections`, boxes relative to the image.
+        class_names: names of the classes 1..K.
+        min_score: detections below it are not drawn.
+
+    Returns:
+        A new PIL image, RGB, of the same size.
+
+    Example:
+        >>> draw_detections(read_image("cat.jpg"), found, ["cat"]).save("found.png")        # doctest: +SKIP
+    """
+    # Best last: it then lies on top.
+    order = np.argsort(detections.scores, kind="stable")
+    shown = [index for index in order if detections.scores[index] >= min_score]
+    classes = [int(detections.classes[index]) for index in shown]
+    captions = [
+        f"{class_names[label - 1]} {detections.scores[index]:.2f}" for index, label in zip(shown, classes, strict=True)
+    ]
+    return draw_boxes(image, detections.boxes[shown], captions, [class_color(label) for label in classes])
+
+
+def draw_ground_truth(image, record, class_names):
+    """Draws an image's annotated objects: dashed white boxes with the class's name, difficult ones in brackets.
+
+    Args:
+        image: uint8 `[H, W, 3]` RGB, or a PIL image; it is not changed.
+        record: `ImageRecord` with the objects.
+        class_names: names of the classes 1..K.
+
+    Returns:
+        A new PIL image, RGB, of the same size.
+    """
+    return draw_boxes(image, record.boxes, object_captions(record, class_names))
+
+
+def object_captions(record, class_names):
+    """The class's name of each object of an `ImageRecord`; difficult ones in brackets, crowds marked so."""
+    names = [class_names[label - 1] for label in record.labels]
+    names = [f"{name}: crowd" if crowd else name for name, crowd in zip(names, record.crowd, strict=True)]
+    return [f"({name})" if difficult else name for name, difficult in zip(names, record.difficult, strict=True)]
+
+
+def draw_boxes(image, relative_boxes, captions, colors=None, fitting=False):
+    """Draws boxes with a caption each; later ones lie on top.
+
+    Args:
+        image: uint8 `[H, W, 3]` RGB, or a PIL image; it is not changed.
+        relative_boxes: float `[N, 4]`, relative to the image.
+        captions: N texts; an empty one is not drawn.
+        colors: N colours "#rrggbb" of solid lines; None: dashed white lines.
+        fitting: leave out captions that are wider than their box, which would hide its neighbours.
+
+    Returns:
+        A new PIL image, RGB, of the same size.
+    """
+    picture = _to_picture(image)
+    draw = ImageDraw.Draw(picture)
+    corners = [_pixel_corners(box, picture) for box in relative_boxes]
+    plates = ["#ffffff"] * len(corners) if colors is None else colors
+    for corner, color in zip(corners, plates, strict=True):
+        if colors is None:
+            _draw_dashed_outline(draw, corner, _line_width(picture))
+        else:
+            _draw_outline(draw, corner, color, _line_width(picture))
+    for corner, color, caption in zip(corners, plates, captions, strict=True):  # after all outlines: none strikes it
+        if caption:
+            _draw_label(draw, corner, caption, color, picture, fitting)
+    return picture
+
+
+def contact_sheet(images, columns=4, gap=8):
+    """A grid of images on white, row by row; rows and columns are as large as their largest image.
+
+    Args:
+        images: sequence of PIL images or uint8 `[H, W, 3]` arrays; at least one.
+        columns: images in a row.
+        gap: pixels around each image.
+
+    Returns:
+        A PIL image, RGB.
+
+    Raises:
+        ValueError: if there are no images.
+    """
+    pictures = [_to_picture(image) for image in images]
+    if not pictures:
+        raise ValueError("contact_sheet: found no images; expected at least one")
+    columns = min(columns, len(pictures))
+    rows = [pictures[start : start + columns] for start in range(0, len(pictures), columns)]
+    heights = [max(picture.height for picture in row) + gap for row in rows]
+    widths = [max(picture.width for picture in pictures[column::columns]) + gap for column in range(columns)]
+    sheet = Image.new("RGB", (sum(widths) + gap, sum(heights) + gap), "white")
+    for position, picture in enumerate(pictures):
+        row, column = divmod(position, columns)
+        left = sum(widths[:column]) + (widths[column] + gap - picture.width) // 2
+        top = sum(heights[:row]) + (heights[row] + gap - picture.height) // 2
+        sheet.paste(picture, (left, top))
+    return sheet
+
+
+def _to_picture(image):
+    """A copy as a PIL image in RGB."""
+    return image.convert("RGB").copy() if isinstance(image, Image.Image) else Image.fromarray(image).convert("RGB")
+
+
+def _line_width(picture):
+    return max(2, round(min(picture.size) / 250))
+
+
+def _pixel_corners(relative_box, picture):
+    """First and last pixel inside the box, `(left, top, right, bottom)`, within the image; at least one pixel."""
+    edges = boxes.scale(boxes.clip(np.asarray(relative_box)), picture.height, picture.width)
+    top, left, bottom, right = np.rint(edges).astype(int).tolist()
+    left, top = min(left, picture.width - 1), min(top, picture.height - 1)
+    return left, top, max(right - 1, left), max(bottom - 1, top)
+
+
+def _draw_outline(draw, corners, color, width):
+    left, top, right, bottom = corners
+    # A dark rim keeps the line visible on a ground of its own colour.
+    draw.rectangle((left - 1, top - 1, right + 1, bottom + 1), outline="black", width=width + 2)
+    draw.rectangle(corners, outline=color, width=width)
+
+
+def _draw_dashed_outline(draw, corners, width):
+    """White with black gaps: visible on any ground."""
+    left, top, right, bottom = corners
+    draw.rectangle(corners, outline="black", width=width)
+    dash = _DASH * width
+    for start in range(left, right + 1, 2 * dash):
+        end = min(start + dash - 1, right)
+        draw.rectangle((start, top, end, min(top + width - 1, bottom)), fill="white")
+        draw.rectangle((start, max(bottom - width + 1, top), end, bottom), fill="white")
+    for start in range(top, bottom + 1, 2 * dash):
+        end = min(start + dash - 1, bottom)
+        draw.rectangle((left, start, min(left + width - 1, right), end), fill="white")
+        draw.rectangle((max(right - width + 1, left), start, right, end), fill="white")
+
+
+def _draw_label(draw, corners, text, color, picture, fitting):
+    """Text on a plate of `color`: above the box where there is room, else inside at its top; never cut off."""
+    font = ImageFont.load_default(size=max(11, round(min(picture.size) / 32)))
+    padding = 2
+    text_left, text_top, text_right, text_bottom = draw.textbbox((0, 0), text, font=font)
+    plate_width = text_right - text_left + 2 * padding
+    plate_height = text_bottom - text_top + 2 * padding
+    left, top, right, _ = corners
+    if fitting and plate_width > right - left + 1:
+        return
+    above = top - plate_height
+    x = max(0, min(left, picture.width - plate_width))
+    y = max(0, min(above if above >= 0 else top, picture.height - plate_height))
+    draw.rectangle((x, y, x + plate_width - 1, y + plate_height - 1), fill=color)
+    draw.text((x + padding - text_left, y + padding - text_top), text, fill=_ink(color), font=font)
+
+
+def _ink(plate_color):
+    """Black or white, whichever reads better: WCAG's contrast crosses over at a relative luminance of 0.179."""
+    channels = np.array([int(plate_color[start : start + 2], 16) for start in (1, 3, 5)]) / 255
+    linear = np.where(channels <= 0.04045, channels / 12.92, ((channels + 0.055) / 1.055) ** 2.4)
+    return "black" if linear @ [0.2126, 0.7152, 0.0722] > 0.179 else "white"
