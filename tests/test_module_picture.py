@@ -19,28 +19,24 @@ PACKAGE = "tf_fast_rcnn"
 
 # From the ground floor to the roof; modules of one floor do not know each other.
 FLOORS = [
-    ["boxes", "errors"],
-    ["drawing"],
-    ["plots", "pages"],
+    ["boxes", "errors", "files"],
+    ["visualization"],
     ["data"],
-    ["browsing"],
-    ["native"],
-    ["roi_pooling"],
-    ["backbones", "cutting"],
-    ["model"],
-    ["losses", "caffe_detectors", "factorization"],
+    ["ops"],
+    ["models"],
     ["training"],
-    ["detector", "tflite_detector"],
-    ["detection"],
+    ["inference"],
     ["evaluation", "export", "serving"],
-    ["compression"],
+    ["browsing", "demo"],
     ["benchmarks", "tables"],
     ["commands"],
     ["cli"],
 ]
 FLOOR_OF = {name: number for number, names in enumerate(FLOORS) for name in names}
 WITH_TENSORFLOW = {
-    f"data.{name}" for name in ("augmentation", "batches", "examples", "network_input", "sampling", "visits")
+    "data.network_input",
+    "data.prepared.examples",
+    *(f"data.batches.{name}" for name in ("augmentation", "hierarchical", "image_order", "sampling")),
 }
 
 
@@ -97,8 +93,12 @@ def floor(module):
 
 def test_the_parser_sees_imports():
     """Against the facts of three modules, so that the tests below cannot pass by seeing nothing."""
-    assert {"backbones", "boxes", "cutting", "errors", "roi_pooling"} == uses("model")
-    assert {"data.prepare", "data.network_input", "boxes"} <= uses("data.batches")
+    from_models, from_ops = (
+        {"models.backbone_split", "models.backbones"},
+        {"ops.portable_roi_pooling", "ops.roi_pooling"},
+    )
+    assert {"boxes", "errors", *from_models, *from_ops} == uses("models.fast_rcnn")
+    assert {"data.prepared.write", "data.network_input", "boxes"} <= uses("data.batches.hierarchical")
     assert {"evaluation.models", "evaluation"} & uses("commands.evaluate")
 
 
@@ -115,25 +115,25 @@ def test_a_module_imports_only_what_stands_before_it(module):
 
 def test_nothing_imports_in_a_circle():
     order = list(graphlib.TopologicalSorter({module: uses(module) for module in MODULES}).static_order())
-    assert order.index("boxes") < order.index("model") < order.index("training.loop")
+    assert order.index("boxes") < order.index("models.fast_rcnn") < order.index("training.run")
 
 
 def test_the_ground_floor_imports_nothing_of_ours():
-    assert uses("boxes") == uses("errors") == set()
+    assert uses("boxes") == uses("errors") == uses("files") == set()
 
 
 def test_nothing_imports_the_command_line():
     assert [module for module in MODULES if any(other.split(".")[0] == "cli" for other in uses(module))] == []
 
 
-@pytest.mark.parametrize("part", ["detection", "evaluation", "export"])
+@pytest.mark.parametrize("part", ["inference", "evaluation", "export"])
 def test_training_knows_nothing_of_what_comes_after_it(part):
     for module in MODULES:
         if module.split(".")[0] == "training":
             assert not [other for other in uses(module) if other.split(".")[0] == part], module
 
 
-WORKER_MODULES = sorted(name for name in MODULES if name.split(".")[0] in ("boxes", "errors", "data"))
+WORKER_MODULES = sorted(name for name in MODULES if name.split(".")[0] in ("boxes", "errors", "files", "data", "demo"))
 
 
 @pytest.mark.parametrize("module", WORKER_MODULES)

@@ -18,11 +18,10 @@ from tqdm import tqdm
 
 from tf_fast_rcnn.errors import InputError
 from tf_fast_rcnn.evaluation import score_detections
-from tf_fast_rcnn.evaluation.rank_search import compress
 from tf_fast_rcnn.inference.detect import detect_dataset
 from tf_fast_rcnn.inference.graph import EVALUATION_SCORE_THRESHOLD, DetectionSettings
 from tf_fast_rcnn.models.fast_rcnn import stages
-from tf_fast_rcnn.models.truncated_svd import fully_connected_names
+from tf_fast_rcnn.models.truncated_svd import compress, fully_connected_names
 from tf_fast_rcnn.tables.definitions import TABLES, measurements
 from tf_fast_rcnn.tables.linear_svms import with_linear_svms
 from tf_fast_rcnn.tables.proposals import ProposalChoice, proposal_facts

@@ -58,7 +58,8 @@ def test_seed_fixes_the_order_whatever_the_threads(search):
 
 def test_another_process_gives_the_same():
     code = (
-        "import sys; sys.path.insert(0, 'tests/data/proposals'); from test_selective_search import scene, selective_search; "
+        "import sys; sys.path.insert(0, 'tests/data/proposals'); "
+        "from test_selective_search import scene, selective_search; "
         "sys.stdout.buffer.write(selective_search(scene()[0]).tobytes())"
     )
     output = subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, check=True).stdout
