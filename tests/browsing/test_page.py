@@ -176,8 +176,8 @@ def test_pages_of_no_images_and_of_no_objects(dataset_of, tmp_path, objects):
 
 
 def test_the_folder_appears_whole_or_not_at_all(odd_dataset, tmp_path):
-    (tmp_path / ".page.partial").mkdir()
-    (tmp_path / ".page.partial" / "of a run that was killed").touch()
+    (tmp_path / ".partial-page").mkdir()
+    (tmp_path / ".partial-page" / "of a run that was killed").touch()
     gone = dataclasses.replace(odd_dataset[0], image_id="gone", image_path=str(tmp_path / "gone.png"))
     dataset = odd_dataset.with_records([odd_dataset[0], odd_dataset[1], gone])
     with pytest.raises(InputError, match="gone"):

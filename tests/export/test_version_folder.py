@@ -93,7 +93,7 @@ def test_without_the_serving_extra(tiny_model, tmp_path, monkeypatch):
     ("present", "out", "expected"),
     [
         ((), "cells", "cells/1"),
-        (("cells/1", "cells/9", "cells/10", "cells/.export-x", "cells/old-77"), "cells", "cells/11"),
+        (("cells/1", "cells/9", "cells/10", "cells/.partial-x", "cells/old-77"), "cells", "cells/11"),
         (("cells/00000041",), "cells", "cells/42"),
         ((), "cells/7", "cells/7"),
         (("cells/7",), "cells/007", "cells/007"),

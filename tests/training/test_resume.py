@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 import tf_fast_rcnn as frcnn
+from tf_fast_rcnn import files
 from tf_fast_rcnn.training import callbacks as training_callbacks
 from tf_fast_rcnn.training import run_folder
 from tf_fast_rcnn.training.settings import with_changes
@@ -98,7 +99,7 @@ def test_interrupted_before_a_file_has_its_name(train, undisturbed, tmp_path, mo
             raise KeyboardInterrupt
         replace(source, target)
 
-    monkeypatch.setattr(run_folder.os, "replace", killed)
+    monkeypatch.setattr(files.os, "replace", killed)
     with pytest.raises(KeyboardInterrupt):
         train(folder, "adamw")
     monkeypatch.undo()

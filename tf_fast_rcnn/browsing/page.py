@@ -1,9 +1,6 @@
 """The page itself: a folder with index.html, its pictures, and the same findings as JSON."""
 
-import contextlib
 import json
-import os
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +11,7 @@ from tf_fast_rcnn.browsing.pictures import PictureWriter
 from tf_fast_rcnn.browsing.survey import survey_dataset
 from tf_fast_rcnn.data.proposals.recall import MIN_IOU
 from tf_fast_rcnn.errors import InputError
+from tf_fast_rcnn.files import new_folder
 from tf_fast_rcnn.visualization.pages import render_page
 
 # Findings of a kind that the page lists in words; findings.json has all.
@@ -46,7 +44,9 @@ def browse(dataset, out_dir, max_images=60, seed=0, skip_bad=False, unreadable=(
         >>> found = browse(train, "cells-page")                                      # doctest: +SKIP
         >>> found["counts"]["duplicate_boxes"], found["findings"]["tiny_boxes"][0]   # doctest: +SKIP
     """
-    with _new_folder(Path(out_dir)) as folder:
+    if Path(out_dir).exists():
+        raise InputError(f"{out_dir}: found an existing file or folder; expected a new one; give another --out")
+    with new_folder(out_dir) as folder:
         chosen = np.random.default_rng(seed).permutation(len(dataset))[:max_images].tolist()
         pictures = PictureWriter(folder, dataset.class_names, chosen)
         survey = survey_dataset(dataset, skip_bad, progress, pictures.draw)
@@ -58,21 +58,6 @@ def browse(dataset, out_dir, max_images=60, seed=0, skip_bad=False, unreadable=(
         page = _render(dataset, survey, facts, pictures, draw_charts(folder, survey))
         (folder / "index.html").write_text(page, encoding="utf-8")
     return facts
-
-
-@contextlib.contextmanager
-def _new_folder(out_dir):
-    """A folder under a temporary name that gets its own when all is written, and vanishes after an error."""
-    if out_dir.exists():
-        raise InputError(f"{out_dir}: found an existing file or folder; expected a new one; give another --out")
-    partial = out_dir.with_name(f".{out_dir.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)  # of a run that was killed
-    try:
-        partial.mkdir(parents=True)
-        yield partial
-        os.replace(partial, out_dir)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
 
 
 def _facts(dataset, survey):

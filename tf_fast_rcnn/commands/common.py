@@ -11,6 +11,7 @@ from pathlib import Path
 
 from tf_fast_rcnn import check_keras_backend
 from tf_fast_rcnn.errors import InputError
+from tf_fast_rcnn.files import write_json
 
 
 def start_tensorflow():
@@ -92,11 +93,7 @@ def write_result(options, value, summary):
         print(json.dumps(value, indent=2))
         return
     if options.json is not None:
-        path = Path(options.json)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.partial")
-        temporary.write_text(json.dumps(value, indent=2) + "\n")
-        os.replace(temporary, path)
+        write_json(options.json, value)
     print(summary)
 
 

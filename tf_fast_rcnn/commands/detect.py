@@ -27,6 +27,7 @@ from tf_fast_rcnn.data.readers.annotations import IMAGE_EXTENSIONS
 from tf_fast_rcnn.data.records import DetectionDataset, ImageRecord
 from tf_fast_rcnn.data.specs import coco_file, split_name
 from tf_fast_rcnn.errors import InputError
+from tf_fast_rcnn.files import replacing_path, write_json
 
 EXAMPLES = """\
   tf-fast-rcnn detect runs/cells cells/*.jpg --out detections
@@ -256,12 +257,9 @@ def _category_ids(options):
 
 def _write_files(options, dataset, detections):
     from tf_fast_rcnn.evaluation.detection_files import write_comp4
-    from tf_fast_rcnn.training.run_folder import write_json
 
     if options.coco_results:
-        path = Path(options.coco_results)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_json(path, frcnn.coco_results(dataset, detections, _category_ids(options)))
+        write_json(options.coco_results, frcnn.coco_results(dataset, detections, _category_ids(options)))
     if options.comp4:
         split = split_name(options.data or "") or "test"
         write_comp4(options.comp4, dataset, detections, dataset.class_names, split=split)
@@ -305,7 +303,5 @@ def _to_json(found, class_names):
 def _draw(image, found, class_names, threshold, path):
     from tf_fast_rcnn.visualization.drawing import draw_detections
 
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.stem}.partial.png")
-    draw_detections(image, found, class_names, min_score=threshold).save(temporary)
-    os.replace(temporary, path)
+    with replacing_path(path) as temporary:
+        draw_detections(image, found, class_names, min_score=threshold).save(temporary)

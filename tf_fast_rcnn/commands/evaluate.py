@@ -25,6 +25,7 @@ from tf_fast_rcnn.data.proposals import METHODS
 from tf_fast_rcnn.data.selection import parse_classes
 from tf_fast_rcnn.data.specs import coco_file
 from tf_fast_rcnn.errors import InputError
+from tf_fast_rcnn.files import write_json
 
 EXAMPLES = """\
   tf-fast-rcnn evaluate runs/cells --data voc:cells@test
@@ -95,7 +96,6 @@ def run(options):
     from tf_fast_rcnn.evaluation.coco import check_category_ids
     from tf_fast_rcnn.evaluation.confidence import with_confidence
     from tf_fast_rcnn.evaluation.report import write_report
-    from tf_fast_rcnn.training.run_folder import write_json
 
     source = _source(options)
     classes = parse_classes(options.classes) if options.classes else source.classes

@@ -1,12 +1,12 @@
 """`tf-fast-rcnn import-caffe`: turns a network of the original system into a RUN, or into a weights file."""
 
 import dataclasses
-import os
 from pathlib import Path
 
 import tf_fast_rcnn as frcnn
 from tf_fast_rcnn.commands.common import add_json_argument, check_new, start_tensorflow, write_result
 from tf_fast_rcnn.errors import InputError
+from tf_fast_rcnn.files import replacing_path
 
 EXAMPLES = """\
   tf-fast-rcnn import-caffe vgg16_fast_rcnn_iter_40000.caffemodel --network caffe_vgg16 --out runs/original
@@ -77,10 +77,9 @@ def _import_network(options):
             f"give --out {options.out}{_WEIGHTS_SUFFIX}"
         )
     path = Path(options.out)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name.removesuffix(_WEIGHTS_SUFFIX)}.partial{_WEIGHTS_SUFFIX}")
-    load_backbone(options.network, options.file).network.save_weights(temporary)
-    os.replace(temporary, path)
+    network = load_backbone(options.network, options.file).network
+    with replacing_path(path) as temporary:
+        network.save_weights(temporary)
     text = (
         f"{path}: weights of {options.network}\nnext: tf-fast-rcnn train --backbone {options.network} --weights {path}"
     )

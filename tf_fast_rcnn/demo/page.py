@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from tf_fast_rcnn.files import replacing
+from tf_fast_rcnn.files import write_text
 from tf_fast_rcnn.visualization.pages import render_page
 
 
@@ -13,5 +13,4 @@ def write_page(folder, **values):
         folder: where the demo wrote everything else.
         values: what `page.html` asks for.
     """
-    with replacing(Path(folder) / "index.html") as file:
-        file.write(render_page("demo/page.html", **values).encode())
+    write_text(Path(folder) / "index.html", render_page("demo/page.html", **values))

@@ -21,7 +21,7 @@ from tf_fast_rcnn import boxes
 from tf_fast_rcnn.data.records import Detections
 from tf_fast_rcnn.errors import InputError
 from tf_fast_rcnn.evaluation.coco import check_category_ids, result_image_id
-from tf_fast_rcnn.files import replacing
+from tf_fast_rcnn.files import write_text
 
 _VOC_NAME = re.compile(r"comp[34]_det_.+\.txt")
 # No detector's boxes are all so small: these are relative to the image.
@@ -105,8 +105,7 @@ def write_comp4(folder, records, detections, class_names, split="test", competit
             lines[label - 1].append(f"{record.image_id} {numbers}\n")
     folder.mkdir(parents=True, exist_ok=True)
     for path, of_class in zip(paths, lines, strict=True):
-        with replacing(path) as file:
-            file.write("".join(of_class).encode())
+        write_text(path, "".join(of_class))
     return paths
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from tf_fast_rcnn.evaluation.analysis import analyse
 from tf_fast_rcnn.evaluation.breakdown import KINDS
 from tf_fast_rcnn.evaluation.pictures import draw_errors
-from tf_fast_rcnn.files import replacing
+from tf_fast_rcnn.files import write_json, write_text
 from tf_fast_rcnn.visualization.pages import render_page
 from tf_fast_rcnn.visualization.plots import plot_breakdown, plot_precision_recall, plot_reliability
 
@@ -69,8 +69,8 @@ def write_report(folder, dataset, detections, result, analysis=None, name="", de
         isnan=np.isnan,
     )
     facts = result.to_json(curves=True) | analysis.to_json() | {"name": name, "data": dataset.name}
-    _write(folder / "metrics.json", json.dumps(facts, indent=2) + "\n")
-    _write(folder / "index.html", page)
+    write_json(folder / "metrics.json", facts)
+    write_text(folder / "index.html", page)
     return folder / "index.html"
 
 
@@ -79,11 +79,6 @@ def _confusions(matrix):
     between = matrix[:-1, :-1] * ~np.eye(len(matrix) - 1, dtype=bool)
     pairs = [(int(between[pair]), *pair) for pair in zip(*np.nonzero(between), strict=True)]
     return sorted(pairs, key=lambda pair: -pair[0])[:_CONFUSIONS]
-
-
-def _write(path, text):
-    with replacing(path) as file:
-        file.write(text.encode())
 
 
 def _charts(folder, result, analysis):

@@ -4,9 +4,6 @@ A server loads the graph by session and has TensorFlow's own ops alone, so RoI p
 and nothing of Keras or Python is needed where the model runs.
 """
 
-import contextlib
-import os
-import tempfile
 from pathlib import Path
 
 import tensorflow as tf
@@ -18,6 +15,7 @@ from tf_fast_rcnn.export.limits import ServingLimits
 from tf_fast_rcnn.export.metadata import metadata_json
 from tf_fast_rcnn.export.signatures import Signatures
 from tf_fast_rcnn.export.warm_up import warm_up_records, write_warm_up
+from tf_fast_rcnn.files import new_folder
 from tf_fast_rcnn.inference.graph import Detector
 
 # The proportions for which an export must be able to make its proposals.
@@ -99,7 +97,7 @@ def export_saved_model(
         "class_names.txt": "".join(f"{name}\n" for name in class_names),
         "metadata.json": metadata_json(detector, class_names=class_names, **facts),
     }
-    with _replacing(directory) as folder:
+    with new_folder(directory) as folder:
         _save(folder, detector, signatures, assets, native=roi_pooling == "native" or _searches(proposals))
         if warm_up:
             write_warm_up(folder, warm_up)
@@ -130,18 +128,6 @@ def _check_proposals(proposals, limits):
 
 def _searches(proposals):
     return proposals is not None and proposals.selective_search is not None
-
-
-@contextlib.contextmanager
-def _replacing(directory):
-    """A temporary folder that takes the place of `directory` once it is complete.
-
-    It lies beside it, under a name that no server takes for a version.
-    """
-    directory.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=directory.parent, prefix=".export-") as temporary:
-        yield Path(temporary) / "model"
-        os.replace(f"{temporary}/model", directory)
 
 
 def _save(folder, detector, signatures, assets, native):

@@ -6,8 +6,6 @@ files of 4 MB beside it hold the weights one after the other (the format "graph-
 """
 
 import json
-import os
-import tempfile
 from importlib import resources
 from pathlib import Path
 
@@ -21,6 +19,7 @@ from tensorflow.python.grappler import tf_optimizer
 from tf_fast_rcnn import __version__
 from tf_fast_rcnn.errors import InputError
 from tf_fast_rcnn.export.single_image import description, portable_detector, serving_function
+from tf_fast_rcnn.files import new_folder
 
 PRECISIONS = ("float32", "float16")
 
@@ -150,10 +149,6 @@ def _take_weights(graph, precision):
 
 
 def _write(directory, files):
-    directory.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=directory.parent, prefix=".export-") as temporary:
-        complete = Path(temporary) / "model"
-        complete.mkdir()
+    with new_folder(directory) as folder:
         for name, content in files.items():
-            (complete / name).write_bytes(content)
-        os.replace(complete, directory)
+            (folder / name).write_bytes(content)

@@ -5,15 +5,13 @@ in the file: pixels and proposals in, detections out (`single_image`).
 """
 
 import json
-import os
-import tempfile
 import zipfile
-from pathlib import Path
 
 import tensorflow as tf
 
 from tf_fast_rcnn.errors import InputError
 from tf_fast_rcnn.export.single_image import OUTPUTS, description, portable_detector, serving_function
+from tf_fast_rcnn.files import replacing
 from tf_fast_rcnn.inference.tflite import fit
 
 PRECISIONS = ("float32", "float16", "dynamic", "int8")
@@ -103,17 +101,8 @@ def _convert(detector, function, precision):
 
 def _write(path, data, associated):
     """Writes the flat buffer with its associated files: an archive behind it, which readers of either part skip."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".export-", delete=False) as file:
-        try:
-            file.write(data)
-            file.flush()
-            with zipfile.ZipFile(file, "a") as archive:
-                for name, text in associated.items():
-                    archive.writestr(name, text)
-            os.chmod(file.name, 0o644)
-            os.replace(file.name, path)
-        except BaseException:
-            os.unlink(file.name)
-            raise
+    with replacing(path) as file:
+        file.write(data)
+        with zipfile.ZipFile(file, "a") as archive:
+            for name, text in associated.items():
+                archive.writestr(name, text)

@@ -18,6 +18,7 @@ from tqdm import tqdm
 
 from tf_fast_rcnn.errors import InputError
 from tf_fast_rcnn.evaluation import score_detections
+from tf_fast_rcnn.files import write_json
 from tf_fast_rcnn.inference.detect import detect_dataset
 from tf_fast_rcnn.inference.graph import EVALUATION_SCORE_THRESHOLD, DetectionSettings
 from tf_fast_rcnn.models.fast_rcnn import stages
@@ -26,7 +27,7 @@ from tf_fast_rcnn.tables.definitions import TABLES, measurements
 from tf_fast_rcnn.tables.linear_svms import with_linear_svms
 from tf_fast_rcnn.tables.proposals import ProposalChoice, proposal_facts
 from tf_fast_rcnn.tables.trainings import TRAININGS, five_scales, train_detector
-from tf_fast_rcnn.training.run_folder import load_run, write_json
+from tf_fast_rcnn.training.run_folder import load_run
 
 _TIMED_ROIS, _TIMED_ROUNDS = 300, 10
 

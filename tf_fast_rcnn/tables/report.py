@@ -1,11 +1,10 @@
 """tables.md and pictures of what was measured, beside the paper's figures."""
 
 import dataclasses
-import json
 import math
-import os
 import statistics
 
+from tf_fast_rcnn.files import write_json, write_text
 from tf_fast_rcnn.tables.definitions import TABLES, Row
 from tf_fast_rcnn.tables.measuring import results_of
 from tf_fast_rcnn.tables.pictures import SweepPoint, plot_comparison, plot_proposal_sweep
@@ -121,15 +120,9 @@ def write_report(setup):
     figures = {
         name: {"title": TABLES[name].title, "rows": [line.to_json() for line in lines]} for name, lines in found.items()
     }
-    _write(setup.out / "tables.md", "\n\n".join(parts) + "\n")
-    _write(setup.out / "tables.json", json.dumps(figures, indent=2) + "\n")
+    write_text(setup.out / "tables.md", "\n\n".join(parts) + "\n")
+    write_json(setup.out / "tables.json", figures)
     return figures
-
-
-def _write(path, text):
-    temporary = path.with_name(f".{path.name}.partial")
-    temporary.write_text(text)
-    os.replace(temporary, path)
 
 
 def _head(setup):

@@ -9,13 +9,13 @@ from pathlib import Path
 import keras
 
 from tf_fast_rcnn.data.records import DetectionDataset
+from tf_fast_rcnn.files import write_json
 from tf_fast_rcnn.models.backbone_split import cut_at_roi_pooling
 from tf_fast_rcnn.models.backbones import load_backbone
 from tf_fast_rcnn.tables import proposals
 from tf_fast_rcnn.tables.proposals import ProposalChoice
 from tf_fast_rcnn.training.recipes import recipe as named_recipe
 from tf_fast_rcnn.training.run import train
-from tf_fast_rcnn.training.run_folder import write_json
 from tf_fast_rcnn.training.settings import Recipe, with_changes
 
 # The five scales of section 5.2 (480, 576, 688, 864, 1200), for a single one of 600.

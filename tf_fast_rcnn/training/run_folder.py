@@ -11,7 +11,6 @@ RUN/
 
 import dataclasses
 import json
-import os
 import shutil
 import zipfile
 from pathlib import Path
@@ -26,6 +25,7 @@ import tf_fast_rcnn.training.optimizers  # noqa: F401
 from tf_fast_rcnn.data.batches.settings import detection_side
 from tf_fast_rcnn.data.proposals import FileProposals, ProposalSettings, settings_from_json
 from tf_fast_rcnn.errors import InputError
+from tf_fast_rcnn.files import remove_partial_files, replacing_path, write_json
 from tf_fast_rcnn.training.precision import in_precision
 
 _KEPT_CHECKPOINTS = 2
@@ -148,6 +148,7 @@ def open_run(folder, description):
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
             raise InputError(f"{folder}: found files that are no run; expected a new folder; give another --out")
         folder.mkdir(parents=True, exist_ok=True)
+    remove_partial_files(folder)
     finished = (folder / "model.keras").exists()
     if not finished and not _checkpoints(folder):
         write_json(folder / "run.json", description)
@@ -226,17 +227,8 @@ def _random_states(model):
 
 
 def _save(model, path, state=None):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.stem}.partial.keras")
-    model.save(temporary)
-    if state is not None:
-        with zipfile.ZipFile(temporary, "a") as archive:
-            archive.writestr(_STATE_NAME, json.dumps(state))
-    os.replace(temporary, path)
-
-
-def write_json(path, value):
-    """Writes JSON under a temporary name, then renames it."""
-    temporary = path.with_name(f".{path.name}.partial")
-    temporary.write_text(json.dumps(value, indent=2) + "\n")
-    os.replace(temporary, path)
+    with replacing_path(path) as temporary:
+        model.save(temporary)
+        if state is not None:
+            with zipfile.ZipFile(temporary, "a") as archive:
+                archive.writestr(_STATE_NAME, json.dumps(state))

@@ -4,14 +4,13 @@ Figures are made through Matplotlib's object interface: no window system, no glo
 """
 
 import math
-import os
-from pathlib import Path
 
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator
 
+from tf_fast_rcnn.files import replacing_path
 from tf_fast_rcnn.visualization.drawing import PALETTE, class_color
 
 _LOSS_NAMES = {"loss": "total", "class_loss": "class (log loss)", "box_loss": "box (smooth L1)"}
@@ -336,9 +335,6 @@ def _finish(axes):
 
 def save_figure(figure, path):
     """Writes the picture under a temporary name, then renames it: a reader never sees half of it."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.stem}.partial{path.suffix}")
     FigureCanvasAgg(figure)
-    figure.savefig(temporary, dpi=120)
-    os.replace(temporary, path)
+    with replacing_path(path) as temporary:
+        figure.savefig(temporary, dpi=120)

@@ -22,6 +22,7 @@ from tf_fast_rcnn.data.proposals.dense import DenseBoxes
 from tf_fast_rcnn.data.proposals.settings import ProposalSettings
 from tf_fast_rcnn.data.readers.voc import read_voc
 from tf_fast_rcnn.errors import InputError
+from tf_fast_rcnn.files import PARTIAL_PREFIX
 
 DENSE = ProposalSettings(dense=DenseBoxes(((0.5, 0.5), (1.0, 1.2)), 0.4), min_size=0.1)
 BOTH = ProposalSettings(selective_search="fast", dense=DENSE.dense, min_size=0.1)
@@ -92,7 +93,7 @@ def test_the_folder_reads_back_the_same(cats, tmp_path):
     assert again.name == f"prepared:{tmp_path / 'out'}"
     assert prepared.proposal_settings == again.proposal_settings == BOTH
     np.testing.assert_array_equal(again.records.image_sizes(), [[record.height, record.width] for record in cats])
-    assert not list((tmp_path / "out").glob("*.partial"))
+    assert not list((tmp_path / "out").glob(f"{PARTIAL_PREFIX}*"))
 
 
 def test_mended_counts_are_kept(voc_folder, tmp_path):

@@ -4,12 +4,12 @@ import dataclasses
 import hashlib
 import json
 import os
-from pathlib import Path
 
 import numpy as np
 
 from tf_fast_rcnn.data.prepared.read import VERSION
 from tf_fast_rcnn.data.proposals.recall import MIN_IOU, best_overlaps
+from tf_fast_rcnn.files import replacing_path
 
 # A shard is also ended where it gets too large to be worth less than what a kill loses.
 _MAX_IMAGE_BYTES = 64 << 20
@@ -92,25 +92,24 @@ def write_shard(path, plan, records, class_names):
 
     from tf_fast_rcnn.data.prepared.examples import to_example
 
-    partial = Path(f"{path}.partial")
     lengths, sizes, keys, proposals = [], [], [], 0
     objects, recalled = np.zeros((2, len(class_names) + 1), int)
-    with tf.io.TFRecordWriter(str(partial)) as writer:
-        for key, record in zip(plan.image_keys, records, strict=False):
-            if record is None:
-                continue
-            example = to_example(record, class_names)
-            writer.write(example)
-            lengths.append(len(example))
-            sizes.append([record.height, record.width])
-            keys.append(key)
-            proposals += len(record.proposals())
-            np.add.at(objects, record.labels, ~record.crowd)
-            np.add.at(recalled, record.labels, ~record.crowd & (best_overlaps(record).iou >= MIN_IOU))
-    with open(partial, "rb") as file:
-        checksum = hashlib.file_digest(file, "sha256").hexdigest()
-    size = partial.stat().st_size
-    os.replace(partial, path)
+    with replacing_path(path) as temporary:
+        with tf.io.TFRecordWriter(str(temporary)) as writer:
+            for key, record in zip(plan.image_keys, records, strict=False):
+                if record is None:
+                    continue
+                example = to_example(record, class_names)
+                writer.write(example)
+                lengths.append(len(example))
+                sizes.append([record.height, record.width])
+                keys.append(key)
+                proposals += len(record.proposals())
+                np.add.at(objects, record.labels, ~record.crowd)
+                np.add.at(recalled, record.labels, ~record.crowd & (best_overlaps(record).iou >= MIN_IOU))
+        with open(temporary, "rb") as file:
+            checksum = hashlib.file_digest(file, "sha256").hexdigest()
+        size = temporary.stat().st_size
     return {
         "file": path.name,
         "bytes": size,

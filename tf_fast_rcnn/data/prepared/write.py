@@ -22,7 +22,7 @@ from tf_fast_rcnn.data.prepared.shards import plan_shards, statistics_of, write_
 from tf_fast_rcnn.data.prepared.workers import in_order, prepare_image
 from tf_fast_rcnn.data.proposals import ProposalSettings, proposal_settings
 from tf_fast_rcnn.errors import InputError
-from tf_fast_rcnn.files import cache_folder, replacing
+from tf_fast_rcnn.files import PARTIAL_PREFIX, cache_folder, replacing
 
 # What a kill costs at most, and how many images one file of a large data set has.
 IMAGES_PER_SHARD = 64
@@ -242,7 +242,7 @@ def _write_manifest(out_dir, dataset, settings, shards):
 def _remove_what_is_not_named(out_dir, shards):
     """Removes the shards of data that changed, and what a kill left behind."""
     named = {shard["file"] for shard in shards}
-    for pattern in ("shard-*.tfrecord", "*.partial", "*.tmp", _PROGRESS):
+    for pattern in ("shard-*.tfrecord", f"{PARTIAL_PREFIX}*", "*.partial", "*.tmp", _PROGRESS):
         for path in out_dir.glob(pattern):
             if path.name not in named:
                 path.unlink()
