@@ -55,7 +55,7 @@ _PUBLIC_NAMES = {
     "with_confidence": "evaluation.confidence",
     "analyse": "evaluation.analysis",
     "write_report": "evaluation.report",
-    "coco_results": "evaluation.coco",
+    "coco_results": "data.coco_results",
     "read_detections": "evaluation.detection_files",
     "write_comp4": "evaluation.detection_files",
     "export_saved_model": "export.saved_model",

@@ -16,3 +16,15 @@ class InputError(ValueError):
     def __init__(self, message):
         # What is quoted of a user's files, their names included, may hold line breaks.
         super().__init__(" ".join(str(message).splitlines()))
+
+
+def check_setting(name, value, holds, expected):
+    """Raises an InputError that says what a setting was found to be and what was `expected`, unless `holds`."""
+    if not holds:
+        raise InputError(f"{name}: found {value}; expected {expected}; change it")
+
+
+def check_choice(name, value, choices):
+    """Raises an InputError where a setting is none of the `choices`."""
+    if value not in choices:
+        raise InputError(f"{name}: found {value!r}; expected one of {', '.join(choices)}; give one of these")

@@ -7,7 +7,7 @@ import tensorflow as tf
 
 import tf_fast_rcnn as frcnn
 from tf_fast_rcnn.models.backbones import Preprocessing, load_backbone
-from tf_fast_rcnn.models.fast_rcnn import stages
+from tf_fast_rcnn.models.parts import stages
 
 torch = pytest.importorskip("torch", reason="PyTorch, a peer of the benchmarks, comes by the extra 'pytorch'")
 

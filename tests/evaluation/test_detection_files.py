@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pycocotools.coco import COCO
 
+from tf_fast_rcnn.data.coco_results import coco_results
 from tf_fast_rcnn.data.records import DetectionDataset, Detections, ImageRecord
 from tf_fast_rcnn.errors import InputError
-from tf_fast_rcnn.evaluation.coco import coco_results
 from tf_fast_rcnn.evaluation.detection_files import read_detections, write_comp4
 
 # Numbers with leading zeros, as VOC's images have them.
@@ -134,7 +134,7 @@ def test_pycocotools_reads_the_same_boxes(tmp_path):
     [
         ("", "results.json: found an empty file"),
         (json.dumps([ENTRY])[:-20], "results.json: found broken JSON"),
-        ({"annotations": []}, "found JSON that is no list"),
+        ({"annotations": []}, "found no list; expected COCO's results"),
         ([ENTRY, 5], "entry 1: found 5; expected image_id, category_id, bbox and score"),
         ([{"image_id": 7}], "entry 0: found {'image_id': 7}; expected image_id"),
         ([ENTRY | {"image_id": 8}], "entry 0: found the image 8; expected one of the 3 of voc:cells@val"),
@@ -143,7 +143,7 @@ def test_pycocotools_reads_the_same_boxes(tmp_path):
         ([ENTRY | {"score": float("nan")}], "found the score nan; expected a finite number"),
         ([ENTRY | {"score": "high"}], "found the score 'high'"),
         ([ENTRY | {"bbox": [1, 2, 3]}], r"found the bbox \[1, 2, 3\]; expected four finite numbers"),
-        ([ENTRY | {"bbox": [1, 2, -3, 4]}], r"found the bbox \[1, 2, -3, 4\]"),
+        ([ENTRY | {"bbox": [1, 2, -3, 4]}], r"found the bbox \[1.0, 2.0, -3.0, 4.0\]; expected x, y, width and height"),
         ([ENTRY | {"bbox": [1, 2, float("inf"), 4]}], "expected four finite numbers"),
         ([ENTRY | {"bbox": [0.1, 0.2, 0.4, 0.5]}], r"\[0.1, 0.2, 0.4, 0.5\] of image 000007, and none larger"),
         ([ENTRY | {"bbox": [100, 200, 140, 290]}], r"box \[100.0, 200.0, 140.0, 290.0\] .*, in another format"),

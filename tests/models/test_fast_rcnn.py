@@ -19,7 +19,8 @@ from naive_model import (
 
 from tf_fast_rcnn import BoxStatistics, InputError, fast_rcnn, multi_task_loss, sgd
 from tf_fast_rcnn.models.backbones import Preprocessing
-from tf_fast_rcnn.models.fast_rcnn import DEFAULT_TARGET_DEVIATION, stages
+from tf_fast_rcnn.models.fast_rcnn import DEFAULT_TARGET_DEVIATION
+from tf_fast_rcnn.models.parts import stages
 
 STATISTICS = BoxStatistics(
     np.linspace(-0.5, 0.6, 4 * CLASSES).reshape(CLASSES, 4).astype(np.float32),

@@ -19,7 +19,8 @@ from naive_model import (
 
 from tf_fast_rcnn import InputError, export_saved_model, fast_rcnn, multi_task_loss, sgd
 from tf_fast_rcnn.models.backbone_split import cut_at_roi_pooling
-from tf_fast_rcnn.models.fast_rcnn import DEFAULT_TARGET_DEVIATION, stages
+from tf_fast_rcnn.models.fast_rcnn import DEFAULT_TARGET_DEVIATION
+from tf_fast_rcnn.models.parts import stages
 from tf_fast_rcnn.training.optimizers import adamw
 from tf_fast_rcnn.training.precision import set_precision
 

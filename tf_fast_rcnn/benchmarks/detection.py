@@ -19,12 +19,11 @@ from tf_fast_rcnn.data.network_input import network_size, resize_to_network
 from tf_fast_rcnn.data.proposals import compute_proposals, proposal_settings
 from tf_fast_rcnn.demo.digits import generate_digits
 from tf_fast_rcnn.inference.graph import DetectionSettings, Detector
-from tf_fast_rcnn.models.fast_rcnn import stages
+from tf_fast_rcnn.models.parts import SIBLINGS, stages
 from tf_fast_rcnn.models.truncated_svd import fully_connected_names, with_factors
 
 CLASSES = 20
 PARTS = ("decode and resize", "convolutions", "RoI pooling", "fc6", "fc7", "siblings", "NMS")
-_SIBLINGS = {"class_logits", "box_regression"}
 _IMAGE_SIZE = (480, 640)
 
 
@@ -85,7 +84,7 @@ def _compressed(model):
 def _hidden_layers(model):
     """Names of the fully connected layers before the siblings; of two factors the second."""
     names = [layer.name for layer in model.layers if isinstance(layer, keras.layers.Dense)]
-    return [name for name in names if name not in _SIBLINGS and not name.endswith("_v")]
+    return [name for name in names if name not in SIBLINGS and not name.endswith("_v")]
 
 
 def _head(classify):

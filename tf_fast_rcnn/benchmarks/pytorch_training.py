@@ -9,7 +9,7 @@ from torch.nn import functional
 
 from tf_fast_rcnn import boxes
 from tf_fast_rcnn.benchmarks.pytorch_network import PyTorchNetwork, roi_max_pool, roi_max_pool_gradient
-from tf_fast_rcnn.models.fast_rcnn import stages
+from tf_fast_rcnn.models.parts import denormalization_layer, stages
 
 
 class PyTorchTraining:
@@ -28,7 +28,7 @@ class PyTorchTraining:
         parts = stages(model)
         self.convolve, self.classify = PyTorchNetwork(parts.convolve), PyTorchNetwork(parts.classify)
         self._pooling = next(layer for layer in model.layers if layer.name.startswith("roi_pooling"))
-        self._deviation = torch.tensor(model.get_layer("box_deltas").deviation)
+        self._deviation = torch.tensor(denormalization_layer(model).deviation)
         self._half = half
         parameters = [*self.convolve.named_parameters(), *self.classify.named_parameters()]
         trained = {"weight": [], "bias": []}

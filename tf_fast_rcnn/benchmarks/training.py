@@ -11,7 +11,7 @@ import tensorflow as tf
 import tf_fast_rcnn as frcnn
 from tf_fast_rcnn.benchmarks.measure import median_seconds, peak_growth
 from tf_fast_rcnn.benchmarks.roi_pooling import random_rois
-from tf_fast_rcnn.models.fast_rcnn import stages
+from tf_fast_rcnn.models.parts import stages
 from tf_fast_rcnn.training.precision import set_precision
 
 IMAGES, ROIS, CLASSES = 2, 128, 20

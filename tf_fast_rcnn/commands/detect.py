@@ -234,7 +234,7 @@ def _data_detections(options, run_, settings):
 
 def _check_outputs(options, dataset):
     """InputError for what would be found only after detection has taken its time."""
-    from tf_fast_rcnn.evaluation.coco import check_category_ids
+    from tf_fast_rcnn.data.coco_results import check_category_ids
 
     if options.coco_results:
         category_ids = _category_ids(options)

@@ -91,9 +91,9 @@ def add_arguments(parser):
 
 def run(options):
     start_tensorflow()
+    from tf_fast_rcnn.data.coco_results import check_category_ids
     from tf_fast_rcnn.evaluation import score_detections
     from tf_fast_rcnn.evaluation.analysis import analyse
-    from tf_fast_rcnn.evaluation.coco import check_category_ids
     from tf_fast_rcnn.evaluation.confidence import with_confidence
     from tf_fast_rcnn.evaluation.report import write_report
 

@@ -1,4 +1,4 @@
-"""COCO's average precision and recall, computed by pycocotools from our records and detections; COCO's results."""
+"""COCO's average precision and recall, computed by pycocotools from our records and detections."""
 
 import contextlib
 import io
@@ -9,7 +9,6 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from tf_fast_rcnn import boxes
-from tf_fast_rcnn.errors import InputError
 from tf_fast_rcnn.evaluation.matching import matching_of
 from tf_fast_rcnn.evaluation.results import ClassResult, EvaluationResult
 
@@ -53,59 +52,6 @@ def evaluate_coco(dataset, detections):
     ]
     matchings = tuple(_matchings(evaluation, dataset, detections))
     return EvaluationResult("coco", None, len(dataset), tuple(classes), metrics, matchings=matchings)
-
-
-def coco_results(dataset, detections, category_ids=None):
-    """Detections in COCO's results format, for its evaluation server and for other tools.
-
-    Args:
-        dataset: `DetectionDataset`; its image ids are written as numbers where they are, as `coco:` reads them.
-        detections: `Detections` of each of its images, in order.
-        category_ids: the id of each class name, as `coco_category_ids` reads them from COCO's file; None for the
-            labels 1..K.
-
-    Returns:
-        A list of dicts with image_id, category_id, bbox (x, y, width and height in pixels) and score, for `json.dump`.
-
-    Raises:
-        InputError: for a class without a category id.
-
-    Example:
-        >>> ids = coco_category_ids("annotations/instances_val2017.json")                   # doctest: +SKIP
-        >>> json.dump(coco_results(val, detections, ids), open("results.json", "w"))        # doctest: +SKIP
-    """
-    category_ids = check_category_ids(dataset, category_ids)
-    results = []
-    for record, found in zip(dataset, detections, strict=True):
-        windows = np.round(boxes.to_coco(np.asarray(found.boxes, np.float64), record.height, record.width), 3)
-        results += [
-            {
-                "image_id": result_image_id(record),
-                "category_id": category_ids[dataset.class_names[label - 1]],
-                "bbox": window.tolist(),
-                "score": float(score),
-            }
-            for window, label, score in zip(windows, found.classes, found.scores, strict=True)
-        ]
-    return results
-
-
-def result_image_id(record):
-    """The image's id in COCO's results: a number where the record's is one."""
-    return int(record.image_id) if record.image_id.isdecimal() else record.image_id
-
-
-def check_category_ids(dataset, category_ids):
-    """The category id of each class name, the labels 1..K for None; InputError where a class has none."""
-    if category_ids is None:
-        return {name: label for label, name in enumerate(dataset.class_names, start=1)}
-    missing = [name for name in dataset.class_names if name not in category_ids]
-    if missing:
-        raise InputError(
-            f"category ids: found none of class {missing[0]!r}; expected one for each class of {dataset.name}; give "
-            "the file that the classes are from"
-        )
-    return category_ids
 
 
 def _or_nan(value):

@@ -1,14 +1,12 @@
 """Detections as files that other tools write and read: COCO's results and Pascal VOC's.
 
-- COCO (https://cocodataset.org/#format-results): one JSON list of `{"image_id": 42, "category_id": 18,
-  "bbox": [x, y, width, height], "score": 0.9}`; pixels from 0, continuous. `evaluation.coco.coco_results` makes it.
+- COCO: see `data.coco_results`, which also writes it.
 - VOC (development kit, section "Detection task"): a text file for each class, `comp4_det_SPLIT_CLASS.txt` (comp3 where
   training saw no other data), a line for each detection: image id, score, xmin, ymin, xmax, ymax; pixels from 1, both
   corners included.
 """
 
 import glob
-import json
 import math
 import re
 import reprlib
@@ -18,9 +16,9 @@ from typing import NamedTuple
 import numpy as np
 
 from tf_fast_rcnn import boxes
+from tf_fast_rcnn.data.coco_results import check_category_ids, read_results, result_image_id
 from tf_fast_rcnn.data.records import Detections
 from tf_fast_rcnn.errors import InputError
-from tf_fast_rcnn.evaluation.coco import check_category_ids, result_image_id
 from tf_fast_rcnn.files import write_text
 
 _VOC_NAME = re.compile(r"comp[34]_det_.+\.txt")
@@ -112,61 +110,28 @@ def write_comp4(folder, records, detections, class_names, split="test", competit
 def _coco_rows(path, dataset, category_ids):
     category_ids = check_category_ids(dataset, category_ids)
     labels = {category_ids[name]: label for label, name in enumerate(dataset.class_names, start=1)}
-    entries = _load_json(path)
     # Ids in the file are numbers where ours are: "000042" is written as 42.
     images = {}
     for position, record in enumerate(dataset):
         images |= {result_image_id(record): position, record.image_id: position}
-    return [_coco_row(f"{path}, entry {n}", entry, images, labels, dataset) for n, entry in enumerate(entries)]
+    return [_coco_row(result, images, labels, dataset) for result in read_results(path)]
 
 
-def _load_json(path):
-    try:
-        text = path.read_bytes()
-    except OSError as error:
-        raise InputError(f"{path}: found no readable file ({error}); expected COCO's results; check the path") from None
-    if not text.strip():
-        raise InputError(f"{path}: found an empty file; expected COCO's results, [] for none; write them again")
-    try:
-        entries = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{path}: found broken JSON ({error}); expected COCO's results; write them again") from None
-    if not isinstance(entries, list):
-        raise InputError(
-            f"{path}: found JSON that is no list; expected COCO's results, a list of detections; give that file"
-        )
-    return entries
-
-
-def _coco_row(where, entry, images, labels, dataset):
-    fields = ("image_id", "category_id", "bbox", "score")
-    if not isinstance(entry, dict) or any(field not in entry for field in fields):
-        raise InputError(
-            f"{where}: found {reprlib.repr(entry)}; expected image_id, category_id, bbox and score; add what is missing"
-        )
-    image_id, category, box, score = (entry[field] for field in fields)
-    if isinstance(image_id, (list, dict)) or image_id not in images:
-        raise _unknown_image(where, image_id, dataset)
+def _coco_row(result, images, labels, dataset):
+    if result.image_id not in images:
+        raise _unknown_image(result.where, result.image_id, dataset)
+    category = result.category_id
     if isinstance(category, (list, dict, bool)) or category not in labels:
         raise InputError(
-            f"{where}: found the category_id {reprlib.repr(category)}; expected one of "
+            f"{result.where}: found the category_id {reprlib.repr(category)}; expected one of "
             f"{reprlib.repr(sorted(labels))[1:-1]}; give the data set's categories with --category-ids"
         )
-    sides = box if isinstance(box, list) and len(box) == 4 else [None]
-    if not all(map(_is_finite, sides)) or min(sides[2:]) < 0:
+    if min(result.box[2:]) < 0:
         raise InputError(
-            f"{where}: found the bbox {reprlib.repr(box)}; expected four finite numbers, x, y, width and height in "
-            "pixels; correct the detector's output"
+            f"{result.where}: found the bbox {list(result.box)}; expected x, y, width and height in pixels, the last "
+            "two from 0; correct the detector's output"
         )
-    if not _is_finite(score):
-        raise InputError(
-            f"{where}: found the score {reprlib.repr(score)}; expected a finite number; look for a diverged model"
-        )
-    return _Row(images[image_id], labels[category], score, tuple(sides))
-
-
-def _is_finite(value):
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    return _Row(images[result.image_id], labels[category], result.score, result.box)
 
 
 def _unknown_image(where, image_id, dataset):

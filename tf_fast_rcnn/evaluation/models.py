@@ -17,6 +17,7 @@ from tf_fast_rcnn.evaluation.detection_files import read_detections
 from tf_fast_rcnn.inference.detect import default_proposals, detect_dataset
 from tf_fast_rcnn.inference.graph import EVALUATION_SCORE_THRESHOLD, DetectionSettings
 from tf_fast_rcnn.inference.sources import Source
+from tf_fast_rcnn.models.parts import number_of_classes
 from tf_fast_rcnn.training.averaging import averaged_weights
 from tf_fast_rcnn.visualization.drawing import draw_boxes, draw_detections
 
@@ -55,7 +56,7 @@ def evaluate(
 
 def detections_on(model, dataset, proposals=None, settings=None, cache_dir=None, workers=None, progress=True):
     """Yields the `Detections` of each image, computing and caching proposals where the data set has none."""
-    num_classes = model.output["class_logits"].shape[-1] - 1
+    num_classes = number_of_classes(model)
     if num_classes != len(dataset.class_names):
         raise InputError(
             f"{dataset.name}: found {len(dataset.class_names)} classes; expected the model's {num_classes}; read the "

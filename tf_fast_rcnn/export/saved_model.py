@@ -17,6 +17,7 @@ from tf_fast_rcnn.export.signatures import Signatures
 from tf_fast_rcnn.export.warm_up import warm_up_records, write_warm_up
 from tf_fast_rcnn.files import new_folder
 from tf_fast_rcnn.inference.graph import Detector
+from tf_fast_rcnn.models.parts import number_of_classes
 
 # The proportions for which an export must be able to make its proposals.
 _COMMON_SIZE = (480, 640)
@@ -105,7 +106,7 @@ def export_saved_model(
 
 
 def _check_class_names(class_names, model):
-    num_classes = model.output["class_logits"].shape[-1] - 1
+    num_classes = number_of_classes(model)
     if len(class_names) != num_classes:
         raise InputError(
             f"class_names: found {len(class_names)}; expected the model's {num_classes}; give one name a class"

@@ -17,7 +17,7 @@ from tensorflow.python.framework.convert_to_constants import convert_variables_t
 from tensorflow.python.grappler import tf_optimizer
 
 from tf_fast_rcnn import __version__
-from tf_fast_rcnn.errors import InputError
+from tf_fast_rcnn.errors import InputError, check_choice
 from tf_fast_rcnn.export.single_image import description, portable_detector, serving_function
 from tf_fast_rcnn.files import new_folder
 
@@ -66,8 +66,7 @@ def export_tfjs(
     directory = Path(directory)
     if directory.exists():
         raise InputError(f"{directory}: found a folder or file; expected a new folder; give another one")
-    if precision not in PRECISIONS:
-        raise InputError(f"precision: found {precision!r}; expected one of {', '.join(PRECISIONS)}")
+    check_choice("precision", precision, PRECISIONS)
     detector = portable_detector(model, settings, class_names)
     function = serving_function(detector, image_size, num_proposals, tf.int32).get_concrete_function()
     graph, signature = _frozen(function)

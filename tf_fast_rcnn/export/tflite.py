@@ -9,7 +9,7 @@ import zipfile
 
 import tensorflow as tf
 
-from tf_fast_rcnn.errors import InputError
+from tf_fast_rcnn.errors import InputError, check_choice
 from tf_fast_rcnn.export.single_image import OUTPUTS, description, portable_detector, serving_function
 from tf_fast_rcnn.files import replacing
 from tf_fast_rcnn.inference.tflite import fit
@@ -62,8 +62,7 @@ def export_tflite(
     Example:
         >>> export_tflite(model, "cells.tflite", class_names=["RBC", "WBC"], image_size=(480, 640))  # doctest: +SKIP
     """
-    if precision not in PRECISIONS:
-        raise InputError(f"precision: found {precision!r}; expected one of {', '.join(PRECISIONS)}")
+    check_choice("precision", precision, PRECISIONS)
     detector = portable_detector(model, settings, class_names)
     data = _convert(detector, serving_function(detector, image_size, num_proposals), precision)
     if precision == "int8":

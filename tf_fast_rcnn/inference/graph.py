@@ -15,7 +15,7 @@ import tensorflow as tf
 from tf_fast_rcnn import boxes
 from tf_fast_rcnn.data.network_input import resize_to_network
 from tf_fast_rcnn.errors import InputError
-from tf_fast_rcnn.models.fast_rcnn import stages
+from tf_fast_rcnn.models.parts import number_of_classes, stages
 from tf_fast_rcnn.training.precision import in_precision
 
 # In an image pyramid each RoI is pooled where its area is nearest to that of the images that networks are pre-trained
@@ -110,7 +110,7 @@ class Detector:
 
     def __init__(self, model, settings=None, roi_pooling=None):
         self.settings = settings or DetectionSettings()
-        self.num_classes = model.output["class_logits"].shape[-1] - 1
+        self.num_classes = number_of_classes(model)
         classes = self.settings.classes
         _check("classes", classes, not classes or max(classes) <= self.num_classes, f"class ids 1..{self.num_classes}")
         own = model if self.settings.dtype == "float32" else _copy_in(model, self.settings.dtype)

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import keras
 import numpy as np
 
-from tf_fast_rcnn.errors import InputError
+from tf_fast_rcnn.errors import InputError, check_choice
 from tf_fast_rcnn.ops.roi_pooling import is_pyramid, pooling_grids
 
 # The image side at which a network with a free input size is laid out to read its strides.
@@ -70,8 +70,7 @@ def cut_at_roi_pooling(network, stride=16, pooled_size=None, head="auto"):
         >>> cut_at_roi_pooling(keras.applications.ResNet50(weights=None)).stage.output_shape
         (None, 2048)
     """
-    if head not in HEADS:
-        raise InputError(f"head: found {head!r}; expected one of {', '.join(HEADS)}; give one of these")
+    check_choice("head", head, HEADS)
     network = _flat_copy(network)
     grids = None if pooled_size is None else pooling_grids(pooled_size)
     at_pooling = _layers_after_pooling(network) if head != "fc" else None

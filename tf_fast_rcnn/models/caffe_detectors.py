@@ -7,6 +7,7 @@ from tf_fast_rcnn.models.backbones.caffe import CAFFE_NETWORKS, caffe_preprocess
 from tf_fast_rcnn.models.backbones.caffe_weights import load_caffe_layers, sibling_weights
 from tf_fast_rcnn.models.backbones.caffemodel import read_caffemodel
 from tf_fast_rcnn.models.fast_rcnn import fast_rcnn
+from tf_fast_rcnn.models.parts import backbone_of, class_layer, denormalization_layer, regression_layer
 
 _SIBLINGS = ("cls_score", "bbox_pred")
 
@@ -50,18 +51,18 @@ def load_caffe_detector(path, network, roi_pooling="auto"):
     load_caffe_layers(backbone, caffe_model)
     (scores, score_bias), (regression, regression_bias) = sibling_weights(caffe_model, _fc7_units(backbone))
     model = fast_rcnn(backbone, regression.shape[1], preprocessing=caffe_preprocessing(), roi_pooling=roi_pooling)
-    model.get_layer("class_logits").set_weights([scores, score_bias])
+    class_layer(model).set_weights([scores, score_bias])
     # The model multiplies by the usual deviation of the targets, so that it can be trained further.
-    statistics = model.get_layer("box_deltas")
+    statistics = denormalization_layer(model)
     regression = regression / statistics.deviation
     regression_bias = (regression_bias - statistics.mean) / statistics.deviation
-    model.get_layer("box_regression").set_weights([regression.reshape(len(regression), -1), regression_bias.ravel()])
+    regression_layer(model).set_weights([regression.reshape(len(regression), -1), regression_bias.ravel()])
     return model
 
 
 def unread_layers(caffe_model, model):
     """Names of a file's layers with weights that a detector made of it does not have: those of a network around it."""
-    read = {layer.name for part in (model, model.get_layer("convolutions")) for layer in part.layers}
+    read = {layer.name for part in (model, backbone_of(model)) for layer in part.layers}
     return [name for name in caffe_model.layers if name not in read.union(_SIBLINGS)]
 
 

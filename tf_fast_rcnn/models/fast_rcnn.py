@@ -12,17 +12,15 @@ Section 2.2 of the paper ("Initializing from pre-trained networks"):
 
 import itertools
 import math
-from collections.abc import Callable
-from typing import NamedTuple
 
 import keras
 import numpy as np
 
 from tf_fast_rcnn import boxes
 from tf_fast_rcnn.errors import InputError
+from tf_fast_rcnn.models import parts
 from tf_fast_rcnn.models.backbone_split import cut_at_roi_pooling, with_any_image_size
 from tf_fast_rcnn.models.backbones import load_backbone
-from tf_fast_rcnn.ops.portable_roi_pooling import to_cells
 from tf_fast_rcnn.ops.roi_pooling import RoIPooling
 
 # The spread of regression targets of proposals with IoU >= 0.5, which Girshick's later systems use as constants.
@@ -186,12 +184,12 @@ def fast_rcnn(
         raise InputError(f"num_classes: found {num_classes}; expected at least one class; name the objects to detect")
     name, network, preprocess = load_backbone(backbone, weights=weights, preprocessing=preprocessing)
     cut = cut_at_roi_pooling(network, stride, pooled_size, head)
-    convolutions = with_any_image_size(cut.convolutions, name="convolutions")
+    convolutions = with_any_image_size(cut.convolutions, name=parts.BACKBONE)
 
     images = keras.Input((None, None, 3), name="images", dtype="float32")
     rois = keras.Input((None, 4), name="rois", dtype="float32")
     features = keras.tree.flatten(convolutions(preprocess(images)))
-    pooled = _pool(features, RoICorners(name="roi_corners")(rois), cut, roi_pooling)
+    pooled = _pool(features, RoICorners(name=parts.ROI_CORNERS)(rois), cut, roi_pooling)
     if cut.stage is None:
         vectors = keras.layers.Reshape((-1, math.prod(pooled.shape[2:])), name="roi_vectors")(pooled)
         hidden = _fully_connected(vectors, cut.fc_layers, fc_units, dropout, seed)
@@ -210,7 +208,7 @@ def _pool(features, corners, cut, implementation):
         RoIPooling(cut.pooled_size, 1.0 / stride, implementation, name=f"roi_pooling_{stride}")(feature_map, corners)
         for feature_map, stride in zip(features, cut.strides, strict=True)
     ]
-    return pooled[0] if len(pooled) == 1 else keras.layers.Concatenate(name="roi_pooling")(pooled)
+    return pooled[0] if len(pooled) == 1 else keras.layers.Concatenate(name=parts.POOLED)(pooled)
 
 
 def _fully_connected(vectors, carried_layers, fc_units, dropout, seed):
@@ -260,31 +258,22 @@ def _siblings(hidden, num_classes, box_statistics, seed):
             "compute them on a data set with these classes"
         )
     class_logits = keras.layers.Dense(
-        num_classes + 1, kernel_initializer=normal(stddev=0.01, seed=seed), dtype="float32", name="class_logits"
+        num_classes + 1, kernel_initializer=normal(stddev=0.01, seed=seed), dtype="float32", name=parts.CLASS_LOGITS
     )(hidden)
     regression = keras.layers.Dense(
-        4 * num_classes, kernel_initializer=normal(stddev=0.001, seed=seed + 1), dtype="float32", name="box_regression"
+        4 * num_classes,
+        kernel_initializer=normal(stddev=0.001, seed=seed + 1),
+        dtype="float32",
+        name=parts.BOX_REGRESSION,
     )(hidden)
-    regression = keras.layers.Reshape((-1, num_classes, 4), dtype="float32", name="box_by_class")(regression)
-    box_deltas = BoxDenormalization(box_statistics.mean, box_statistics.deviation, name="box_deltas")(regression)
-    return {"class_logits": class_logits, "box_deltas": box_deltas}
-
-
-def backbone_layers(model):
-    """The layers of the convolutions, in order."""
-    return model.get_layer("convolutions").layers
-
-
-def head_layers(model):
-    """The layers after the convolutions, in order, those of a carried stage among them, down to the outputs."""
-    names = [layer.name for layer in model.layers]
-    after = model.layers[names.index("convolutions") + 1 :]
-    return [part for layer in after for part in getattr(layer, "layers", [layer])]
+    regression = keras.layers.Reshape((-1, num_classes, 4), dtype="float32", name=parts.BOX_BY_CLASS)(regression)
+    box_deltas = BoxDenormalization(box_statistics.mean, box_statistics.deviation, name=parts.BOX_DELTAS)(regression)
+    return {parts.CLASS_LOGITS: class_logits, parts.BOX_DELTAS: box_deltas}
 
 
 def _freeze(model, tune_from):
     """Freezes batch normalisation everywhere, and all layers before `tune_from`."""
-    convolutions, head = backbone_layers(model), head_layers(model)
+    convolutions, head = parts.backbone_layers(model), parts.head_layers(model)
     names = [*(layer.name for layer in convolutions), "head", *(layer.name for layer in head if layer.weights)]
     if tune_from is not None and tune_from not in names:
         raise InputError(f"tune_from: found {tune_from!r}; expected a layer of the backbone; known: {', '.join(names)}")
@@ -292,52 +281,3 @@ def _freeze(model, tune_from):
     for layer in (*convolutions, *head):
         if layer.name in frozen or isinstance(layer, keras.layers.BatchNormalization):
             layer.trainable = False
-
-
-class Stages(NamedTuple):
-    """A model in three parts that share its layers: what runs once an image, once a RoI, and in between.
-
-    Attributes:
-        convolve: images float32 `[B, H, W, 3]` -> feature map `[B, h, w, C]`, or a list of several.
-        pool: what `convolve` gives and rois `[B, R, 4]` -> `[B, R, P, Q, C]`; training: see `roi_pool`.
-        classify: pooled RoIs -> the model's outputs.
-        cells: rois `[R, 4]` -> for each feature map int32 `[R, 4]`, the cells of their corners: RoIs with the same ones
-            are pooled to the same values.
-    """
-
-    convolve: Callable
-    pool: Callable
-    classify: Callable
-    cells: Callable
-
-
-def stages(model, roi_pooling=None):
-    """Takes a Fast R-CNN model apart, so that images of different sizes can share one pass of the RoI layers.
-
-    Args:
-        model: what `fast_rcnn` returned.
-        roi_pooling: "native", "portable" or "auto"; None for the model's own.
-    """
-    corners = model.get_layer("roi_corners")
-    poolings = [layer for layer in model.layers if isinstance(layer, RoIPooling)]
-    features = [layer.input[0] for layer in poolings]
-    pooled = poolings[0].output if len(poolings) == 1 else model.get_layer("roi_pooling").output
-    if roi_pooling is not None:
-        poolings = [RoIPooling.from_config({**layer.get_config(), "implementation": roi_pooling}) for layer in poolings]
-
-    def pool(features, rois, training=False):
-        pooled = [
-            layer(each, corners(rois), training=training)
-            for layer, each in zip(poolings, keras.tree.flatten(features), strict=True)
-        ]
-        return keras.ops.concatenate(pooled, axis=-1)
-
-    def cells(rois):
-        return [to_cells(corners(rois), layer.spatial_scale) for layer in poolings]
-
-    return Stages(
-        convolve=keras.Model(model.input["images"], features, name="convolve"),
-        pool=pool,
-        classify=keras.Model(pooled, model.output, name="classify"),
-        cells=cells,
-    )

@@ -15,8 +15,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-CLASS_LOSS = "class_logits"
-BOX_LOSS = "box_deltas"
+from tf_fast_rcnn.models.parts import BOX_DELTAS, CLASS_LOGITS, denormalization_layer
 
 
 def multi_task_loss(model, box_weight=1.0, class_weights=None):
@@ -36,8 +35,8 @@ def multi_task_loss(model, box_weight=1.0, class_weights=None):
     Example:
         >>> model.compile(optimizer=sgd(), loss=multi_task_loss(model))
     """
-    deviation = model.get_layer("box_deltas").deviation
-    return {CLASS_LOSS: ClassLoss(class_weights), BOX_LOSS: BoxLoss(deviation, box_weight)}
+    deviation = denormalization_layer(model).deviation
+    return {CLASS_LOGITS: ClassLoss(class_weights), BOX_DELTAS: BoxLoss(deviation, box_weight)}
 
 
 @keras.saving.register_keras_serializable(package="tf_fast_rcnn")

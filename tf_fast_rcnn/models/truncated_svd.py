@@ -13,12 +13,10 @@ import keras
 import numpy as np
 
 from tf_fast_rcnn.errors import InputError
+from tf_fast_rcnn.models.parts import SIBLINGS
 
 # What the names of the first and the second layer end in: ours, and those of the released system's files.
 _SUFFIXES = (("_v", "_u"), ("_L", "_U"))
-
-# The model's two outputs keep their names, by which they are found.
-_SIBLINGS = ("class_logits", "box_regression")
 
 
 def fully_connected_names(model):
@@ -35,7 +33,7 @@ def fully_connected_names(model):
     for layer in model.layers:
         if isinstance(layer, keras.layers.Dense) and layer.name not in seconds:
             names.append(next((name for name in factors if layer.name.removeprefix(name) in ("_v", "_L")), layer.name))
-    return [name for name in names if name not in _SIBLINGS]
+    return [name for name in names if name not in SIBLINGS]
 
 
 def factor_ranks(model):
@@ -45,7 +43,7 @@ def factor_ranks(model):
     for first, second in _SUFFIXES:
         for layer in layers.values():
             name = layer.name.removesuffix(first)
-            is_second = name in _SIBLINGS and name in layers
+            is_second = name in SIBLINGS and name in layers
             if layer.name.endswith(first) and (name + second in layers or is_second):
                 ranks[name] = layer.units
     return ranks
@@ -85,7 +83,7 @@ def with_factors(model, ranks):
             dtype=layer.dtype_policy,
             trainable=layer.trainable,
         )
-        name = layer.name if layer.name in _SIBLINGS else f"{layer.name}_u"
+        name = layer.name if layer.name in SIBLINGS else f"{layer.name}_u"
         return type(layer).from_config({**layer.get_config(), "name": name})(first(*args))
 
     copy = keras.models.clone_model(model, call_function=call)
@@ -117,7 +115,7 @@ def factorize(model, ranks, vectors=None):
         _, left = (vectors or {}).get(name) or singular_vectors(kernel)
         left = left[:, :rank].astype(np.float32)
         copy.get_layer(f"{name}_v").set_weights([kernel @ left])
-        copy.get_layer(name if name in _SIBLINGS else f"{name}_u").set_weights([left.T, *bias])
+        copy.get_layer(name if name in SIBLINGS else f"{name}_u").set_weights([left.T, *bias])
     return copy
 
 
@@ -129,9 +127,9 @@ def _check(model, name, rank):
             f"{name}: found a layer that is compressed already (t = {factors[name]}); expected an uncompressed one; "
             "compress the model that it was made of"
         )
-    if name not in (*known, *_SIBLINGS):
+    if name not in (*known, *SIBLINGS):
         raise InputError(
-            f"{name}: found no such fully connected layer; expected one of {', '.join((*known, *_SIBLINGS))}; "
+            f"{name}: found no such fully connected layer; expected one of {', '.join((*known, *SIBLINGS))}; "
             "correct the name"
         )
     largest = min(model.get_layer(name).kernel.shape)

@@ -10,7 +10,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tf_fast_rcnn.errors import InputError
+from tf_fast_rcnn.errors import InputError, check_choice
 from tf_fast_rcnn.ops.native import native_ops, native_ops_available, why_no_cuda
 from tf_fast_rcnn.ops.portable_roi_pooling import portable_roi_pool
 
@@ -64,8 +64,7 @@ def roi_pool(features, rois, output_size=(7, 7), spatial_scale=1 / 16, implement
 
 def choose_implementation(implementation):
     """ "native" or "portable" for one of IMPLEMENTATIONS; InputError for another word."""
-    if implementation not in IMPLEMENTATIONS:
-        raise InputError(f"implementation: found {implementation!r}; expected one of {', '.join(IMPLEMENTATIONS)}")
+    check_choice("implementation", implementation, IMPLEMENTATIONS)
     if implementation == "auto":
         return "native" if native_ops_available() and why_no_cuda() is None else "portable"
     return implementation

@@ -16,6 +16,7 @@ from tqdm import tqdm
 from tf_fast_rcnn import boxes
 from tf_fast_rcnn.data.network_input import decode_image, resize_to_network
 from tf_fast_rcnn.data.prepared.examples import example_reader, input_errors
+from tf_fast_rcnn.models.parts import class_layer
 
 _NEGATIVE_IOU = 0.3
 # Features are scaled to this mean norm, so that one C suits every network.
@@ -127,7 +128,7 @@ def _bar(dataset, what, progress):
 
 def _feature_reader(model, dataset, settings):
     """A function from an image's number and relative boxes `[R, 4]` to what `class_logits` gets for them, `[R, F]`."""
-    to_features = keras.Model(model.input, model.get_layer("class_logits").input)
+    to_features = keras.Model(model.input, class_layer(model).input)
     read = example_reader(dataset)
 
     @tf.function(input_signature=[tf.TensorSpec([], tf.int64), tf.TensorSpec([None, 4], tf.float32)], autograph=False)
@@ -151,5 +152,5 @@ def _with_class_weights(model, svms, scale):
     kernel = np.stack([np.zeros(len(svms[0].weights)), *(scale * svm.weights for svm in svms)], axis=1)
     never = -100.0  # the sigmoid of it is 0
     bias = np.array([0.0, *(svm.bias if len(svm.positives) else never for svm in svms)])
-    copy.get_layer("class_logits").set_weights([kernel, bias])
+    class_layer(copy).set_weights([kernel, bias])
     return copy

@@ -21,7 +21,7 @@ from tf_fast_rcnn.evaluation import score_detections
 from tf_fast_rcnn.files import write_json
 from tf_fast_rcnn.inference.detect import detect_dataset
 from tf_fast_rcnn.inference.graph import EVALUATION_SCORE_THRESHOLD, DetectionSettings
-from tf_fast_rcnn.models.fast_rcnn import stages
+from tf_fast_rcnn.models.parts import denormalization_layer, stages
 from tf_fast_rcnn.models.truncated_svd import compress, fully_connected_names
 from tf_fast_rcnn.tables.definitions import TABLES, measurements
 from tf_fast_rcnn.tables.linear_svms import with_linear_svms
@@ -151,7 +151,7 @@ def without_boxes(model):
     """A copy of a detector whose boxes are the proposals: of regression values 0."""
     copy = keras.models.clone_model(model)
     copy.set_weights(model.get_weights())
-    box_deltas = copy.get_layer("box_deltas")
+    box_deltas = denormalization_layer(copy)
     box_deltas.mean, box_deltas.deviation = np.zeros_like(box_deltas.mean), np.zeros_like(box_deltas.deviation)
     return copy
 

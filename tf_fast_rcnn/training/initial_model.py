@@ -6,8 +6,8 @@ from pathlib import Path
 from tf_fast_rcnn import boxes
 from tf_fast_rcnn.data.statistics import box_statistics
 from tf_fast_rcnn.errors import InputError
-from tf_fast_rcnn.models.backbone_split import STAGE_NAME
 from tf_fast_rcnn.models.fast_rcnn import fast_rcnn
+from tf_fast_rcnn.models.parts import SIBLINGS, denormalization_layer, pretrained_parts
 from tf_fast_rcnn.models.truncated_svd import with_factors_of
 from tf_fast_rcnn.training import run_folder
 
@@ -20,7 +20,7 @@ def initial_model(dataset, recipe, backbone, weights, roi_pooling, seed):
     other = run_folder.load_run(weights)
     same_classes = other.class_names == dataset.class_names
     # The other run's box regression speaks in units of its own statistics.
-    regression = other.model.get_layer("box_deltas")
+    regression = denormalization_layer(other.model)
     statistics = (
         boxes.BoxStatistics(regression.mean, regression.deviation)
         if same_classes
@@ -28,7 +28,7 @@ def initial_model(dataset, recipe, backbone, weights, roi_pooling, seed):
     )
     model = fast_rcnn(backbone, len(dataset.class_names), weights=None, box_statistics=statistics, **options)
     model = with_factors_of(model, other.model)
-    siblings = set() if same_classes else {"class_logits", "box_regression"}
+    siblings = set() if same_classes else set(SIBLINGS)
     _copy_weights(other.model, model, siblings)
     return model
 
@@ -36,7 +36,7 @@ def initial_model(dataset, recipe, backbone, weights, roi_pooling, seed):
 def _copy_weights(source, target, left_out):
     """Copies the weights of the backbone and of a carried stage, which must fit, and of other layers with the same name
     and shapes."""
-    parts = [layer.name for layer in target.layers if layer.name in ("convolutions", STAGE_NAME)]
+    parts = [part.name for part in pretrained_parts(target)]
     known = [layer.name for layer in source.layers]
     for part in parts:
         if part not in known or _copy_layers(source.get_layer(part), target.get_layer(part)):

@@ -8,7 +8,7 @@ import copy
 
 import keras
 
-from tf_fast_rcnn.models.backbone_split import STAGE_NAME
+from tf_fast_rcnn.models.parts import pretrained_parts
 
 
 def sgd(rate=0.001, momentum=0.9, weight_decay=0.0005, bias_rate=2.0, decay_biases=False, **options):
@@ -52,8 +52,7 @@ def adamw(model, rate=3e-4, backbone_rate=0.2, weight_decay=1e-4, decay_biases=F
         decay_biases: whether biases decay too.
         **options: of every Keras optimiser.
     """
-    pretrained = [layer for layer in model.layers if layer.name in ("convolutions", STAGE_NAME)]
-    slow = [variable.path for layer in pretrained for variable in layer.trainable_variables]
+    slow = [variable.path for layer in pretrained_parts(model) for variable in layer.trainable_variables]
     return FineTuningAdamW(
         learning_rate=rate,
         decoupled_decay=weight_decay,

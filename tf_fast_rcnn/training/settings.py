@@ -10,7 +10,7 @@ import typing
 import keras
 
 from tf_fast_rcnn.data.batches.settings import SamplingRules
-from tf_fast_rcnn.errors import InputError
+from tf_fast_rcnn.errors import InputError, check_choice, check_setting
 from tf_fast_rcnn.models.backbone_split import HEADS
 from tf_fast_rcnn.ops.roi_pooling import pooling_grids
 
@@ -54,18 +54,20 @@ class OptimizerSettings:
     average: float | None = None
 
     def __post_init__(self):
-        _check_choice("optimizer.kind", self.kind, OPTIMIZERS)
-        _check_choice("optimizer.schedule", self.schedule, SCHEDULES)
-        _check("optimizer.rate", self.rate, 0 < self.rate < math.inf, "a number above 0")
-        _check("optimizer.momentum", self.momentum, 0 <= self.momentum < 1, "a number from 0 to below 1")
+        check_choice("optimizer.kind", self.kind, OPTIMIZERS)
+        check_choice("optimizer.schedule", self.schedule, SCHEDULES)
+        check_setting("optimizer.rate", self.rate, 0 < self.rate < math.inf, "a number above 0")
+        check_setting("optimizer.momentum", self.momentum, 0 <= self.momentum < 1, "a number from 0 to below 1")
         for name in ("weight_decay", "bias_rate", "backbone_rate"):
-            _check(f"optimizer.{name}", getattr(self, name), 0 <= getattr(self, name) < math.inf, "a number from 0")
-        _check("optimizer.accumulation", self.accumulation, self.accumulation >= 1, "a whole number from 1")
+            value = getattr(self, name)
+            check_setting(f"optimizer.{name}", value, 0 <= value < math.inf, "a number from 0")
+        check_setting("optimizer.accumulation", self.accumulation, self.accumulation >= 1, "a whole number from 1")
         average = self.average
-        _check("optimizer.average", average, average is None or 0 < average < 1, "none or a number between 0 and 1")
+        holds = average is None or 0 < average < 1
+        check_setting("optimizer.average", average, holds, "none or a number between 0 and 1")
         drops = self.rate_drops
         rising = list(drops) == sorted(set(drops)) and all(0 < share < 1 for share in drops)
-        _check("optimizer.rate_drops", drops, rising, "rising shares of the steps, between 0 and 1")
+        check_setting("optimizer.rate_drops", drops, rising, "rising shares of the steps, between 0 and 1")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -80,12 +82,12 @@ class NetworkSettings:
     pooled_size: int | tuple[tuple, ...] | None = None
 
     def __post_init__(self):
-        _check_choice("network.head", self.head, HEADS)
+        check_choice("network.head", self.head, HEADS)
         if self.pooled_size is not None:
             pooling_grids(self.pooled_size)
-        _check("network.dropout", self.dropout, 0 <= self.dropout < 1, "a number from 0 to below 1")
+        check_setting("network.dropout", self.dropout, 0 <= self.dropout < 1, "a number from 0 to below 1")
         sizes = all(isinstance(units, int) and units >= 1 for units in self.fc_units)
-        _check("network.fc_units", self.fc_units, sizes, "whole numbers from 1")
+        check_setting("network.fc_units", self.fc_units, sizes, "whole numbers from 1")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -136,16 +138,16 @@ class Recipe:
         if isinstance(self.optimizer, keras.optimizers.Optimizer):
             # object.__setattr__ is how a frozen dataclass normalises its own fields.
             object.__setattr__(self, "optimizer", keras.optimizers.serialize(self.optimizer))
-        _check_choice("dtype", self.dtype, DTYPES)
-        _check("box_weight", self.box_weight, 0 <= self.box_weight < math.inf, "a number from 0")
+        check_choice("dtype", self.dtype, DTYPES)
+        check_setting("box_weight", self.box_weight, 0 <= self.box_weight < math.inf, "a number from 0")
         for name in ("steps", "epochs", "early_stopping"):
             value = getattr(self, name)
-            _check(name, value, value is None or value >= 1, "none or a whole number from 1")
+            check_setting(name, value, value is None or value >= 1, "none or a whole number from 1")
         if self.steps is None and self.epochs is None:
             raise InputError("steps, epochs: found neither; expected one of them; set one")
         weights = (self.class_weights or {}).values()
         positive = all(isinstance(weight, (int, float)) and 0 <= weight < math.inf for weight in weights)
-        _check("class_weights", self.class_weights, positive, "numbers from 0 by class name")
+        check_setting("class_weights", self.class_weights, positive, "numbers from 0 by class name")
 
 
 def check_classes(recipe, dataset):
@@ -288,12 +290,3 @@ def _parsed(text, kinds):
     if tuple in kinds and text:
         return tuple(part.strip() for part in text.split(","))
     return text
-
-
-def _check(name, value, holds, expected):
-    if not holds:
-        raise InputError(f"{name}: found {value}; expected {expected}; change it")
-
-
-def _check_choice(name, value, choices):
-    _check(name, value, value in choices, f"one of {', '.join(choices)}")

@@ -1,6 +1,6 @@
 """The RoIs of a mini-batch (section 2.3 of the paper, "Mini-batch sampling"): which of an image's proposals are drawn.
 
-`batches` makes mini-batches of them; `sampling_rules` has the settings.
+`hierarchical` makes mini-batches of them; `settings` has the rules.
 """
 
 import tensorflow as tf

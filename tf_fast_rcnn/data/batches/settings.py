@@ -1,11 +1,12 @@
 """The settings of the sampler: which RoIs make a mini-batch, and how images are resized and varied.
 
-Without TensorFlow, so that whatever only passes the settings on starts quickly. `sampling` and `batches` obey them.
+Without TensorFlow, so that whatever only passes the settings on starts quickly. `sampling` and `hierarchical` obey
+them.
 """
 
 import dataclasses
 
-from tf_fast_rcnn.errors import InputError
+from tf_fast_rcnn.errors import InputError, check_choice, check_setting
 
 DIFFICULT = ("train", "ignore", "drop")
 
@@ -106,7 +107,8 @@ class SamplingRules:
                 f"of the number of images; give {max(1, self.images_per_batch) * 64}, for example"
             )
         for name in ("foreground_fraction", "crowd_overlap", "flip", "vertical_flip"):
-            _check_range(name, getattr(self, name), 1.0)
+            value = getattr(self, name)
+            check_setting(name, value, 0.0 <= value <= 1.0, "0 to 1.0")
 
     def _check_overlaps(self):
         low, high = _pair("background_iou", self.background_iou)
@@ -115,10 +117,7 @@ class SamplingRules:
                 f"background_iou: found [{low}, {high}); expected 0 <= low < high <= foreground_iou "
                 f"({self.foreground_iou}); change one of these"
             )
-        if self.difficult not in DIFFICULT:
-            raise InputError(
-                f"difficult: found {self.difficult!r}; expected one of {', '.join(DIFFICULT)}; give one of these"
-            )
+        check_choice("difficult", self.difficult, DIFFICULT)
 
     def _check_images(self):
         if min((*self.shorter_sides, self.longer_side)) < 1 or not self.shorter_sides:
@@ -130,7 +129,8 @@ class SamplingRules:
         if not 0 < low <= high:
             raise InputError(f"scale_jitter: found ({low}, {high}); expected 0 < low <= high; give (0.8, 1.25), say")
         for name, most in (("brightness", 1.0), ("contrast", 1.0), ("saturation", 1.0), ("hue", 0.5)):
-            _check_range(name, getattr(self, name), most)
+            value = getattr(self, name)
+            check_setting(name, value, 0.0 <= value <= most, f"0 to {most}")
         if self.pad_to is not None and min(_pair("pad_to", self.pad_to)) < 1:
             raise InputError(f"pad_to: found {self.pad_to}; expected (height, width) in pixels; give None or both")
 
@@ -140,11 +140,6 @@ def detection_side(shorter_side):
     if isinstance(shorter_side, (list, tuple)):
         return sorted(shorter_side)[len(shorter_side) // 2]
     return shorter_side
-
-
-def _check_range(name, value, most):
-    if not 0.0 <= value <= most:
-        raise InputError(f"{name}: found {value}; expected 0 to {most}; change it")
 
 
 def _pair(name, value):

@@ -2,18 +2,16 @@
 
 import array
 import csv
-import json
 from collections import defaultdict
-from pathlib import Path
 
 import numpy as np
 
+from tf_fast_rcnn.data.coco_results import read_results
 from tf_fast_rcnn.data.proposals.tables import ProposalTable, Rows, one_line_errors
 from tf_fast_rcnn.data.readers.annotations import finite
 from tf_fast_rcnn.errors import InputError
 
 _CSV_EXPECTED = "lines of image,ymin,xmin,ymax,xmax and perhaps score"
-_COCO_EXPECTED = "COCO's results: a list of objects with image_id, bbox and score"
 _CSV_ORDER, _COCO_ORDER = "yxyx-relative", "xywh-edges"
 
 # The columns of a coordinate order, by the letters that it begins with, and other names that they go by.
@@ -126,21 +124,7 @@ def read_coco_results(path):
     Raises:
         InputError: for broken JSON and other content.
     """
-    with one_line_errors(path, _COCO_EXPECTED):
-        results = json.loads(Path(path).read_bytes())
-        if not isinstance(results, list):
-            raise InputError(f"{path}: found no list; expected {_COCO_EXPECTED}; write the file again")
-        images = defaultdict(_GrowingRows)
-        for number, result in enumerate(results):
-            _add_result(f"{path}, result {number}", result, images)
-        return ProposalTable({name: rows.finish() for name, rows in images.items()}, _COCO_ORDER)
-
-
-def _add_result(source, result, images):
-    box = result.get("bbox") if isinstance(result, dict) else None
-    image_id = result.get("image_id") if box is not None else None
-    values = [finite(value) for value in box] if isinstance(box, list) and len(box) == 4 else [None]
-    score = finite(result["score"]) if box is not None and result.get("score") is not None else float("nan")
-    if None in (*values, score) or not isinstance(image_id, (int, str)):
-        raise InputError(f"{source}: found {str(result)[:80]}; expected {_COCO_EXPECTED}; mend the result")
-    images[str(image_id)].add(values, score)
+    images = defaultdict(_GrowingRows)
+    for result in read_results(path, ("image_id", "bbox")):
+        images[str(result.image_id)].add(result.box, float("nan") if result.score is None else result.score)
+    return ProposalTable({name: rows.finish() for name, rows in images.items()}, _COCO_ORDER)

@@ -1,0 +1,142 @@
+"""COCO's results format (https://cocodataset.org/#format-results), written and read.
+
+A file is one JSON list of `{"image_id": 42, "category_id": 18, "bbox": [x, y, width, height], "score": 0.9}`; pixels
+from 0, continuous.
+"""
+
+import json
+import reprlib
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from tf_fast_rcnn import boxes
+from tf_fast_rcnn.data.readers.annotations import finite
+from tf_fast_rcnn.errors import InputError
+
+
+class Result(NamedTuple):
+    """One entry of a file.
+
+    Attributes:
+        where: the file and the entry, for messages.
+        image_id: number or text.
+        category_id: as in the file; None where there is none.
+        box: four finite numbers.
+        score: a finite number; None where there is none.
+    """
+
+    where: str
+    image_id: int | float | str
+    category_id: object
+    box: tuple
+    score: float | None
+
+
+def coco_results(dataset, detections, category_ids=None):
+    """Detections in COCO's results format, for its evaluation server and for other tools.
+
+    Args:
+        dataset: `DetectionDataset`; its image ids are written as numbers where they are, as `coco:` reads them.
+        detections: `Detections` of each of its images, in order.
+        category_ids: the id of each class name, as `coco_category_ids` reads them from COCO's file; None for the
+            labels 1..K.
+
+    Returns:
+        A list of dicts with image_id, category_id, bbox (x, y, width and height in pixels) and score, for `json.dump`.
+
+    Raises:
+        InputError: for a class without a category id.
+
+    Example:
+        >>> ids = coco_category_ids("annotations/instances_val2017.json")                   # doctest: +SKIP
+        >>> json.dump(coco_results(val, detections, ids), open("results.json", "w"))        # doctest: +SKIP
+    """
+    category_ids = check_category_ids(dataset, category_ids)
+    results = []
+    for record, found in zip(dataset, detections, strict=True):
+        windows = np.round(boxes.to_coco(np.asarray(found.boxes, np.float64), record.height, record.width), 3)
+        results += [
+            {
+                "image_id": result_image_id(record),
+                "category_id": category_ids[dataset.class_names[label - 1]],
+                "bbox": window.tolist(),
+                "score": float(score),
+            }
+            for window, label, score in zip(windows, found.classes, found.scores, strict=True)
+        ]
+    return results
+
+
+def result_image_id(record):
+    """The image's id in COCO's results: a number where the record's is one."""
+    return int(record.image_id) if record.image_id.isdecimal() else record.image_id
+
+
+def check_category_ids(dataset, category_ids):
+    """The category id of each class name, the labels 1..K for None; InputError where a class has none."""
+    if category_ids is None:
+        return {name: label for label, name in enumerate(dataset.class_names, start=1)}
+    missing = [name for name in dataset.class_names if name not in category_ids]
+    if missing:
+        raise InputError(
+            f"category ids: found none of class {missing[0]!r}; expected one for each class of {dataset.name}; give "
+            "the file that the classes are from"
+        )
+    return category_ids
+
+
+def read_results(path, fields=("image_id", "category_id", "bbox", "score")):
+    """Yields the `Result`s of a file.
+
+    Args:
+        path: of the file.
+        fields: what each entry must have, "image_id" and "bbox" among them.
+
+    Raises:
+        InputError: where the file cannot be read, is no JSON list, or an entry lacks a field or has another type.
+    """
+    path = Path(path)
+    for number, entry in enumerate(_read_list(path)):
+        yield _result(f"{path}, entry {number}", entry, fields)
+
+
+def _read_list(path):
+    try:
+        text = path.read_bytes()
+    except OSError as error:
+        raise InputError(f"{path}: found no readable file ({error}); expected COCO's results; check the path") from None
+    if not text.strip():
+        raise InputError(f"{path}: found an empty file; expected COCO's results, [] for none; write them again")
+    try:
+        entries = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path}: found broken JSON ({error}); expected COCO's results; write them again") from None
+    if not isinstance(entries, list):
+        raise InputError(
+            f"{path}: found no list; expected COCO's results, a list of objects with image_id, bbox and score; give "
+            "that file"
+        )
+    return entries
+
+
+def _result(where, entry, fields):
+    if not isinstance(entry, dict) or any(field not in entry for field in fields):
+        needed = f"{', '.join(fields[:-1])} and {fields[-1]}"
+        raise InputError(f"{where}: found {reprlib.repr(entry)}; expected {needed}; add what is missing")
+    image_id, box, score = entry["image_id"], entry["bbox"], entry.get("score")
+    if not isinstance(image_id, (int, float, str)):
+        raise InputError(f"{where}: found the image {reprlib.repr(image_id)}; expected a number or a name; correct it")
+    sides = tuple(map(finite, box)) if isinstance(box, list) and len(box) == 4 else (None,)
+    if None in sides:
+        raise InputError(
+            f"{where}: found the bbox {reprlib.repr(box)}; expected four finite numbers, x, y, width and height in "
+            "pixels; correct the detector's output"
+        )
+    number = finite(score)
+    if number is None and (score is not None or "score" in fields):
+        raise InputError(
+            f"{where}: found the score {reprlib.repr(score)}; expected a finite number; look for a diverged model"
+        )
+    return Result(where, image_id, entry.get("category_id"), sides, number)
