@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -160,7 +161,7 @@ def test_another_process_with_one_thread_goes_on_with_the_same_mini_batches(mark
     expected = batches_of(marked_images([(40, 60), (44, 52), (48, 40)]), 7, 2, 8, seed=3, **VARIED)[4:]
     code = f"""
 import pathlib, sys
-sys.path.insert(0, {str(__file__.rpartition("/")[0])!r})
+sys.path[:0] = {[str(folder) for folder in Path(__file__).parents[:2]]!r}
 import tensorflow as tf
 tf.config.threading.set_inter_op_parallelism_threads(1)
 tf.config.threading.set_intra_op_parallelism_threads(1)
