@@ -49,12 +49,13 @@ def run(options):
 
 def _import_detector(options, caffe_model):
     from tf_fast_rcnn.models.caffe_detectors import unread_layers
+    from tf_fast_rcnn.models.parts import number_of_classes
     from tf_fast_rcnn.training.run_folder import open_run, save_model
 
     if options.out.endswith(_WEIGHTS_SUFFIX):
         raise InputError(f"{options.out}: found a weights file for a detector; expected a folder; give another --out")
     model = frcnn.load_caffe_detector(options.file, options.network)
-    class_names = _class_names(options.class_names, model.output["box_deltas"].shape[2])
+    class_names = _class_names(options.class_names, number_of_classes(model))
     folder = open_run(options.out, _description(options, class_names))
     save_model(model, folder / "model.keras")
     unread = unread_layers(caffe_model, model)

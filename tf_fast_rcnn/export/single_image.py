@@ -1,7 +1,7 @@
 """Detection in one image with the ops that TF Lite and TensorFlow.js have.
 
-The steps are those of `detector` without what these two lack: ragged tensors, loops over images, the search for RoIs of
-equal cells, the fused suppression of all classes.
+The steps are those of `inference.graph` without what these two lack: ragged tensors, loops over images, the search for
+RoIs of equal cells, the fused suppression of all classes.
 """
 
 import dataclasses

@@ -1,4 +1,4 @@
-"""Detection in images, by the graph of `detector`: one image, several, or a data set."""
+"""Detection in images, by the graph of `inference.graph`: one image, several, or a data set."""
 
 import collections
 import dataclasses

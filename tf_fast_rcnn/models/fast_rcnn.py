@@ -7,7 +7,8 @@ Section 2.2 of the paper ("Initializing from pre-trained networks"):
    regression for each of the K classes;
 3. the network takes two inputs: images, and RoIs in those images.
 
-`cutting` finds the place of the first transformation; this module makes the three.
+`backbone_split` finds the place of the first transformation; this module makes the three. `parts` takes a detector
+apart again.
 """
 
 import itertools
