@@ -13,6 +13,11 @@ from tf_fast_rcnn.training import run_folder
 
 
 def initial_model(dataset, recipe, backbone, weights, roi_pooling, seed):
+    """The detector before its first step; arguments as of `train`, the data set with proposals.
+
+    Raises:
+        InputError: where `weights` is a run of another backbone, head or stride.
+    """
     options = {**dataclasses.asdict(recipe.network), "roi_pooling": roi_pooling, "seed": seed}
     if weights is None or not Path(weights).is_dir():
         statistics = box_statistics(dataset, difficult=recipe.sampling.difficult)
