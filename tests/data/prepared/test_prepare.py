@@ -15,7 +15,8 @@ from PIL import Image
 
 from tf_fast_rcnn.data.images import read_image
 from tf_fast_rcnn.data.network_input import decode_image
-from tf_fast_rcnn.data.prepared.read import read_manifest, read_prepared, workers
+from tf_fast_rcnn.data.prepared import workers
+from tf_fast_rcnn.data.prepared.read import read_manifest, read_prepared
 from tf_fast_rcnn.data.prepared.write import cached_proposals, prepare
 from tf_fast_rcnn.data.proposals import compute_proposals
 from tf_fast_rcnn.data.proposals.dense import DenseBoxes
