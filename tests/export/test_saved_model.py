@@ -177,7 +177,7 @@ def test_an_existing_directory_is_refused(saved_model, tiny_model):
 
 def test_a_failure_leaves_nothing_behind(tiny_model, tmp_path, monkeypatch):
     def save_half(module, directory, **_):
-        Path(directory).mkdir()
+        Path(directory).mkdir(exist_ok=True)
         (Path(directory) / "saved_model.pb").write_text("half")
         raise RuntimeError("killed")
 
