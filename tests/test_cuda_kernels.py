@@ -11,7 +11,7 @@ import subprocess
 import pytest
 
 CUSTOM_OPS = pathlib.Path(__file__).parent.parent / "custom_ops"
-KERNELS = sorted((CUSTOM_OPS / "cc/kernels").glob("*.cu"))
+KERNELS = sorted((CUSTOM_OPS / "cc/kernels/roi_pool/cuda").glob("*.cu"))
 
 
 def run_check(folder, rounds, *flags):
@@ -26,7 +26,7 @@ def run_check(folder, rounds, *flags):
 
 
 def test_kernels_equal_naive_loops(tmp_path):
-    assert [path.stem for path in KERNELS] == ["roi_pool_cuda", "roi_pool_cuda_gradient"]
+    assert [path.stem for path in KERNELS] == ["backward", "forward"]
     run_check(tmp_path, 12)
 
 

@@ -17,7 +17,7 @@
 #include <random>
 #include <vector>
 
-#include "../cc/kernels/roi_pool_cuda.h"
+#include "../cc/kernels/roi_pool/cuda/roi_pool.h"
 #include "device_array.h"
 
 namespace {
@@ -102,8 +102,11 @@ struct Case {
   std::vector<float> rois;
 
   Case(const RoiPoolShape& shape, int64_t shift)
-      : shape(shape), spatial_scale(1.0f / 16), shift(shift),
-        features(shape.batch * shape.cells() * shape.channels), rois(shape.batch * shape.rois * 4) {
+      : shape(shape),
+        spatial_scale(1.0f / 16),
+        shift(shift),
+        features(shape.batch * shape.cells() * shape.channels),
+        rois(shape.batch * shape.rois * 4) {
     for (T& feature : features) feature = From<T>(RandomFeature());
     for (size_t i = 0; i < rois.size(); ++i) rois[i] = RandomCoordinate(i % 2 == 0 ? shape.height : shape.width);
   }
@@ -244,8 +247,7 @@ void CheckTypes(const RoiPoolShape& shape, int64_t shift) {
 
 RoiPoolShape RandomShape() {
   constexpr int64_t kChannels[] = {1, 3, 4, 8, 24, 32, 63, 64, 72, 136};
-  return {1 + Below(2), 1 + Below(12), 1 + Below(12), kChannels[Below(10)],
-          1 + Below(9), 1 + Below(9),  1 + Below(9)};
+  return {1 + Below(2), 1 + Below(12), 1 + Below(12), kChannels[Below(10)], 1 + Below(9), 1 + Below(9), 1 + Below(9)};
 }
 
 }  // namespace
@@ -253,14 +255,14 @@ RoiPoolShape RandomShape() {
 int main(int argc, char** argv) {
   const int rounds = argc > 1 ? std::atoi(argv[1]) : 100;
   constexpr RoiPoolShape kShapes[] = {
-      {1, 9, 11, 8, 3, 70, 2},      // more bins than a block holds edges of
-      {2, 5, 6, 4, 2, 3, 131},      //
-      {1, 3, 4, 16, 300, 1, 1},     // more RoIs than a block looks at together
-      {1, 2, 3, 1100, 2, 2, 2},     // more channels than a block gathers for
-      {3, 20, 30, 32, 4, 7, 7},     //
-      {2, 7, 5, 8, 0, 7, 7},        // no RoIs: no output, and a gradient of zeros
-      {0, 7, 5, 8, 3, 7, 7},        // no images
-      {2, 7, 5, 0, 3, 7, 7},        // no channels
+      {1, 9, 11, 8, 3, 70, 2},   // more bins than a block holds edges of
+      {2, 5, 6, 4, 2, 3, 131},   //
+      {1, 3, 4, 16, 300, 1, 1},  // more RoIs than a block looks at together
+      {1, 2, 3, 1100, 2, 2, 2},  // more channels than a block gathers for
+      {3, 20, 30, 32, 4, 7, 7},  //
+      {2, 7, 5, 8, 0, 7, 7},     // no RoIs: no output, and a gradient of zeros
+      {0, 7, 5, 8, 3, 7, 7},     // no images
+      {2, 7, 5, 0, 3, 7, 7},     // no channels
   };
   for (const RoiPoolShape& shape : kShapes) CheckTypes(shape, 0);
   for (int round = 0; round < rounds; ++round) CheckTypes(RandomShape(), Below(2) * Below(16));

@@ -10,7 +10,7 @@
 #include <type_traits>
 #include <vector>
 
-#include "../cc/kernels/roi_pool_cuda.h"
+#include "../cc/kernels/roi_pool/cuda/roi_pool.h"
 #include "device_array.h"
 
 namespace {
@@ -47,9 +47,8 @@ Bandwidth MeasureBandwidth() {
   constexpr int64_t kBytes = int64_t{1} << 30;
   DeviceArray<char> from(kBytes), to(kBytes);
   Require(cudaMemset(from.data(), 1, kBytes));
-  const double copy = Seconds([&] {
-    Require(cudaMemcpyAsync(to.data(), from.data(), kBytes, cudaMemcpyDeviceToDevice, nullptr));
-  });
+  const double copy =
+      Seconds([&] { Require(cudaMemcpyAsync(to.data(), from.data(), kBytes, cudaMemcpyDeviceToDevice, nullptr)); });
   const double write = Seconds([&] { Require(cudaMemsetAsync(to.data(), 1, kBytes, nullptr)); });
   return {2 * kBytes / copy, kBytes / write};
 }
@@ -106,18 +105,22 @@ void Time(const char* type, const RoiPoolShape& shape, const Bandwidth& bandwidt
   const double values = pooled.bytes(), both = values + argmax.bytes();
   Report("forward", Seconds([&] {
            Require(cuda::RoiPool<T>(shape, kScale, features.data(), rois.data(), pooled.data(), nullptr, nullptr));
-         }), values, bandwidth);
-  Report("forward with argmax", Seconds([&] {
-           Require(cuda::RoiPool<T>(shape, kScale, features.data(), rois.data(), pooled.data(), argmax.data(),
-                                    nullptr));
-         }), both, bandwidth);
+         }),
+         values, bandwidth);
+  Report(
+      "forward with argmax", Seconds([&] {
+        Require(cuda::RoiPool<T>(shape, kScale, features.data(), rois.data(), pooled.data(), argmax.data(), nullptr));
+      }),
+      both, bandwidth);
   Report("backward", Seconds([&] {
            Require(cuda::RoiPoolGradient<T>(shape, pooled.data(), argmax.data(), sums, gradient.data(), nullptr));
-         }), both + gradient.bytes(), bandwidth);
+         }),
+         both + gradient.bytes(), bandwidth);
   Report("backward in a fixed order", Seconds([&] {
            Require(cuda::RoiPoolGradientInOrder<T>(shape, kScale, pooled.data(), argmax.data(), rois.data(),
                                                    gradient.data(), nullptr));
-         }), both + gradient.bytes(), bandwidth);
+         }),
+         both + gradient.bytes(), bandwidth);
 }
 
 }  // namespace

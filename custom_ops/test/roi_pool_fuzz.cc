@@ -13,7 +13,7 @@
 #include <random>
 #include <vector>
 
-#include "../cc/kernels/roi_pool.h"
+#include "../cc/kernels/roi_pool/cpu/roi_pool.h"
 
 namespace {
 
@@ -117,9 +117,8 @@ int64_t NaiveMaximum(Case<T>& input, int64_t output) {
 
 void Fail(const char* what, CpuLevel level, const RoiPoolShape& shape, int64_t output) {
   std::printf("level %d, %s: wrong at %lld of %lld x %lld x %lld x %lld\n", static_cast<int>(level), what,
-              static_cast<long long>(output), static_cast<long long>(shape.batch),
-              static_cast<long long>(shape.height), static_cast<long long>(shape.width),
-              static_cast<long long>(shape.channels));
+              static_cast<long long>(output), static_cast<long long>(shape.batch), static_cast<long long>(shape.height),
+              static_cast<long long>(shape.width), static_cast<long long>(shape.channels));
   std::exit(1);
 }
 

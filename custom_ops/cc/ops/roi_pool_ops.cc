@@ -22,9 +22,8 @@ absl::Status RoiPoolShape(InferenceContext* context) {
   int64_t output_height, output_width;
   TF_RETURN_IF_ERROR(context->GetAttr("output_height", &output_height));
   TF_RETURN_IF_ERROR(context->GetAttr("output_width", &output_width));
-  const ShapeHandle pooled =
-      context->MakeShape({batch, context->Dim(rois, 1), context->MakeDim(output_height),
-                          context->MakeDim(output_width), context->Dim(features, 3)});
+  const ShapeHandle pooled = context->MakeShape({batch, context->Dim(rois, 1), context->MakeDim(output_height),
+                                                 context->MakeDim(output_width), context->Dim(features, 3)});
   for (int i = 0; i < context->num_outputs(); ++i) context->set_output(i, pooled);
   return absl::OkStatus();
 }

@@ -64,8 +64,8 @@ TF_FAST_RCNN_EXPORT int64_t tf_fast_rcnn_group(const uint8_t* image, int64_t hei
     const std::vector<Node> nodes =
         GroupImage({image, height, width}, static_cast<ColorSpace>(space), k, min_segment, strategy);
     for (const Node& node : nodes) {
-      for (const int32_t value : {node.box.top, node.box.left, node.box.bottom, node.box.right, node.level, node.first,
-                                  node.second}) {
+      for (const int32_t value :
+           {node.box.top, node.box.left, node.box.bottom, node.box.right, node.level, node.first, node.second}) {
         *regions++ = value;
       }
     }

@@ -19,8 +19,8 @@ struct Strategy {
 // A region of the hierarchy: a segment, or what two regions were merged to.
 struct Node {
   Box box;
-  int32_t level;        // 1 for segments, one more than the higher of the two that were merged
-  int32_t first = -1;   // the two, by their numbers, the smaller first; -1 for segments
+  int32_t level;       // 1 for segments, one more than the higher of the two that were merged
+  int32_t first = -1;  // the two, by their numbers, the smaller first; -1 for segments
   int32_t second = -1;
 };
 

@@ -123,7 +123,11 @@ std::vector<Regions> DescribeRegions(const Planes& planes, const std::vector<uin
   std::vector<Regions> described;
   for (size_t i = 0; i < segmentations.size(); ++i) {
     const int32_t number = segmentations[i].segments;
-    Regions regions = {planes.pixels(), {planes.channels}, std::vector<int32_t>(number), std::vector<Box>(number), {},
+    Regions regions = {planes.pixels(),
+                       {planes.channels},
+                       std::vector<int32_t>(number),
+                       std::vector<Box>(number),
+                       {},
                        std::move(segmentations[i].neighbors)};
     const int64_t bins = regions.layout.bins();
     std::vector<uint32_t> by_code(number * bins);

@@ -15,7 +15,8 @@ struct RgbImage {
   int64_t height, width;
 };
 
-// The size at which the longer side is at most `max_side`; unchanged where `max_side` is 0. No side gets shorter than 1.
+// The size at which the longer side is at most `max_side`; unchanged where `max_side` is 0. No side gets shorter
+// than 1.
 RgbImage SizeWithin(const RgbImage& image, int64_t max_side);
 
 // The means of the areas that the pixels of an image of height x width cover, rounded; neither side may grow.

@@ -1,4 +1,5 @@
-// Texture of each pixel: Gaussian derivatives in 8 directions for each channel (Uijlings et al., IJCV 2013, section 3.2).
+// Texture of each pixel: Gaussian derivatives in 8 directions for each channel (Uijlings et al., IJCV 2013,
+// section 3.2).
 
 #ifndef TF_FAST_RCNN_CUSTOM_OPS_CC_SELECTIVE_SEARCH_TEXTURE_H_
 #define TF_FAST_RCNN_CUSTOM_OPS_CC_SELECTIVE_SEARCH_TEXTURE_H_

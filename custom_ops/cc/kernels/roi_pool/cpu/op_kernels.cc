@@ -1,10 +1,11 @@
 // CPU kernels of the RoI pooling ops: they share the work of roi_pool.h among threads.
 
+#include "../op_kernels.h"
+
 #include <numeric>
 #include <vector>
 
 #include "roi_pool.h"
-#include "roi_pool_kernels.h"
 #include "tensorflow/core/lib/core/threadpool.h"
 
 namespace tf_fast_rcnn {
@@ -69,13 +70,12 @@ class OnCpu {
   }
 
   // Each unit of work is some blocks of channels of one image: as many units as can be shared fairly.
-  void Differentiate(OpKernelContext* context, const RoiPoolShape& shape, float spatial_scale,
-                     const T* pooled_gradient, const int32_t* argmax, const float* rois, T* features_gradient) const {
+  void Differentiate(OpKernelContext* context, const RoiPoolShape& shape, float spatial_scale, const T* pooled_gradient,
+                     const int32_t* argmax, const float* rois, T* features_gradient) const {
     using Sum = typename SumOf<T>::Type;
     Tensor sums;
-    OP_REQUIRES_OK(context,
-                   context->allocate_temp(tensorflow::DataTypeToEnum<Sum>::value,
-                                          TensorShape({shape.batch, shape.cells(), shape.channels}), &sums));
+    OP_REQUIRES_OK(context, context->allocate_temp(tensorflow::DataTypeToEnum<Sum>::value,
+                                                   TensorShape({shape.batch, shape.cells(), shape.channels}), &sums));
     Sum* sums_data = sums.flat<Sum>().data();
     std::vector<std::vector<int64_t>> orders;
     for (int64_t image = 0; image < shape.batch; ++image) {

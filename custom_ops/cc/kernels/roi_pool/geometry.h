@@ -1,8 +1,8 @@
 // Which cells of the feature map belong to which bin of a RoI (Fast R-CNN, section 2.1): the rule that the kernels of
 // every device share.
 
-#ifndef TF_FAST_RCNN_CUSTOM_OPS_CC_KERNELS_ROI_GEOMETRY_H_
-#define TF_FAST_RCNN_CUSTOM_OPS_CC_KERNELS_ROI_GEOMETRY_H_
+#ifndef TF_FAST_RCNN_CUSTOM_OPS_CC_KERNELS_ROI_POOL_GEOMETRY_H_
+#define TF_FAST_RCNN_CUSTOM_OPS_CC_KERNELS_ROI_POOL_GEOMETRY_H_
 
 #include <math.h>
 
@@ -92,4 +92,4 @@ struct RoiSide {
 
 }  // namespace tf_fast_rcnn
 
-#endif  // TF_FAST_RCNN_CUSTOM_OPS_CC_KERNELS_ROI_GEOMETRY_H_
+#endif  // TF_FAST_RCNN_CUSTOM_OPS_CC_KERNELS_ROI_POOL_GEOMETRY_H_

@@ -3,7 +3,7 @@
 // levels, the linker would keep any of them, and an old CPU might get AVX-512. So nothing here may come from a header
 // that is included after the level was set.
 
-#include "roi_pool_vectors.h"
+#include "vectors-inl.h"
 
 // Vectors of channels that are pooled together: few enough for their running maxima (and cells) to stay in registers.
 constexpr int kVectors = 4;
@@ -100,16 +100,13 @@ struct BinPooler {
       static_assert(kNoCell == -1, "whose bytes are all 255");
       if (argmax != nullptr) __builtin_memset(argmax, 255, channels * sizeof(int32_t));
     } else if (argmax == nullptr) {
-      PoolChannels<typename LanesOf<T>::ForMax>(
-          [&](auto lanes, auto count, int64_t c) {
-            MaxOfBin<decltype(lanes), count(), stream>(map + c, width, channels, rows, columns, pooled + c);
-          });
+      PoolChannels<typename LanesOf<T>::ForMax>([&](auto lanes, auto count, int64_t c) {
+        MaxOfBin<decltype(lanes), count(), stream>(map + c, width, channels, rows, columns, pooled + c);
+      });
     } else {
-      PoolChannels<typename LanesOf<T>::ForArgmax>(
-          [&](auto lanes, auto count, int64_t c) {
-            ArgmaxOfBin<decltype(lanes), count(), stream>(map + c, width, channels, rows, columns, pooled + c,
-                                                          argmax + c);
-          });
+      PoolChannels<typename LanesOf<T>::ForArgmax>([&](auto lanes, auto count, int64_t c) {
+        ArgmaxOfBin<decltype(lanes), count(), stream>(map + c, width, channels, rows, columns, pooled + c, argmax + c);
+      });
     }
   }
 
@@ -165,8 +162,8 @@ inline bool IsAligned(const void* pointer, int64_t row_bytes) {
 template <typename T>
 void RoiPool(const RoiPoolShape& shape, float spatial_scale, const T* features, const float* rois, int64_t first,
              int64_t last, bool stream, T* pooled, int32_t* argmax) {
-  stream = stream && IsAligned(pooled, shape.channels * sizeof(T)) &&
-           IsAligned(argmax, shape.channels * sizeof(int32_t));
+  stream =
+      stream && IsAligned(pooled, shape.channels * sizeof(T)) && IsAligned(argmax, shape.channels * sizeof(int32_t));
   if (stream) {
     PoolRois<T, true>(shape, spatial_scale, features, rois, first, last, pooled, argmax);
     FinishStreaming();

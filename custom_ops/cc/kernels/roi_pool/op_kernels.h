@@ -10,14 +10,14 @@
 //                          const int32_t* argmax, const float* rois, T* features_gradient) const;
 //     };
 
-#ifndef TF_FAST_RCNN_CUSTOM_OPS_CC_KERNELS_ROI_POOL_KERNELS_H_
-#define TF_FAST_RCNN_CUSTOM_OPS_CC_KERNELS_ROI_POOL_KERNELS_H_
+#ifndef TF_FAST_RCNN_CUSTOM_OPS_CC_KERNELS_ROI_POOL_OP_KERNELS_H_
+#define TF_FAST_RCNN_CUSTOM_OPS_CC_KERNELS_ROI_POOL_OP_KERNELS_H_
 
 #include <cmath>
 #include <limits>
 
 #include "absl/strings/str_cat.h"
-#include "roi_geometry.h"
+#include "geometry.h"
 #include "tensorflow/core/framework/op_kernel.h"
 #include "tensorflow/core/framework/register_types.h"
 #include "tensorflow/core/framework/tensor_shape.h"
@@ -82,9 +82,9 @@ class RoiPoolOp : public OpKernel {
     const RoiPoolShape shape = {features.dim_size(0), features.dim_size(1), features.dim_size(2), features.dim_size(3),
                                 rois.dim_size(1),     output_height_,       output_width_};
     TensorShape pooled_shape;
-    OP_REQUIRES_OK(context, TensorShape::BuildTensorShape(
-                                {shape.batch, shape.rois, output_height_, output_width_, shape.channels},
-                                &pooled_shape));
+    OP_REQUIRES_OK(
+        context, TensorShape::BuildTensorShape({shape.batch, shape.rois, output_height_, output_width_, shape.channels},
+                                               &pooled_shape));
     Tensor* pooled = nullptr;
     Tensor* argmax = nullptr;
     OP_REQUIRES_OK(context, context->allocate_output(0, pooled_shape, &pooled));
@@ -127,8 +127,8 @@ class RoiPoolGradOp : public OpKernel {
     Tensor* gradient = nullptr;
     OP_REQUIRES_OK(context, context->allocate_output(0, features_shape, &gradient));
     if (gradient->NumElements() == 0) return;
-    const RoiPoolShape shape = {features_shape.dim_size(0),  features_shape.dim_size(1),  features_shape.dim_size(2),
-                                features_shape.dim_size(3),  pooled_gradient.dim_size(1), pooled_gradient.dim_size(2),
+    const RoiPoolShape shape = {features_shape.dim_size(0), features_shape.dim_size(1),  features_shape.dim_size(2),
+                                features_shape.dim_size(3), pooled_gradient.dim_size(1), pooled_gradient.dim_size(2),
                                 pooled_gradient.dim_size(3)};
     implementation_.Differentiate(context, shape, spatial_scale_, pooled_gradient.flat<T>().data(),
                                   argmax.flat<int32_t>().data(), rois.flat<float>().data(), gradient->flat<T>().data());
@@ -148,15 +148,15 @@ class RoiPoolGradOp : public OpKernel {
 };
 
 // One device's kernels for values of type T. `features_shape` is always in the host's memory.
-#define TF_FAST_RCNN_REGISTER_ROI_POOL(device, Implementation, T)                                              \
-  REGISTER_KERNEL_BUILDER(Name("TfFastRcnn>RoiPool").Device(device).TypeConstraint<T>("T"),                    \
-                          RoiPoolOp<Implementation, T, false>);                                                \
-  REGISTER_KERNEL_BUILDER(Name("TfFastRcnn>RoiPoolWithArgmax").Device(device).TypeConstraint<T>("T"),          \
-                          RoiPoolOp<Implementation, T, true>);                                                 \
-  REGISTER_KERNEL_BUILDER(                                                                                     \
-      Name("TfFastRcnn>RoiPoolGrad").Device(device).HostMemory("features_shape").TypeConstraint<T>("T"),       \
+#define TF_FAST_RCNN_REGISTER_ROI_POOL(device, Implementation, T)                                        \
+  REGISTER_KERNEL_BUILDER(Name("TfFastRcnn>RoiPool").Device(device).TypeConstraint<T>("T"),              \
+                          RoiPoolOp<Implementation, T, false>);                                          \
+  REGISTER_KERNEL_BUILDER(Name("TfFastRcnn>RoiPoolWithArgmax").Device(device).TypeConstraint<T>("T"),    \
+                          RoiPoolOp<Implementation, T, true>);                                           \
+  REGISTER_KERNEL_BUILDER(                                                                               \
+      Name("TfFastRcnn>RoiPoolGrad").Device(device).HostMemory("features_shape").TypeConstraint<T>("T"), \
       RoiPoolGradOp<Implementation, T>);
 
 }  // namespace tf_fast_rcnn
 
-#endif  // TF_FAST_RCNN_CUSTOM_OPS_CC_KERNELS_ROI_POOL_KERNELS_H_
+#endif  // TF_FAST_RCNN_CUSTOM_OPS_CC_KERNELS_ROI_POOL_OP_KERNELS_H_

@@ -4,12 +4,12 @@
 // All pointers are to device memory, of any alignment that their type allows; 16 bytes, and channels in whole 16 bytes,
 // make it fast. Each function queues its work on `stream` and returns null, or the message of the CUDA error.
 
-#ifndef TF_FAST_RCNN_CUSTOM_OPS_CC_KERNELS_ROI_POOL_CUDA_H_
-#define TF_FAST_RCNN_CUSTOM_OPS_CC_KERNELS_ROI_POOL_CUDA_H_
+#ifndef TF_FAST_RCNN_CUSTOM_OPS_CC_KERNELS_ROI_POOL_CUDA_ROI_POOL_H_
+#define TF_FAST_RCNN_CUSTOM_OPS_CC_KERNELS_ROI_POOL_CUDA_ROI_POOL_H_
 
 #include <cstdint>
 
-#include "roi_geometry.h"
+#include "../geometry.h"
 
 typedef struct CUstream_st* cudaStream_t;  // as CUDA's headers have it
 
@@ -56,8 +56,7 @@ const char* RoiPoolGradient(const RoiPoolShape& shape, const T* pooled_gradient,
 // its bin may or may not count.
 template <typename T>
 const char* RoiPoolGradientInOrder(const RoiPoolShape& shape, float spatial_scale, const T* pooled_gradient,
-                                   const int32_t* argmax, const float* rois, T* features_gradient,
-                                   cudaStream_t stream);
+                                   const int32_t* argmax, const float* rois, T* features_gradient, cudaStream_t stream);
 
 // As CUDA numbers them: 12050 is 12.5. The driver's is the latest version that it supports, 0 where there is none.
 int RuntimeVersion();
@@ -66,4 +65,4 @@ int DriverVersion();
 }  // namespace cuda
 }  // namespace tf_fast_rcnn
 
-#endif  // TF_FAST_RCNN_CUSTOM_OPS_CC_KERNELS_ROI_POOL_CUDA_H_
+#endif  // TF_FAST_RCNN_CUSTOM_OPS_CC_KERNELS_ROI_POOL_CUDA_ROI_POOL_H_

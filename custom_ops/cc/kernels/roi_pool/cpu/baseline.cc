@@ -1,17 +1,16 @@
 // RoI max pooling for every CPU: SSE2 on x86-64, NEON on aarch64.
 
-#include "roi_pool_levels.h"
+#include "instruction_sets.h"
 
 namespace tf_fast_rcnn {
 namespace baseline {
 
 constexpr int kVectorBytes = 16;
 
-#include "roi_pool_simd.h"
-#include "roi_pool_gradient_simd.h"
+#include "backward-inl.h"
+#include "forward-inl.h"
 
 TF_FAST_RCNN_INSTANTIATE_LEVEL()
 
 }  // namespace baseline
 }  // namespace tf_fast_rcnn
-

@@ -1,8 +1,8 @@
-// RoI max pooling and its gradient on plain arrays, on CPUs. Knows nothing of TensorFlow, so that it can be tested alone (under
-// sanitizers) and stand beside a version for another device.
+// RoI max pooling and its gradient on plain arrays, on CPUs. Knows nothing of TensorFlow, so that it can be tested
+// alone (under sanitizers) and stand beside a version for another device.
 
-#ifndef TF_FAST_RCNN_CUSTOM_OPS_CC_KERNELS_ROI_POOL_H_
-#define TF_FAST_RCNN_CUSTOM_OPS_CC_KERNELS_ROI_POOL_H_
+#ifndef TF_FAST_RCNN_CUSTOM_OPS_CC_KERNELS_ROI_POOL_CPU_ROI_POOL_H_
+#define TF_FAST_RCNN_CUSTOM_OPS_CC_KERNELS_ROI_POOL_CPU_ROI_POOL_H_
 
 #include <algorithm>
 #include <cstdint>
@@ -13,7 +13,7 @@
 #include <xmmintrin.h>
 #endif
 
-#include "roi_geometry.h"
+#include "../geometry.h"
 
 namespace tf_fast_rcnn {
 
@@ -67,7 +67,9 @@ class Ahead {
  public:
   Ahead() = default;
   Ahead(const void* first, int64_t bytes_of_bin, int64_t bytes_from_bin_to_bin)
-      : next_(static_cast<const char*>(first)), end_of_bin_(next_ + bytes_of_bin), bytes_of_bin_(bytes_of_bin),
+      : next_(static_cast<const char*>(first)),
+        end_of_bin_(next_ + bytes_of_bin),
+        bytes_of_bin_(bytes_of_bin),
         step_(bytes_from_bin_to_bin) {}
 
   void Bring(int64_t bytes) {
@@ -120,9 +122,18 @@ class RoiPoolGradient {
  public:
   RoiPoolGradient(CpuLevel level, const RoiPoolShape& shape, float spatial_scale, const T* pooled_gradient,
                   const int32_t* argmax, const float* rois, const std::vector<int64_t>& order, int64_t count, Sum* sums)
-      : level_(level), shape_(shape), spatial_scale_(spatial_scale), pooled_gradient_(pooled_gradient),
-        argmax_(argmax), rois_(rois), order_(order), count_(count), sums_(sums), rows_(shape.output_height),
-        columns_(shape.output_width), converted_(std::is_same_v<T, Sum> ? 0 : shape.bins() * kGradientBlock) {}
+      : level_(level),
+        shape_(shape),
+        spatial_scale_(spatial_scale),
+        pooled_gradient_(pooled_gradient),
+        argmax_(argmax),
+        rois_(rois),
+        order_(order),
+        count_(count),
+        sums_(sums),
+        rows_(shape.output_height),
+        columns_(shape.output_width),
+        converted_(std::is_same_v<T, Sum> ? 0 : shape.bins() * kGradientBlock) {}
 
   void Add() {
     const DenormalsAreNumbers denormals_are_numbers;
@@ -202,4 +213,4 @@ class RoiPoolGradient {
 
 }  // namespace tf_fast_rcnn
 
-#endif  // TF_FAST_RCNN_CUSTOM_OPS_CC_KERNELS_ROI_POOL_H_
+#endif  // TF_FAST_RCNN_CUSTOM_OPS_CC_KERNELS_ROI_POOL_CPU_ROI_POOL_H_

@@ -5,7 +5,7 @@
 // fastest: all multiprocessors work on one slice of one map at a time, of which each keeps in its cache what it has
 // read.
 
-#include "roi_pool_cuda_packs.cuh"
+#include "packs.cuh"
 
 namespace tf_fast_rcnn {
 namespace cuda {

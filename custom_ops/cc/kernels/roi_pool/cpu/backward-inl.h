@@ -50,7 +50,8 @@ inline void AddCellByCell(const Sum* gradient, const int32_t* argmax, Span rows,
 // Adds sixteen channels at a time: they are different values of the sums, so no two additions meet. A template, so that
 // levels without these instructions do not compile it. map_cells * channels < 2^31.
 template <typename Float>
-inline void AddByScatter(const Float* gradient, const int32_t* argmax, int64_t channels, int64_t map_cells, Float* sums) {
+inline void AddByScatter(const Float* gradient, const int32_t* argmax, int64_t channels, int64_t map_cells,
+                         Float* sums) {
   constexpr int64_t kLanes = 16;
   const __m512i stride = _mm512_set1_epi32(static_cast<int>(channels));
   const __m512i cells = _mm512_set1_epi32(static_cast<int>(map_cells));
@@ -83,8 +84,8 @@ inline void AddChannelByChannel(const Sum* gradient, const int32_t* argmax, int6
   }
 }
 
-// Brings the block that comes next in this bin to the first-level cache. Behind the last one it may miss the array, which
-// a prefetch does without harm.
+// Brings the block that comes next in this bin to the first-level cache. Behind the last one it may miss the array,
+// which a prefetch does without harm.
 template <typename T>
 inline void PrefetchBlock(const T* values) {
   constexpr int64_t kPerCacheLine = 64 / sizeof(T);

@@ -13,7 +13,7 @@
 #include <cstdint>
 #include <type_traits>
 
-#include "roi_pool_cuda.h"
+#include "roi_pool.h"
 
 namespace tf_fast_rcnn {
 namespace cuda {

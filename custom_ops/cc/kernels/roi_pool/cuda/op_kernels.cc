@@ -1,8 +1,9 @@
 // CUDA kernels of the RoI pooling ops; setup.py leaves them out where it finds no nvcc. They are compiled against a
 // TensorFlow that may itself know nothing of CUDA, so the stream is all that is asked of it.
 
-#include "roi_pool_cuda.h"
-#include "roi_pool_kernels.h"
+#include "../op_kernels.h"
+
+#include "roi_pool.h"
 #include "tensorflow/core/util/determinism.h"
 #include "xla/stream_executor/stream.h"
 
@@ -52,21 +53,20 @@ class OnCuda {
                                                        argmax, Stream(context))));
   }
 
-  void Differentiate(OpKernelContext* context, const RoiPoolShape& shape, float spatial_scale,
-                     const T* pooled_gradient, const int32_t* argmax, const float* rois, T* features_gradient) const {
+  void Differentiate(OpKernelContext* context, const RoiPoolShape& shape, float spatial_scale, const T* pooled_gradient,
+                     const int32_t* argmax, const float* rois, T* features_gradient) const {
     if (tensorflow::OpDeterminismRequired()) {
-      OP_REQUIRES_OK(context, LaunchStatus(cuda::RoiPoolGradientInOrder(shape, spatial_scale, Device(pooled_gradient),
-                                                                        argmax, rois, Device(features_gradient),
-                                                                        Stream(context))));
+      OP_REQUIRES_OK(context,
+                     LaunchStatus(cuda::RoiPoolGradientInOrder(shape, spatial_scale, Device(pooled_gradient), argmax,
+                                                               rois, Device(features_gradient), Stream(context))));
       return;
     }
     if constexpr (std::is_same_v<T, Sum>) {
       AddUp(context, shape, pooled_gradient, argmax, features_gradient, features_gradient);
     } else {
       Tensor sums;
-      OP_REQUIRES_OK(context,
-                     context->allocate_temp(tensorflow::DataTypeToEnum<Sum>::value,
-                                            TensorShape({shape.batch, shape.cells(), shape.channels}), &sums));
+      OP_REQUIRES_OK(context, context->allocate_temp(tensorflow::DataTypeToEnum<Sum>::value,
+                                                     TensorShape({shape.batch, shape.cells(), shape.channels}), &sums));
       AddUp(context, shape, pooled_gradient, argmax, sums.flat<Sum>().data(), features_gradient);
     }
   }

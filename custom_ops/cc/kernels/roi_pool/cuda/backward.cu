@@ -1,6 +1,6 @@
 // RoI max pooling on a CUDA device: the backward pass (equation 4), by atomic additions or in a fixed order.
 
-#include "roi_pool_cuda_packs.cuh"
+#include "packs.cuh"
 
 namespace tf_fast_rcnn {
 namespace cuda {
@@ -155,8 +155,7 @@ struct CellSums {
 // The sums of a block's cells, for the channels from c on (beyond the last: this thread only helps to find the bins).
 template <typename T, int count>
 __device__ void Gather(const RoiPoolShape& shape, float spatial_scale, const T* pooled_gradient, const int32_t* argmax,
-                       const float* rois, int64_t image, Span rows, Span columns, int64_t c,
-                       CellSums<T, count>* sums) {
+                       const float* rois, int64_t image, Span rows, Span columns, int64_t c, CellSums<T, count>* sums) {
   __shared__ BinRange ranges[kGatherThreads];
   const int64_t values_of_roi = shape.bins() * shape.channels;
   for (int64_t first = image * shape.rois, end = first + shape.rois; first < end; first += blockDim.x) {

@@ -6,7 +6,7 @@
 #include <cstring>
 #include <utility>
 
-#include "roi_pool_levels.h"
+#include "instruction_sets.h"
 
 namespace tf_fast_rcnn {
 namespace {
@@ -60,7 +60,7 @@ void AddGradientBlock(CpuLevel level, const GradientBlock<Sum>& block, Ahead* gr
   baseline::AddGradientBlock(block, gradient, argmax, sums);
 }
 
-#define TF_FAST_RCNN_INSTANTIATE(T)                                                                            \
+#define TF_FAST_RCNN_INSTANTIATE(T)                                                                                  \
   template void RoiPool<T>(CpuLevel, const RoiPoolShape&, float, const T*, const float*, int64_t, int64_t, bool, T*, \
                            int32_t*);
 
