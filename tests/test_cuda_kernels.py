@@ -32,7 +32,7 @@ def test_kernels_equal_naive_loops(tmp_path):
 
 @pytest.mark.slow
 def test_kernels_keep_to_their_arrays(tmp_path):
-    run_check(tmp_path, 25, "-fsanitize=address,undefined", "-fno-sanitize-recover=all")
+    run_check(tmp_path, 25, "-fsanitize=address,undefined,float-cast-overflow", "-fno-sanitize-recover=all")
 
 
 @pytest.mark.slow

@@ -17,7 +17,7 @@ constexpr int kVectorBytes = 32;
 #include "backward-inl.h"
 #include "forward-inl.h"
 
-TF_FAST_RCNN_INSTANTIATE_LEVEL()
+TF_FAST_RCNN_INSTANTIATE_ALL()
 
 }  // namespace avx2
 }  // namespace tf_fast_rcnn

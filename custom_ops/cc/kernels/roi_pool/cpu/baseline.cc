@@ -1,4 +1,4 @@
-// RoI max pooling for every CPU: SSE2 on x86-64, NEON on aarch64.
+// RoI max pooling with the instructions that every CPU has: SSE2 on x86-64, NEON on aarch64.
 
 #include "instruction_sets.h"
 
@@ -10,7 +10,7 @@ constexpr int kVectorBytes = 16;
 #include "backward-inl.h"
 #include "forward-inl.h"
 
-TF_FAST_RCNN_INSTANTIATE_LEVEL()
+TF_FAST_RCNN_INSTANTIATE_ALL()
 
 }  // namespace baseline
 }  // namespace tf_fast_rcnn

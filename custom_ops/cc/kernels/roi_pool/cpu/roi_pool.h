@@ -1,5 +1,5 @@
-// RoI max pooling and its gradient on plain arrays, on CPUs. Knows nothing of TensorFlow, so that it can be tested
-// alone (under sanitizers) and stand beside a version for another device.
+// RoI max pooling and its gradient on the CPU, on plain arrays. Does not depend on TensorFlow, so that it can be tested
+// alone under sanitizers.
 
 #ifndef TF_FAST_RCNN_CUSTOM_OPS_CC_KERNELS_ROI_POOL_CPU_ROI_POOL_H_
 #define TF_FAST_RCNN_CUSTOM_OPS_CC_KERNELS_ROI_POOL_CPU_ROI_POOL_H_
@@ -17,62 +17,62 @@
 
 namespace tf_fast_rcnn {
 
-// A value of either 16-bit float type. With 16 zero bits appended it is a float that is ordered as it is itself: a
-// bfloat16 is equal to that float; a half differs in where its exponent ends, which sign-magnitude order does not see
-// (but for NaN, which counts as a number above infinity).
+// A half or a bfloat16. Appending 16 zero bits gives a float32 with the same ordering: for a bfloat16 it is the same
+// number; for a half the boundary between exponent and mantissa differs, which does not affect the ordering of
+// sign-magnitude numbers (except that NaN compares as a number above infinity).
 struct Float16Bits {
   uint16_t bits;
 };
 
-// Instructions that kernels are compiled for. A higher level includes the lower ones.
-enum class CpuLevel { kBaseline, kAvx2, kAvx512 };
+// The instruction sets that the kernels are compiled for, each a superset of the previous one.
+enum class InstructionSet { kBaseline, kAvx2, kAvx512 };
 
-// The highest level that this CPU runs, or the one that the environment variable TF_FAST_RCNN_CPU names (baseline,
-// avx2, avx512) where that is lower.
-CpuLevel ChooseCpuLevel();
+// The best instruction set of this CPU, or a lower one named by the environment variable TF_FAST_RCNN_CPU (baseline,
+// avx2 or avx512).
+InstructionSet ChooseInstructionSet();
 
-// While one lives, this thread computes with denormal numbers, which TensorFlow's threads take for 0: to them all
-// denormal features would be equal.
-class DenormalsAreNumbers {
+// RAII: disables flush-to-zero and denormals-are-zero on this thread, which TensorFlow sets on its threads; otherwise
+// all denormal features would compare equal.
+class ScopedDenormals {
  public:
 #ifdef __x86_64__
-  DenormalsAreNumbers() : before_(_mm_getcsr()) { _mm_setcsr(before_ & ~(kFlushToZero | kDenormalsAreZero)); }
-  ~DenormalsAreNumbers() { _mm_setcsr(before_); }
+  ScopedDenormals() : saved_mxcsr_(_mm_getcsr()) { _mm_setcsr(saved_mxcsr_ & ~(kFlushToZero | kDenormalsAreZero)); }
+  ~ScopedDenormals() { _mm_setcsr(saved_mxcsr_); }
 #else
-  DenormalsAreNumbers() {}
+  ScopedDenormals() {}
 #endif
-  DenormalsAreNumbers(const DenormalsAreNumbers&) = delete;
-  DenormalsAreNumbers& operator=(const DenormalsAreNumbers&) = delete;
+  ScopedDenormals(const ScopedDenormals&) = delete;
+  ScopedDenormals& operator=(const ScopedDenormals&) = delete;
 
 #ifdef __x86_64__
  private:
   static constexpr unsigned kFlushToZero = 0x8000, kDenormalsAreZero = 0x0040;
-  const unsigned before_;
+  const unsigned saved_mxcsr_;
 #endif
 };
 
-// Pools RoIs [first, last), counted through the whole batch. T: float, double or Float16Bits. `argmax` may be null.
-// Every level gives the same bits. `stream`: the outputs will not stay in the cache, and are written around it.
+// Pools RoIs [first, last), numbered across the whole batch. T is float, double or Float16Bits; `argmax` may be null.
+// The result is bitwise identical for every instruction set. `stream` writes the outputs with non-temporal stores, for
+// outputs too large for the cache.
 template <typename T>
-void RoiPool(CpuLevel level, const RoiPoolShape& shape, float spatial_scale, const T* features, const float* rois,
-             int64_t first, int64_t last, bool stream, T* pooled, int32_t* argmax);
+void RoiPool(InstructionSet instruction_set, const RoiPoolShape& shape, float spatial_scale, const T* features,
+             const float* rois, int64_t first, int64_t last, bool stream, T* pooled, int32_t* argmax);
 
-// Channels whose sums lie together while gradients are added: a RoI's cells then stay in the first-level cache, which
-// at the features' own distance of (often) 2^n bytes from cell to cell would drop them.
+// Number of channels whose gradient sums are adjacent in memory, so that the cells of a RoI stay in L1. In the layout
+// of the features the distance between cells is often a power of two bytes, which makes them evict each other.
 constexpr int64_t kGradientBlock = 32;
 
-// Brings some neighbouring channels of all bins of a RoI to the second-level cache, a few bytes at a time, in the order
-// in which they lie in memory.
-class Ahead {
+// Prefetches a block of channels of all bins of the next RoI into L2, a few cache lines per call, in memory order.
+class Prefetcher {
  public:
-  Ahead() = default;
-  Ahead(const void* first, int64_t bytes_of_bin, int64_t bytes_from_bin_to_bin)
+  Prefetcher() = default;
+  Prefetcher(const void* first, int64_t bytes_of_bin, int64_t bytes_from_bin_to_bin)
       : next_(static_cast<const char*>(first)),
         end_of_bin_(next_ + bytes_of_bin),
         bytes_of_bin_(bytes_of_bin),
         step_(bytes_from_bin_to_bin) {}
 
-  void Bring(int64_t bytes) {
+  void Fetch(int64_t bytes) {
     constexpr int64_t kCacheLine = 64;
     if (next_ == nullptr) return;
     for (int64_t i = 0; i < bytes; i += kCacheLine) __builtin_prefetch(next_ + i, 0, 2);
@@ -88,41 +88,43 @@ class Ahead {
   int64_t bytes_of_bin_ = 0, step_ = 0;
 };
 
-// At most kGradientBlock neighbouring channels of one RoI's gradient. Sum: float or double.
+// Up to kGradientBlock adjacent channels of the gradient of one RoI. Sum is float or double.
 template <typename Sum>
 struct GradientBlock {
   const Sum* gradient;
   const int32_t* argmax;
-  int64_t gradient_stride, argmax_stride;  // values from a bin to the next
+  int64_t gradient_stride, argmax_stride;  // in values, from one bin to the next
   int64_t channels;
-  const Span* rows;  // of every row of bins
-  const Span* columns;
+  const Span* rows;     // one per row of bins
+  const Span* columns;  // one per column of bins
   int64_t output_height, output_width;
   int64_t map_width, map_cells;
-  int64_t gradient_bytes;  // of a value as it is stored, which the next RoI's are brought by
+  int64_t gradient_bytes;  // size of a value of the input gradient, for prefetching
 };
 
-// Adds one block to `sums` [cells, channels], with the instructions of a level. Every level gives the same bits.
+// Adds one block to `sums` [cells, channels]. The result is bitwise identical for every instruction set.
 template <typename Sum>
-void AddGradientBlock(CpuLevel level, const GradientBlock<Sum>& block, Ahead* gradient, Ahead* argmax, Sum* sums);
+void AddGradientBlock(InstructionSet instruction_set, const GradientBlock<Sum>& block, Prefetcher* gradient,
+                      Prefetcher* argmax, Sum* sums);
 
-// One image's RoIs, those without a NaN, in an order in which neighbours lie near each other on the map: what one RoI
-// adds to is then often still in the cache for the next.
-std::vector<int64_t> OrderByPlace(const RoiPoolShape& shape, float spatial_scale, const float* rois);
+// Indices of the RoIs of one image, sorted along a space-filling curve so that consecutive RoIs touch the same parts of
+// the cache. RoIs with a NaN coordinate are left out.
+std::vector<int64_t> SortByLocation(const RoiPoolShape& shape, float spatial_scale, const float* rois);
 
-// Adds the gradients of one image's RoIs at the cells of their maxima (equation 4), for `count` neighbouring channels:
-// who calls this for different channels in parallel needs no atomics, and every sum has the same order of terms
-// whatever the number of threads and the level.
+// Adds the gradients of one image's RoIs to the cells of their maxima (equation 4), for `count` adjacent channels.
+// Threads that process different channels need no atomics, and the terms of a sum are added in the same order for any
+// number of threads and any instruction set.
 //
-// `pooled_gradient` and `argmax` point at the first of these channels in the image's first bin, `order` is OrderByPlace
-// of its `rois`. `sums` holds cells * count values: [cells, channels] of each block of kGradientBlock channels in turn.
-// T needs a conversion to Sum.
+// `pooled_gradient` and `argmax` point to the first of these channels in the first bin of the image; `order` is
+// SortByLocation of `rois`. `sums` holds cells * count values: one array [cells, channels] per block of kGradientBlock
+// channels. T must be convertible to Sum.
 template <typename T, typename Sum>
 class RoiPoolGradient {
  public:
-  RoiPoolGradient(CpuLevel level, const RoiPoolShape& shape, float spatial_scale, const T* pooled_gradient,
-                  const int32_t* argmax, const float* rois, const std::vector<int64_t>& order, int64_t count, Sum* sums)
-      : level_(level),
+  RoiPoolGradient(InstructionSet instruction_set, const RoiPoolShape& shape, float spatial_scale,
+                  const T* pooled_gradient, const int32_t* argmax, const float* rois, const std::vector<int64_t>& order,
+                  int64_t count, Sum* sums)
+      : instruction_set_(instruction_set),
         shape_(shape),
         spatial_scale_(spatial_scale),
         pooled_gradient_(pooled_gradient),
@@ -136,16 +138,16 @@ class RoiPoolGradient {
         converted_(std::is_same_v<T, Sum> ? 0 : shape.bins() * kGradientBlock) {}
 
   void Add() {
-    const DenormalsAreNumbers denormals_are_numbers;
+    const ScopedDenormals scoped_denormals;
     for (size_t i = 0; i < order_.size(); ++i) {
       SetBins(rois_ + order_[i] * 4);
-      Ahead gradient, argmax;
+      Prefetcher gradient, argmax;
       if (i + 1 < order_.size()) {
-        gradient = Of(pooled_gradient_, order_[i + 1]);
-        argmax = Of(argmax_, order_[i + 1]);
+        gradient = PrefetcherOf(pooled_gradient_, order_[i + 1]);
+        argmax = PrefetcherOf(argmax_, order_[i + 1]);
       }
       for (int64_t c = 0; c < count_; c += kGradientBlock) {
-        AddGradientBlock(level_, Block(order_[i], c), &gradient, &argmax, sums_ + c * shape_.cells());
+        AddGradientBlock(instruction_set_, Block(order_[i], c), &gradient, &argmax, sums_ + c * shape_.cells());
       }
     }
   }
@@ -154,7 +156,7 @@ class RoiPoolGradient {
   int64_t values_of_roi() const { return shape_.bins() * shape_.channels; }
 
   void SetBins(const float* corners) {
-    RoiSide vertical, horizontal;
+    RoiAxis vertical, horizontal;
     vertical.Set(corners[0], corners[2], spatial_scale_, shape_.output_height);
     horizontal.Set(corners[1], corners[3], spatial_scale_, shape_.output_width);
     for (int64_t p = 0; p < shape_.output_height; ++p) rows_[p] = vertical.Bin(p, shape_.height);
@@ -162,9 +164,9 @@ class RoiPoolGradient {
   }
 
   template <typename Value>
-  Ahead Of(const Value* values, int64_t roi) const {
+  Prefetcher PrefetcherOf(const Value* values, int64_t roi) const {
     constexpr int64_t kBytes = sizeof(Value);
-    return Ahead(values + roi * values_of_roi(), count_ * kBytes, shape_.channels * kBytes);
+    return Prefetcher(values + roi * values_of_roi(), count_ * kBytes, shape_.channels * kBytes);
   }
 
   GradientBlock<Sum> Block(int64_t roi, int64_t c) {
@@ -198,7 +200,7 @@ class RoiPoolGradient {
     }
   }
 
-  const CpuLevel level_;
+  const InstructionSet instruction_set_;
   const RoiPoolShape& shape_;
   const float spatial_scale_;
   const T* const pooled_gradient_;

@@ -1,5 +1,6 @@
-// CUDA kernels of the RoI pooling ops; setup.py leaves them out where it finds no nvcc. They are compiled against a
-// TensorFlow that may itself know nothing of CUDA, so the stream is all that is asked of it.
+// GPU kernels of the RoI pooling ops; setup.py leaves this file out if it finds no nvcc. It is compiled against the
+// headers of a TensorFlow that may be built without CUDA, so it uses nothing of TensorFlow's GPU support but the
+// stream.
 
 #include "../op_kernels.h"
 
@@ -10,91 +11,92 @@
 namespace tf_fast_rcnn {
 namespace {
 
-// How the kernels call values of type T.
+// The type that the CUDA kernels use for T.
 template <typename T>
-struct OnDevice {
+struct DeviceType {
   using Type = T;
 };
 template <>
-struct OnDevice<Eigen::half> {
+struct DeviceType<Eigen::half> {
   using Type = cuda::Half;
 };
 template <>
-struct OnDevice<Eigen::bfloat16> {
+struct DeviceType<Eigen::bfloat16> {
   using Type = cuda::Bfloat16;
 };
 
 template <typename T>
-const typename OnDevice<T>::Type* Device(const T* values) {
-  return reinterpret_cast<const typename OnDevice<T>::Type*>(values);
+const typename DeviceType<T>::Type* ToDevice(const T* values) {
+  return reinterpret_cast<const typename DeviceType<T>::Type*>(values);
 }
 
 template <typename T>
-typename OnDevice<T>::Type* Device(T* values) {
-  return reinterpret_cast<typename OnDevice<T>::Type*>(values);
+typename DeviceType<T>::Type* ToDevice(T* values) {
+  return reinterpret_cast<typename DeviceType<T>::Type*>(values);
 }
 
 cudaStream_t Stream(OpKernelContext* context) {
   return static_cast<cudaStream_t>(context->op_device_context()->stream()->platform_specific_handle().stream);
 }
 
-// `error` is null where all is well.
-absl::Status LaunchStatus(const char* error) {
+// `error` is null on success.
+absl::Status CudaStatus(const char* error) {
   if (error == nullptr) return absl::OkStatus();
-  return absl::InternalError(absl::StrCat("RoI pooling on the GPU: CUDA says: ", error));
+  return absl::InternalError(absl::StrCat("RoI pooling on the GPU: CUDA error: ", error));
 }
 
 template <typename T>
-class OnCuda {
+class CudaRoiPool {
  public:
-  void Pool(OpKernelContext* context, const RoiPoolShape& shape, float spatial_scale, const T* features,
-            const float* rois, T* pooled, int32_t* argmax) const {
-    OP_REQUIRES_OK(context, LaunchStatus(cuda::RoiPool(shape, spatial_scale, Device(features), rois, Device(pooled),
-                                                       argmax, Stream(context))));
+  void Forward(OpKernelContext* context, const RoiPoolShape& shape, float spatial_scale, const T* features,
+               const float* rois, T* pooled, int32_t* argmax) const {
+    OP_REQUIRES_OK(context, CudaStatus(cuda::RoiPool(shape, spatial_scale, ToDevice(features), rois, ToDevice(pooled),
+                                                     argmax, Stream(context))));
   }
 
-  void Differentiate(OpKernelContext* context, const RoiPoolShape& shape, float spatial_scale, const T* pooled_gradient,
-                     const int32_t* argmax, const float* rois, T* features_gradient) const {
+  void Backward(OpKernelContext* context, const RoiPoolShape& shape, float spatial_scale, const T* pooled_gradient,
+                const int32_t* argmax, const float* rois, T* features_gradient) const {
     if (tensorflow::OpDeterminismRequired()) {
-      OP_REQUIRES_OK(context,
-                     LaunchStatus(cuda::RoiPoolGradientInOrder(shape, spatial_scale, Device(pooled_gradient), argmax,
-                                                               rois, Device(features_gradient), Stream(context))));
+      OP_REQUIRES_OK(context, CudaStatus(cuda::DeterministicRoiPoolGradient(
+                                  shape, spatial_scale, ToDevice(pooled_gradient), argmax, rois,
+                                  ToDevice(features_gradient), Stream(context))));
       return;
     }
     if constexpr (std::is_same_v<T, Sum>) {
-      AddUp(context, shape, pooled_gradient, argmax, features_gradient, features_gradient);
+      AddAtomically(context, shape, pooled_gradient, argmax, features_gradient, features_gradient);
     } else {
       Tensor sums;
       OP_REQUIRES_OK(context, context->allocate_temp(tensorflow::DataTypeToEnum<Sum>::value,
                                                      TensorShape({shape.batch, shape.cells(), shape.channels}), &sums));
-      AddUp(context, shape, pooled_gradient, argmax, sums.flat<Sum>().data(), features_gradient);
+      AddAtomically(context, shape, pooled_gradient, argmax, sums.flat<Sum>().data(), features_gradient);
     }
   }
 
  private:
-  using Sum = typename cuda::SumOf<typename OnDevice<T>::Type>::Type;
+  using Sum = typename cuda::SumOf<typename DeviceType<T>::Type>::Type;
 
-  static void AddUp(OpKernelContext* context, const RoiPoolShape& shape, const T* pooled_gradient,
-                    const int32_t* argmax, Sum* sums, T* features_gradient) {
-    OP_REQUIRES_OK(context, LaunchStatus(cuda::RoiPoolGradient(shape, Device(pooled_gradient), argmax, sums,
-                                                               Device(features_gradient), Stream(context))));
+  static void AddAtomically(OpKernelContext* context, const RoiPoolShape& shape, const T* pooled_gradient,
+                            const int32_t* argmax, Sum* sums, T* features_gradient) {
+    OP_REQUIRES_OK(context, CudaStatus(cuda::RoiPoolGradient(shape, ToDevice(pooled_gradient), argmax, sums,
+                                                             ToDevice(features_gradient), Stream(context))));
   }
 };
 
-TF_FAST_RCNN_REGISTER_ROI_POOL(tensorflow::DEVICE_GPU, OnCuda, Eigen::half)
-TF_FAST_RCNN_REGISTER_ROI_POOL(tensorflow::DEVICE_GPU, OnCuda, Eigen::bfloat16)
-TF_FAST_RCNN_REGISTER_ROI_POOL(tensorflow::DEVICE_GPU, OnCuda, float)
-TF_FAST_RCNN_REGISTER_ROI_POOL(tensorflow::DEVICE_GPU, OnCuda, double)
+TF_FAST_RCNN_REGISTER_ROI_POOL(tensorflow::DEVICE_GPU, CudaRoiPool, Eigen::half)
+TF_FAST_RCNN_REGISTER_ROI_POOL(tensorflow::DEVICE_GPU, CudaRoiPool, Eigen::bfloat16)
+TF_FAST_RCNN_REGISTER_ROI_POOL(tensorflow::DEVICE_GPU, CudaRoiPool, float)
+TF_FAST_RCNN_REGISTER_ROI_POOL(tensorflow::DEVICE_GPU, CudaRoiPool, double)
 
 }  // namespace
 }  // namespace tf_fast_rcnn
 
-// For native.py, which looks whether these kernels can run before it chooses them. A library without them lacks these.
+// Used by native.py to check whether these kernels can run before it selects them. A library without CUDA does not
+// export these symbols.
 #define TF_FAST_RCNN_EXPORT extern "C" __attribute__((visibility("default")))
 
-// CUDA versions as 12050 for 12.5; the driver's is 0 where there is none.
+// CUDA's numbering: 12050 is 12.5. The driver's version is 0 without a driver.
 TF_FAST_RCNN_EXPORT int tf_fast_rcnn_cuda_runtime() { return tf_fast_rcnn::cuda::RuntimeVersion(); }
 TF_FAST_RCNN_EXPORT int tf_fast_rcnn_cuda_driver() { return tf_fast_rcnn::cuda::DriverVersion(); }
 
-// The oldest compute capability that they are compiled for, as 80 for 8.0.
+// The lowest compute capability that the kernels are compiled for: 80 is 8.0.
 TF_FAST_RCNN_EXPORT int tf_fast_rcnn_cuda_oldest_architecture() { return TF_FAST_RCNN_OLDEST_CUDA_ARCHITECTURE; }
