@@ -34,6 +34,7 @@ test-all: install lint
 lint: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	find custom_ops -name '*.h' -o -name '*.cc' -o -name '*.cu' -o -name '*.cuh' | xargs $(BIN)/clang-format --dry-run -Werror
 
 clean:
 	rm -rf .venv build demo *.egg-info tf_fast_rcnn/*.so

@@ -15,7 +15,7 @@ from setuptools.command.bdist_wheel import bdist_wheel
 from setuptools.command.build_ext import build_ext
 from setuptools.errors import CompileError
 
-CUDA_OP = "custom_ops/cc/kernels/roi_pool_kernels_cuda.cc"
+CUDA_OP = "custom_ops/cc/kernels/roi_pool/cuda/op_kernels.cc"
 CUDA_KERNELS = sorted(map(str, Path("custom_ops/cc").rglob("*.cu")))
 # Selective search without TensorFlow, which the worker processes of `prepare` do not import; the op has it too.
 SEARCH_SOURCES = sorted(map(str, Path("custom_ops/cc/selective_search").glob("*.cc")))

@@ -1,4 +1,5 @@
-// Arrays on the device, and errors of CUDA that end the program, for the programs that check and time the kernels.
+// Arrays in device memory, and CUDA error handling that ends the program; for the programs that check and time the
+// kernels.
 
 #ifndef TF_FAST_RCNN_CUSTOM_OPS_TEST_DEVICE_ARRAY_H_
 #define TF_FAST_RCNN_CUSTOM_OPS_TEST_DEVICE_ARRAY_H_
@@ -18,14 +19,15 @@ inline void Require(const char* error) {
 
 inline void Require(cudaError_t error) { Require(error == cudaSuccess ? nullptr : cudaGetErrorString(error)); }
 
-// `shift` values past the start of exactly as many bytes as it needs: sanitizers see what goes beyond.
+// Allocates exactly the bytes it needs and starts `shift` values into them, so that sanitizers detect out-of-bounds
+// accesses at any alignment.
 template <typename T>
 class DeviceArray {
  public:
   explicit DeviceArray(int64_t size, int64_t shift = 0) : size_(size), shift_(shift) {
     if (size + shift == 0) return;
     Require(cudaMalloc(&storage_, (size + shift) * sizeof(T)));
-    Require(cudaMemset(storage_, 0x5a, (size + shift) * sizeof(T)));  // so that what is not written is seen
+    Require(cudaMemset(storage_, 0x5a, (size + shift) * sizeof(T)));  // makes unwritten elements detectable
   }
   explicit DeviceArray(const std::vector<T>& values, int64_t shift = 0)
       : DeviceArray(static_cast<int64_t>(values.size()), shift) {
@@ -38,7 +40,7 @@ class DeviceArray {
   T* data() { return storage_ + shift_; }
   int64_t bytes() const { return size_ * static_cast<int64_t>(sizeof(T)); }
 
-  // Waits for all work that is queued.
+  // Waits for all enqueued work.
   std::vector<T> ToHost() {
     Require(cudaDeviceSynchronize());
     std::vector<T> values(size_);

@@ -1,10 +1,10 @@
-// Compares every CUDA kernel with naive loops, on given and random shapes and values at aligned and unaligned
+// Compares every CUDA kernel with naive loops, on fixed and random shapes and values at aligned and unaligned
 // addresses.
 //
 //     roi_pool_cuda_check [ROUNDS]
 //
-// `make -C custom_ops cuda-check` runs it on a GPU. tests/test_cuda_kernels.py compiles the same file for the CPU,
-// where cuda_on_cpu/ stands in for CUDA.
+// `make -C custom_ops cuda-check` runs it on a GPU. tests/test_cuda_kernels.py compiles it for the CPU, where
+// cuda_on_cpu/ emulates CUDA.
 
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
@@ -17,7 +17,7 @@
 #include <random>
 #include <vector>
 
-#include "../cc/kernels/roi_pool_cuda.h"
+#include "../cc/kernels/roi_pool/cuda/roi_pool.h"
 #include "device_array.h"
 
 namespace {
@@ -34,7 +34,7 @@ int64_t Below(int64_t limit) { return static_cast<int64_t>(random_bits() % stati
 
 template <typename To, typename From>
 To BitCast(const From& from) {
-  static_assert(sizeof(To) == sizeof(From), "the same bits");
+  static_assert(sizeof(To) == sizeof(From), "both types must have the same size");
   To to;
   std::memcpy(&to, &from, sizeof(To));
   return to;
@@ -88,10 +88,10 @@ float RandomCoordinate(int64_t cells) {
   constexpr float kInfinity = std::numeric_limits<float>::infinity();
   constexpr float kOdd[] = {-kInfinity, kInfinity, 1e30f, -1e30f, 3.4e38f, std::numeric_limits<float>::quiet_NaN()};
   if (Below(40) == 0) return kOdd[Below(sizeof(kOdd) / sizeof(kOdd[0]))];
-  return static_cast<float>(Below(40 * cells) - 8 * cells) / 2;  // at 1/16 cells a pixel, now and then off the map
+  return static_cast<float>(Below(40 * cells) - 8 * cells) / 2;  // at 1/16 cells per pixel; sometimes outside the map
 }
 
-// --- what is expected ------------------------------------------------------------------------------------------------
+// --- expected results ------------------------------------------------------------------------------------------------
 
 template <typename T>
 struct Case {
@@ -102,15 +102,18 @@ struct Case {
   std::vector<float> rois;
 
   Case(const RoiPoolShape& shape, int64_t shift)
-      : shape(shape), spatial_scale(1.0f / 16), shift(shift),
-        features(shape.batch * shape.cells() * shape.channels), rois(shape.batch * shape.rois * 4) {
+      : shape(shape),
+        spatial_scale(1.0f / 16),
+        shift(shift),
+        features(shape.batch * shape.cells() * shape.channels),
+        rois(shape.batch * shape.rois * 4) {
     for (T& feature : features) feature = From<T>(RandomFeature());
     for (size_t i = 0; i < rois.size(); ++i) rois[i] = RandomCoordinate(i % 2 == 0 ? shape.height : shape.width);
   }
 
   int64_t outputs() const { return shape.batch * shape.rois * shape.bins() * shape.channels; }
 
-  // Of one output: the first feature of its channel and image, and of its cells.
+  // For one output: the offset of its channel in the first cell of its image, and the cells of its bin.
   int64_t Feature(int64_t output) const {
     return output / (shape.channels * shape.bins() * shape.rois) * shape.cells() * shape.channels +
            output % shape.channels;
@@ -118,7 +121,7 @@ struct Case {
   void FindCells(int64_t output, Span* rows, Span* columns) const {
     const int64_t bin = output / shape.channels % shape.bins();
     const float* roi = rois.data() + output / shape.channels / shape.bins() * 4;
-    RoiSide vertical, horizontal;
+    RoiAxis vertical, horizontal;
     *rows = *columns = {0, 0};
     if (!vertical.Set(roi[0], roi[2], spatial_scale, shape.output_height) ||
         !horizontal.Set(roi[1], roi[3], spatial_scale, shape.output_width)) {
@@ -128,7 +131,7 @@ struct Case {
     *columns = horizontal.Bin(bin % shape.output_width, shape.width);
   }
 
-  // The cell of one output's maximum, the first in row-major order; kNoCell where its bin is empty.
+  // The cell of one output's maximum, the first in row-major order; kNoCell if its bin is empty.
   int32_t Argmax(int64_t output) const {
     Span rows, columns;
     FindCells(output, &rows, &columns);
@@ -174,13 +177,13 @@ std::vector<int32_t> CheckForward(const Case<T>& input) {
     const T expected = input.Value(i, cell);
     if (cells[i] != cell) Fail("argmax", input, i);
     if (std::memcmp(&maxima_too[i], &expected, sizeof(T)) != 0) Fail("pooled with argmax", input, i);
-    // Either zero may come out of this one.
+    // Compared as numbers: without argmax the sign of a zero is unspecified.
     if (ToDouble(maxima[i]) != ToDouble(expected)) Fail("pooled", input, i);
   }
   return cells;
 }
 
-// The terms of every sum in the order of RoIs and bins.
+// Adds the terms of every sum in the order of RoIs and bins.
 template <typename T>
 std::vector<T> ExpectedGradient(const Case<T>& input, const std::vector<T>& pooled_gradient,
                                 const std::vector<int32_t>& argmax) {
@@ -202,7 +205,8 @@ void Compare(const char* what, const Case<T>& input, const std::vector<T>& found
   }
 }
 
-// In a fixed order any terms give the same bits; otherwise those whose sums are exact.
+// The deterministic gradient is checked with arbitrary terms; the atomic one with terms whose sums are exact in any
+// order.
 template <typename T>
 void CheckGradients(const Case<T>& input, std::vector<int32_t> argmax) {
   using Sum = typename cuda::SumOf<T>::Type;
@@ -224,8 +228,8 @@ void CheckGradients(const Case<T>& input, std::vector<int32_t> argmax) {
   if constexpr (std::is_same_v<T, Sum>) sums = gradient.data();
   Require(cuda::RoiPoolGradient<T>(input.shape, whole_terms.data(), cells.data(), sums, gradient.data(), nullptr));
   Compare("gradient", input, gradient.ToHost(), ExpectedGradient(input, whole, argmax));
-  Require(cuda::RoiPoolGradientInOrder<T>(input.shape, input.spatial_scale, terms.data(), cells.data(), rois.data(),
-                                          gradient_in_order.data(), nullptr));
+  Require(cuda::DeterministicRoiPoolGradient<T>(input.shape, input.spatial_scale, terms.data(), cells.data(),
+                                                rois.data(), gradient_in_order.data(), nullptr));
   Compare("gradient in order", input, gradient_in_order.ToHost(), ExpectedGradient(input, fractions, argmax));
 }
 
@@ -244,8 +248,7 @@ void CheckTypes(const RoiPoolShape& shape, int64_t shift) {
 
 RoiPoolShape RandomShape() {
   constexpr int64_t kChannels[] = {1, 3, 4, 8, 24, 32, 63, 64, 72, 136};
-  return {1 + Below(2), 1 + Below(12), 1 + Below(12), kChannels[Below(10)],
-          1 + Below(9), 1 + Below(9),  1 + Below(9)};
+  return {1 + Below(2), 1 + Below(12), 1 + Below(12), kChannels[Below(10)], 1 + Below(9), 1 + Below(9), 1 + Below(9)};
 }
 
 }  // namespace
@@ -253,14 +256,16 @@ RoiPoolShape RandomShape() {
 int main(int argc, char** argv) {
   const int rounds = argc > 1 ? std::atoi(argv[1]) : 100;
   constexpr RoiPoolShape kShapes[] = {
-      {1, 9, 11, 8, 3, 70, 2},      // more bins than a block holds edges of
-      {2, 5, 6, 4, 2, 3, 131},      //
-      {1, 3, 4, 16, 300, 1, 1},     // more RoIs than a block looks at together
-      {1, 2, 3, 1100, 2, 2, 2},     // more channels than a block gathers for
-      {3, 20, 30, 32, 4, 7, 7},     //
-      {2, 7, 5, 8, 0, 7, 7},        // no RoIs: no output, and a gradient of zeros
-      {0, 7, 5, 8, 3, 7, 7},        // no images
-      {2, 7, 5, 0, 3, 7, 7},        // no channels
+      {1, 9, 11, 8, 3, 70, 2},   // more bins than a tile: rows
+      {2, 5, 6, 4, 2, 3, 131},   // more bins than a tile: columns
+      {1, 3, 4, 16, 300, 1, 1},  // more RoIs than threads of a gathering block
+      {1, 2, 3, 1100, 2, 2, 2},  // more channels than a gathering block processes
+      {3, 20, 30, 32, 4, 7, 7},  // the usual proportions
+      {2, 7, 5, 8, 0, 7, 7},     // no RoIs: an empty output and a gradient of zeros
+      {2, 7, 5, 8, 3, 0, 7},     // no bins: the same
+      {2, 7, 5, 8, 3, 7, 0},     // no bins
+      {0, 7, 5, 8, 3, 7, 7},     // no images
+      {2, 7, 5, 0, 3, 7, 7},     // no channels
   };
   for (const RoiPoolShape& shape : kShapes) CheckTypes(shape, 0);
   for (int round = 0; round < rounds; ++round) CheckTypes(RandomShape(), Below(2) * Below(16));

@@ -1,5 +1,5 @@
-// Times the CUDA kernels, each beside its floor: what it must write (forward) or read (backward) at the rate at which
-// this device copies. `make -C custom_ops cuda-timing` builds and runs it.
+// Benchmarks the CUDA kernels against their lower bound: the bytes that they must write (forward) or read and write
+// (backward), at the copy bandwidth of the GPU. `make -C custom_ops cuda-timing` builds and runs it.
 
 #include <algorithm>
 #include <cstdint>
@@ -10,7 +10,7 @@
 #include <type_traits>
 #include <vector>
 
-#include "../cc/kernels/roi_pool_cuda.h"
+#include "../cc/kernels/roi_pool/cuda/roi_pool.h"
 #include "device_array.h"
 
 namespace {
@@ -19,7 +19,7 @@ using namespace tf_fast_rcnn;
 
 constexpr int kRounds = 21;
 
-// Median seconds of `queue`, which queues work on the default stream; two runs before do not count.
+// The median time in seconds of `queue`, which enqueues work on the default stream, after two warm-up runs.
 double Seconds(const std::function<void()>& queue) {
   cudaEvent_t started, ended;
   Require(cudaEventCreate(&started));
@@ -38,7 +38,7 @@ double Seconds(const std::function<void()>& queue) {
   return milliseconds[kRounds / 2] * 1e-3;
 }
 
-// Bytes a second of this device: read and written by a copy, and written alone.
+// Bytes per second on this GPU: read plus written by a copy, and written by a memset.
 struct Bandwidth {
   double copy, write;
 };
@@ -47,14 +47,13 @@ Bandwidth MeasureBandwidth() {
   constexpr int64_t kBytes = int64_t{1} << 30;
   DeviceArray<char> from(kBytes), to(kBytes);
   Require(cudaMemset(from.data(), 1, kBytes));
-  const double copy = Seconds([&] {
-    Require(cudaMemcpyAsync(to.data(), from.data(), kBytes, cudaMemcpyDeviceToDevice, nullptr));
-  });
+  const double copy =
+      Seconds([&] { Require(cudaMemcpyAsync(to.data(), from.data(), kBytes, cudaMemcpyDeviceToDevice, nullptr)); });
   const double write = Seconds([&] { Require(cudaMemsetAsync(to.data(), 1, kBytes, nullptr)); });
   return {2 * kBytes / copy, kBytes / write};
 }
 
-// Corners all over the image of 16 pixels a cell.
+// Random RoIs anywhere in the image, at 16 pixels per cell.
 std::vector<float> RandomRois(const RoiPoolShape& shape, std::mt19937* random_bits) {
   std::vector<float> rois;
   for (int64_t i = 0; i < shape.batch * shape.rois; ++i) {
@@ -66,7 +65,7 @@ std::vector<float> RandomRois(const RoiPoolShape& shape, std::mt19937* random_bi
   return rois;
 }
 
-// Values between 1 and 2, where every exponent of a float type is the same.
+// Values in [1, 2), which all have the same exponent.
 template <typename T>
 std::vector<T> RandomValues(int64_t size, std::mt19937* random_bits);
 template <>
@@ -100,24 +99,28 @@ void Time(const char* type, const RoiPoolShape& shape, const Bandwidth& bandwidt
   DeviceArray<Sum> scratch(std::is_same_v<T, Sum> ? 1 : size);
   Sum* sums = scratch.data();
   if constexpr (std::is_same_v<T, Sum>) sums = gradient.data();
-  std::printf("\n%s, features %d x %d x %d x %d, %d RoIs an image, %d x %d bins\n  %-26s %12s %12s %8s\n", type,
+  std::printf("\n%s, features %d x %d x %d x %d, %d RoIs per image, %d x %d bins\n  %-26s %12s %12s %8s\n", type,
               int(shape.batch), int(shape.height), int(shape.width), int(shape.channels), int(shape.rois),
-              int(shape.output_height), int(shape.output_width), "", "median", "floor", "ratio");
+              int(shape.output_height), int(shape.output_width), "", "median", "bound", "ratio");
   const double values = pooled.bytes(), both = values + argmax.bytes();
   Report("forward", Seconds([&] {
            Require(cuda::RoiPool<T>(shape, kScale, features.data(), rois.data(), pooled.data(), nullptr, nullptr));
-         }), values, bandwidth);
-  Report("forward with argmax", Seconds([&] {
-           Require(cuda::RoiPool<T>(shape, kScale, features.data(), rois.data(), pooled.data(), argmax.data(),
-                                    nullptr));
-         }), both, bandwidth);
+         }),
+         values, bandwidth);
+  Report(
+      "forward with argmax", Seconds([&] {
+        Require(cuda::RoiPool<T>(shape, kScale, features.data(), rois.data(), pooled.data(), argmax.data(), nullptr));
+      }),
+      both, bandwidth);
   Report("backward", Seconds([&] {
            Require(cuda::RoiPoolGradient<T>(shape, pooled.data(), argmax.data(), sums, gradient.data(), nullptr));
-         }), both + gradient.bytes(), bandwidth);
-  Report("backward in a fixed order", Seconds([&] {
-           Require(cuda::RoiPoolGradientInOrder<T>(shape, kScale, pooled.data(), argmax.data(), rois.data(),
-                                                   gradient.data(), nullptr));
-         }), both + gradient.bytes(), bandwidth);
+         }),
+         both + gradient.bytes(), bandwidth);
+  Report("backward, deterministic", Seconds([&] {
+           Require(cuda::DeterministicRoiPoolGradient<T>(shape, kScale, pooled.data(), argmax.data(), rois.data(),
+                                                         gradient.data(), nullptr));
+         }),
+         both + gradient.bytes(), bandwidth);
 }
 
 }  // namespace
@@ -126,7 +129,7 @@ int main() {
   cudaDeviceProp device;
   Require(cudaGetDeviceProperties(&device, 0));
   const Bandwidth bandwidth = MeasureBandwidth();
-  std::printf("%s: copies %.0f GB/s (read + written), writes %.0f GB/s; CUDA runtime %d, driver %d\n", device.name,
+  std::printf("%s: copy %.0f GB/s (read + write), memset %.0f GB/s; CUDA runtime %d, driver %d\n", device.name,
               bandwidth.copy * 1e-9, bandwidth.write * 1e-9, cuda::RuntimeVersion(), cuda::DriverVersion());
   constexpr RoiPoolShape kShapes[] = {
       {1, 38, 63, 512, 300, 7, 7},

@@ -1,5 +1,6 @@
-// Compares the CPU kernels of every level that this CPU has with naive loops, on random shapes and values at unaligned
-// addresses. tests/test_native_op_fuzz.py compiles it under sanitizers, with the kernels, which need no TensorFlow.
+// Compares the CPU kernels of every instruction set that this CPU has with naive loops, on random shapes and values at
+// unaligned addresses. tests/test_native_op_fuzz.py compiles it together with the kernels under sanitizers, without
+// TensorFlow.
 //
 //     roi_pool_fuzz [ROUNDS]
 
@@ -13,7 +14,7 @@
 #include <random>
 #include <vector>
 
-#include "../cc/kernels/roi_pool.h"
+#include "../cc/kernels/roi_pool/cpu/roi_pool.h"
 
 namespace {
 
@@ -54,7 +55,8 @@ float RandomCoordinate() {
   return static_cast<float>(Below(800) - 200) / 2;
 }
 
-// An array of exactly `size` values, `shift` values past an aligned address: the sanitizer sees what goes beyond.
+// Allocates exactly size + shift values and starts `shift` values into them, so that sanitizers detect out-of-bounds
+// accesses at any alignment.
 template <typename T>
 class Array {
  public:
@@ -91,13 +93,13 @@ Case<T> RandomCase(int64_t shift) {
   return random;
 }
 
-// Where the maximum of one output stands, counted from the start of the features; -1 where its bin is empty.
+// The offset of one output's maximum from the start of the features; -1 if its bin is empty.
 template <typename T>
 int64_t NaiveMaximum(Case<T>& input, int64_t output) {
   const RoiPoolShape& shape = input.shape;
   const int64_t channel = output % shape.channels, bin = output / shape.channels % shape.bins();
   const int64_t roi = output / shape.channels / shape.bins();
-  RoiSide vertical, horizontal;
+  RoiAxis vertical, horizontal;
   if (!vertical.Set(input.rois[roi * 4], input.rois[roi * 4 + 2], input.spatial_scale, shape.output_height) ||
       !horizontal.Set(input.rois[roi * 4 + 1], input.rois[roi * 4 + 3], input.spatial_scale, shape.output_width)) {
     return -1;
@@ -115,40 +117,40 @@ int64_t NaiveMaximum(Case<T>& input, int64_t output) {
   return best;
 }
 
-void Fail(const char* what, CpuLevel level, const RoiPoolShape& shape, int64_t output) {
-  std::printf("level %d, %s: wrong at %lld of %lld x %lld x %lld x %lld\n", static_cast<int>(level), what,
-              static_cast<long long>(output), static_cast<long long>(shape.batch),
+void Fail(const char* what, InstructionSet instruction_set, const RoiPoolShape& shape, int64_t output) {
+  std::printf("instruction set %d, %s: wrong at %lld of %lld x %lld x %lld x %lld\n", static_cast<int>(instruction_set),
+              what, static_cast<long long>(output), static_cast<long long>(shape.batch),
               static_cast<long long>(shape.height), static_cast<long long>(shape.width),
               static_cast<long long>(shape.channels));
   std::exit(1);
 }
 
 template <typename T>
-void CheckForward(Case<T>& input, CpuLevel level, bool stream, int64_t shift) {
+void CheckForward(Case<T>& input, InstructionSet instruction_set, bool stream, int64_t shift) {
   const RoiPoolShape& shape = input.shape;
   Array<T> pooled(input.outputs(), shift), pooled_too(input.outputs(), shift);
   Array<int32_t> argmax(input.outputs(), shift);
   const int64_t rois = shape.batch * shape.rois, half = rois / 2;
   for (const auto& [first, last] : {std::pair(int64_t{0}, half), std::pair(half, rois)}) {
-    RoiPool<T>(level, shape, input.spatial_scale, input.features.data(), input.rois.data(), first, last, stream,
-               pooled.data(), nullptr);
-    RoiPool<T>(level, shape, input.spatial_scale, input.features.data(), input.rois.data(), first, last, stream,
-               pooled_too.data(), argmax.data());
+    RoiPool<T>(instruction_set, shape, input.spatial_scale, input.features.data(), input.rois.data(), first, last,
+               stream, pooled.data(), nullptr);
+    RoiPool<T>(instruction_set, shape, input.spatial_scale, input.features.data(), input.rois.data(), first, last,
+               stream, pooled_too.data(), argmax.data());
   }
   for (int64_t i = 0; i < input.outputs(); ++i) {
     const int64_t place = NaiveMaximum(input, i);
     const T expected = place < 0 ? T{} : input.features[place];
-    if (std::memcmp(&pooled[i], &expected, sizeof(T)) != 0) Fail("pooled", level, shape, i);
-    if (std::memcmp(&pooled_too[i], &expected, sizeof(T)) != 0) Fail("pooled with argmax", level, shape, i);
+    if (std::memcmp(&pooled[i], &expected, sizeof(T)) != 0) Fail("pooled", instruction_set, shape, i);
+    if (std::memcmp(&pooled_too[i], &expected, sizeof(T)) != 0) Fail("pooled with argmax", instruction_set, shape, i);
     const int64_t cell = place < 0 ? kNoCell : place / shape.channels % shape.cells();
-    if (argmax[i] != cell) Fail("argmax", level, shape, i);
+    if (argmax[i] != cell) Fail("argmax", instruction_set, shape, i);
   }
 }
 
-// Of the first image. Cells that are not on the map are among the argmax; channels are shared out in two calls. The
-// gradients are whole numbers, whose sums do not depend on the order of terms.
+// Checks the first image. The argmax includes cells that are not on the map, and the channels are split between two
+// calls. The gradients are integers, so that their sums are exact in any order.
 template <typename T>
-void CheckGradient(Case<T>& input, CpuLevel level, int64_t shift) {
+void CheckGradient(Case<T>& input, InstructionSet instruction_set, int64_t shift) {
   const RoiPoolShape& shape = input.shape;
   Array<T> gradient(shape.rois * shape.bins() * shape.channels, shift);
   Array<int32_t> argmax(gradient.size(), shift);
@@ -162,34 +164,34 @@ void CheckGradient(Case<T>& input, CpuLevel level, int64_t shift) {
       expected[argmax[i] * shape.channels + i % shape.channels] += gradient[i];
     }
   }
-  const std::vector<int64_t> order = OrderByPlace(shape, input.spatial_scale, input.rois.data());
+  const std::vector<int64_t> order = SortByLocation(shape, input.spatial_scale, input.rois.data());
   const int64_t cut = std::min(Below(3) * kGradientBlock, shape.channels);
   for (const auto& [first, last] : {std::pair(int64_t{0}, cut), std::pair(cut, shape.channels)}) {
     const int64_t count = last - first;
     Array<T> sums(shape.cells() * count, shift);
     for (int64_t i = 0; i < sums.size(); ++i) sums[i] = 0;
-    RoiPoolGradient<T, T>(level, shape, input.spatial_scale, gradient.data() + first, argmax.data() + first,
+    RoiPoolGradient<T, T>(instruction_set, shape, input.spatial_scale, gradient.data() + first, argmax.data() + first,
                           input.rois.data(), order, count, sums.data())
         .Add();
     for (int64_t i = 0; i < sums.size(); ++i) {
       const int64_t block = i / (kGradientBlock * shape.cells()) * kGradientBlock;
       const int64_t width = std::min(kGradientBlock, count - block), within = i - block * shape.cells();
       const T sum = expected[within / width * shape.channels + first + block + within % width];
-      if (sums[i] != sum) Fail("gradient", level, shape, i);
+      if (sums[i] != sum) Fail("gradient", instruction_set, shape, i);
     }
   }
 }
 
 template <typename T>
-void Check(CpuLevel level) {
+void Check(InstructionSet instruction_set) {
   const int64_t shift = Below(2) * Below(16);
   Case<T> input = RandomCase<T>(shift);
-  CheckForward(input, level, Below(2) == 0, shift);
-  if constexpr (!std::is_same_v<T, Float16Bits>) CheckGradient(input, level, shift);
+  CheckForward(input, instruction_set, Below(2) == 0, shift);
+  if constexpr (!std::is_same_v<T, Float16Bits>) CheckGradient(input, instruction_set, shift);
 }
 
-// A map of 2^33 values, of which only the pages that are used take memory.
-void CheckMoreThan32Bits(CpuLevel level) {
+// A map of 2^33 values; only the pages that are touched take memory.
+void CheckMoreThan32Bits(InstructionSet instruction_set) {
   const RoiPoolShape shape = {1, 4200, 32768, 64, 1, 1, 1};
   const int64_t size = shape.cells() * shape.channels;
   void* memory = mmap(nullptr, size * sizeof(Float16Bits), PROT_READ | PROT_WRITE,
@@ -201,13 +203,13 @@ void CheckMoreThan32Bits(CpuLevel level) {
   const float roi[] = {4094, 3999, 4095, 4000};
   Float16Bits pooled[64];
   int32_t argmax[64];
-  RoiPool<Float16Bits>(level, shape, 1.0f, features, roi, 0, 1, false, pooled, nullptr);
+  RoiPool<Float16Bits>(instruction_set, shape, 1.0f, features, roi, 0, 1, false, pooled, nullptr);
   for (int c = 0; c < 64; ++c) {
-    if (pooled[c].bits != c + 1) Fail("pooled of a large map", level, shape, c);
+    if (pooled[c].bits != c + 1) Fail("pooled, large map", instruction_set, shape, c);
   }
-  RoiPool<Float16Bits>(level, shape, 1.0f, features, roi, 0, 1, false, pooled, argmax);
+  RoiPool<Float16Bits>(instruction_set, shape, 1.0f, features, roi, 0, 1, false, pooled, argmax);
   for (int c = 0; c < 64; ++c) {
-    if (argmax[c] != cell) Fail("argmax of a large map", level, shape, c);
+    if (argmax[c] != cell) Fail("argmax, large map", instruction_set, shape, c);
   }
   munmap(memory, size * sizeof(Float16Bits));
 }
@@ -216,15 +218,15 @@ void CheckMoreThan32Bits(CpuLevel level) {
 
 int main(int argc, char** argv) {
   const int rounds = argc > 1 ? std::atoi(argv[1]) : 300;
-  const int highest = static_cast<int>(ChooseCpuLevel());
-  for (int i = 0; i <= highest; ++i) CheckMoreThan32Bits(static_cast<CpuLevel>(i));
+  const int highest = static_cast<int>(ChooseInstructionSet());
+  for (int i = 0; i <= highest; ++i) CheckMoreThan32Bits(static_cast<InstructionSet>(i));
   for (int round = 0; round < rounds; ++round) {
     for (int i = 0; i <= highest; ++i) {
-      const auto level = static_cast<CpuLevel>(i);
-      Check<float>(level);
-      Check<double>(level);
-      Check<Float16Bits>(level);
+      const auto instruction_set = static_cast<InstructionSet>(i);
+      Check<float>(instruction_set);
+      Check<double>(instruction_set);
+      Check<Float16Bits>(instruction_set);
     }
   }
-  std::printf("%d rounds at %d levels: all equal\n", rounds, highest + 1);
+  std::printf("%d rounds with %d instruction sets: all equal\n", rounds, highest + 1);
 }

@@ -1,9 +1,9 @@
-// Searches images of random shapes and contents on several threads, and compares with one thread.
-// tests/test_selective_search_fuzz.py compiles it under sanitizers, with the search, which needs no TensorFlow.
+// Searches random images on several threads and compares the results with those of one thread.
+// tests/test_selective_search_fuzz.py compiles it together with the search under sanitizers, without TensorFlow.
 //
 //     selective_search_fuzz ROUNDS
 //
-// It prints a checksum of all boxes: the vectorised library must give the same.
+// Prints a checksum of all boxes, which must equal that of the vectorised library.
 
 #include <cstdio>
 #include <cstdlib>
@@ -20,7 +20,8 @@ std::mt19937 random_bits(0);
 
 int64_t Below(int64_t limit) { return static_cast<int64_t>(random_bits() % static_cast<uint64_t>(limit)); }
 
-// Constant, noise, or rectangles. The array holds exactly the image: sanitizers see what goes beyond.
+// A constant image, noise, or rectangles. The array has exactly the size of the image, so that sanitizers detect
+// out-of-bounds accesses.
 std::unique_ptr<uint8_t[]> RandomImage(int64_t height, int64_t width) {
   std::unique_ptr<uint8_t[]> values(new uint8_t[height * width * 3]);
   const int64_t kind = Below(4), step = 1 + Below(20);
@@ -53,7 +54,7 @@ int main(int, char** arguments) {
     const int threads = static_cast<int>(2 + Below(3));
     const Proposals again = SelectiveSearch({image.get(), height, width}, options, threads, StartThreads(threads));
     if (!(found.boxes == again.boxes)) {
-      std::printf("%d threads give other boxes for %d x %d\n", threads, static_cast<int>(height),
+      std::printf("%d threads return different boxes for %d x %d\n", threads, static_cast<int>(height),
                   static_cast<int>(width));
       return 1;
     }

@@ -17,7 +17,7 @@ from test_roi_pooling import naive_gradient, naive_roi_pool
 from tf_fast_rcnn import roi_pool
 
 CUSTOM_OPS = pathlib.Path(__file__).parents[2] / "custom_ops"
-KERNELS = [CUSTOM_OPS / f"cc/kernels/roi_pool_{name}.cc" for name in ("baseline", "avx2", "avx512", "dispatch")]
+KERNELS = [CUSTOM_OPS / f"cc/kernels/roi_pool/cpu/{name}.cc" for name in ("baseline", "avx2", "avx512", "dispatch")]
 
 
 @pytest.mark.slow

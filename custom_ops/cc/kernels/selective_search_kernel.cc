@@ -1,5 +1,5 @@
-// The selective search op: images are shared among TensorFlow's threads, a single image's colour spaces, segmentations
-// and hierarchies are.
+// CPU kernel of the selective search op. A batch is parallelised over its images; for a single image, the threads share
+// its colour spaces, segmentations and hierarchies.
 
 #include <algorithm>
 #include <exception>
@@ -31,7 +31,7 @@ ParallelFor OnThreads(ThreadPool* threads) {
   });
 }
 
-void DoAll(int64_t count, const std::function<void(int64_t)>& work) {
+void RunSerially(int64_t count, const std::function<void(int64_t)>& work) {
   for (int64_t i = 0; i < count; ++i) work(i);
 }
 
@@ -53,12 +53,12 @@ class SelectiveSearchOp : public tensorflow::OpKernel {
 
   void Compute(OpKernelContext* context) override {
     const Tensor& images = context->input(0);
-    OP_REQUIRES(context, images.dims() == 4 && images.dim_size(3) == 3,
-                absl::InvalidArgumentError("images: found the shape " + images.shape().DebugString() +
-                                           "; expected [B, H, W, 3]"));
+    OP_REQUIRES(
+        context, images.dims() == 4 && images.dim_size(3) == 3,
+        absl::InvalidArgumentError("images: shape is " + images.shape().DebugString() + "; expected [B, H, W, 3]"));
     const int64_t batch = images.dim_size(0), height = images.dim_size(1), width = images.dim_size(2);
     OP_REQUIRES(context, height >= 1 && width >= 1 && height <= selective_search::kMaxPixels / width,
-                absl::InvalidArgumentError("images: found the shape " + images.shape().DebugString() +
+                absl::InvalidArgumentError("images: shape is " + images.shape().DebugString() +
                                            "; expected images of 1 to 2^30 pixels"));
     Tensor *boxes, *counts;
     OP_REQUIRES_OK(context, context->allocate_output(0, TensorShape({batch, options_.max_boxes, 4}), &boxes));
@@ -84,7 +84,7 @@ class SelectiveSearchOp : public tensorflow::OpKernel {
     };
     ThreadPool* threads = context->device()->tensorflow_cpu_worker_threads()->workers;
     if (batch == 1) return search(0, threads->NumThreads(), OnThreads(threads));
-    OnThreads(threads)(batch, [&](int64_t i) { search(i, 1, DoAll); });
+    OnThreads(threads)(batch, [&](int64_t i) { search(i, 1, RunSerially); });
   }
 
   Options options_;

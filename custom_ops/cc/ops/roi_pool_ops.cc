@@ -1,4 +1,4 @@
-// The interface of the RoI pooling ops: types, attributes, shapes. The kernels are in ../kernels.
+// Definitions of the RoI pooling ops: types, attributes and shape functions. The kernels are in ../kernels/roi_pool.
 
 #include "tensorflow/core/framework/common_shape_fns.h"
 #include "tensorflow/core/framework/op.h"
@@ -22,9 +22,8 @@ absl::Status RoiPoolShape(InferenceContext* context) {
   int64_t output_height, output_width;
   TF_RETURN_IF_ERROR(context->GetAttr("output_height", &output_height));
   TF_RETURN_IF_ERROR(context->GetAttr("output_width", &output_width));
-  const ShapeHandle pooled =
-      context->MakeShape({batch, context->Dim(rois, 1), context->MakeDim(output_height),
-                          context->MakeDim(output_width), context->Dim(features, 3)});
+  const ShapeHandle pooled = context->MakeShape({batch, context->Dim(rois, 1), context->MakeDim(output_height),
+                                                 context->MakeDim(output_width), context->Dim(features, 3)});
   for (int i = 0; i < context->num_outputs(); ++i) context->set_output(i, pooled);
   return absl::OkStatus();
 }
@@ -55,9 +54,9 @@ REGISTER_OP("TfFastRcnn>RoiPool")
 RoI max pooling (Fast R-CNN, section 2.1) for inference.
 
 features: [B, H, W, C].
-rois: [B, R, 4], [y1, x1, y2, x2] in pixels of the network's input, bottom right pixel included.
+rois: [B, R, 4], [y1, x1, y2, x2] in pixels of the network's input; the bottom-right pixel is included.
 pooled: [B, R, output_height, output_width, C].
-spatial_scale: cells of the features a pixel.
+spatial_scale: feature-map cells per input pixel, i.e. 1 / total stride.
 )doc");
 
 REGISTER_OP("TfFastRcnn>RoiPoolWithArgmax")
@@ -71,9 +70,9 @@ REGISTER_OP("TfFastRcnn>RoiPoolWithArgmax")
     .Attr("spatial_scale: float")
     .SetShapeFn(RoiPoolShape)
     .Doc(R"doc(
-RoI max pooling for training: keeps where each maximum stood.
+RoI max pooling for training: also returns the location of each maximum.
 
-argmax: y * W + x of the maximum's cell, the first in row-major order among equals; -1 where the bin is empty.
+argmax: y * W + x of the cell of the maximum, the first in row-major order if several are equal; -1 if the bin is empty.
 )doc");
 
 REGISTER_OP("TfFastRcnn>RoiPoolGrad")
@@ -88,9 +87,9 @@ REGISTER_OP("TfFastRcnn>RoiPoolGrad")
     .Doc(R"doc(
 Gradient of RoI max pooling with respect to the features (Fast R-CNN, equation 4).
 
-argmax: what RoiPoolWithArgmax gave for these RoIs. A cell that is not in its bin has no meaning here.
-rois, spatial_scale: as there; they tell which bins may have their maximum in a cell.
-features_shape: [B, H, W, C] of the features.
+argmax: the output of RoiPoolWithArgmax for these RoIs. The result is unspecified for a cell that is not in its bin.
+rois, spatial_scale: the arguments of that call; they determine which bins contain a cell.
+features_shape: the shape [B, H, W, C] of the features.
 )doc");
 
 }  // namespace tf_fast_rcnn

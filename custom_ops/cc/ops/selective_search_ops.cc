@@ -1,4 +1,4 @@
-// The interface of the selective search op. The kernel is in ../kernels, the search itself in ../selective_search.
+// Definition of the selective search op. The kernel is in ../kernels, the search itself in ../selective_search.
 
 #include "tensorflow/core/framework/op.h"
 #include "tensorflow/core/framework/shape_inference.h"
@@ -38,13 +38,12 @@ REGISTER_OP("TfFastRcnn>SelectiveSearch")
     .Doc(R"doc(
 Object proposals by selective search (Uijlings et al., IJCV 2013).
 
-images: [B, H, W, 3], R, G, B.
-boxes: [B, max_proposals, 4], [ymin, xmin, ymax, xmax] relative to the image, those first that tend to be whole objects;
-  zeros after the last.
-counts: [B], how many boxes were found.
-seed: of the random part of the order.
-max_side: a larger image is searched at the size at which its longer side is so many pixels; 0: at its own size.
-min_size: boxes with a side shorter than this are left out; in units of the image's shorter side.
+images: [B, H, W, 3], RGB.
+boxes: [B, max_proposals, 4], [ymin, xmin, ymax, xmax] relative to the image, most likely objects first, padded with zeros.
+counts: [B], the number of boxes found.
+seed: seed of the random part of the order.
+max_side: images whose longer side exceeds this many pixels are downscaled to it for the search; 0 disables downscaling.
+min_size: boxes with a side shorter than this fraction of the image's shorter side are dropped.
 )doc");
 
 }  // namespace tf_fast_rcnn

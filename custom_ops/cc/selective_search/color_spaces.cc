@@ -19,7 +19,7 @@ void Split(const uint8_t* rgb, int64_t pixels, uint8_t* red, uint8_t* green, uin
   }
 }
 
-// Rounded quotient of small integers: exact in float, since no quotient lies within 1 / 1020 below an integer.
+// Divides small integers with rounding: exact in float, since no quotient is within 1 / 1020 below an integer.
 inline int32_t RoundedQuotient(int32_t dividend, int32_t divisor) {
   return static_cast<int32_t>(static_cast<float>(2 * dividend + divisor) / static_cast<float>(2 * divisor));
 }
@@ -31,9 +31,9 @@ void ToHue(const uint8_t* red, const uint8_t* green, const uint8_t* blue, int64_
     const int32_t largest = std::max(r, std::max(g, b)), range = largest - std::min(r, std::min(g, b));
     const int32_t of_blue = r - g + 4 * range, of_green = b - r + 2 * range, of_red = g - b;
     const int32_t sector = largest == r ? of_red : largest == g ? of_green : of_blue;
-    // A turn of 6 sectors has 180 steps; what is negative is one turn on.
-    const int32_t turned = sector < 0 ? sector + 6 * range : sector;
-    const int32_t steps = RoundedQuotient(30 * turned, std::max(range, 1));
+    // The circle of 6 sectors has 180 steps; negative hues wrap around.
+    const int32_t wrapped = sector < 0 ? sector + 6 * range : sector;
+    const int32_t steps = RoundedQuotient(30 * wrapped, std::max(range, 1));
     hue[i] = static_cast<uint8_t>(steps == 180 ? 0 : steps);
   }
 }
@@ -56,11 +56,11 @@ void ToGray(const uint8_t* red, const uint8_t* green, const uint8_t* blue, int64
   }
 }
 
-// Linear light in 0..kLight; cube roots are in units of 1 / kRoot.
+// Linear light is in 0..kLight; cube roots are in units of 1 / kRoot.
 constexpr int kLightBits = 14;
 constexpr int32_t kLight = (1 << kLightBits) - 1;
 constexpr int32_t kRoot = 1 << 15;
-// Rows give X, Y and Z over those of white (D65), of linear red, green and blue; each row's sum is 1 << 14.
+// Rows: X, Y and Z relative to those of white (D65), from linear red, green and blue. Each row sums to 1 << 14.
 constexpr int32_t kXyz[3][3] = {{7110, 6164, 3110}, {3484, 11717, 1183}, {291, 1794, 14299}};
 
 struct LabTables {
@@ -94,7 +94,8 @@ void ToLab(const Planes& rgb, Planes* lab) {
       const int32_t light = (kXyz[row][0] * r + kXyz[row][1] * g + kXyz[row][2] * bl + (1 << 13)) >> 14;
       root[row] = tables.root[light];
     }
-    // L = 116 f(Y) - 16, a = 500 (f(X) - f(Y)), b = 200 (f(Y) - f(Z)); halves are added before the shift.
+    // L = 116 f(Y) - 16, a = 500 (f(X) - f(Y)), b = 200 (f(Y) - f(Z)); adding a half before the shift rounds to
+    // nearest.
     lightness[i] = ToByte((2958 * root[1] - 403 * kRoot) / (10 * kRoot));
     a[i] = ToByte((500 * (root[0] - root[1]) + 128 * kRoot + kRoot / 2) >> 15);
     b[i] = ToByte((200 * (root[1] - root[2]) + 128 * kRoot + kRoot / 2) >> 15);

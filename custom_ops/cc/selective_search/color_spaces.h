@@ -1,4 +1,4 @@
-// The colour spaces that an image is segmented in, with 8 bits a channel as OpenCV has them.
+// The colour spaces in which images are segmented, with 8 bits per channel, as in OpenCV.
 
 #ifndef TF_FAST_RCNN_CUSTOM_OPS_CC_SELECTIVE_SEARCH_COLOR_SPACES_H_
 #define TF_FAST_RCNN_CUSTOM_OPS_CC_SELECTIVE_SEARCH_COLOR_SPACES_H_
@@ -9,7 +9,7 @@
 namespace tf_fast_rcnn {
 namespace selective_search {
 
-// Channels one after the other, each `height` rows of `width` values.
+// Planar channels, each `height` rows of `width` values.
 struct Planes {
   int64_t height = 0, width = 0, channels = 0;
   std::vector<uint8_t> values;
@@ -23,14 +23,14 @@ enum class ColorSpace {
   kHsv,       // hue in 0..179, saturation and value in 0..255
   kLab,       // CIE 1976 of sRGB with white D65: L * 255 / 100, a + 128, b + 128
   kGray,      // 0.299 R + 0.587 G + 0.114 B
-  kHue,       // that of kHsv
+  kHue,       // the hue of kHsv
   kRedGreen,  // R, G and gray
 };
 constexpr int kColorSpaces = 5;
 
 Planes NewPlanes(int64_t height, int64_t width, int64_t channels);
 
-// Planes R, G, B of interleaved values.
+// Splits interleaved RGB values into three planes.
 Planes SplitChannels(const uint8_t* rgb, int64_t height, int64_t width);
 
 Planes ConvertColor(const Planes& rgb, ColorSpace space);

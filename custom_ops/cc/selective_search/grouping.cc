@@ -9,11 +9,11 @@ namespace tf_fast_rcnn {
 namespace selective_search {
 namespace {
 
-// A bin that holds all pixels of its region.
-constexpr int32_t kWhole = 32767;
+// The value of a histogram bin that contains all pixels of its region.
+constexpr int32_t kFullShare = 32767;
 
-// A heap of fewer pairs is not worth clearing.
-constexpr size_t kLeastHeap = 1 << 16;
+// The heap is not cleaned up before it has this many pairs.
+constexpr size_t kMinHeapLimit = 1 << 16;
 
 TF_FAST_RCNN_VECTOR_LOOPS
 void Normalize(const uint32_t* counts, int64_t bins, float scale, int16_t* shares) {
@@ -32,12 +32,12 @@ void AddCounts(const uint32_t* from, int64_t bins, uint32_t* to) {
   for (int64_t i = 0; i < bins; ++i) to[i] += from[i];
 }
 
-// Two neighbours as they stand in the heap, the smaller number first.
+// A pair of neighbouring regions in the heap, the smaller number first.
 struct Pair {
   int64_t similarity;
   int32_t first, second;
 
-  // Whether the other is merged before.
+  // Returns whether the other pair is merged first.
   bool operator<(const Pair& other) const {
     if (similarity != other.similarity) return similarity < other.similarity;
     if (first != other.first) return first > other.first;
@@ -51,7 +51,7 @@ class Grouping {
       : strategy_(strategy),
         layout_(regions.layout),
         pixels_(regions.pixels),
-        unit_(kDirections * layout_.channels * kWhole),
+        unit_(kDirections * layout_.channels * kFullShare),
         begin_(strategy.color ? 0 : layout_.color()),
         end_(strategy.texture ? layout_.bins() : layout_.color()),
         sizes_(regions.sizes),
@@ -77,7 +77,7 @@ class Grouping {
       std::pop_heap(heap_.begin(), heap_.end());
       const Pair best = heap_.back();
       heap_.pop_back();
-      // Pairs of regions that were merged meanwhile are only now seen to be over.
+      // Pairs with a region that has been merged in the meantime are dropped lazily.
       if (IsLive(best)) Merge(best);
     }
     return std::move(nodes_);
@@ -90,12 +90,12 @@ class Grouping {
   void SetShares(int32_t region) {
     if (!UsesHistograms()) return;
     const int64_t at = slots_[region] * layout_.bins();
-    const float scale = static_cast<float>(kWhole) / static_cast<float>(sizes_[region]);
+    const float scale = static_cast<float>(kFullShare) / static_cast<float>(sizes_[region]);
     Normalize(counts_.data() + at + begin_, end_ - begin_, scale, shares_.data() + at + begin_);
   }
 
-  // The sum of the strategy's similarities, in units of 1 / (unit_ * pixels_): whole numbers below 2^52, so that no
-  // order of additions changes them.
+  // The sum of the strategy's similarities, in units of 1 / (unit_ * pixels_). These are integers below 2^52, so the
+  // result does not depend on the order of additions.
   int64_t Similarity(int32_t a, int32_t b) const {
     int64_t sum = 0;
     const int16_t *shares_a = shares_.data() + slots_[a] * layout_.bins(),
@@ -130,7 +130,7 @@ class Grouping {
     slots_[a] = slots_[b] = -1;
     SetShares(merged);
     ConnectMerged(a, b, merged);
-    if (heap_.size() > heap_limit_) DropMerged();
+    if (heap_.size() > heap_limit_) RemoveMerged();
   }
 
   void ConnectMerged(int32_t a, int32_t b, int32_t merged) {
@@ -146,12 +146,13 @@ class Grouping {
     }
   }
 
-  // Forgets what was merged, once it may be half of what is stored: memory stays in proportion to the regions.
-  void DropMerged() {
+  // Removes pairs and neighbours that were merged, once they may be half of what is stored, so that memory stays
+  // proportional to the number of regions.
+  void RemoveMerged() {
     const auto is_over = [this](const Pair& pair) { return !IsLive(pair); };
     heap_.erase(std::remove_if(heap_.begin(), heap_.end(), is_over), heap_.end());
     std::make_heap(heap_.begin(), heap_.end());
-    heap_limit_ = 2 * heap_.size() + kLeastHeap;
+    heap_limit_ = 2 * heap_.size() + kMinHeapLimit;
     const auto is_merged = [this](int32_t region) { return slots_[region] < 0; };
     for (std::vector<int32_t>& list : neighbors_) {
       list.erase(std::remove_if(list.begin(), list.end(), is_merged), list.end());
@@ -162,17 +163,17 @@ class Grouping {
   const Strategy strategy_;
   const HistogramLayout layout_;
   const int64_t pixels_, unit_;
-  const int64_t begin_, end_;  // bins that the strategy uses
+  const int64_t begin_, end_;  // the range of bins that the strategy uses
   std::vector<Node> nodes_;
   std::vector<int32_t> sizes_;
   std::vector<std::vector<int32_t>> neighbors_;
-  // Where a region's histogram stands; -1 of one that was merged.
+  // The index of a region's histogram; -1 for a region that was merged.
   std::vector<int64_t> slots_;
   std::vector<uint32_t> counts_;
   std::vector<int16_t> shares_;
   std::vector<Pair> heap_;
   std::vector<int32_t> marks_;
-  size_t heap_limit_ = kLeastHeap;
+  size_t heap_limit_ = kMinHeapLimit;
 };
 
 }  // namespace

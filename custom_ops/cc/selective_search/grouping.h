@@ -11,21 +11,21 @@
 namespace tf_fast_rcnn {
 namespace selective_search {
 
-// The similarities that are added up, each from 0 to 1.
+// The similarities that are added up, each in [0, 1].
 struct Strategy {
   bool color, texture, size, fill;
 };
 
-// A region of the hierarchy: a segment, or what two regions were merged to.
+// A region of the hierarchy: a segment, or the union of two regions.
 struct Node {
   Box box;
-  int32_t level;        // 1 for segments, one more than the higher of the two that were merged
-  int32_t first = -1;   // the two, by their numbers, the smaller first; -1 for segments
+  int32_t level;       // 1 for segments, otherwise 1 + the higher level of the two merged regions
+  int32_t first = -1;  // the merged regions, the smaller number first; -1 for segments
   int32_t second = -1;
 };
 
-// Merges the two neighbours that are most similar, among equals those of the smallest numbers, until none are left.
-// Segments come first and keep their numbers; then each merged region, in the order in which they were made.
+// Repeatedly merges the most similar pair of neighbours (in ties, the pair with the smallest numbers) until none are
+// left. Segments come first and keep their numbers; merged regions follow in the order of merging.
 std::vector<Node> GroupRegions(const Regions& regions, const Strategy& strategy);
 
 }  // namespace selective_search

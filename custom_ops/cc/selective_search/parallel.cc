@@ -30,12 +30,12 @@ ParallelFor Rethrowing(ParallelFor parallel_for) {
 ParallelFor StartThreads(int threads) {
   return Rethrowing([threads](int64_t count, const std::function<void(int64_t)>& work) {
     std::atomic<int64_t> next{0};
-    const auto take_turns = [&] {
+    const auto work_until_done = [&] {
       for (int64_t i; (i = next++) < count;) work(i);
     };
     std::vector<std::thread> others;
-    for (int64_t i = 1; i < std::min<int64_t>(threads, count); ++i) others.emplace_back(take_turns);
-    take_turns();
+    for (int64_t i = 1; i < std::min<int64_t>(threads, count); ++i) others.emplace_back(work_until_done);
+    work_until_done();
     for (std::thread& other : others) other.join();
   });
 }

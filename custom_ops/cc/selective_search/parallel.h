@@ -1,4 +1,4 @@
-// Work that is shared among threads, whoever has them.
+// Parallel loops, independent of the thread pool that runs them.
 
 #ifndef TF_FAST_RCNN_CUSTOM_OPS_CC_SELECTIVE_SEARCH_PARALLEL_H_
 #define TF_FAST_RCNN_CUSTOM_OPS_CC_SELECTIVE_SEARCH_PARALLEL_H_
@@ -9,13 +9,13 @@
 namespace tf_fast_rcnn {
 namespace selective_search {
 
-// Calls work(0) to work(count - 1), in any order, and returns when all have returned.
+// Calls work(0) to work(count - 1) in any order; returns when all calls have returned.
 using ParallelFor = std::function<void(int64_t count, const std::function<void(int64_t)>& work)>;
 
-// The same, but what a work throws is thrown again when all have returned.
+// Wraps a ParallelFor: an exception thrown by `work` is rethrown once all calls have returned.
 ParallelFor Rethrowing(ParallelFor parallel_for);
 
-// With threads that are started for each call, the calling one among them. Throws what a work throws.
+// Starts `threads` - 1 threads for each call; the calling thread works too. Rethrows exceptions of `work`.
 ParallelFor StartThreads(int threads);
 
 }  // namespace selective_search

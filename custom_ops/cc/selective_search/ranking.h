@@ -11,12 +11,12 @@
 namespace tf_fast_rcnn {
 namespace selective_search {
 
-// At most `max_boxes` different boxes, those that tend to be whole objects first. As in the paper (section 4.2 there)
-// a rank from large to small is multiplied by a random number, so that large regions tend to come first and no scale is
-// lost where the list is cut. Then what the paper does not do: boxes that are nearly the same as one before them (IoU
-// of 0.9 and more) follow after all others, since the list should show many objects rather than one many times.
-// Boxes with a side below `least_side` pixels are left out, without a change of the others' numbers.
-std::vector<Box> RankBoxes(std::vector<Box> boxes, uint64_t seed, double least_side, int64_t max_boxes);
+// Returns up to `max_boxes` distinct boxes, most likely objects first. As in the paper (section 4.2), the rank from
+// large to small is multiplied by a random number: large regions tend to come first, and truncating the list removes no
+// scale. Unlike in the paper, near-duplicates of an earlier box (IoU of 0.9 or more) are moved to the end, so that the
+// list covers many objects rather than one many times. Boxes with a side below `min_side` pixels are dropped; this does
+// not change the random numbers of the others.
+std::vector<Box> RankBoxes(std::vector<Box> boxes, uint64_t seed, double min_side, int64_t max_boxes);
 
 }  // namespace selective_search
 }  // namespace tf_fast_rcnn

@@ -9,15 +9,17 @@ namespace tf_fast_rcnn {
 namespace selective_search {
 namespace {
 
-// The parts of an image that no segmentation divides. What is counted in them is added up to regions, so that an image
-// is read once for all its segmentations.
+// The intersections of all segmentations of an image. Histograms are counted per part and then summed per region, so
+// that the image is read once for all segmentations.
 struct Parts {
   std::vector<int32_t> of_pixel;
   int32_t number = 0;
 };
 
-// Divides the parts further by a segmentation; `region_of_part` and its like for earlier segmentations follow.
-void Divide(const std::vector<int32_t>& labels, Parts* parts, std::vector<std::vector<int32_t>>* regions_of_parts) {
+// Intersects the parts with another segmentation; updates `regions_of_parts`, the region of each part for every
+// segmentation so far.
+void IntersectWith(const std::vector<int32_t>& labels, Parts* parts,
+                   std::vector<std::vector<int32_t>>* regions_of_parts) {
   std::unordered_map<uint64_t, int32_t> numbers;
   std::vector<std::vector<int32_t>> divided(regions_of_parts->size() + 1);
   int32_t previous_part = -1, previous_label = -1, number = -1;
@@ -40,7 +42,7 @@ void Divide(const std::vector<int32_t>& labels, Parts* parts, std::vector<std::v
   *regions_of_parts = std::move(divided);
 }
 
-// Sizes and boxes of parts, run by run of each row.
+// Computes the sizes and boxes of the parts, one run of a row at a time.
 void Measure(const Parts& parts, int64_t height, int64_t width, std::vector<int32_t>* sizes, std::vector<Box>* boxes) {
   sizes->assign(parts.number, 0);
   boxes->assign(parts.number, Box());
@@ -57,8 +59,9 @@ void Measure(const Parts& parts, int64_t height, int64_t width, std::vector<int3
   }
 }
 
-// Counts of parts by colour bins and texture codes of every channel; [parts, channels * (kColorBins + kAxes * codes)].
-std::vector<uint32_t> Count(const Parts& parts, const Planes& planes, const std::vector<uint8_t>& codes) {
+// Counts the pixels of each part by colour bin and texture code of every channel; returns [parts, channels *
+// (kColorBins + kAxes * kTextureCodes)].
+std::vector<uint32_t> CountCodes(const Parts& parts, const Planes& planes, const std::vector<uint8_t>& codes) {
   const int64_t pixels = planes.pixels(), channels = planes.channels;
   const int64_t stride = channels * (kColorBins + kAxes * kTextureCodes);
   std::vector<uint32_t> counts(parts.number * stride);
@@ -85,7 +88,8 @@ void Add(const uint32_t* from, int64_t count, uint32_t* to) {
   for (int64_t i = 0; i < count; ++i) to[i] += from[i];
 }
 
-// From counts by codes to histograms of directions: where a derivative is negative, that of its own direction is 0.
+// Converts counts by texture code to histograms per direction: where a derivative is negative, the derivative along its
+// axis counts as 0.
 void SplitAxes(const uint32_t* by_code, const HistogramLayout& layout, uint32_t* histogram) {
   std::copy_n(by_code, layout.color(), histogram);
   by_code += layout.color();
@@ -113,17 +117,21 @@ std::vector<Regions> DescribeRegions(const Planes& planes, const std::vector<uin
   Parts parts = {std::vector<int32_t>(planes.pixels(), 0), 1};
   std::vector<std::vector<int32_t>> regions_of_parts;
   for (Segmentation& segmentation : segmentations) {
-    Divide(segmentation.labels, &parts, &regions_of_parts);
+    IntersectWith(segmentation.labels, &parts, &regions_of_parts);
     segmentation.labels = {};
   }
   std::vector<int32_t> sizes;
   std::vector<Box> boxes;
   Measure(parts, planes.height, planes.width, &sizes, &boxes);
-  const std::vector<uint32_t> counts = Count(parts, planes, codes);
+  const std::vector<uint32_t> counts = CountCodes(parts, planes, codes);
   std::vector<Regions> described;
   for (size_t i = 0; i < segmentations.size(); ++i) {
     const int32_t number = segmentations[i].segments;
-    Regions regions = {planes.pixels(), {planes.channels}, std::vector<int32_t>(number), std::vector<Box>(number), {},
+    Regions regions = {planes.pixels(),
+                       {planes.channels},
+                       std::vector<int32_t>(number),
+                       std::vector<Box>(number),
+                       {},
                        std::move(segmentations[i].neighbors)};
     const int64_t bins = regions.layout.bins();
     std::vector<uint32_t> by_code(number * bins);

@@ -1,4 +1,4 @@
-// What the grouping knows of a segmentation's regions: sizes, boxes, histograms, neighbours.
+// The regions of a segmentation as the grouping needs them: sizes, boxes, histograms and neighbours.
 
 #ifndef TF_FAST_RCNN_CUSTOM_OPS_CC_SELECTIVE_SEARCH_REGIONS_H_
 #define TF_FAST_RCNN_CUSTOM_OPS_CC_SELECTIVE_SEARCH_REGIONS_H_
@@ -15,7 +15,7 @@
 namespace tf_fast_rcnn {
 namespace selective_search {
 
-// Pixels of rows top to bottom - 1 and columns left to right - 1. What is made without arguments holds none.
+// Half-open in pixels: rows [top, bottom) and columns [left, right). A default-constructed box is empty.
 struct Box {
   int32_t top = std::numeric_limits<int32_t>::max(), left = top, bottom = 0, right = 0;
 
@@ -31,8 +31,8 @@ inline Box Union(const Box& a, const Box& b) {
 
 constexpr int kColorBins = 25;
 
-// A histogram counts the pixels of a region by kColorBins colours of each channel, then by kTextureBins derivatives in
-// each of kDirections directions of each channel.
+// A histogram of a region's pixels: kColorBins colour bins per channel, then kTextureBins derivative bins for each of
+// kDirections directions per channel.
 struct HistogramLayout {
   int64_t channels;
 
@@ -50,8 +50,8 @@ struct Regions {
   std::vector<std::pair<int32_t, int32_t>> neighbors;
 };
 
-// The regions of several segmentations of the same image; pixels are counted once for all of them. `codes` are
-// TextureCodes. Takes the labels, which use much memory.
+// Returns the regions of several segmentations of one image, whose pixels are counted once for all of them. `codes` are
+// TextureCodes. Takes the segmentations by value and frees their labels, which are large.
 std::vector<Regions> DescribeRegions(const Planes& planes, const std::vector<uint8_t>& codes,
                                      std::vector<Segmentation> segmentations);
 

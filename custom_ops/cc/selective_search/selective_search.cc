@@ -16,7 +16,7 @@ constexpr Strategy kWithoutColor = {false, true, true, true};
 constexpr Strategy kFill = {false, false, false, true};
 constexpr Strategy kSize = {false, false, true, false};
 
-// All that is computed of one colour space.
+// Everything that is computed for one colour space.
 struct Search {
   Planes planes;
   std::vector<uint8_t> texture_codes;
@@ -26,7 +26,7 @@ struct Search {
   std::vector<std::vector<Node>> hierarchies;
 };
 
-void Prepare(const Planes& rgb, ColorSpace space, const std::vector<int32_t>& ks, Search* search) {
+void PrepareSpace(const Planes& rgb, ColorSpace space, const std::vector<int32_t>& ks, Search* search) {
   search->planes = ConvertColor(rgb, space);
   const SmoothPlanes smooth = Smooth(search->planes);
   search->texture_codes = TextureCodes(smooth);
@@ -39,7 +39,7 @@ void Describe(Search* search) {
   search->planes = {};
 }
 
-// Searches some colour spaces, step by step for all of them, so that threads share every step.
+// Searches the colour spaces [first, last), one step at a time for all of them, so that threads share every step.
 void SearchSpaces(const Planes& rgb, const Mode& mode, int64_t first, int64_t last, const ParallelFor& parallel_for,
                   std::vector<Box>* boxes) {
   const auto spaces = last - first, ks = static_cast<int64_t>(mode.ks.size());
@@ -49,7 +49,7 @@ void SearchSpaces(const Planes& rgb, const Mode& mode, int64_t first, int64_t la
     search.segmentations.resize(ks);
     search.hierarchies.resize(ks * strategies);
   }
-  parallel_for(spaces, [&](int64_t i) { Prepare(rgb, mode.spaces[first + i], mode.ks, &searches[i]); });
+  parallel_for(spaces, [&](int64_t i) { PrepareSpace(rgb, mode.spaces[first + i], mode.ks, &searches[i]); });
   parallel_for(spaces * ks, [&](int64_t i) {
     Search& search = searches[i / ks];
     search.segmentations[i % ks] = SegmentGraph(std::move(search.growths[i % ks]), mode.ks[i % ks], kMinSegment);
@@ -68,9 +68,9 @@ void SearchSpaces(const Planes& rgb, const Mode& mode, int64_t first, int64_t la
   }
 }
 
-Search Segmented(const RgbImage& image, ColorSpace space, int32_t k, int32_t min_segment) {
+Search SegmentOne(const RgbImage& image, ColorSpace space, int32_t k, int32_t min_segment) {
   Search search;
-  Prepare(SplitChannels(image.values, image.height, image.width), space, {k}, &search);
+  PrepareSpace(SplitChannels(image.values, image.height, image.width), space, {k}, &search);
   search.segmentations.push_back(SegmentGraph(std::move(search.growths.front()), k, min_segment));
   return search;
 }
@@ -91,7 +91,7 @@ const Mode& QualityMode() {
 }
 
 Proposals SelectiveSearch(const RgbImage& image, const Options& options, int threads, const ParallelFor& parallel_for) {
-  RgbImage searched = SizeWithin(image, options.max_side);
+  RgbImage searched = FitWithin(image, options.max_side);
   std::vector<uint8_t> shrunk;
   if (searched.values == nullptr) {
     shrunk = Shrink(image, searched.height, searched.width);
@@ -104,8 +104,8 @@ Proposals SelectiveSearch(const RgbImage& image, const Options& options, int thr
   for (int64_t first = 0; first < spaces; first += at_once) {
     SearchSpaces(rgb, *options.mode, first, std::min(first + at_once, spaces), parallel_for, &boxes);
   }
-  const double least_side = options.min_size * static_cast<double>(std::min(searched.height, searched.width));
-  return {searched.height, searched.width, RankBoxes(std::move(boxes), options.seed, least_side, options.max_boxes)};
+  const double min_side = options.min_size * static_cast<double>(std::min(searched.height, searched.width));
+  return {searched.height, searched.width, RankBoxes(std::move(boxes), options.seed, min_side, options.max_boxes)};
 }
 
 void WriteRelative(const Proposals& proposals, float* boxes) {
@@ -119,12 +119,12 @@ void WriteRelative(const Proposals& proposals, float* boxes) {
 }
 
 Segmentation SegmentImage(const RgbImage& image, ColorSpace space, int32_t k, int32_t min_segment) {
-  return std::move(Segmented(image, space, k, min_segment).segmentations.front());
+  return std::move(SegmentOne(image, space, k, min_segment).segmentations.front());
 }
 
 std::vector<Node> GroupImage(const RgbImage& image, ColorSpace space, int32_t k, int32_t min_segment,
                              const Strategy& strategy) {
-  Search search = Segmented(image, space, k, min_segment);
+  Search search = SegmentOne(image, space, k, min_segment);
   Describe(&search);
   return GroupRegions(search.regions.front(), strategy);
 }

@@ -10,8 +10,8 @@ namespace {
 
 constexpr int64_t kChannels = 3;
 
-// Calls visit(from, to, weight) for each overlap of a pixel of an axis of `from_size` with one of `to_size`. The axis
-// is cut into from_size * to_size units: the weights of a pixel `to` add up to `from_size`.
+// Calls visit(from, to, weight) for each overlap of a source pixel with a destination pixel along one axis. The axis is
+// divided into from_size * to_size units: the weights of each destination pixel sum to `from_size`.
 template <typename Visit>
 void VisitOverlaps(int64_t from_size, int64_t to_size, Visit visit) {
   for (int64_t from = 0, to = 0, at = 0; from < from_size;) {
@@ -30,7 +30,7 @@ void AddWeighted(const uint32_t* values, int64_t count, uint64_t weight, uint64_
 
 }  // namespace
 
-RgbImage SizeWithin(const RgbImage& image, int64_t max_side) {
+RgbImage FitWithin(const RgbImage& image, int64_t max_side) {
   const int64_t longer = std::max(image.height, image.width);
   if (max_side == 0 || longer <= max_side) return image;
   const auto shrunk = [&](int64_t side) { return std::max<int64_t>(1, (2 * side * max_side + longer) / (2 * longer)); };

@@ -1,4 +1,4 @@
-// Shrinking of images too large to be worth searching pixel by pixel.
+// Downscaling of images that are too large to be searched at full resolution.
 
 #ifndef TF_FAST_RCNN_CUSTOM_OPS_CC_SELECTIVE_SEARCH_SHRINK_H_
 #define TF_FAST_RCNN_CUSTOM_OPS_CC_SELECTIVE_SEARCH_SHRINK_H_
@@ -9,16 +9,17 @@
 namespace tf_fast_rcnn {
 namespace selective_search {
 
-// An image of interleaved R, G, B.
+// An image with interleaved RGB values.
 struct RgbImage {
   const uint8_t* values;
   int64_t height, width;
 };
 
-// The size at which the longer side is at most `max_side`; unchanged where `max_side` is 0. No side gets shorter than 1.
-RgbImage SizeWithin(const RgbImage& image, int64_t max_side);
+// The size that limits the longer side to `max_side`, or the original size if `max_side` is 0. No side becomes shorter
+// than 1.
+RgbImage FitWithin(const RgbImage& image, int64_t max_side);
 
-// The means of the areas that the pixels of an image of height x width cover, rounded; neither side may grow.
+// Downscales by averaging over the area of each output pixel, rounded. Neither side may grow.
 std::vector<uint8_t> Shrink(const RgbImage& image, int64_t height, int64_t width);
 
 }  // namespace selective_search

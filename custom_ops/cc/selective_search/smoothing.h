@@ -11,7 +11,7 @@
 namespace tf_fast_rcnn {
 namespace selective_search {
 
-// Values of smoothed channels are multiples of 1 / 128: 255 is 32640, and a difference fits 16 bits.
+// Smoothed values are multiples of 1 / 128: 255 is stored as 32640, and differences fit in 16 bits.
 constexpr int kSmoothUnit = 128;
 
 struct SmoothPlanes {
@@ -22,7 +22,7 @@ struct SmoothPlanes {
   const int16_t* plane(int64_t channel) const { return values.data() + channel * pixels(); }
 };
 
-// What lies beyond the border has the border's value.
+// Replicates the border.
 SmoothPlanes Smooth(const Planes& planes);
 
 }  // namespace selective_search

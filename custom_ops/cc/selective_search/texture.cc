@@ -8,7 +8,7 @@ namespace tf_fast_rcnn {
 namespace selective_search {
 namespace {
 
-// A row of derivatives along the axes.
+// A row of derivatives along each axis.
 struct Derivatives {
   explicit Derivatives(int64_t width) : values(kAxes * width), width(width) {}
   int32_t* axis(int64_t number) { return values.data() + number * width; }
@@ -29,7 +29,7 @@ void Differentiate(const int16_t* above, const int16_t* below, const int16_t* le
 }
 
 TF_FAST_RCNN_VECTOR_LOOPS
-void TakeExtremes(const int32_t* values, int64_t count, int32_t* least, int32_t* largest) {
+void UpdateExtremes(const int32_t* values, int64_t count, int32_t* least, int32_t* largest) {
   int32_t low = *least, high = *largest;
   for (int64_t i = 0; i < count; ++i) {
     low = std::min(low, values[i]);
@@ -39,7 +39,7 @@ void TakeExtremes(const int32_t* values, int64_t count, int32_t* least, int32_t*
   *largest = high;
 }
 
-// Products with derivatives up to the largest stay below kTextureBins << kScaleBits, which fits 31 bits.
+// Products with derivatives up to the largest one stay below kTextureBins << kScaleBits, which fits in 31 bits.
 constexpr int kScaleBits = 27;
 
 int32_t Scale(int32_t largest) { return (kTextureBins << kScaleBits) / (largest + 1); }
@@ -55,7 +55,7 @@ void Encode(const int32_t* values, int64_t count, int32_t scale_of_negative, int
   }
 }
 
-// One channel of an image. Beyond the border stands the border's value.
+// One channel of an image, with replicated borders.
 class Channel {
  public:
   Channel(const int16_t* plane, int64_t height, int64_t width)
@@ -83,7 +83,7 @@ void EncodeChannel(Channel channel, int64_t height, int64_t width, uint8_t* code
   int32_t least[kAxes] = {}, largest[kAxes] = {};
   for (int64_t y = 0; y < height; ++y) {
     channel.DifferentiateRow(y, &row);
-    for (int axis = 0; axis < kAxes; ++axis) TakeExtremes(row.axis(axis), width, &least[axis], &largest[axis]);
+    for (int axis = 0; axis < kAxes; ++axis) UpdateExtremes(row.axis(axis), width, &least[axis], &largest[axis]);
   }
   for (int64_t y = 0; y < height; ++y) {
     channel.DifferentiateRow(y, &row);

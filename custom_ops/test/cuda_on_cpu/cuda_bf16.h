@@ -1,4 +1,4 @@
-// Stands in for CUDA's header of this name; see cuda_runtime.h.
+// Emulates CUDA's header of this name; see cuda_runtime.h.
 
 #ifndef TF_FAST_RCNN_CUSTOM_OPS_TEST_CUDA_ON_CPU_CUDA_BF16_H_
 #define TF_FAST_RCNN_CUSTOM_OPS_TEST_CUDA_ON_CPU_CUDA_BF16_H_
@@ -22,7 +22,7 @@ inline float __bfloat162float(__nv_bfloat16 value) {
   return number;
 }
 
-// To the nearest, halves to even.
+// Rounds to nearest, ties to even.
 inline __nv_bfloat16 __float2bfloat16_rn(float value) {
   if (std::isnan(value)) return {0x7fff};
   uint32_t bits;

@@ -1,4 +1,4 @@
-// Stands in for CUDA's header of this name; see cuda_runtime.h.
+// Emulates CUDA's header of this name; see cuda_runtime.h.
 
 #ifndef TF_FAST_RCNN_CUSTOM_OPS_TEST_CUDA_ON_CPU_CUDA_FP16_H_
 #define TF_FAST_RCNN_CUSTOM_OPS_TEST_CUDA_ON_CPU_CUDA_FP16_H_

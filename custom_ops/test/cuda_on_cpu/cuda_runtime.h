@@ -1,9 +1,10 @@
-// Stands in for CUDA's header of this name, so that a plain C++20 compiler makes a CPU program of .cu files:
+// Emulates CUDA's header of this name, so that a plain C++20 compiler builds a CPU program from .cu files:
 //
 //     g++ -std=c++20 -ffp-contract=off -I custom_ops/test/cuda_on_cpu -x c++ kernels.cu ...
 //
-// Each CUDA thread of a block is a thread of the CPU; blocks follow one another. Sanitizers then see what the kernels
-// do: AddressSanitizer a wrong address, ThreadSanitizer a missing __syncthreads(). Has what this project uses, no more.
+// Each CUDA thread of a block is a CPU thread; blocks run one after another. Sanitizers can then check the kernels:
+// AddressSanitizer finds invalid addresses, ThreadSanitizer a missing __syncthreads(). Contains only what this project
+// uses.
 
 #ifndef TF_FAST_RCNN_CUSTOM_OPS_TEST_CUDA_ON_CPU_CUDA_RUNTIME_H_
 #define TF_FAST_RCNN_CUSTOM_OPS_TEST_CUDA_ON_CPU_CUDA_RUNTIME_H_
@@ -22,7 +23,7 @@
 #define __device__
 #define __global__
 #define __launch_bounds__(...)
-#define __shared__ static  // one block runs at a time
+#define __shared__ static  // valid because one block runs at a time
 
 // --- vectors ---------------------------------------------------------------------------------------------------------
 
@@ -47,7 +48,7 @@ inline dim3 blockDim, gridDim;
 namespace cuda_on_cpu {
 inline std::unique_ptr<std::barrier<>> block_barrier;
 
-// A misaligned address is an error on a GPU.
+// Misaligned accesses are errors on a GPU.
 template <typename T>
 const T* Aligned(const T* address) {
   if (reinterpret_cast<uintptr_t>(address) % sizeof(T) != 0) std::abort();
@@ -82,7 +83,7 @@ T atomicAdd(T* address, T term) {
 
 using std::min;
 
-// --- the host's side -------------------------------------------------------------------------------------------------
+// --- host functions --------------------------------------------------------------------------------------------------
 
 #define CUDART_VERSION 0
 
@@ -129,14 +130,18 @@ inline cudaError_t cudaDriverGetVersion(int* version) {
   return cudaSuccess;
 }
 
-// Our kernels go on in steps of the grid when it is too small for the work. Here it is cut to a few blocks, which tests
-// those steps; on a GPU they take more memory than there is, nearly always.
+// Aborts on launch configurations that a GPU would refuse. Launches at most a few blocks, even if the grid asks for
+// more: this tests the grid-stride loops of our kernels, which a GPU would need only for inputs that hardly fit in its
+// memory.
 template <typename... Parameters, typename... Arguments>
 cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* config, void (*kernel)(Parameters...),
                                const Arguments&... arguments) {
-  if (config->gridDim.x * config->gridDim.y * config->gridDim.z == 0) std::abort();
-  gridDim = {std::min(config->gridDim.x, 5u), std::min(config->gridDim.y, 2u), std::min(config->gridDim.z, 2u)};
-  blockDim = config->blockDim;
+  const dim3 grid = config->gridDim, block = config->blockDim;
+  const bool is_valid = grid.x >= 1 && grid.x <= 2147483647 && grid.y >= 1 && grid.y <= 65535 && grid.z >= 1 &&
+                        grid.z <= 65535 && block.x >= 1 && block.x <= 1024;
+  if (!is_valid) std::abort();
+  gridDim = {std::min(grid.x, 5u), std::min(grid.y, 2u), std::min(grid.z, 2u)};
+  blockDim = block;
   cuda_on_cpu::block_barrier = std::make_unique<std::barrier<>>(blockDim.x);
   std::vector<std::thread> threads;
   for (unsigned i = 0; i < blockDim.x; ++i) {
@@ -145,7 +150,7 @@ cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* config, void (*kernel)(
       for (unsigned block = 0; block < gridDim.x * gridDim.y * gridDim.z; ++block) {
         blockIdx = {block % gridDim.x, block / gridDim.x % gridDim.y, block / gridDim.x / gridDim.y};
         kernel(arguments...);
-        __syncthreads();  // before the next block takes the shared memory
+        __syncthreads();  // the next block reuses the shared memory
       }
     });
   }

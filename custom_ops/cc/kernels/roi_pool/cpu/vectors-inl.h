@@ -1,9 +1,10 @@
-// Vectors of feature values, in the extension of C++ that both GCC and Clang know: every operator works lane by lane,
-// and the compiler takes the instructions of the level that the including file is compiled for.
+// Vectors of feature values, as GCC and Clang vector extensions: operators apply to each lane, and the compiler emits
+// instructions of the instruction set that the including file selects.
 //
-// Included once for each level, inside its namespace: no guard, no headers. kVectorBytes is the level's vector length.
+// Included once per instruction set, inside its namespace; no include guard and no includes. kVectorBytes is the vector
+// size.
 
-// Writes a vector; streamed, it goes to memory past the cache, and must not cross a cache line.
+// Stores a vector. With `stream`, uses a non-temporal store, which bypasses the cache and must be aligned.
 template <bool stream, typename Vector>
 inline void StoreVector(const Vector& vector, void* to) {
 #ifdef __x86_64__
@@ -25,14 +26,14 @@ inline void StoreVector(const Vector& vector, void* to) {
 #endif
 }
 
-// Streamed stores are ordered with no others unless this is called after them.
+// Non-temporal stores are not ordered with other stores until this fence.
 inline void FinishStreaming() {
 #ifdef __x86_64__
   _mm_sfence();
 #endif
 }
 
-// Whether any bit of a vector is set.
+// Returns whether any bit of a vector is set.
 template <typename Vector>
 inline bool AnyBit(const Vector& vector) {
 #ifdef __x86_64__
@@ -50,8 +51,8 @@ inline bool AnyBit(const Vector& vector) {
   return any != 0;
 }
 
-// What follows are ways to hold the `kCount` channels of a vector while their maximum is sought. Values are compared as
-// floats, to which -0 equals 0; `Best` is what is kept of the cells seen.
+// Each class below is one way to hold the kCount channels of a vector while their maximum is computed. Values compare
+// as floats, so -0 equals 0. `Best` is the state kept while visiting cells.
 template <typename Stored, typename Value_, typename Index_>
 struct PlainLanes {
   typedef Value_ Value __attribute__((vector_size(kVectorBytes)));
@@ -76,7 +77,7 @@ struct PlainLanes {
   }
 };
 
-// Each 16-bit value has a lane of 32 bits of its own, in the order of the channels, as their cells are wanted.
+// Each 16-bit value is widened to a 32-bit lane, so that the lanes match those of the int32 cells.
 struct WidenedLanes {
   typedef float Value __attribute__((vector_size(kVectorBytes)));
   typedef int32_t Index __attribute__((vector_size(kVectorBytes)));
@@ -105,9 +106,9 @@ struct WidenedLanes {
   }
 };
 
-// 16-bit values compared as they lie, without a conversion. As integers, floats that are not negative stand in their
-// own order and above all negative ones, which stand in reverse order. So the greatest integer is the maximum, but if
-// it is negative the smallest is. -0 is the smallest integer of all.
+// 16-bit values compared as integers, without conversion. As int16, non-negative floats sort in numeric order and above
+// all negative ones, which sort in reverse order. So the maximum is the greatest integer, or the smallest if all are
+// negative. -0 is the smallest integer of all.
 struct SignMagnitudeLanes {
   typedef int16_t Value __attribute__((vector_size(kVectorBytes)));
   struct Best {
@@ -123,8 +124,9 @@ struct SignMagnitudeLanes {
     best->smallest = value < best->smallest ? value : best->smallest;
   }
 
-  // Lanes that saw both 0 and -0 and nothing greater: which one is the maximum, their order must tell.
-  static Value Unsure(const Best& best) { return (best.greatest == 0) & (best.smallest == INT16_MIN); }
+  // Lanes whose maximum is zero and that saw both 0 and -0: the result is the one that came first, so it must be
+  // recomputed in order.
+  static Value HasMixedZeros(const Best& best) { return (best.greatest == 0) & (best.smallest == INT16_MIN); }
 
   template <bool stream>
   static void Store(const Best& best, Float16Bits* to) {
@@ -132,7 +134,7 @@ struct SignMagnitudeLanes {
   }
 };
 
-// One channel, for maps of fewer channels than a vector holds.
+// One channel at a time, for maps with fewer channels than a vector has lanes.
 template <typename Stored>
 struct SingleLane {
   using Value = std::conditional_t<std::is_same_v<Stored, double>, double, float>;

@@ -1,6 +1,6 @@
 // RoI max pooling for x86-64 CPUs with AVX2.
 
-#include "roi_pool_levels.h"
+#include "instruction_sets.h"
 
 #ifdef __x86_64__
 
@@ -14,10 +14,10 @@ namespace avx2 {
 
 constexpr int kVectorBytes = 32;
 
-#include "roi_pool_simd.h"
-#include "roi_pool_gradient_simd.h"
+#include "backward-inl.h"
+#include "forward-inl.h"
 
-TF_FAST_RCNN_INSTANTIATE_LEVEL()
+TF_FAST_RCNN_INSTANTIATE_ALL()
 
 }  // namespace avx2
 }  // namespace tf_fast_rcnn

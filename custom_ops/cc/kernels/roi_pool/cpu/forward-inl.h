@@ -1,16 +1,17 @@
-// RoI max pooling for one level of instructions: included by roi_pool_{baseline,avx2,avx512}.cc, inside the level's
-// namespace. The code of each level has names of its own: were an inline function of one name compiled for several
-// levels, the linker would keep any of them, and an old CPU might get AVX-512. So nothing here may come from a header
-// that is included after the level was set.
+// RoI max pooling for one instruction set; included once per target by {baseline,avx2,avx512}.cc inside that target's
+// namespace. The namespaces keep the names apart: if an inline function with one name were compiled for several
+// instruction sets, the linker would keep any one of them, and an older CPU might execute AVX-512 instructions. For the
+// same reason nothing here may come from a header that is included after the instruction set was selected.
 
-#include "roi_pool_vectors.h"
+#include "vectors-inl.h"
 
-// Vectors of channels that are pooled together: few enough for their running maxima (and cells) to stay in registers.
+// Number of channel vectors that are pooled together: few enough for their running maxima (and cells) to stay in
+// registers.
 constexpr int kVectors = 4;
 
-// What is kept of the first cell of a bin.
+// The running maximum after the first cell of a bin.
 template <typename Best, typename Value>
-inline Best Start(const Value& value) {
+inline Best InitBest(const Value& value) {
   if constexpr (std::is_same_v<Best, Value>) {
     return value;
   } else {
@@ -18,8 +19,8 @@ inline Best Start(const Value& value) {
   }
 }
 
-// Maxima of kCount * count neighbouring channels over the cells rows x columns; `map` points at the first of these
-// channels in cell (0, 0), `stride` is the number of values from a cell to the next.
+// The maxima of kCount * count adjacent channels over the cells rows x columns. `map` points to the first of these
+// channels in cell (0, 0); `stride` is the number of values between cells.
 template <typename Lanes, int count, bool stream, typename T>
 inline void MaxOfBin(const T* map, int64_t width, int64_t stride, Span rows, Span columns, T* pooled) {
   typename Lanes::Best best[count];
@@ -27,7 +28,7 @@ inline void MaxOfBin(const T* map, int64_t width, int64_t stride, Span rows, Spa
   for (int v = 0; v < count; ++v) {
     typename Lanes::Value value;
     Lanes::Load(map + (rows.begin * width + columns.begin) * stride + v * Lanes::kCount, &value);
-    best[v] = Start<typename Lanes::Best>(value);
+    best[v] = InitBest<typename Lanes::Best>(value);
   }
   for (int64_t y = rows.begin; y < rows.end; ++y) {
     const T* cell = map + (y * width + columns.begin) * stride;
@@ -41,9 +42,9 @@ inline void MaxOfBin(const T* map, int64_t width, int64_t stride, Span rows, Spa
     }
   }
   if constexpr (std::is_same_v<Lanes, SignMagnitudeLanes>) {
-    typename Lanes::Value unsure{};
-    for (int v = 0; v < count; ++v) unsure |= Lanes::Unsure(best[v]);
-    if (AnyBit(unsure)) {
+    typename Lanes::Value mixed_zeros{};
+    for (int v = 0; v < count; ++v) mixed_zeros |= Lanes::HasMixedZeros(best[v]);
+    if (AnyBit(mixed_zeros)) {
       constexpr int kExactCount = count * Lanes::kCount / Lanes::Exact::kCount;
       return MaxOfBin<typename Lanes::Exact, kExactCount, stream>(map, width, stride, rows, columns, pooled);
     }
@@ -52,7 +53,7 @@ inline void MaxOfBin(const T* map, int64_t width, int64_t stride, Span rows, Spa
   for (int v = 0; v < count; ++v) Lanes::template Store<stream>(best[v], pooled + v * Lanes::kCount);
 }
 
-// The same, and the cell of each maximum: the first in row-major order among equals.
+// As MaxOfBin, and the cell of each maximum: the first in row-major order if several are equal.
 template <typename Lanes, int count, bool stream, typename T>
 inline void ArgmaxOfBin(const T* map, int64_t width, int64_t stride, Span rows, Span columns, T* pooled,
                         int32_t* argmax) {
@@ -87,29 +88,26 @@ inline void ArgmaxOfBin(const T* map, int64_t width, int64_t stride, Span rows, 
   }
 }
 
-// The features and outputs of one bin's channels, and how far apart cells are.
+// Pools the bins of one image.
 template <typename T, bool stream>
 struct BinPooler {
   const T* map;
   int64_t width, channels;
 
-  // All channels of one bin. `argmax` may be null.
+  // Pools all channels of one bin. `argmax` may be null.
   void Pool(Span rows, Span columns, T* pooled, int32_t* argmax) const {
     if (rows.empty() || columns.empty()) {
       __builtin_memset(pooled, 0, channels * sizeof(T));
-      static_assert(kNoCell == -1, "whose bytes are all 255");
+      static_assert(kNoCell == -1, "memset writes bytes of 255");
       if (argmax != nullptr) __builtin_memset(argmax, 255, channels * sizeof(int32_t));
     } else if (argmax == nullptr) {
-      PoolChannels<typename LanesOf<T>::ForMax>(
-          [&](auto lanes, auto count, int64_t c) {
-            MaxOfBin<decltype(lanes), count(), stream>(map + c, width, channels, rows, columns, pooled + c);
-          });
+      PoolChannels<typename LanesOf<T>::ForMax>([&](auto lanes, auto count, int64_t c) {
+        MaxOfBin<decltype(lanes), count(), stream>(map + c, width, channels, rows, columns, pooled + c);
+      });
     } else {
-      PoolChannels<typename LanesOf<T>::ForArgmax>(
-          [&](auto lanes, auto count, int64_t c) {
-            ArgmaxOfBin<decltype(lanes), count(), stream>(map + c, width, channels, rows, columns, pooled + c,
-                                                          argmax + c);
-          });
+      PoolChannels<typename LanesOf<T>::ForArgmax>([&](auto lanes, auto count, int64_t c) {
+        ArgmaxOfBin<decltype(lanes), count(), stream>(map + c, width, channels, rows, columns, pooled + c, argmax + c);
+      });
     }
   }
 
@@ -124,7 +122,7 @@ struct BinPooler {
     for (; c + kCount <= channels; c += kCount) pool_some(Lanes(), std::integral_constant<int, 1>(), c);
     if (c == channels) return;
     if (channels >= kCount) {
-      // Some channels are pooled twice, which changes nothing.
+      // Overlaps the previous vector: some channels are pooled twice, with the same result.
       pool_some(Lanes(), std::integral_constant<int, 1>(), channels - kCount);
     } else {
       for (; c < channels; ++c) pool_some(SingleLane<T>(), std::integral_constant<int, 1>(), c);
@@ -138,7 +136,7 @@ void PoolRois(const RoiPoolShape& shape, float spatial_scale, const T* features,
   std::vector<Span> columns(shape.output_width);
   for (int64_t roi = first; roi < last; ++roi) {
     const float* corners = rois + roi * 4;  // y1, x1, y2, x2
-    RoiSide vertical, horizontal;
+    RoiAxis vertical, horizontal;
     const bool is_number = vertical.Set(corners[0], corners[2], spatial_scale, shape.output_height) &&
                            horizontal.Set(corners[1], corners[3], spatial_scale, shape.output_width);
     for (int64_t q = 0; q < shape.output_width; ++q) {
@@ -156,7 +154,7 @@ void PoolRois(const RoiPoolShape& shape, float spatial_scale, const T* features,
   }
 }
 
-// Streamed vectors must not cross a cache line.
+// Non-temporal stores need aligned addresses.
 inline bool IsAligned(const void* pointer, int64_t row_bytes) {
   const auto address = reinterpret_cast<uintptr_t>(pointer);
   return pointer == nullptr || (address % kVectorBytes == 0 && row_bytes % kVectorBytes == 0);
@@ -165,8 +163,8 @@ inline bool IsAligned(const void* pointer, int64_t row_bytes) {
 template <typename T>
 void RoiPool(const RoiPoolShape& shape, float spatial_scale, const T* features, const float* rois, int64_t first,
              int64_t last, bool stream, T* pooled, int32_t* argmax) {
-  stream = stream && IsAligned(pooled, shape.channels * sizeof(T)) &&
-           IsAligned(argmax, shape.channels * sizeof(int32_t));
+  stream =
+      stream && IsAligned(pooled, shape.channels * sizeof(T)) && IsAligned(argmax, shape.channels * sizeof(int32_t));
   if (stream) {
     PoolRois<T, true>(shape, spatial_scale, features, rois, first, last, pooled, argmax);
     FinishStreaming();

@@ -1,5 +1,5 @@
-// Neighbouring channels that one thread takes together, 16 bytes of them or a single one; how they are loaded, stored,
-// ordered and launched over.
+// Packs: adjacent channels that one thread processes together, 16 bytes or a single value. Loading, storing, comparing
+// and launching kernels over them.
 
 #ifndef TF_FAST_RCNN_CUSTOM_OPS_CC_KERNELS_ROI_POOL_CUDA_PACKS_CUH_
 #define TF_FAST_RCNN_CUSTOM_OPS_CC_KERNELS_ROI_POOL_CUDA_PACKS_CUH_
@@ -13,14 +13,14 @@
 #include <cstdint>
 #include <type_traits>
 
-#include "roi_pool_cuda.h"
+#include "roi_pool.h"
 
 namespace tf_fast_rcnn {
 namespace cuda {
 
 template <typename To, typename From>
 __device__ inline To BitCast(const From& from) {
-  static_assert(sizeof(To) == sizeof(From), "the same bits");
+  static_assert(sizeof(To) == sizeof(From), "both types must have the same size");
   To to;
   memcpy(&to, &from, sizeof(To));
   return to;
@@ -33,7 +33,7 @@ struct Pack {
 
 // --- memory ----------------------------------------------------------------------------------------------------------
 
-// What a single instruction moves.
+// The type that a single instruction loads or stores.
 template <int bytes>
 struct WordOf;
 template <>
@@ -53,7 +53,7 @@ struct WordOf<16> {
   using Type = uint4;
 };
 
-// A pack as words; one of 8 int32 cells takes two.
+// A pack as an array of words; a pack of 8 int32 cells takes two 16-byte words.
 template <typename T, int count>
 struct WordsOf {
   static constexpr int kBytes = sizeof(Pack<T, count>);
@@ -62,7 +62,7 @@ struct WordsOf {
   using Type = Pack<Word, kCount>;
 };
 
-// Through the cache for data that no kernel of this launch writes.
+// Loads through the read-only cache: no kernel may write this data during the launch.
 template <int count, typename T>
 __device__ inline Pack<T, count> Load(const T* from) {
   using Words = WordsOf<T, count>;
@@ -74,9 +74,9 @@ __device__ inline Pack<T, count> Load(const T* from) {
   return BitCast<Pack<T, count>>(words);
 }
 
-// The same for data that is read once.
+// Loads data that is read once, with an evict-first hint.
 template <int count, typename T>
-__device__ inline Pack<T, count> LoadOnce(const T* from) {
+__device__ inline Pack<T, count> LoadStreaming(const T* from) {
   using Words = WordsOf<T, count>;
   typename Words::Type words;
 #pragma unroll
@@ -86,9 +86,9 @@ __device__ inline Pack<T, count> LoadOnce(const T* from) {
   return BitCast<Pack<T, count>>(words);
 }
 
-// Does not push what is read again out of the cache.
+// Stores with an evict-first hint, so that data that is read again stays in the cache.
 template <typename T, int count>
-__device__ inline void Stream(const Pack<T, count>& pack, T* to) {
+__device__ inline void StoreStreaming(const Pack<T, count>& pack, T* to) {
   using Words = WordsOf<T, count>;
   const auto words = BitCast<typename Words::Type>(pack);
 #pragma unroll
@@ -98,7 +98,7 @@ __device__ inline void Stream(const Pack<T, count>& pack, T* to) {
 }
 
 template <int count, typename T>
-__device__ inline Pack<T, count> Filled(T value) {
+__device__ inline Pack<T, count> Broadcast(T value) {
   Pack<T, count> pack;
 #pragma unroll
   for (int i = 0; i < count; ++i) pack.values[i] = value;
@@ -107,15 +107,16 @@ __device__ inline Pack<T, count> Filled(T value) {
 
 // --- order -----------------------------------------------------------------------------------------------------------
 
-// A value as a number that is ordered as it is itself. 16 bits are taken for the upper half of a float, which a
-// bfloat16 is; a half differs in where its exponent ends, which no comparison sees (but of NaN, which counts as a
-// number above infinity). Not a conversion: that would cost an instruction for each value.
+// Converts a value to a number with the same ordering. 16 bits become the upper half of a float32: for a bfloat16 that
+// is the same number; for a half the boundary between exponent and mantissa differs, which does not affect comparisons
+// (except that NaN compares as a number above infinity). Cheaper than a conversion, which needs an instruction per
+// value.
 __device__ inline float Ordered(float value) { return value; }
 __device__ inline double Ordered(double value) { return value; }
 __device__ inline float Ordered(Half value) { return BitCast<float>(static_cast<uint32_t>(value.bits) << 16); }
 __device__ inline float Ordered(Bfloat16 value) { return BitCast<float>(static_cast<uint32_t>(value.bits) << 16); }
 
-// The way back.
+// The inverse of Ordered.
 template <typename T>
 struct FromOrdered {
   __device__ static T Value(float ordered) { return {static_cast<uint16_t>(BitCast<uint32_t>(ordered) >> 16)}; }
@@ -129,7 +130,7 @@ struct FromOrdered<double> {
   __device__ static double Value(double ordered) { return ordered; }
 };
 
-// Single instructions, two values each for 16 bits where the device has those (from compute capability 8.0 on).
+// Each is a single instruction; from compute capability 8.0 on, one instruction handles two 16-bit values.
 __device__ inline float Max(float a, float b) { return fmaxf(a, b); }
 __device__ inline double Max(double a, double b) { return fmax(a, b); }
 __device__ inline Pack<Half, 2> Max(Pack<Half, 2> a, Pack<Half, 2> b) {
@@ -139,12 +140,12 @@ __device__ inline Pack<Bfloat16, 2> Max(Pack<Bfloat16, 2> a, Pack<Bfloat16, 2> b
   return BitCast<Pack<Bfloat16, 2>>(__hmax2(BitCast<__nv_bfloat162>(a), BitCast<__nv_bfloat162>(b)));
 }
 template <typename T>
-__device__ inline T Max(T a, T b) {  // one value of 16 bits
+__device__ inline T Max(T a, T b) {  // a single 16-bit value
   return FromOrdered<T>::Value(fmaxf(Ordered(a), Ordered(b)));
 }
 
 template <typename T, int count>
-__device__ inline Pack<T, count> MaxOfPacks(const Pack<T, count>& a, const Pack<T, count>& b) {
+__device__ inline Pack<T, count> MaxPacks(const Pack<T, count>& a, const Pack<T, count>& b) {
   constexpr bool kInPairs = sizeof(T) == 2 && count % 2 == 0;
   using Part = std::conditional_t<kInPairs, Pack<T, 2>, T>;
   using Parts = Pack<Part, kInPairs ? count / 2 : count>;
@@ -164,52 +165,55 @@ __device__ inline double ToSum(double value) { return value; }
 __device__ inline float ToSum(Half value) { return __half2float(BitCast<__half>(value)); }
 __device__ inline float ToSum(Bfloat16 value) { return __bfloat162float(BitCast<__nv_bfloat16>(value)); }
 
-__device__ inline void Round(float sum, float* value) { *value = sum; }
-__device__ inline void Round(double sum, double* value) { *value = sum; }
-__device__ inline void Round(float sum, Half* value) { *value = BitCast<Half>(__float2half_rn(sum)); }
-__device__ inline void Round(float sum, Bfloat16* value) { *value = BitCast<Bfloat16>(__float2bfloat16_rn(sum)); }
+__device__ inline void FromSum(float sum, float* value) { *value = sum; }
+__device__ inline void FromSum(double sum, double* value) { *value = sum; }
+__device__ inline void FromSum(float sum, Half* value) { *value = BitCast<Half>(__float2half_rn(sum)); }
+__device__ inline void FromSum(float sum, Bfloat16* value) { *value = BitCast<Bfloat16>(__float2bfloat16_rn(sum)); }
 
 template <typename T, int count>
-__device__ inline Pack<T, count> Rounded(const Pack<typename SumOf<T>::Type, count>& sums) {
+__device__ inline Pack<T, count> RoundPack(const Pack<typename SumOf<T>::Type, count>& sums) {
   Pack<T, count> values;
 #pragma unroll
-  for (int i = 0; i < count; ++i) Round(sums.values[i], &values.values[i]);
+  for (int i = 0; i < count; ++i) FromSum(sums.values[i], &values.values[i]);
   return values;
 }
 
 // --- launches --------------------------------------------------------------------------------------------------------
 
 template <typename T>
-constexpr int kPackOf = 16 / sizeof(T);
+constexpr int kPackSize = 16 / sizeof(T);
 
-// A block takes a slice of the channels as wide as a cache line: this many threads side by side, one for each pack.
+// A block processes a slice of channels as wide as a cache line: this many adjacent threads, one per pack.
 template <typename T, int count>
 constexpr int kLanes = 128 / (sizeof(T) * count);
 
 constexpr int kWarp = 32;
 constexpr int kMaxThreads = 256;
 
-// Calls launch(std::integral_constant<int, N>()) with packs of N = kPackOf<T> values, or single values where the
-// channels are no whole packs or a pointer is not aligned to 16 bytes.
+// Calls launch(std::integral_constant<int, N>()) with the pack size N: kPackSize<T>, or 1 if the channels do not fill
+// whole packs or a pointer is not aligned to 16 bytes.
 template <typename T, typename Launch, typename... Pointers>
-const char* WithPacks(int64_t channels, const Launch& launch, const Pointers*... pointers) {
+const char* DispatchPackSize(int64_t channels, const Launch& launch, const Pointers*... pointers) {
   const bool aligned = ((reinterpret_cast<uintptr_t>(pointers) % 16 == 0) && ...);
-  if (aligned && channels % kPackOf<T> == 0) return launch(std::integral_constant<int, kPackOf<T>>());
+  if (aligned && channels % kPackSize<T> == 0) return launch(std::integral_constant<int, kPackSize<T>>());
   return launch(std::integral_constant<int, 1>());
 }
 
-inline const char* Message(cudaError_t error) { return error == cudaSuccess ? nullptr : cudaGetErrorString(error); }
-
-inline int64_t DivideUp(int64_t a, int64_t b) { return (a + b - 1) / b; }
-
-// Whole warps for `bins` bins of `lanes` threads each, in as few equal turns as there have to be.
-inline int ThreadsForBins(int64_t bins, int lanes) {
-  const int64_t unit = std::max(lanes, kWarp), work = std::min(bins, int64_t{kMaxThreads}) * lanes;
-  const int64_t turns = DivideUp(work, kMaxThreads);
-  return static_cast<int>(DivideUp(DivideUp(work, turns), unit) * unit);
+inline const char* ErrorMessage(cudaError_t error) {
+  return error == cudaSuccess ? nullptr : cudaGetErrorString(error);
 }
 
-// Kernels go on in steps of the grid where it cannot have the size that is asked for.
+inline int64_t CeilDivide(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+// The number of threads, in whole warps, for `bins` bins of `lanes` threads each: the fewest that need no more
+// iterations than kMaxThreads would.
+inline int ThreadsForBins(int64_t bins, int lanes) {
+  const int64_t unit = std::max(lanes, kWarp), work = std::min(bins, int64_t{kMaxThreads}) * lanes;
+  const int64_t turns = CeilDivide(work, kMaxThreads);
+  return static_cast<int>(CeilDivide(CeilDivide(work, turns), unit) * unit);
+}
+
+// Clamps the grid to CUDA's limits; the kernels use grid-stride loops.
 inline dim3 Grid(int64_t x, int64_t y, int64_t z) {
   constexpr int64_t kMaxX = 2147483647, kMaxOther = 65535;
   return dim3(static_cast<unsigned>(std::min(x, kMaxX)), static_cast<unsigned>(std::min(y, kMaxOther)),
@@ -222,7 +226,7 @@ const char* Launch(dim3 grid, int threads, cudaStream_t stream, void (*kernel)(P
   config.gridDim = grid;
   config.blockDim = dim3(static_cast<unsigned>(threads), 1, 1);
   config.stream = stream;
-  return Message(cudaLaunchKernelEx(&config, kernel, arguments...));
+  return ErrorMessage(cudaLaunchKernelEx(&config, kernel, arguments...));
 }
 
 }  // namespace cuda

@@ -1,20 +1,21 @@
-// CPU kernels of the RoI pooling ops: they share the work of roi_pool.h among threads.
+// CPU kernels of the RoI pooling ops: run the functions of roi_pool.h on TensorFlow's thread pool.
+
+#include "../op_kernels.h"
 
 #include <numeric>
 #include <vector>
 
 #include "roi_pool.h"
-#include "roi_pool_kernels.h"
 #include "tensorflow/core/lib/core/threadpool.h"
 
 namespace tf_fast_rcnn {
 namespace {
 
-// Rough cycles to pool one value (its bin has some ten cells, several channels are compared at a time): it only decides
-// how finely the work is cut.
+// A rough estimate (a bin has about ten cells, and several channels are compared at a time). It only determines how the
+// work is split.
 constexpr int64_t kCyclesPerPooledValue = 2;
 
-// What RoiPool orders values of type T as.
+// The type by which RoiPool compares values of type T.
 template <typename T>
 struct Ordered {
   using Type = T;
@@ -28,7 +29,7 @@ struct Ordered<Eigen::bfloat16> {
   using Type = Float16Bits;
 };
 
-// Gradients of 16 bits are summed in 32: hundreds of overlapping RoIs meet in one cell.
+// 16-bit gradients are accumulated in float32, since hundreds of overlapping RoIs can add to one cell.
 template <typename T>
 struct SumOf {
   using Type = T;
@@ -42,8 +43,8 @@ struct SumOf<Eigen::bfloat16> {
   using Type = float;
 };
 
-// Outputs of this size are taken as too large for what this process has of the last-level cache, whose whole size says
-// little: on a virtual machine it is that of all its neighbours too.
+// Outputs of at least this size bypass the cache. An estimate of this process's share of the last-level cache: its
+// total size is no guide, since a virtual machine shares it with its neighbours.
 constexpr int64_t kStreamedBytes = int64_t{32} << 20;
 
 using Scheduling = tensorflow::thread::ThreadPool::SchedulingParams;
@@ -53,10 +54,10 @@ tensorflow::thread::ThreadPool* Threads(OpKernelContext* context) {
 }
 
 template <typename T>
-class OnCpu {
+class CpuRoiPool {
  public:
-  void Pool(OpKernelContext* context, const RoiPoolShape& shape, float spatial_scale, const T* features,
-            const float* rois, T* pooled, int32_t* argmax) const {
+  void Forward(OpKernelContext* context, const RoiPoolShape& shape, float spatial_scale, const T* features,
+               const float* rois, T* pooled, int32_t* argmax) const {
     using Value = typename Ordered<T>::Type;
     const auto* features_data = reinterpret_cast<const Value*>(features);
     auto* pooled_data = reinterpret_cast<Value*>(pooled);
@@ -64,22 +65,22 @@ class OnCpu {
     const bool stream = all_rois * values_of_roi * static_cast<int64_t>(sizeof(T)) >= kStreamedBytes;
     const auto cost = Scheduling::Adaptive(values_of_roi * kCyclesPerPooledValue);
     Threads(context)->ParallelFor(all_rois, cost, [&](int64_t first, int64_t last) {
-      RoiPool(level_, shape, spatial_scale, features_data, rois, first, last, stream, pooled_data, argmax);
+      RoiPool(instruction_set_, shape, spatial_scale, features_data, rois, first, last, stream, pooled_data, argmax);
     });
   }
 
-  // Each unit of work is some blocks of channels of one image: as many units as can be shared fairly.
-  void Differentiate(OpKernelContext* context, const RoiPoolShape& shape, float spatial_scale,
-                     const T* pooled_gradient, const int32_t* argmax, const float* rois, T* features_gradient) const {
+  // Each unit of work is a range of channel blocks of one image. If there are enough channels, the number of units is a
+  // multiple of the number of threads.
+  void Backward(OpKernelContext* context, const RoiPoolShape& shape, float spatial_scale, const T* pooled_gradient,
+                const int32_t* argmax, const float* rois, T* features_gradient) const {
     using Sum = typename SumOf<T>::Type;
     Tensor sums;
-    OP_REQUIRES_OK(context,
-                   context->allocate_temp(tensorflow::DataTypeToEnum<Sum>::value,
-                                          TensorShape({shape.batch, shape.cells(), shape.channels}), &sums));
+    OP_REQUIRES_OK(context, context->allocate_temp(tensorflow::DataTypeToEnum<Sum>::value,
+                                                   TensorShape({shape.batch, shape.cells(), shape.channels}), &sums));
     Sum* sums_data = sums.flat<Sum>().data();
     std::vector<std::vector<int64_t>> orders;
     for (int64_t image = 0; image < shape.batch; ++image) {
-      orders.push_back(OrderByPlace(shape, spatial_scale, rois + image * shape.rois * 4));
+      orders.push_back(SortByLocation(shape, spatial_scale, rois + image * shape.rois * 4));
     }
     const int64_t threads = Threads(context)->NumThreads();
     const int64_t parts = threads / std::gcd(threads, shape.batch);
@@ -95,7 +96,7 @@ class OnCpu {
         const int64_t offset = image * shape.rois * shape.bins() * shape.channels + channel;
         Sum* unit_sums = sums_data + of_image * shape.channels + channel * shape.cells();
         std::fill_n(unit_sums, shape.cells() * count, Sum(0));
-        RoiPoolGradient<T, Sum>(level_, shape, spatial_scale, pooled_gradient + offset, argmax + offset,
+        RoiPoolGradient<T, Sum>(instruction_set_, shape, spatial_scale, pooled_gradient + offset, argmax + offset,
                                 rois + image * shape.rois * 4, orders[image], count, unit_sums)
             .Add();
         CopySums(shape, unit_sums, count, features_gradient + of_image * shape.channels + channel);
@@ -104,7 +105,7 @@ class OnCpu {
   }
 
  private:
-  // From the blocks of AddRoiPoolGradient to the layout of the features.
+  // Copies the channel blocks of RoiPoolGradient::Add into the NHWC layout of the features.
   template <typename Sum>
   static void CopySums(const RoiPoolShape& shape, const Sum* sums, int64_t count, T* gradient) {
     for (int64_t c = 0; c < count; c += kGradientBlock) {
@@ -116,13 +117,13 @@ class OnCpu {
     }
   }
 
-  const CpuLevel level_ = ChooseCpuLevel();
+  const InstructionSet instruction_set_ = ChooseInstructionSet();
 };
 
-TF_FAST_RCNN_REGISTER_ROI_POOL(tensorflow::DEVICE_CPU, OnCpu, Eigen::half)
-TF_FAST_RCNN_REGISTER_ROI_POOL(tensorflow::DEVICE_CPU, OnCpu, Eigen::bfloat16)
-TF_FAST_RCNN_REGISTER_ROI_POOL(tensorflow::DEVICE_CPU, OnCpu, float)
-TF_FAST_RCNN_REGISTER_ROI_POOL(tensorflow::DEVICE_CPU, OnCpu, double)
+TF_FAST_RCNN_REGISTER_ROI_POOL(tensorflow::DEVICE_CPU, CpuRoiPool, Eigen::half)
+TF_FAST_RCNN_REGISTER_ROI_POOL(tensorflow::DEVICE_CPU, CpuRoiPool, Eigen::bfloat16)
+TF_FAST_RCNN_REGISTER_ROI_POOL(tensorflow::DEVICE_CPU, CpuRoiPool, float)
+TF_FAST_RCNN_REGISTER_ROI_POOL(tensorflow::DEVICE_CPU, CpuRoiPool, double)
 
 }  // namespace
 }  // namespace tf_fast_rcnn

@@ -1,0 +1,16 @@
+// RoI max pooling with the instructions that every CPU has: SSE2 on x86-64, NEON on aarch64.
+
+#include "instruction_sets.h"
+
+namespace tf_fast_rcnn {
+namespace baseline {
+
+constexpr int kVectorBytes = 16;
+
+#include "backward-inl.h"
+#include "forward-inl.h"
+
+TF_FAST_RCNN_INSTANTIATE_ALL()
+
+}  // namespace baseline
+}  // namespace tf_fast_rcnn
