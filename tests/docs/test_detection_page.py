@@ -13,7 +13,7 @@ from tf_fast_rcnn import cli
 PAGE = (Path(__file__).parents[2] / "docs" / "detection.md").read_text()
 PYTHON = "".join(re.findall(r"```python\n(.*?)```", PAGE, flags=re.DOTALL))
 COMMANDS = [shlex.split(line)[1:] for line in re.findall(r"^    (tf-fast-rcnn .*)$", PAGE, flags=re.MULTILINE)]
-SETTINGS = PAGE.partition("## What can be changed")[2].partition("\n## ")[0]
+SETTINGS = PAGE.partition("## Settings")[2].partition("\n## ")[0]
 ROWS = re.findall(r"^\| (`--.*?) \| (.*?) \|", SETTINGS, flags=re.MULTILINE)
 
 

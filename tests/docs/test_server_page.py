@@ -22,7 +22,7 @@ def test_defaults_of_limits():
     settings = ServerSettings()
     options = cli._parser(["serve", "models/cells"]).parse_args(["serve", "models/cells"])
     assert told == {
-        "concurrency": "one a processor",
+        "concurrency": "one per processor",
         "queue": str(settings.queue),
         "max-message-mb": str(settings.max_message_bytes >> 20),
     }

@@ -34,7 +34,7 @@ def test_commands_were_found():
 def test_every_table_is_told():
     assert re.findall(r"^\| `([a-z-]+)` \|", PAGE, flags=re.MULTILINE) == list(TABLES)
     assert all(f"{name}" in tables.EXAMPLES for name in TABLES)
-    assert f"{len(TRAININGS)} trainings and {len(measurements(TABLES))} tests a seed" in " ".join(PAGE.split())
+    assert f"{len(TRAININGS)} trainings and {len(measurements(TABLES))} tests per seed" in " ".join(PAGE.split())
 
 
 def test_pictures_are_there():
