@@ -33,6 +33,7 @@ def _library(array):
     if isinstance(array, (np.ndarray, np.generic, list, tuple)):
         return types.SimpleNamespace(
             stack=np.stack,
+            concat=np.concatenate,
             exp=np.exp,
             log=np.log,
             minimum=np.minimum,
@@ -43,6 +44,7 @@ def _library(array):
 
     return types.SimpleNamespace(
         stack=tf.stack,
+        concat=tf.concat,
         exp=tf.exp,
         log=tf.math.log,
         minimum=tf.minimum,
@@ -193,6 +195,18 @@ def scale(boxes, height, width):
     boxes = _float_array(boxes)
     ymin, xmin, ymax, xmax = _sides(boxes)
     return _library(boxes).stack([ymin * height, xmin * width, ymax * height, xmax * width], axis=-1)
+
+
+def enlarge(boxes, factor):
+    """Boxes `[..., 4]` (any unit) whose sides are `factor` times as long, about the same centres; they are not clipped.
+
+    Example:
+        >>> enlarge(np.float32([0.4, 0.4, 0.6, 0.8]), 2.0).round(2)
+        array([0.3, 0.2, 0.7, 1. ], dtype=float32)
+    """
+    boxes = _float_array(boxes)
+    margin = (boxes[..., 2:] - boxes[..., :2]) * (0.5 * (factor - 1.0))
+    return _library(boxes).concat([boxes[..., :2] - margin, boxes[..., 2:] + margin], axis=-1)
 
 
 def relative(boxes, height, width):

@@ -40,17 +40,26 @@ TUNE_FROM = {
 
 @keras.saving.register_keras_serializable(package="tf_fast_rcnn")
 class RoICorners(keras.layers.Layer):
-    """RoIs with continuous edges, float32 `[B, R, 4]`, as `RoIPooling` takes them: last row and column included."""
+    """RoIs with continuous edges, float32 `[B, R, 4]`, as `RoIPooling` takes them: last row and column included.
 
-    def __init__(self, **kwargs):
+    Args:
+        context: the RoIs are enlarged by this factor about their centres, so that what is pooled shows their
+            surroundings too.
+    """
+
+    def __init__(self, context=1.0, **kwargs):
         # RoIs are never cast to a half type: bfloat16 cannot tell pixel 600 from 601.
         super().__init__(**{**kwargs, "autocast": False, "dtype": "float32"})
+        self.context = float(context)
 
     def call(self, rois):
-        return boxes.to_inclusive_corners(rois)
+        return boxes.to_inclusive_corners(rois if self.context == 1.0 else boxes.enlarge(rois, self.context))
 
     def compute_output_shape(self, input_shape):
         return input_shape
+
+    def get_config(self):
+        return {**super().get_config(), "context": self.context}
 
 
 @keras.saving.register_keras_serializable(package="tf_fast_rcnn")
@@ -115,6 +124,8 @@ def fast_rcnn(
     head="auto",
     stride=16,
     pooled_size=None,
+    lateral_channels=None,
+    context=1.0,
     fc_units=(1024, 1024),
     dropout=0.5,
     tune_from=None,
@@ -149,6 +160,12 @@ def fast_rcnn(
         pooled_size: (H, W) of a pooled RoI; three numbers or more are the levels of a spatial pyramid, as in
             (1, 2, 3, 6): see `pooling_grids`. None: what the layers that are carried over were given when
             the network classified images, (7, 7) in VGG16 and (14, 14) in ResNets; (7, 7) for new layers.
+        lateral_channels: a 1x1 convolution reduces each feature map to this many channels before RoI pooling (as the
+            lateral connections of feature pyramid networks do), so that several maps cost the first fully connected
+            layer no more than one. None: the maps are pooled as they are. A head that is reused with its weights
+            takes its map as it is in any case.
+        context: from the coarsest of several maps, RoIs are pooled enlarged by this factor about their centres: what
+            surrounds a box says how to move its edges. A single map is pooled without context.
         fc_units: sizes of the fully connected layers that are made.
         dropout: probability of dropping each output of the fully connected layers in training; a carried stage has
             the dropout that the network has.
@@ -190,7 +207,9 @@ def fast_rcnn(
     images = keras.Input((None, None, 3), name="images", dtype="float32")
     rois = keras.Input((None, 4), name="rois", dtype="float32")
     features = keras.tree.flatten(convolutions(preprocess(images)))
-    pooled = _pool(features, RoICorners(name=parts.ROI_CORNERS)(rois), cut, roi_pooling)
+    if lateral_channels is not None and not cut.fc_layers and cut.stage is None:
+        features = _lateral(features, cut, lateral_channels, seed)
+    pooled = _pool(features, rois, cut, context, roi_pooling)
     if cut.stage is None:
         vectors = keras.layers.Reshape((-1, math.prod(pooled.shape[2:])), name="roi_vectors")(pooled)
         hidden = _fully_connected(vectors, cut.fc_layers, fc_units, dropout, seed)
@@ -203,10 +222,29 @@ def fast_rcnn(
     return model
 
 
-def _pool(features, corners, cut, implementation):
-    """Pools the RoIs from each feature map; the channels of several stand side by side."""
+def _lateral(features, cut, channels, seed):
+    """Each feature map with fewer channels, by a 1x1 convolution."""
+    return [
+        keras.layers.Conv2D(
+            channels,
+            kernel_size=1,
+            kernel_initializer=keras.initializers.HeNormal(seed=seed + stride),
+            name=f"lateral_{stride}",
+        )(feature_map)
+        for feature_map, stride in zip(features, cut.strides, strict=True)
+    ]
+
+
+def _pool(features, rois, cut, context, implementation):
+    """Pools the RoIs from each feature map, with their context from the coarsest of several; their channels are
+    concatenated."""
+    corners = dict.fromkeys(cut.strides, RoICorners(name=parts.ROI_CORNERS)(rois))
+    if context != 1.0 and len(features) > 1:
+        corners[max(cut.strides)] = RoICorners(context, name=parts.ROI_CONTEXT)(rois)
     pooled = [
-        RoIPooling(cut.pooled_size, 1.0 / stride, implementation, name=f"roi_pooling_{stride}")(feature_map, corners)
+        RoIPooling(cut.pooled_size, 1.0 / stride, implementation, name=f"roi_pooling_{stride}")(
+            feature_map, corners[stride]
+        )
         for feature_map, stride in zip(features, cut.strides, strict=True)
     ]
     return pooled[0] if len(pooled) == 1 else keras.layers.Concatenate(name=parts.POOLED)(pooled)

@@ -112,8 +112,8 @@ def small_data():
         backbone="efficientnet_lite0",
         proposals="dense",
         steps=1000,
-        optimizer=OptimizerSettings(kind="adamw", rate=3e-4, schedule="cosine", backbone_rate=0.2, weight_decay=1e-4),
-        network=NetworkSettings(stride=(8, 16)),
+        optimizer=OptimizerSettings(kind="adamw", rate=1e-3, schedule="cosine", backbone_rate=0.1, weight_decay=1e-4),
+        network=NetworkSettings(stride="auto", lateral_channels=48, context=2.0, dropout=0.0),
         sampling=SamplingRules(background_iou=(0.0, 0.5), shorter_side=480, longer_side=800),
     )
 

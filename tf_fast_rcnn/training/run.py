@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import sys
 import time
 
 import keras
@@ -16,6 +17,7 @@ from tf_fast_rcnn.models.losses import multi_task_loss
 from tf_fast_rcnn.training import run_folder
 from tf_fast_rcnn.training.averaging import averaged_weights, keep_raw_weights
 from tf_fast_rcnn.training.callbacks import BestModel, Checkpoints, LossLog, Position, ProgressBar, RunLog
+from tf_fast_rcnn.training.choices import settle
 from tf_fast_rcnn.training.initial_model import initial_model
 from tf_fast_rcnn.training.optimizers import optimizer_of
 from tf_fast_rcnn.training.precision import set_precision
@@ -87,6 +89,10 @@ def train(
     backbone = backbone or recipe.backbone
     recipe = dataclasses.replace(recipe, backbone=backbone if isinstance(backbone, str) else backbone.name)
     check_classes(recipe, train_dataset)
+    recipe, reasons = settle(recipe, train_dataset)
+    if progress:
+        for reason in reasons:
+            print(reason, file=sys.stderr)
     proposals = train_dataset.proposal_settings or proposals or proposal_settings(recipe.proposals, train_dataset)
     description = _description(train_dataset, recipe, weights, roi_pooling, seed, proposals, classes)
     folder = run_folder.open_run(out, description)

@@ -6,6 +6,7 @@ import json
 import math
 import types
 import typing
+from typing import Literal
 
 import keras
 
@@ -72,13 +73,19 @@ class OptimizerSettings:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class NetworkSettings:
-    """Options of `fast_rcnn` by the same names."""
+    """Options of `fast_rcnn` by the same names.
+
+    Attributes:
+        stride: "auto" also: chosen from the sizes of the training objects, see `training.choices`.
+    """
 
     dropout: float = 0.5
     fc_units: tuple = (1024, 1024)
     tune_from: str | None = None
     head: str = "auto"
-    stride: int | tuple = 16
+    stride: int | tuple | Literal["auto"] = 16
+    lateral_channels: int | None = None
+    context: float = 1.0
     pooled_size: int | tuple[tuple, ...] | None = None
 
     def __post_init__(self):
@@ -86,6 +93,11 @@ class NetworkSettings:
         if self.pooled_size is not None:
             pooling_grids(self.pooled_size)
         check_setting("network.dropout", self.dropout, 0 <= self.dropout < 1, "a number from 0 to below 1")
+        channels = self.lateral_channels
+        check_setting(
+            "network.lateral_channels", channels, channels is None or channels >= 1, "none or a number from 1"
+        )
+        check_setting("network.context", self.context, 1 <= self.context <= 8, "a number from 1 to 8")
         sizes = all(isinstance(units, int) and units >= 1 for units in self.fc_units)
         check_setting("network.fc_units", self.fc_units, sizes, "whole numbers from 1")
 
@@ -245,7 +257,11 @@ _TYPE_NAMES = {
 
 def _typed(name, value, hint):
     """A value, or the one that a text stands for, as its setting's type."""
-    kinds = hint.__args__ if isinstance(hint, types.UnionType) else (hint,)
+    kinds = typing.get_args(hint) if typing.get_origin(hint) in (typing.Union, types.UnionType) else (hint,)
+    words = [word for kind in kinds if typing.get_origin(kind) is Literal for word in typing.get_args(kind)]
+    if isinstance(value, str) and value in words:
+        return value
+    kinds = [kind for kind in kinds if typing.get_origin(kind) is not Literal]
     of_texts, of_tuples = tuple[str, ...] in kinds, tuple[tuple, ...] in kinds
     kinds = [typing.get_origin(kind) or kind for kind in kinds]
     found = value
@@ -265,7 +281,7 @@ def _typed(name, value, hint):
             for each in value
         )
     if not fits:
-        expected = " or ".join(_TYPE_NAMES[kind] for kind in kinds)
+        expected = " or ".join([_TYPE_NAMES[kind] for kind in kinds] + words)
         raise InputError(f"{name}: found {found!r}; expected {expected}; change it")
     return value
 

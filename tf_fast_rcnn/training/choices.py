@@ -1,0 +1,69 @@
+"""What a recipe leaves to the data ("auto"), and the rules by which it is chosen.
+
+The rules are the same for every data set. `train` prints each choice with its reason, and RUN keeps the chosen values.
+"""
+
+import dataclasses
+
+import numpy as np
+
+from tf_fast_rcnn import boxes
+from tf_fast_rcnn.data.batches.settings import detection_side
+from tf_fast_rcnn.models.backbone_split import DEFAULT_POOLED_SIZE
+
+# Where an object is smaller than the bins of the middle stride, bins repeat cells and the finer map adds detail.
+_FINE_STRIDES, _COARSE_STRIDES = (8, 16, 32), (16, 32)
+# A class's small objects: the tenth percentile of its sizes.
+_SMALL = 10
+
+
+def settle(recipe, dataset):
+    """Chooses what a recipe leaves to the data.
+
+    Args:
+        recipe: `Recipe`.
+        dataset: `DetectionDataset`, the training images; it has objects.
+
+    Returns:
+        The recipe without "auto", and one sentence for each choice.
+
+    Example:
+        >>> settled, reasons = settle(small_data(), load_dataset("voc:cells@train"))            # doctest: +SKIP
+        >>> settled.network.stride                                                              # doctest: +SKIP
+        (8, 16, 32)
+    """
+    if recipe.network.stride != "auto":
+        return recipe, []
+    stride, reason = _strides(dataset, recipe.sampling)
+    return dataclasses.replace(recipe, network=dataclasses.replace(recipe.network, stride=stride)), [reason]
+
+
+def _strides(dataset, sampling):
+    """The strides of the feature maps, and why."""
+    name, size = _smallest_class(dataset, sampling)
+    enough = DEFAULT_POOLED_SIZE[0] * min(_COARSE_STRIDES)
+    stride = _FINE_STRIDES if size < enough else _COARSE_STRIDES
+    relation = "smaller than" if size < enough else "at least"
+    listed = ", ".join(map(str, stride[:-1])) + f" and {stride[-1]}"
+    return stride, (
+        f"RoIs are pooled from strides {listed}: the small objects of class {name} (tenth percentile) are {size:.0f} "
+        f"pixels in the network's input, {relation} {enough}, the {DEFAULT_POOLED_SIZE[0]} bins of stride "
+        f"{min(_COARSE_STRIDES)}"
+    )
+
+
+def _smallest_class(dataset, sampling):
+    """The class whose small objects are the smallest, and their size: the square root of the area, in pixels of the
+    network's input."""
+    shorter = detection_side(sampling.shorter_side)
+    sizes = {name: [] for name in dataset.class_names}
+    for record in dataset:
+        factor = min(
+            shorter / min(record.height, record.width), sampling.longer_side / max(record.height, record.width)
+        )
+        areas = boxes.area(boxes.scale(record.boxes, record.height * factor, record.width * factor))
+        for label, area in zip(record.labels[~record.crowd], areas[~record.crowd], strict=True):
+            sizes[dataset.class_names[label - 1]].append(area**0.5)
+    small = {name: float(np.percentile(values, _SMALL)) for name, values in sizes.items() if values}
+    # A data set of crowds alone has nothing to train on, and is refused elsewhere.
+    return min(small.items(), key=lambda item: item[1], default=("", 0.0))
