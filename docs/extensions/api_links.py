@@ -28,7 +28,8 @@ def link_names(app, doctree):
     docname = app.env.docname
     for literal in list(doctree.findall(nodes.literal)):
         name = public_name(literal.astext(), docname.startswith("api/"))
-        if name and not _inside(literal, (nodes.reference, addnodes.pending_xref, nodes.title)) and name != _object(literal):
+        linked = _inside(literal, (nodes.reference, addnodes.pending_xref, nodes.title))
+        if name and not linked and name != _object(literal):
             link = addnodes.pending_xref(
                 refdomain="py", reftype="obj", reftarget=f"tf_fast_rcnn.{name}", refdoc=docname, refexplicit=True
             )
@@ -66,8 +67,7 @@ def _object(node):
     """The public name whose description a node is in, if any."""
     while node is not None:
         if isinstance(node, addnodes.desc) and node.get("domain") == "py":
-            outermost = node[0]["fullname"].split(".")[0]
-            return outermost
+            return node[0]["fullname"].split(".")[0]
         node = node.parent
     return None
 
