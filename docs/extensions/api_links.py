@@ -49,6 +49,14 @@ def link_pages(app, doctree):
         text.parent.replace(text, linked)
 
 
+def set_dashes(app, doctree):
+    """Sphinx writes " -- " between an argument and its description, and leaves the dash to smartquotes, which is off."""
+    for field in doctree.findall(nodes.field):
+        for text in list(field.findall(nodes.Text)):
+            if text.startswith(" -- ") and text.parent.index(text) > 0:
+                text.parent.replace(text, nodes.Text(text.replace(" -- ", " \N{EN DASH} ", 1)))
+
+
 def _page_link(app, page):
     link = addnodes.pending_xref(
         "", nodes.inline(text=f"docs/{page}"), refdomain="std", reftype="doc", reftarget=f"/{PAGES.get(page, page)}"
@@ -75,4 +83,5 @@ def _object(node):
 def setup(app):
     app.connect("doctree-read", link_names)
     app.connect("doctree-read", link_pages)
+    app.connect("doctree-read", set_dashes)
     return {"parallel_read_safe": True}
