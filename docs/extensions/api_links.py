@@ -50,7 +50,7 @@ def link_pages(app, doctree):
 
 
 def set_dashes(app, doctree):
-    """Sphinx writes " -- " between an argument and its description, and leaves the dash to smartquotes, which is off."""
+    """Sphinx writes " -- " before a description, and leaves the dash to smartquotes, which are off."""
     for field in doctree.findall(nodes.field):
         for text in list(field.findall(nodes.Text)):
             if text.startswith(" -- ") and text.parent.index(text) > 0:
