@@ -23,12 +23,13 @@ def load_dataset(spec, class_names=None, skip_bad=False, cache_dir=None):
     """Reads a data set, or the union of several.
 
     Kinds:
-        voc:DIR@SPLIT: the folder that holds Annotations/, ImageSets/Main/ and JPEGImages/ (see `read_voc`).
-        coco:JSON[,IMAGES]: COCO's instances file and the folder of its images (see `read_coco`).
-        csv:FILE[,IMAGES]: a line for each box, and the folder of the images (see `read_csv`).
-        yolo:DIR[@SPLIT]: the folder that holds data.yaml, images/ and labels/ (see `read_yolo`).
-        tfds:NAME@SPLIT: a data set of TensorFlow Datasets that is on disk, as tfds:voc/2007@train (see `read_tfds`).
-        prepared:DIR: the folder that `prepare` wrote.
+
+    - `voc:DIR@SPLIT`: the folder that holds Annotations/, ImageSets/Main/ and JPEGImages/ (see `read_voc`).
+    - `coco:JSON[,IMAGES]`: COCO's instances file and the folder of its images (see `read_coco`).
+    - `csv:FILE[,IMAGES]`: a line for each box, and the folder of the images (see `read_csv`).
+    - `yolo:DIR[@SPLIT]`: the folder that holds data.yaml, images/ and labels/ (see `read_yolo`).
+    - `tfds:NAME@SPLIT`: a data set of TensorFlow Datasets that is on disk, as tfds:voc/2007@train (see `read_tfds`).
+    - `prepared:DIR`: the folder that `prepare` wrote.
 
     A SPEC may end with a part: "voc:DIR@trainval[:80%]" and "voc:DIR@trainval[80%:]" are complementary parts of a
     random permutation of its images, "[:80%,seed=3]" of another (see `select_part`; also `split_dataset`). Shells want
