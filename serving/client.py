@@ -72,7 +72,7 @@ def draw(image_bytes, found, class_names, threshold):
 def _name(found, row, class_names):
     if found.names is not None:
         return found.names[row]
-    label = int(found.classes[row])
+    label = int(found.class_ids[row])
     return class_names[label - 1] if label <= len(class_names) else f"class {label}"
 
 

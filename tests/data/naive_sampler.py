@@ -55,7 +55,7 @@ def naive_candidates(example, rules):
         best = int(np.argmax(overlaps)) if overlaps else None
         if overlaps and overlaps[best] >= rules.foreground_iou:
             if not (example["difficult"][objects[best]] and rules.difficult == "ignore"):
-                foreground[index] = (example["labels"][objects[best]], truth[objects[best]])
+                foreground[index] = (example["class_ids"][objects[best]], truth[objects[best]])
         elif not overlaps or rules.background_iou[0] <= overlaps[best] < rules.background_iou[1]:
             background.add(index)
     return foreground, background

@@ -35,7 +35,7 @@ def data(digits):
     images = images + images + images + images + images
 
     def of(recipe):
-        names = recipe.classes or images.class_names
+        names = recipe.class_names or images.class_names
         return images.relabelled(names, range(1, 11))
 
     return of

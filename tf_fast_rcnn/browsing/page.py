@@ -65,9 +65,9 @@ def _facts(dataset, survey):
     return {
         "spec": dataset.name,
         "images": len(survey.image_names),
-        "objects": len(survey.measures.labels),
+        "objects": len(survey.measures.class_ids),
         "classes": [each._asdict() for each in survey.classes],
-        "mended": dataset.mended,
+        "mended": dataset.fixes,
         "recall": None if survey.recall is None else _recall_facts(survey),
         "counts": {kind: len(findings) for kind, findings in survey.findings.items()},
         "findings": {

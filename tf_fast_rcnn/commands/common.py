@@ -97,24 +97,24 @@ def write_result(options, value, summary):
     print(summary)
 
 
-def load_data(spec, options, class_names=None, classes=None):
+def load_data(spec, options, class_names=None, class_map=None):
     """The data set that a SPEC names, in the classes of `with_classes` where there are any.
 
     Args:
         spec: see `load_dataset`.
         options: those of `add_data_arguments`.
         class_names: of training, for other data than that; None for the data set's own.
-        classes: of `with_classes`, or None. What was prepared with them stays as it is.
+        class_map: of `with_classes`, or None. What was prepared with them stays as it is.
     """
     import tf_fast_rcnn as frcnn
 
     sources = {"skip_bad": options.skip_bad, "cache_dir": options.cache}
-    if classes is None:
+    if class_map is None:
         return frcnn.load_dataset(spec, class_names=class_names, **sources)
     dataset = frcnn.load_dataset(spec, **sources)
-    if dataset.proposal_settings is not None and dataset.class_names == tuple(classes):
+    if dataset.proposal_settings is not None and dataset.class_names == tuple(class_map):
         return dataset
-    return frcnn.with_classes(dataset, classes, ignore_missing=class_names is not None)
+    return frcnn.with_classes(dataset, class_map, ignore_missing=class_names is not None)
 
 
 def load_images(spec, options, class_names):
@@ -124,9 +124,9 @@ def load_images(spec, options, class_names):
     return load_images(spec, class_names, skip_bad=options.skip_bad, cache_dir=options.cache)
 
 
-def tell_mended(dataset):
+def report_fixes(dataset):
     """Says on standard error what the reader clipped, dropped or skipped."""
-    for what, count in dataset.mended.items():
+    for what, count in dataset.fixes.items():
         print(f"{dataset.name}: {count} x {what}", file=sys.stderr)
 
 
@@ -136,7 +136,7 @@ def with_proposals(dataset, settings, options):
 
     if dataset.proposal_settings is None:
         dataset = frcnn.cached_proposals(dataset, settings, options.cache, options.workers, skip_bad=options.skip_bad)
-    tell_mended(dataset)
+    report_fixes(dataset)
     return dataset
 
 

@@ -50,7 +50,7 @@ def select_part(dataset, part):
     START and STOP are positions in a permutation of the data set made by the seed (default 0): percentages, rounded to
     whole images (a half to the even number), or numbers of images. Parts that meet at one boundary, under one seed,
     have no image in common and none between them. The permutation depends on the number of images and the seed alone;
-    within a part the images keep their order. `mended` is that of the whole.
+    within a part the images keep their order. `fixes` is that of the whole.
 
     Raises:
         InputError: for a part that is not written so, or without images.
@@ -87,10 +87,10 @@ def _position(text, count, default):
     return int(position) if 0 <= position <= count and int(position) == position else None
 
 
-def with_classes(dataset, classes, ignore_missing=False):
+def with_classes(dataset, class_map, ignore_missing=False):
     """The same images with a subset of the classes, renamed or merged; objects of other classes are dropped.
 
-    Dropped objects are counted in `mended`. Images that lose all their objects stay, as background.
+    Dropped objects are counted in `fixes`. Images that lose all their objects stay, as background.
 
     Args:
         dataset: `DetectionDataset`.
@@ -111,8 +111,8 @@ def with_classes(dataset, classes, ignore_missing=False):
     label_of = {name: label for label, names in enumerate(classes.values(), start=1) for name in names}
     new_labels = [label_of.get(name, 0) for name in dataset.class_names]
     selected = dataset.relabelled(classes, new_labels)
-    dropped = sum(new_labels[label - 1] == 0 for record in dataset for label in record.labels)
-    selected.mended = dict(Counter(dataset.mended) + Counter({"objects of other classes dropped": dropped}))
+    dropped = sum(new_labels[label - 1] == 0 for record in dataset for label in record.class_ids)
+    selected.fixes = dict(Counter(dataset.fixes) + Counter({"objects of other classes dropped": dropped}))
     selected.name = f"{dataset.name} --classes {classes_to_text(classes)}"
     return selected
 
@@ -132,14 +132,14 @@ def _check_classes(dataset, classes, ignore_missing):
         raise InputError(f"classes: found {repeated!r} twice; expected each name once; remove one")
 
 
-def parse_classes(text):
+def parse_class_map(text):
     """The `classes` of `with_classes` from "person,vehicle=car+truck".
 
     Raises:
         InputError: for an empty or repeated name.
 
     Example:
-        >>> parse_classes("person,vehicle=car+truck")
+        >>> parse_class_map("person,vehicle=car+truck")
         {'person': ['person'], 'vehicle': ['car', 'truck']}
     """
     classes = {}
@@ -156,5 +156,5 @@ def parse_classes(text):
 
 
 def classes_to_text(classes):
-    """The inverse of `parse_classes`."""
+    """The inverse of `parse_class_map`."""
     return ",".join(name if names == [name] else f"{name}={'+'.join(names)}" for name, names in classes.items())

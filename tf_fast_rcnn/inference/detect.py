@@ -101,7 +101,7 @@ def detect(model, image, proposals=None, settings=None):
 
     Example:
         >>> found = detect(model, "cells.jpg")                              # doctest: +SKIP
-        >>> found.classes[0], found.scores[0], found.boxes[0]               # doctest: +SKIP
+        >>> found.class_ids[0], found.scores[0], found.boxes[0]               # doctest: +SKIP
         (2, 0.98, array([0.12, 0.4 , 0.31, 0.6 ], dtype=float32))
     """
     return detect_batch(model, [image], [proposals], settings)[0]
@@ -157,7 +157,7 @@ def classify_regions(model, image, regions, settings=None):
         >>> classify_regions(model, "page.png", [[0.1, 0.2, 0.3, 0.4]]).argmax(axis=1)             # doctest: +SKIP
         array([2])
     """
-    settings = dataclasses.replace(settings or DetectionSettings(), box_passes=1)
+    settings = dataclasses.replace(settings or DetectionSettings(), box_refinement_steps=1)
     image, regions = image_and_proposals(image, check_proposals(regions))
     return _compiled_for(model, settings).classify(*_to_graph([image], [regions])).numpy()
 

@@ -237,7 +237,7 @@ def pooling_grids(output_size):
         return grid(output_size) if is_grid else tuple(map(grid, output_size))
     except (TypeError, ValueError):
         raise InputError(
-            f"pooled_size: found {output_size!r}; expected one number (a square), two (rows, columns), or levels of a "
+            f"roi_output_size: found {output_size!r}; expected one number (a square), two (rows, columns), or levels of a "
             "pyramid: three numbers or more (squares), or pairs; change it"
         ) from None
 

@@ -134,7 +134,10 @@ def _detection_settings(setup, measurement):
     if measurement.scales > 1:
         sides, longer_side = five_scales(setup.recipe)
     return DetectionSettings(
-        sides, longer_side, score_threshold=EVALUATION_SCORE_THRESHOLD, box_passes=measurement.box_passes
+        sides,
+        longer_side,
+        score_threshold=EVALUATION_SCORE_THRESHOLD,
+        box_refinement_steps=measurement.box_refinement_steps,
     )
 
 
@@ -152,7 +155,7 @@ def without_boxes(model):
     copy = keras.models.clone_model(model)
     copy.set_weights(model.get_weights())
     box_deltas = denormalization_layer(copy)
-    box_deltas.mean, box_deltas.deviation = np.zeros_like(box_deltas.mean), np.zeros_like(box_deltas.deviation)
+    box_deltas.mean, box_deltas.std = np.zeros_like(box_deltas.mean), np.zeros_like(box_deltas.std)
     return copy
 
 

@@ -97,7 +97,7 @@ def test_training_and_evaluation_need_no_original_files_and_any_file_system(
     run = frcnn.load_run(tmp_path / "run")
     result = frcnn.evaluate(run.model, test, "coco", settings=DetectionSettings(**TINY_SIDES), progress=False)
     assert result.num_images == 4
-    assert sum(row.num_objects for row in result.classes) == sum(len(record.labels) for record in test)
+    assert sum(row.num_objects for row in result.classes) == sum(len(record.class_ids) for record in test)
 
 
 def test_a_folder_in_another_file_system_may_be_verified_and_joined(folder):
@@ -121,7 +121,7 @@ def test_another_program_reads_the_shards_as_the_documentation_says(folder):
             record.image_id,
             *map(str, record.image().shape),
             str(len(record.proposals())),
-            *(CLASS_NAMES[label - 1] for label in record.labels),
+            *(CLASS_NAMES[label - 1] for label in record.class_ids),
         ]
         for record in read_prepared(folder)
     ]

@@ -43,7 +43,7 @@ def prepare(dataset, out_dir, settings, workers=None, progress=True, skip_bad=Fa
             object with `to_json()` and `of(record)`, which gives an image's proposals, float32 `[P, 4]` relative.
         workers: number of processes, one thread each; default: one a processor.
         progress: show a progress bar on stderr.
-        skip_bad: leave out images that cannot be read, counted in `mended`, instead of raising.
+        skip_bad: leave out images that cannot be read, counted in `fixes`, instead of raising.
         images_per_shard: images in a file, at most.
 
     Returns:
@@ -227,7 +227,7 @@ def _write_manifest(out_dir, dataset, settings, shards):
         "spec": dataset.name,
         "class_names": list(dataset.class_names),
         "settings": settings.to_json(),
-        "mended": {**dataset.mended, "unreadable images skipped": unreadable},
+        "mended": {**dataset.fixes, "unreadable images skipped": unreadable},
         "statistics": statistics_of(shards, dataset.class_names),
         "shards": shards,
     }
