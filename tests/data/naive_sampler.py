@@ -138,4 +138,4 @@ def marked_dataset(folder, sizes, count=30):
         records.append(
             ImageRecord(str(number), str(path), height, width, truth, labels, [False], proposal_boxes=proposals)
         )
-    return DetectionDataset("marked", CLASS_NAMES, records, proposal_settings=SOME_SETTINGS)
+    return DetectionDataset("marked", CLASS_NAMES, records, proposals=SOME_SETTINGS)

@@ -10,8 +10,8 @@ from tf_fast_rcnn.errors import InputError
 
 
 def record(image_id="a", class_ids=(1, 2), **options):
-    boxes = [[0, 0, 0.5, 1]] * len(labels)
-    return ImageRecord(image_id, f"{image_id}.png", 4, 6, boxes, labels, [False] * len(labels), **options)
+    boxes = [[0, 0, 0.5, 1]] * len(class_ids)
+    return ImageRecord(image_id, f"{image_id}.png", 4, 6, boxes, class_ids, [False] * len(class_ids), **options)
 
 
 def test_fields_get_their_types_and_shapes():
@@ -139,10 +139,8 @@ def test_labels_follow_another_list_of_class_names():
 
 
 def test_a_union_has_proposal_settings_only_where_its_parts_agree():
-    parts = [
-        DetectionDataset("A", ["cat"], [record(class_ids=[1])], proposal_settings=value) for value in ("s", "s", "t")
-    ]
-    assert parts[0][:1].proposal_settings == "s"
-    assert parts[0].with_class_names(["cat", "dog"]).proposal_settings == "s"
-    assert (parts[0] + parts[1]).proposal_settings == "s"
-    assert (parts[0] + parts[2]).proposal_settings is None
+    parts = [DetectionDataset("A", ["cat"], [record(class_ids=[1])], proposals=value) for value in ("s", "s", "t")]
+    assert parts[0][:1].proposals == "s"
+    assert parts[0].with_class_names(["cat", "dog"]).proposals == "s"
+    assert (parts[0] + parts[1]).proposals == "s"
+    assert (parts[0] + parts[2]).proposals is None

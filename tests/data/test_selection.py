@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from tf_fast_rcnn.data.records import DetectionDataset, ImageRecord
 from tf_fast_rcnn.data.selection import (
-    classes_to_text,
+    class_map_to_text,
     parse_class_map,
     select_part,
     split_dataset,
@@ -173,7 +173,7 @@ def test_classes_as_text():
     text = "person,vehicle=car+truck,a cat=cat"
     classes = {"person": ["person"], "vehicle": ["car", "truck"], "a cat": ["cat"]}
     assert parse_class_map(text) == parse_class_map(" person, vehicle = car + truck ,a cat=cat") == classes
-    assert classes_to_text(classes) == text
+    assert class_map_to_text(classes) == text
 
 
 @pytest.mark.parametrize("text", ["", ",", "person,", "=car", "vehicle=", "vehicle=car+", "person,person"])

@@ -33,7 +33,7 @@ def dataset_of(examples):
         )
         for number, example in enumerate(examples)
     ]
-    return DetectionDataset("boxes", CLASS_NAMES, records, proposal_settings=SOME_SETTINGS)
+    return DetectionDataset("boxes", CLASS_NAMES, records, proposals=SOME_SETTINGS)
 
 
 def naive_targets(examples, **rules):

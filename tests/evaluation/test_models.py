@@ -71,7 +71,7 @@ def test_proposals_are_computed_where_the_data_set_has_none(digits, tiny_model, 
         [dataclasses.replace(record, class_ids=record.class_ids % 3 + 1) for record in dataset]
     )
     dataset.class_names = ("cat", "dog", "ox")
-    proposals = prepared_digits[0].proposal_settings
+    proposals = prepared_digits[0].proposals
     result = evaluate(
         tiny_model, dataset, proposals=proposals, settings=SETTINGS, cache_dir=tmp_path, workers=1, progress=False
     )
@@ -152,7 +152,7 @@ def test_default_proposals_do_not_look_at_the_annotations(images_with_detections
     dataset = images_with_detections.with_records(
         [dataclasses.replace(record, proposal_boxes=None) for record in images_with_detections]
     )
-    dataset.proposal_settings = None
+    dataset.proposals = None
     result = evaluate(tiny_model, dataset, settings=SETTINGS, cache_dir=tmp_path, workers=1, progress=False)
     detections = [detect(tiny_model, record.image_path, None, SETTINGS) for record in dataset]
     expected = score_detections(dataset, detections)

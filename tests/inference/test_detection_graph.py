@@ -225,10 +225,10 @@ def test_data_sets_and_files_in_batches(tiny_model, prepared_digits, digits, bat
 
 
 @pytest.mark.parametrize("class_ids", [(2,), (3, 1), [1, 2, 3], (1, 1)], ids=str)
-def test_other_classes_are_dropped_before_suppression(tiny_model, classes):
+def test_other_classes_are_dropped_before_suppression(tiny_model, class_ids):
     chosen = dataclasses.replace(SETTINGS, class_ids=class_ids)
     probabilities, boxes = raw_outputs(tiny_model, some_image(), some_proposals(), chosen)
-    for label in {1, 2, 3}.difference(classes):
+    for label in {1, 2, 3}.difference(class_ids):
         probabilities[:, label] = 0.0
     found = detect(tiny_model, some_image(), some_proposals(), chosen)
     assert set(found.class_ids) == set(class_ids)

@@ -43,7 +43,7 @@ def tiny_mini_batch():
 
 @pytest.mark.parametrize(("bias_lr_multiplier", "decay_biases"), [(2.0, False), (1.0, False), (2.0, True)])
 def test_sgd_takes_caffes_steps(bias_lr_multiplier, decay_biases):
-    """V = momentum V + rate_of_w (gradient + decay_of_w w); w = w - V. Biases: rate x bias_lr_multiplier, decay x 0 or 1."""
+    """V = momentum V + rate_of_w (gradient + decay_of_w w); w = w - V. Biases: rate x multiplier, decay x 0 or 1."""
     kernel, bias = named_variables()
     weights = [kernel.numpy().astype(np.float64), bias.numpy().astype(np.float64)]
     velocities = [0.0, 0.0]

@@ -80,7 +80,7 @@ def test_run_json_holds_everything_that_the_run_depends_on(tiny_run, tiny_recipe
     assert frcnn.recipe(str(folder)) == recipe
     assert description["class_names"] == list("0123456789")
     assert description["train"] == prepared_digits[0].name
-    assert description["proposals"] == json.loads(json.dumps(prepared_digits[0].proposal_settings.to_json()))
+    assert description["proposals"] == json.loads(json.dumps(prepared_digits[0].proposals.to_json()))
     assert {name: description[name] for name in ("backbone", "weights", "seed", "roi_pooling")} == {
         "backbone": "tiny_network",
         "weights": "imagenet",

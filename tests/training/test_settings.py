@@ -81,7 +81,7 @@ def test_text_becomes_the_settings_type(name, text, value):
         ("optimizer.learning_rate", "", "optimizer.learning_rate: found ''; expected a number"),
         ("optimizer.kind", "adam", "optimizer.kind: found 'adam'; expected one of sgd, adamw"),
         ("network.head", "conv5", "network.head: found 'conv5'; expected one of auto, fc, reuse"),
-        ("network.roi_output_size", "7,0", "roi_output_size: found (7, 0); expected one number"),
+        ("network.roi_output_size", "7,0", "network.roi_output_size: found (7, 0); expected one number"),
         ("network.roi_output_size", "big", "network.roi_output_size: found 'big'; expected a whole number or a list"),
         ("network.stride", "[[8, 16]]", "network.stride: found '[[8, 16]]'; expected a whole number or a list"),
         ("optimizer.schedule", "poly", "optimizer.schedule: found 'poly'; expected one of step, cosine, constant"),
@@ -114,8 +114,8 @@ def test_a_wrong_value_is_refused_in_one_line(name, value, message):
 @pytest.mark.parametrize(
     ("name", "meant"),
     [
-        ("learning_rat", "optimizer.learning_rate"),
-        ("horizontal_flip_prob", "sampling.horizontal_flip_prob"),
+        ("rate", "optimizer.learning_rate"),
+        ("flip", "sampling.horizontal_flip_prob"),
         ("optimizer.learningrate", "optimizer.learning_rate"),
         ("sampling.horizontal_fliip_prob", "sampling.horizontal_flip_prob"),
     ],

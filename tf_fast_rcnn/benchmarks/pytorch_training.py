@@ -19,8 +19,8 @@ class PyTorchTraining:
 
     Args:
         model: what `fast_rcnn` returned, of one feature map; its weights are copied.
-        learning_rate, momentum, weight_decay: as `training.optimizers.sgd` takes them; biases learn at twice the rate and do
-            not decay.
+        learning_rate, momentum, weight_decay: as `training.optimizers.sgd` takes them; biases learn at twice the
+            rate and do not decay.
         half: whether to compute under bfloat16 autocast.
     """
 

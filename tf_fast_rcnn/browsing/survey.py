@@ -129,7 +129,7 @@ def survey_dataset(dataset, skip_bad=False, progress=True, draw=None):
 def _image_facts(index, record, dataset):
     findings = box_findings(index, record, dataset.class_names)
     measures = measure_objects(record)
-    if dataset.proposal_settings is None:
+    if dataset.proposals is None:
         return ImageFacts(index, record, findings, measures, None, None, 0)
     proposals, best = record.proposals(), best_overlaps(record)
     best_boxes = proposals[best.index] if len(proposals) else np.zeros_like(record.boxes)

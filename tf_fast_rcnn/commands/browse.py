@@ -52,7 +52,7 @@ def run(options):
     dataset = load_data(options.spec, options, class_map=parse_class_map(options.classes) if options.classes else None)
     refuse_second_proposals(options, dataset)
     unreadable = []
-    if options.no_proposals or dataset.proposal_settings is not None:
+    if options.no_proposals or dataset.proposals is not None:
         report_fixes(dataset)
     else:
         names = [record.image_id for record in dataset]

@@ -87,6 +87,12 @@ def add_json_argument(parser, what):
     parser.add_argument("--json", metavar="FILE", help=f"write {what} as JSON; - for standard output")
 
 
+def add_hidden_alias(parser, option, alias):
+    """Accepts an option's earlier name too, which no help shows."""
+    action = parser._option_string_actions[option]
+    parser.add_argument(alias, dest=action.dest, type=action.type, default=argparse.SUPPRESS, help=argparse.SUPPRESS)
+
+
 def write_result(options, value, summary):
     """Prints a summary for people, and writes JSON for machines where `--json` asks for it."""
     if options.json == "-":
@@ -112,7 +118,7 @@ def load_data(spec, options, class_names=None, class_map=None):
     if class_map is None:
         return frcnn.load_dataset(spec, class_names=class_names, **sources)
     dataset = frcnn.load_dataset(spec, **sources)
-    if dataset.proposal_settings is not None and dataset.class_names == tuple(class_map):
+    if dataset.proposals is not None and dataset.class_names == tuple(class_map):
         return dataset
     return frcnn.with_classes(dataset, class_map, ignore_missing=class_names is not None)
 
@@ -134,7 +140,7 @@ def with_proposals(dataset, settings, options):
     """The data set with proposals, from the cache where it has none; says what was mended, and skipped on the way."""
     import tf_fast_rcnn as frcnn
 
-    if dataset.proposal_settings is None:
+    if dataset.proposals is None:
         dataset = frcnn.cached_proposals(dataset, settings, options.cache, options.workers, skip_bad=options.skip_bad)
     report_fixes(dataset)
     return dataset

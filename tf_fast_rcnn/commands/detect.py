@@ -142,7 +142,7 @@ def _tflite(options):
             f"{given[0]}: found it with {options.folder}; expected a RUN, for a TF Lite file detects as it was "
             "exported; leave it out, or give it to `export`"
         )
-    return detector, frcnn.DetectionSettings(**detector.metadata["detection"])
+    return detector, frcnn.DetectionSettings.from_json(detector.metadata["detection"])
 
 
 def _drawing_folder(options):
@@ -224,7 +224,7 @@ def _data_detections(options, run_, settings):
     dataset = load_images(options.data, options, run_.class_names)
     refuse_second_proposals(options, dataset)
     proposals = read_file(options, options.proposals, dataset) if options.proposals else run_.proposals
-    if dataset.proposal_settings is None:
+    if dataset.proposals is None:
         check_has_proposals(proposals)
     dataset = with_proposals(dataset, proposals, options)
     if isinstance(run_, frcnn.TFLiteDetector):

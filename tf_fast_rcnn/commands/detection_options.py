@@ -2,7 +2,7 @@
 
 import argparse
 
-from tf_fast_rcnn.commands.common import number
+from tf_fast_rcnn.commands.common import add_hidden_alias, number
 from tf_fast_rcnn.errors import InputError
 
 
@@ -36,6 +36,8 @@ def add_detection_arguments(parser):
         metavar="N",
         help="2: the boxes that are found are pooled and classified again (default: 1)",
     )
+    add_hidden_alias(parser, "--nms-iou-threshold", "--nms-iou")
+    add_hidden_alias(parser, "--box-refinement-steps", "--box-passes")
     parser.add_argument(
         "--dtype", choices=["float32", "bfloat16"], default="float32", help="of weights and layers (default: float32)"
     )

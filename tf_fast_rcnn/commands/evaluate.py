@@ -151,6 +151,6 @@ def _with_proposals(options, dataset, source):
         proposals = read_file(options, options.proposals, dataset)
     else:
         proposals = source.proposals or default_proposals()
-    if dataset.proposal_settings is None:
+    if dataset.proposals is None:
         check_has_proposals(proposals)
     return with_proposals(dataset, proposals, options)

@@ -43,7 +43,7 @@ def run(options):
     like = frcnn.load_dataset(f"prepared:{options.like}") if options.like else None
     class_map = parse_class_map(options.classes) if options.classes else None
     dataset = load_data(options.spec, options, like and like.class_names, class_map)
-    settings = like.proposal_settings if like and not options.proposals else None
+    settings = like.proposals if like and not options.proposals else None
     settings = settings or chosen_proposals(options, dataset, "dense")
     check_has_proposals(settings)
     started = time.monotonic()

@@ -101,7 +101,7 @@ def check_has_proposals(settings):
 
 def refuse_second_proposals(options, dataset):
     """InputError where `--proposals` is given for a data set that has some."""
-    if options.proposals and dataset.proposal_settings is not None:
+    if options.proposals and dataset.proposals is not None:
         raise InputError(
             f"--proposals: found {options.proposals} for {dataset.name}, which has proposals; expected voc:DIR@SPLIT; "
             "leave the option out"

@@ -7,6 +7,7 @@ from pathlib import Path
 import tf_fast_rcnn as frcnn
 from tf_fast_rcnn.commands.common import (
     add_data_arguments,
+    add_hidden_alias,
     add_json_argument,
     load_data,
     number,
@@ -31,7 +32,7 @@ EXAMPLES = """\
   tf-fast-rcnn train --train voc:cells@train --val voc:cells@val --out runs/cells
   tf-fast-rcnn train --train voc:VOC2007@trainval --recipe voc07 --out runs/voc07
   tf-fast-rcnn train --train voc:VOC2007@trainval --proposals voc_2007_trainval.mat --out runs/voc07
-  tf-fast-rcnn train --train voc:cells@train --set optimizer.learning_rate=0.001 --set sampling.horizontal_flip_prob=0 --out runs/cells2
+  tf-fast-rcnn train --train voc:cells@train --learning-rate 0.001 --set sampling.hue=0.1 --out runs/cells2
   tf-fast-rcnn train --train voc:more-cells@train --weights runs/cells --out runs/more-cells
 
 After an interruption the same command goes on from the last checkpoint."""
@@ -66,7 +67,7 @@ def add_arguments(parser):
         default=[],
         type=_setting,
         metavar="KEY=VALUE",
-        help="changes one value of the recipe, as in optimizer.learning_rate=0.01 or sampling.horizontal_flip_prob=0; the known ones are "
+        help="changes one value of the recipe, as in optimizer.learning_rate=0.01 or sampling.hue=0.1; the known ones are "
         "told where there is no such KEY",
     )
     parser.add_argument("--steps", type=number(int, 1), metavar="N", help="mini-batches (default: the recipe's)")
@@ -95,6 +96,8 @@ def add_arguments(parser):
     parser.add_argument(
         "--seed", type=seed, default=0, metavar="N", help="of weights, dropout and mini-batches (default: 0)"
     )
+    add_hidden_alias(parser, "--learning-rate", "--rate")
+    add_hidden_alias(parser, "--finetune-from", "--tune-from")
     add_data_arguments(parser)
     add_json_argument(parser, "the summary")
 
@@ -118,7 +121,7 @@ def run(options):
     validation = None
     if options.val:
         validation = load_data(options.val, options, train.class_names, class_map)
-    proposals = train.proposal_settings or chosen_proposals(options, train, recipe.proposals)
+    proposals = train.proposals or chosen_proposals(options, train, recipe.proposals)
     train = with_proposals(train, proposals, options)
     callbacks = []
     if validation is not None:
@@ -170,8 +173,8 @@ def _changes(options):
 
 def _validation_proposals(options, validation, proposals):
     """What the validation images get: the file named for them, else training's method or file."""
-    if validation.proposal_settings is not None:
-        return validation.proposal_settings
+    if validation.proposals is not None:
+        return validation.proposals
     if options.val_proposals:
         return read_file(options, options.val_proposals, validation)
     read_again = isinstance(proposals, FileProposals) and options.proposals

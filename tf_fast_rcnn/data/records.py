@@ -179,7 +179,7 @@ class DetectionDataset(Sequence):
         class_names: names of the classes 1..K.
         records: the images. A sequence is kept as it is: that of a prepared data set reads each record on demand.
         mended: what the reader clipped, dropped or skipped, and how many of each.
-        proposal_settings: settings of the records' proposals, as `prepare` takes them; None before `prepare`.
+        proposals: settings of the records' proposals, as `prepare` takes them; None before `prepare`.
 
     Slices are data sets too, and so is what an array of image numbers gives; `+` gives the union of two that have the
     same classes. None of these reads a record.
@@ -190,12 +190,12 @@ class DetectionDataset(Sequence):
         (205, ('Platelets', 'RBC', 'WBC'), (17, 4))
     """
 
-    def __init__(self, name, class_names, records, fixes=None, proposal_settings=None):
+    def __init__(self, name, class_names, records, fixes=None, proposals=None):
         self.name = name
         self.class_names = tuple(class_names)
         self.records = RecordView.of(records)
         self.fixes = {what: count for what, count in (fixes or {}).items() if count}
-        self.proposal_settings = proposal_settings
+        self.proposals = proposals
 
     def __len__(self):
         return len(self.records)
@@ -213,7 +213,7 @@ class DetectionDataset(Sequence):
                 f"{', '.join(other.class_names)}; expected the same; read both with one list of class names"
             )
         fixes = Counter(self.fixes) + Counter(other.fixes)
-        settings = self.proposal_settings if self.proposal_settings == other.proposal_settings else None
+        settings = self.proposals if self.proposals == other.proposals else None
         return DetectionDataset(
             f"{self.name}+{other.name}", self.class_names, self.records + other.records, fixes, settings
         )
@@ -245,8 +245,8 @@ class DetectionDataset(Sequence):
     def relabelled(self, class_names, new_labels):
         """The same images in other classes: `new_labels[k - 1]` is the new label of class k, 0 to drop its objects."""
         records = self.records.relabelled(np.array([0, *new_labels], np.int32))
-        return DetectionDataset(self.name, class_names, records, self.fixes, self.proposal_settings)
+        return DetectionDataset(self.name, class_names, records, self.fixes, self.proposals)
 
     def with_records(self, records):
         """The same data set, classes and counts with other records."""
-        return DetectionDataset(self.name, self.class_names, records, self.fixes, self.proposal_settings)
+        return DetectionDataset(self.name, self.class_names, records, self.fixes, self.proposals)

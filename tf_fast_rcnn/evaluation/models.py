@@ -62,7 +62,7 @@ def detections_on(model, dataset, proposals=None, settings=None, cache_dir=None,
             f"{dataset.name}: found {len(dataset.class_names)} classes; expected the model's {num_classes}; read the "
             "data set with the class names of training"
         )
-    if dataset.proposal_settings is None:
+    if dataset.proposals is None:
         proposals = proposals or default_proposals()
         dataset = cached_proposals(dataset, proposals, cache_dir, workers, progress)
     settings = settings or DetectionSettings(score_threshold=EVALUATION_SCORE_THRESHOLD)

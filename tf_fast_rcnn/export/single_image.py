@@ -4,8 +4,6 @@ The steps are those of `inference.graph` without what these two lack: ragged ten
 RoIs of equal cells, the fused suppression of all classes.
 """
 
-import dataclasses
-
 import tensorflow as tf
 
 import tf_fast_rcnn
@@ -45,7 +43,7 @@ def description(detector, class_names, image_size, num_proposals, precision, pro
         "num_proposals": num_proposals,
         "precision": precision,
         "proposal_settings": None if proposals is None else proposals.to_json(),
-        "detection": dataclasses.asdict(detector.settings),
+        "detection": detector.settings.to_json(),
     }
 
 

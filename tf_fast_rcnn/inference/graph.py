@@ -15,6 +15,7 @@ import tensorflow as tf
 from tf_fast_rcnn import boxes
 from tf_fast_rcnn.data.network_input import resize_to_network
 from tf_fast_rcnn.errors import InputError
+from tf_fast_rcnn.files import renamed
 from tf_fast_rcnn.models.parts import number_of_classes, stages
 from tf_fast_rcnn.training.precision import in_precision
 
@@ -33,6 +34,10 @@ _POOLED_BYTES = 128 << 20
 _CELL_BITS = 14
 
 
+# In the metadata of exported models, where they are not what the fields are called.
+_STORED_NAMES = {"nms_iou_threshold": "nms_iou", "box_refinement_steps": "box_passes", "class_ids": "classes"}
+
+
 @dataclasses.dataclass(frozen=True)
 class DetectionSettings:
     """What is done around the network in detection; the defaults are the released system's.
@@ -42,10 +47,12 @@ class DetectionSettings:
             RoI is pooled from the scale where its area is nearest to 224 x 224 pixels.
         longer_side: limit of the longer side, at every scale.
         score_threshold: detections with a score at or below this are dropped.
-        nms_iou_threshold: of two boxes of a class that overlap by more than this, the one with the lower score is dropped.
+        nms_iou_threshold: of two boxes of a class that overlap by more than this, the one with the lower score is
+            dropped.
         max_detections: the best so many of an image are kept, over all classes.
-        box_refinement_steps: how often a proposal is classified. From the second time on its place is taken by what the time
-            before made of it: the box of the class that scored best. The last time's scores and boxes count.
+        box_refinement_steps: how often a proposal is classified and its box regressed; 1 as in the paper. From the
+            second time on its place is taken by what the time before made of it: the box of the class that scored
+            best. The last time's scores and boxes count.
         class_ids: ids from 1 to K; detections of others are dropped. None: all.
         scores: "softmax", or "sigmoid" for classes that were trained independently of each other, as linear SVMs are:
             the background's score is not looked at.
@@ -94,6 +101,15 @@ class DetectionSettings:
         """The shorter side at every scale, a tuple."""
         return self.shorter_side if isinstance(self.shorter_side, tuple) else (self.shorter_side,)
 
+    def to_json(self):
+        """The settings as JSON's types, by the names that exported models have had since 0.1."""
+        return renamed(dataclasses.asdict(self), _STORED_NAMES)
+
+    @classmethod
+    def from_json(cls, values):
+        """The settings that `to_json` gave."""
+        return cls(**renamed(values, {stored: name for name, stored in _STORED_NAMES.items()}))
+
 
 def _check(name, value, holds, expected):
     if not holds:
@@ -118,9 +134,12 @@ class Detector:
     def __init__(self, model, settings=None, roi_pooling=None):
         self.settings = settings or DetectionSettings()
         self.num_classes = number_of_classes(model)
-        classes = self.settings.class_ids
+        class_ids = self.settings.class_ids
         _check(
-            "class_ids", classes, not classes or max(classes) <= self.num_classes, f"class ids 1..{self.num_classes}"
+            "class_ids",
+            class_ids,
+            not class_ids or max(class_ids) <= self.num_classes,
+            f"class ids 1..{self.num_classes}",
         )
         own = model if self.settings.dtype == "float32" else _copy_in(model, self.settings.dtype)
         self.stages = stages(own, roi_pooling)

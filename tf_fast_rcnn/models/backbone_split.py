@@ -23,7 +23,7 @@ HEADS = ("auto", "fc", "reuse")
 STAGE_NAME = "last_stage"
 
 # Of the paper's network L.
-DEFAULT_POOLED_SIZE = (7, 7)
+DEFAULT_OUTPUT_SIZE = (7, 7)
 
 _POOLINGS = (keras.layers.MaxPooling2D, keras.layers.AveragePooling2D)
 
@@ -61,7 +61,7 @@ def cut_at_roi_pooling(network, stride=16, roi_output_size=None, head="auto"):
 
     Raises:
         InputError: where the network is no graph of layers, or has no feature map of `stride`; where a stage cannot be
-            carried over, or the carried layers do not fit the pooled size.
+            carried over, or the carried layers do not fit `roi_output_size`.
 
     Example:
         >>> cut = cut_at_roi_pooling(keras.applications.VGG16(weights=None))
@@ -72,14 +72,14 @@ def cut_at_roi_pooling(network, stride=16, roi_output_size=None, head="auto"):
     """
     check_choice("head", head, HEADS)
     network = _flat_copy(network)
-    grids = None if roi_output_size is None else pooling_grids(roi_output_size)
+    grids = None if roi_output_size is None else pooling_grids(roi_output_size, "roi_output_size")
     at_pooling = _layers_after_pooling(network) if head != "fc" else None
     if at_pooling is not None and (at_pooling[1] or head == "auto"):
         return _cut_before_fc_layers(network, *at_pooling, grids, head)
     features = [_last_feature_map(network, each) for each in np.atleast_1d(stride)]
     if head == "reuse" or (head == "auto" and _reuses_stage(network, stride, grids)):
         return _cut_before_stage(network, features, grids)
-    return _cut(network, features, grids or DEFAULT_POOLED_SIZE)
+    return _cut(network, features, grids or DEFAULT_OUTPUT_SIZE)
 
 
 def _cut(network, features, grids, fc_layers=(), stage=None):

@@ -19,7 +19,8 @@ import numpy as np
 
 from tf_fast_rcnn import boxes
 from tf_fast_rcnn.errors import InputError
-from tf_fast_rcnn.models import parts
+from tf_fast_rcnn.files import renamed
+from tf_fast_rcnn.models import losses, parts
 from tf_fast_rcnn.models.backbone_split import cut_at_roi_pooling, with_any_image_size
 from tf_fast_rcnn.models.backbones import load_backbone
 from tf_fast_rcnn.ops.roi_pooling import RoIPooling
@@ -77,6 +78,10 @@ class BoxDenormalization(keras.layers.Layer):
 
     def get_config(self):
         return {**super().get_config(), "mean": self.mean.tolist(), "std": self.std.tolist()}
+
+    @classmethod
+    def from_config(cls, config):
+        return super().from_config(renamed(config, losses.EARLIER_NAMES))
 
 
 @keras.saving.register_keras_serializable(package="tf_fast_rcnn")
@@ -152,11 +157,12 @@ def fast_rcnn(
         fc_units: sizes of the fully connected layers that are made.
         dropout: probability of dropping each output of the fully connected layers in training; a carried stage has
             the dropout that the network has.
-        finetune_from: name of the first layer that is fine-tuned, of the backbone's or of those after RoI pooling; layers
-            before it keep their weights. "head": no convolution is tuned, only what follows RoI pooling.
+        finetune_from: name of the first layer that is fine-tuned, of the backbone's or of those after RoI pooling;
+            layers before it keep their weights. "head": no convolution is tuned, only what follows RoI pooling.
             None: conv3_1 for VGG networks and conv2 for S and M as in the paper, all layers elsewhere. Batch
             normalisation is frozen always: mini-batches of two images are too small for its statistics.
-        roi_pooling: "native", "portable" or "auto" (see `RoIPooling`).
+        roi_pooling: the `implementation` of RoI pooling: "native", "portable" or "auto" (see `roi_pool`). The argument
+            has this name in every function of models.
         seed: of the new layers' initial weights and of dropout.
 
     Returns:
@@ -170,8 +176,8 @@ def fast_rcnn(
         B, R, H and W may vary from call to call; R may be 0.
 
     Raises:
-        InputError: where the backbone is unknown, cannot be cut at `stride`, or has no layer `finetune_from`; where what
-            is to be carried over does not fit `stride` or `roi_output_size`.
+        InputError: where the backbone is unknown, cannot be cut at `stride`, or has no layer `finetune_from`; where
+            what is to be carried over does not fit `stride` or `roi_output_size`.
 
     Example:
         >>> model = fast_rcnn("vgg16", num_classes=20, weights=None)

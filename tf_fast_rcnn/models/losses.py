@@ -15,7 +15,11 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from tf_fast_rcnn.files import renamed
 from tf_fast_rcnn.models.parts import BOX_DELTAS, CLASS_LOGITS, denormalization_layer
+
+# Of the configurations of losses and layers, in models that 0.1 saved.
+EARLIER_NAMES = {"deviation": "std"}
 
 
 def multi_task_loss(model, box_weight=1.0, class_weights=None):
@@ -92,6 +96,10 @@ class BoxLoss(keras.losses.Loss):
         config = {**super().get_config(), "std": self.std.tolist(), "weight": self.weight}
         del config["reduction"]
         return config
+
+    @classmethod
+    def from_config(cls, config):
+        return super().from_config(renamed(config, EARLIER_NAMES))
 
 
 def smooth_l1(x):

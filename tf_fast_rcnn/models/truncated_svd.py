@@ -20,8 +20,8 @@ _SUFFIXES = (("_v", "_u"), ("_L", "_U"))
 
 
 def fully_connected_names(model):
-    """Names of the fully connected layers before the two predictor layers, in order; one that is two layers already has its
-    original name.
+    """Names of the fully connected layers before the two predictor layers, in order; one that is two layers already has
+    its original name.
 
     Example:
         >>> fully_connected_names(fast_rcnn("vgg16", 20, weights=None))         # doctest: +SKIP
@@ -243,8 +243,8 @@ class CompressionSummary:
     Attributes:
         layers: a `LayerChange` for each layer that was compressed.
         parameters: of the whole model, before and after.
-        flops_per_roi: multiplications and additions of the fully connected layers, the predictor layers among them, before and
-            after.
+        flops_per_roi: multiplications and additions of the fully connected layers, predictor layers among them, before
+            and after.
     """
 
     layers: list

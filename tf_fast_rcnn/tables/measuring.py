@@ -28,6 +28,7 @@ from tf_fast_rcnn.tables.linear_svms import with_linear_svms
 from tf_fast_rcnn.tables.proposals import ProposalChoice, proposal_facts
 from tf_fast_rcnn.tables.trainings import TRAININGS, five_scales, train_detector
 from tf_fast_rcnn.training.run_folder import load_run
+from tf_fast_rcnn.training.settings import with_current_names
 
 _TIMED_ROIS, _TIMED_ROUNDS = 300, 10
 
@@ -84,6 +85,8 @@ def _open_folder(setup):
         setup.out.mkdir(parents=True, exist_ok=True)
         write_json(path, settings)
     found = json.loads(path.read_text())
+    if isinstance(found.get("recipe"), dict):
+        found["recipe"] = with_current_names(found["recipe"])
     different = [key for key in settings if found.get(key) != settings[key]]
     if different:
         raise InputError(

@@ -8,7 +8,11 @@ import copy
 
 import keras
 
+from tf_fast_rcnn.files import renamed
 from tf_fast_rcnn.models.parts import pretrained_parts
+
+# Of the optimisers' configurations, in models and runs that 0.1 saved.
+EARLIER_NAMES = {"bias_rate": "bias_lr_multiplier", "slow_rate": "slow_lr_multiplier"}
 
 
 def sgd(learning_rate=0.001, momentum=0.9, weight_decay=0.0005, bias_lr_multiplier=2.0, decay_biases=False, **options):
@@ -45,8 +49,8 @@ def adamw(model, learning_rate=3e-4, backbone_lr_multiplier=0.2, weight_decay=1e
     Args:
         model: what `fast_rcnn` returned.
         learning_rate: learning rate, or a Keras schedule.
-        backbone_lr_multiplier: the pre-trained convolutions, those of a carried stage among them, learn, and decay, at this
-            multiple of the rate.
+        backbone_lr_multiplier: the pre-trained convolutions, those of a carried stage among them, learn, and decay, at
+            this multiple of the rate.
         weight_decay: decoupled, as in the AdamW paper (Loshchilov and Hutter, 2019): a step takes
             `learning_rate * weight_decay` of each weight.
         decay_biases: whether biases decay too.
@@ -87,6 +91,10 @@ class FineTuningSGD(keras.optimizers.SGD):
         own = {name: getattr(self, name) for name in ("gradient_decay", "bias_lr_multiplier", "decay_biases")}
         return {**super().get_config(), **own}
 
+    @classmethod
+    def from_config(cls, config, custom_objects=None):
+        return super().from_config(renamed(config, EARLIER_NAMES), custom_objects)
+
 
 @keras.saving.register_keras_serializable(package="tf_fast_rcnn")
 class FineTuningAdamW(keras.optimizers.Adam):
@@ -123,6 +131,10 @@ class FineTuningAdamW(keras.optimizers.Adam):
     def get_config(self):
         own = {name: getattr(self, name) for name in ("decoupled_decay", "decay_biases", "slow_lr_multiplier")}
         return {**super().get_config(), **own, "slow_variables": sorted(self.slow_variables)}
+
+    @classmethod
+    def from_config(cls, config, custom_objects=None):
+        return super().from_config(renamed(config, EARLIER_NAMES), custom_objects)
 
 
 def _keras_variable(optimizer, variable):

@@ -87,10 +87,10 @@ def train(
     backbone = backbone or recipe.backbone
     recipe = dataclasses.replace(recipe, backbone=backbone if isinstance(backbone, str) else backbone.name)
     check_classes(recipe, train_dataset)
-    proposals = train_dataset.proposal_settings or proposals or proposal_settings(recipe.proposals, train_dataset)
+    proposals = train_dataset.proposals or proposals or proposal_settings(recipe.proposals, train_dataset)
     description = _description(train_dataset, recipe, weights, roi_pooling, seed, proposals, class_map)
     folder = run_folder.open_run(out, description)
-    if train_dataset.proposal_settings is None:
+    if train_dataset.proposals is None:
         train_dataset = cached_proposals(train_dataset, proposals, cache_dir, workers, progress, skip_bad)
 
     started = time.monotonic()

@@ -11,8 +11,10 @@ import keras
 
 from tf_fast_rcnn.data.batches.settings import SamplingRules
 from tf_fast_rcnn.errors import InputError, check_choice, check_setting
+from tf_fast_rcnn.files import renamed
 from tf_fast_rcnn.models.backbone_split import HEADS
 from tf_fast_rcnn.ops.roi_pooling import pooling_grids
+from tf_fast_rcnn.training import optimizers
 
 DTYPES = ("float32", "mixed_bfloat16", "mixed_float16")
 OPTIMIZERS = ("sgd", "adamw")
@@ -86,7 +88,7 @@ class NetworkSettings:
     def __post_init__(self):
         check_choice("network.head", self.head, HEADS)
         if self.roi_output_size is not None:
-            pooling_grids(self.roi_output_size)
+            pooling_grids(self.roi_output_size, "network.roi_output_size")
         check_setting("network.dropout", self.dropout, 0 <= self.dropout < 1, "a number from 0 to below 1")
         sizes = all(isinstance(units, int) and units >= 1 for units in self.fc_units)
         check_setting("network.fc_units", self.fc_units, sizes, "whole numbers from 1")
@@ -172,6 +174,47 @@ def check_classes(recipe, dataset):
 _GROUPS = {"optimizer": OptimizerSettings, "network": NetworkSettings, "sampling": SamplingRules}
 
 
+# What settings and values were called in 0.1: files are read as they were written, `with_changes` names the new name.
+EARLIER_NAMES = {
+    "classes": "class_names",
+    "optimizer.rate": "optimizer.learning_rate",
+    "optimizer.rate_drops": "optimizer.lr_milestones",
+    "optimizer.bias_rate": "optimizer.bias_lr_multiplier",
+    "optimizer.backbone_rate": "optimizer.backbone_lr_multiplier",
+    "network.tune_from": "network.finetune_from",
+    "network.pooled_size": "network.roi_output_size",
+    "sampling.flip": "sampling.horizontal_flip_prob",
+    "sampling.vertical_flip": "sampling.vertical_flip_prob",
+}
+_EARLIER_VALUES = {("network.head", "carry"): "reuse"}
+
+
+def with_current_names(values):
+    """The JSON of a recipe that any version wrote, with the names of this one.
+
+    Example:
+        >>> with_current_names({"name": "mine", "optimizer": {"rate": 0.01}, "network": {"head": "carry"}})
+        {'name': 'mine', 'optimizer': {'learning_rate': 0.01}, 'network': {'head': 'reuse'}}
+    """
+    values = _with_current_names(values, "")
+    for group in _GROUPS.keys() & values.keys():
+        if isinstance(values[group], dict):
+            values[group] = _with_current_names(values[group], f"{group}.")
+    config = values["optimizer"].get("config") if isinstance(values.get("optimizer"), dict) else None
+    if isinstance(config, dict):  # a Keras optimiser
+        values["optimizer"] |= {"config": renamed(config, optimizers.EARLIER_NAMES)}
+    return values
+
+
+def _with_current_names(values, prefix):
+    """The same of one group, whose dotted names begin with `prefix`."""
+    current = {}
+    for name, value in values.items():
+        known = EARLIER_NAMES.get(prefix + name, prefix + name).removeprefix(prefix)
+        current[known] = _EARLIER_VALUES.get((prefix + name, value), value) if isinstance(value, str) else value
+    return current
+
+
 def _known_settings():
     """Dotted name -> type annotation of every value of a recipe."""
     known = {name: hint for name, hint in typing.get_type_hints(Recipe).items() if name not in _GROUPS}
@@ -185,8 +228,9 @@ def with_changes(recipe, changes):
 
     Args:
         recipe: `Recipe`.
-        changes: dict from dotted names to values: `{"optimizer.learning_rate": 0.01, "steps": 2000}`. Text stands for a value of
-            the setting's type: "0.01", "none", "480,600" or "[480, 600]" for several numbers, JSON for a dict.
+        changes: dict from dotted names to values: `{"optimizer.learning_rate": 0.01, "steps": 2000}`. Text stands
+            for a value of the setting's type: "0.01", "none", "480,600" or "[480, 600]" for several numbers, JSON
+            for a dict.
 
     Raises:
         InputError: for an unknown name (tells the known ones), a value of another type, or one out of range.
@@ -211,13 +255,13 @@ def with_changes(recipe, changes):
 
 
 def recipe_from_json(values):
-    """The `Recipe` of what `dataclasses.asdict` made of it, also after it went through a JSON file.
+    """The `Recipe` of what `dataclasses.asdict` made of it, also after it went through a JSON file of any version.
 
     Raises:
         InputError: as `with_changes`.
     """
     changes, whole = {}, {}
-    for name, value in values.items():
+    for name, value in with_current_names(values).items():
         if name == "optimizer" and "class_name" in value:
             whole[name] = value
         elif name in _GROUPS:
@@ -228,7 +272,14 @@ def recipe_from_json(values):
 
 
 def _refuse_unknown(name, known):
-    close = [each for each in known if each.split(".")[-1] == name] or difflib.get_close_matches(name, known, n=1)
+    if name in EARLIER_NAMES:
+        raise InputError(f"{name}: found a setting's name of version 0.1; expected {EARLIER_NAMES[name]}; give that")
+    earlier = [each for old, each in EARLIER_NAMES.items() if old.split(".")[-1] == name]
+    close = (
+        earlier
+        or [each for each in known if each.split(".")[-1] == name]
+        or difflib.get_close_matches(name, known, n=1)
+    )
     hint = f"did you mean {close[0]}?" if close else "give one of these"
     raise InputError(f"{name}: found no such setting of a recipe; expected one of {', '.join(known)}; {hint}")
 

@@ -51,7 +51,7 @@ def written(path, images):
         for example in examples:
             writer.write(example)
     shard = PreparedRecords([str(path)], [[len(example) for example in examples]], len(CLASS_NAMES))
-    return DetectionDataset("written", CLASS_NAMES, shard, proposal_settings="some")
+    return DetectionDataset("written", CLASS_NAMES, shard, proposals="some")
 
 
 def read_in_graph(dataset, numbers=None):

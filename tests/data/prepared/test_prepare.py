@@ -92,7 +92,7 @@ def test_the_folder_reads_back_the_same(cats, tmp_path):
     assert_same_records(prepared, again)
     assert again.class_names == cats.class_names
     assert again.name == f"prepared:{tmp_path / 'out'}"
-    assert prepared.proposal_settings == again.proposal_settings == BOTH
+    assert prepared.proposals == again.proposals == BOTH
     np.testing.assert_array_equal(again.records.image_sizes(), [[record.height, record.width] for record in cats])
     assert not list((tmp_path / "out").glob(f"{PARTIAL_PREFIX}*"))
 
@@ -188,7 +188,7 @@ def test_changed_settings_and_annotations_are_taken_up(voc_folder, cats, tmp_pat
     assert again.class_names == ("cat", "dog")
     assert again[1].class_ids.tolist() == [1, 2]
     np.testing.assert_array_equal(again[0].proposals(), compute_proposals(cats[0].image(), DENSE))
-    assert again.proposal_settings == DENSE
+    assert again.proposals == DENSE
 
 
 def test_statistics_are_those_of_the_records(voc_folder, tmp_path):

@@ -35,7 +35,7 @@ def source(digits):
 
 @pytest.fixture
 def proposals(prepared_digits):
-    return prepared_digits[0].proposal_settings
+    return prepared_digits[0].proposals
 
 
 @pytest.fixture
@@ -58,7 +58,7 @@ def in_memory(source, proposals):
     records = [
         dataclasses.replace(record, proposal_boxes=compute_proposals(record.image(), proposals)) for record in source
     ]
-    return frcnn.DetectionDataset("in memory", source.class_names, records, proposal_settings=proposals)
+    return frcnn.DetectionDataset("in memory", source.class_names, records, proposals=proposals)
 
 
 @pytest.mark.parametrize("start", [0, 3])
@@ -104,7 +104,7 @@ def test_a_folder_in_another_file_system_may_be_verified_and_joined(folder):
     remote = copy_to_memory(folder, "joined")
     verify_prepared(remote)
     union = frcnn.load_dataset(f"prepared:{remote}+prepared:{folder}")
-    assert union.proposal_settings == read_prepared(folder).proposal_settings
+    assert union.proposals == read_prepared(folder).proposals
     twice = [*read_prepared(folder)] * 2
     assert [record.image_id for record in union] == [record.image_id for record in twice]
     found = batches_of(union, 8)

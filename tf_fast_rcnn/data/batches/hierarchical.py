@@ -25,8 +25,8 @@ def hierarchical_batches(
 ):
     """Endless mini-batches of N images and R/N RoIs of each, for `model.fit`.
 
-    Every pass over the data set takes each image once, in an order of its own (see `image_order`), and draws its RoIs (see
-    `sample_rois`). What a mini-batch holds follows from the seed and its number alone, whatever the parallelism:
+    Every pass over the data set takes each image once, in an order of its own (see `image_order`), and draws its RoIs
+    (see `sample_rois`). What a mini-batch holds follows from the seed and its number alone, whatever the parallelism:
     `start` resumes at any mini-batch at once, without reading what came before, so that neither tf.data nor Keras
     need save a position.
 

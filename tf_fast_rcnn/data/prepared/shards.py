@@ -30,9 +30,9 @@ class ShardPlan:
     image_keys: tuple
 
 
-def plan_shards(dataset, settings, embed, images_per_shard):
+def plan_shards(dataset, proposals, embed, images_per_shard):
     """The shards of a data set, as a list of `ShardPlan`; image files are asked for size and time of change alone."""
-    header = json.dumps([VERSION, settings.to_json(), embed])
+    header = json.dumps([VERSION, proposals.to_json(), embed])
     plans, keys, annotations, size = [], [], [], 0
 
     def end_shard():
