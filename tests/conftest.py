@@ -137,7 +137,7 @@ def tiny_model():
     import tf_fast_rcnn as frcnn
 
     model = frcnn.fast_rcnn(tiny_network(), 3, stride=8, roi_output_size=(3, 3), fc_units=(12,), seed=5)
-    # The siblings start so small that all RoIs would look alike.
+    # The predictor layers start so small that all RoIs would look alike.
     for name, spread in (("class_logits", 1.5), ("box_regression", 1.0)):
         kernel, bias = model.get_layer(name).get_weights()
         model.get_layer(name).set_weights([kernel / kernel.std() * spread, bias])

@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 
 import tf_fast_rcnn
-from tf_fast_rcnn import InputError, load_run
+from tf_fast_rcnn import InputError, cli, load_run
 
 SMALL = ("--shorter-side", 64, "--longer-side", 96, "--workers", 1)
 
@@ -138,3 +138,27 @@ def test_weights_of_a_folder_that_is_no_run(command, digits, tmp_path):
     )
     assert done.code == 2
     assert "empty: found no run.json" in done.err.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("command_name", "required", "alias", "option", "value"),
+    [
+        ("train", "--train voc:x --out run", "--rate", "--learning-rate", "0.25"),
+        ("train", "--train voc:x --out run", "--tune-from", "--finetune-from", "conv2"),
+        ("detect", "run image.jpg", "--nms-iou", "--nms-iou-threshold", "0.5"),
+        ("detect", "run image.jpg", "--box-passes", "--box-refinement-steps", "2"),
+        ("export", "run --out 1", "--max-proposals", "--max-request-proposals", "50"),
+    ],
+)
+def test_options_of_0_1_are_taken_and_not_shown(command_name, required, alias, option, value):
+    parser = cli._parser([command_name])
+    default = parser.parse_args([command_name, *required.split()])
+    found, expected = (parser.parse_args([command_name, *required.split(), name, value]) for name in (alias, option))
+    assert found == expected != default
+    (part,) = (action for action in parser._actions if hasattr(action, "choices") and action.choices)
+    assert alias not in part.choices[command_name].format_help().split()
+
+
+def test_the_graphs_proposals_of_0_1_are_taken():
+    arguments = ["export", "run", "--out", "1", "--proposals"]
+    assert cli._parser(["export"]).parse_args([*arguments, "grid"]).proposals == "dense"

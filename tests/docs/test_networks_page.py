@@ -15,7 +15,7 @@ PAGE = (Path(__file__).parents[2] / "docs" / "networks.md").read_text()
 PYTHON = re.findall(r"```python\n(.*?)```", PAGE, flags=re.DOTALL)
 COMMANDS = [shlex.split(line)[1:] for line in re.findall(r"^    (tf-fast-rcnn .*)$", PAGE, flags=re.MULTILINE)]
 SETTINGS = re.findall(r"^\| `(network\.\w+=[^`]*)`|`--set (network[^`]*)`", PAGE, flags=re.MULTILINE)
-# network, cut at, channels, auto, pooled with carry, parameters with carry, parameters with fc
+# network, cut at, channels, auto, pooled with reuse, parameters with reuse, parameters with fc
 ROWS = [[cell.strip(" `") for cell in line.split("|")[1:-1]] for line in PAGE.splitlines() if line.count("|") == 8]
 ROWS = {row[0]: row[1:] for row in ROWS[2:]}
 SMALL = ("mobilenet_v2",)

@@ -268,7 +268,7 @@ def test_bfloat16_halves_what_is_stored(tiny_model, saved_model, tmp_path):
     settings = dataclasses.replace(SETTINGS, dtype="bfloat16")
     export_saved_model(tiny_model, tmp_path / "model", class_names=CLASS_NAMES, settings=settings)
     whole, half = map(bytes_of_weights, (saved_model, tmp_path / "model"))
-    # The siblings and the preprocessing stay in float32.
+    # The predictor layers and the preprocessing stay in float32.
     assert half < 0.65 * whole
     serve = tf.saved_model.load(str(tmp_path / "model")).signatures["serving_default"]
     found = {name: values.numpy() for name, values in serve(**{k: tf.constant(v) for k, v in part(0).items()}).items()}

@@ -215,7 +215,7 @@ def test_data_sets_and_files_in_batches(tiny_model, prepared_digits, digits, bat
         assert_same(of_image, alone)
     proposals = frcnn.proposal_settings("dense", dataset=())
     paths = [record.image_path for record in test]
-    found = list(detect_files(tiny_model, paths, proposals, SETTINGS, batch_size, progress=False))
+    found = list(detect_files(tiny_model, paths, proposals, SETTINGS, batch_size=batch_size, progress=False))
     assert len(found) == 4
     for of_image, path in zip(found, paths, strict=True):
         assert_same(of_image, detect(tiny_model, path, proposals, SETTINGS))

@@ -1,6 +1,7 @@
 """`fast_rcnn` against the same layers computed one by one: NumPy loops for the RoIs, the given network for the rest."""
 
 import itertools
+import zipfile
 
 import keras
 import numpy as np
@@ -19,7 +20,8 @@ from naive_model import (
 
 from tf_fast_rcnn import BoxStatistics, InputError, fast_rcnn, multi_task_loss, sgd
 from tf_fast_rcnn.models.backbones import Preprocessing
-from tf_fast_rcnn.models.fast_rcnn import DEFAULT_TARGET_STD
+from tf_fast_rcnn.models.fast_rcnn import DEFAULT_TARGET_STD, BoxDenormalization
+from tf_fast_rcnn.models.losses import BoxLoss
 from tf_fast_rcnn.models.parts import stages
 
 STATISTICS = BoxStatistics(
@@ -321,6 +323,32 @@ def test_a_saved_model_is_complete(tmp_path, make):
         ]
         assert flags[0] == flags[1]
     assert (loaded.input.keys(), loaded.output.keys()) == (model.input.keys(), model.output.keys())
+
+
+def test_a_model_that_0_1_saved_is_read(tmp_path, monkeypatch):
+    """There the standard deviations were "deviation", in the model's layer and in its loss."""
+    model, inputs = with_large_predictors(residual_model()), some_inputs()
+    model.compile(loss=multi_task_loss(model))
+    for kind in (BoxDenormalization, BoxLoss):
+        current = kind.get_config
+
+        def get_config(self, current=current):
+            config = current(self)
+            deviation = config.pop("std")
+            return {**config, "deviation": deviation}
+
+        monkeypatch.setattr(kind, "get_config", get_config)
+    model.save(tmp_path / "model.keras")
+    monkeypatch.undo()
+    with zipfile.ZipFile(tmp_path / "model.keras") as archive:
+        text = archive.read("config.json").decode()
+    assert text.count('"deviation"') == 2
+    assert '"std"' not in text
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    np.testing.assert_array_equal(loaded.get_layer("box_deltas").std, STATISTICS.std)
+    np.testing.assert_array_equal(loaded.loss["box_deltas"].std, STATISTICS.std)
+    for name, values in model(inputs).items():
+        np.testing.assert_array_equal(loaded(inputs)[name], values)
 
 
 @pytest.fixture

@@ -232,7 +232,7 @@ def test_the_given_network_is_left_as_it_was():
 
 
 def test_the_stage_learns_at_the_backbones_rate():
-    """A rate of 0 for the pre-trained layers leaves the siblings alone to learn."""
+    """A rate of 0 for the pre-trained layers leaves the predictor layers alone to learn."""
     model = reusing_model(two_stages(*LAYOUTS["convolution"]()[0]))
     before = model.get_layer("last_stage").get_weights()
     sibling = model.get_layer("class_logits").get_weights()[0]

@@ -129,6 +129,22 @@ def test_adamw_slows_the_backbone_alone():
 
 
 @pytest.mark.parametrize(
+    ("optimizer", "earlier", "name"),
+    [
+        (FineTuningSGD(0.2, bias_lr_multiplier=3.0), "bias_rate", "bias_lr_multiplier"),
+        (FineTuningAdamW(0.2, slow_lr_multiplier=0.3), "slow_rate", "slow_lr_multiplier"),
+    ],
+    ids=["sgd", "adamw"],
+)
+def test_a_configuration_of_0_1_is_read(optimizer, earlier, name):
+    saved = keras.optimizers.serialize(optimizer)
+    saved["config"][earlier] = saved["config"].pop(name)
+    read = keras.optimizers.deserialize(saved)
+    assert type(read) is type(optimizer)
+    assert read.get_config() == optimizer.get_config()
+
+
+@pytest.mark.parametrize(
     "optimizer",
     [
         FineTuningSGD(0.2, momentum=0.8, gradient_decay=0.03, bias_lr_multiplier=3.0),

@@ -381,7 +381,7 @@ def test_weights_of_a_run_with_the_same_classes(train, tiny_run, tiny_recipe, tm
 
 
 def test_weights_of_a_run_with_other_classes(train, tiny_run, prepared_digits, tiny_recipe, tmp_path, no_steps):
-    """As many classes, in another order: the siblings would fit in shape and say the wrong classes."""
+    """As many classes, in another order: the predictor layers would fit in shape and say the wrong classes."""
     folder, _ = tiny_run
     dataset = prepared_digits[0].with_class_names("9876543210")
     train(tiny_recipe, dataset=dataset, weights=str(folder), seed=3)
@@ -396,7 +396,7 @@ def test_weights_of_a_run_with_other_classes(train, tiny_run, prepared_digits, t
 
 
 def test_the_backbone_must_fit_even_where_other_layers_do(train, tiny_run, tiny_recipe):
-    """The siblings of another network would fit, and leave its convolutions at random weights."""
+    """The predictor layers of another network would fit, and leave its convolutions at random weights."""
     with pytest.raises(InputError, match=r"weights: found a run whose layers do not fit \(convolutions\)"):
         train(tiny_recipe, backbone="mobilenet", weights=str(tiny_run[0]))
 

@@ -3,6 +3,7 @@
 import dataclasses
 import inspect
 import json
+import re
 
 import keras
 import pytest
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 from tf_fast_rcnn import InputError, fast_rcnn, recipe, sgd
 from tf_fast_rcnn.data.batches.settings import SamplingRules
 from tf_fast_rcnn.training.recipes import RECIPES, small_data, voc07
-from tf_fast_rcnn.training.settings import NetworkSettings, Recipe, recipe_from_json, with_changes
+from tf_fast_rcnn.training.settings import EARLIER_NAMES, NetworkSettings, Recipe, recipe_from_json, with_changes
 
 
 def value_of(recipe, name):
@@ -209,3 +210,50 @@ def test_a_recipe_takes_any_keras_optimiser(optimizer):
 
 def test_defaults_are_the_papers():
     assert Recipe(name="voc07", class_names=voc07().class_names) == voc07() == recipe("voc07")
+
+
+# --- what 0.1 saved ---------------------------------------------------------------------------------------------------
+
+# As run.json of 0.1 has a recipe, but for the settings whose names are as they were.
+RECIPE_OF_0_1 = {
+    "name": "mine",
+    "classes": ["cat", "dog"],
+    "steps": 7,
+    "optimizer": {"kind": "adamw", "rate": 0.02, "rate_drops": [0.5], "bias_rate": 3.0, "backbone_rate": 0.1},
+    "network": {"tune_from": "block4_conv1", "head": "carry", "pooled_size": [[3, 3], [6, 7]]},
+    "sampling": {"flip": 0.25, "vertical_flip": 0.125},
+}
+RENAMED = {
+    "class_names": ("cat", "dog"),
+    "optimizer.learning_rate": 0.02,
+    "optimizer.lr_milestones": (0.5,),
+    "optimizer.bias_lr_multiplier": 3.0,
+    "optimizer.backbone_lr_multiplier": 0.1,
+    "network.finetune_from": "block4_conv1",
+    "network.head": "reuse",
+    "network.roi_output_size": ((3, 3), (6, 7)),
+    "sampling.horizontal_flip_prob": 0.25,
+    "sampling.vertical_flip_prob": 0.125,
+}
+
+
+def test_a_recipe_of_0_1_is_read():
+    read = recipe_from_json(RECIPE_OF_0_1)
+    assert {name: value_of(read, name) for name in RENAMED} == RENAMED
+    assert read == with_changes(Recipe(name="mine", steps=7), {"optimizer.kind": "adamw", **RENAMED})
+    assert "rate" in RECIPE_OF_0_1["optimizer"]  # what was read is left as it is
+
+
+def test_a_keras_optimiser_of_0_1_is_read():
+    saved = keras.optimizers.serialize(sgd(0.1, bias_lr_multiplier=4.0))
+    earlier = {**saved, "config": dict(saved["config"])}
+    earlier["config"]["bias_rate"] = earlier["config"].pop("bias_lr_multiplier")
+    assert recipe_from_json({"name": "mine", "optimizer": earlier}).optimizer == saved
+
+
+@pytest.mark.parametrize("name", EARLIER_NAMES)
+def test_an_earlier_name_is_refused_with_the_new_one(name):
+    new = EARLIER_NAMES[name]
+    with pytest.raises(InputError, match=f"^{re.escape(name)}: .* expected {re.escape(new)}; give that$"):
+        with_changes(voc07(), {name: "1"})
+    assert with_changes(voc07(), {new: value_of(voc07(), new)}) == voc07()

@@ -41,8 +41,8 @@ def browse(dataset, out_dir, max_images=60, seed=0, skip_bad=False, unreadable=(
 
     Example:
         >>> train = load_dataset("voc:cells@train")                                  # doctest: +SKIP
-        >>> found = browse(train, "cells-page")                                      # doctest: +SKIP
-        >>> found["counts"]["duplicate_boxes"], found["findings"]["tiny_boxes"][0]   # doctest: +SKIP
+        >>> facts = browse(train, "cells-page")                                      # doctest: +SKIP
+        >>> facts["counts"]["duplicate_boxes"], facts["findings"]["tiny_boxes"][0]   # doctest: +SKIP
     """
     if Path(out_dir).exists():
         raise InputError(f"{out_dir}: found an existing file or folder; expected a new one; give another --out")

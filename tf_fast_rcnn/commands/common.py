@@ -136,12 +136,14 @@ def report_fixes(dataset):
         print(f"{dataset.name}: {count} x {what}", file=sys.stderr)
 
 
-def with_proposals(dataset, settings, options):
+def with_proposals(dataset, proposals, options):
     """The data set with proposals, from the cache where it has none; says what was mended, and skipped on the way."""
     import tf_fast_rcnn as frcnn
 
     if dataset.proposals is None:
-        dataset = frcnn.cached_proposals(dataset, settings, options.cache, options.workers, skip_bad=options.skip_bad)
+        dataset = frcnn.cached_proposals(
+            dataset, proposals, cache_dir=options.cache, workers=options.workers, skip_bad=options.skip_bad
+        )
     report_fixes(dataset)
     return dataset
 

@@ -209,7 +209,7 @@ def _file_detections(options, run_, settings, paths):
     if isinstance(run_, frcnn.TFLiteDetector):
         images = (image_and_proposals(path, proposals) for path in paths)
         return dataset, run_.detect_each(images, progress=len(paths) > 1, total=len(paths))
-    return dataset, detect_files(run_.model, paths, proposals, settings, options.batch_size)
+    return dataset, detect_files(run_.model, paths, proposals, settings, batch_size=options.batch_size)
 
 
 def _named_by_stem(record):

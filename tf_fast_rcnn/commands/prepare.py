@@ -43,11 +43,11 @@ def run(options):
     like = frcnn.load_dataset(f"prepared:{options.like}") if options.like else None
     class_map = parse_class_map(options.classes) if options.classes else None
     dataset = load_data(options.spec, options, like and like.class_names, class_map)
-    settings = like.proposals if like and not options.proposals else None
-    settings = settings or chosen_proposals(options, dataset, "dense")
-    check_has_proposals(settings)
+    proposals = like.proposals if like and not options.proposals else None
+    proposals = proposals or chosen_proposals(options, dataset, "dense")
+    check_has_proposals(proposals)
     started = time.monotonic()
-    prepared = frcnn.prepare(dataset, options.out, settings, options.workers, skip_bad=options.skip_bad)
+    prepared = frcnn.prepare(dataset, options.out, proposals, workers=options.workers, skip_bad=options.skip_bad)
     seconds = time.monotonic() - started
     report_fixes(prepared)
     statistics = read_manifest(options.out)["statistics"]

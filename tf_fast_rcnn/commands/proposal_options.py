@@ -93,10 +93,10 @@ def read_file(options, path, dataset):
     return proposals
 
 
-def check_has_proposals(settings):
+def check_has_proposals(proposals):
     """InputError for `FileProposals` of an earlier command, which say what these were but hold none."""
-    if isinstance(settings, FileProposals):
-        settings.check_read()
+    if isinstance(proposals, FileProposals):
+        proposals.check_read()
 
 
 def refuse_second_proposals(options, dataset):

@@ -67,8 +67,8 @@ def add_arguments(parser):
         default=[],
         type=_setting,
         metavar="KEY=VALUE",
-        help="changes one value of the recipe, as in optimizer.learning_rate=0.01 or sampling.hue=0.1; the known ones are "
-        "told where there is no such KEY",
+        help="changes one value of the recipe, as in optimizer.learning_rate=0.01 or sampling.hue=0.1; the known ones "
+        "are told where there is no such KEY",
     )
     parser.add_argument("--steps", type=number(int, 1), metavar="N", help="mini-batches (default: the recipe's)")
     parser.add_argument(

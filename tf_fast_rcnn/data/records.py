@@ -178,7 +178,7 @@ class DetectionDataset(Sequence):
         name: the SPEC that it was read from.
         class_names: names of the classes 1..K.
         records: the images. A sequence is kept as it is: that of a prepared data set reads each record on demand.
-        mended: what the reader clipped, dropped or skipped, and how many of each.
+        fixes: what the reader clipped, dropped or skipped, and how many of each.
         proposals: settings of the records' proposals, as `prepare` takes them; None before `prepare`.
 
     Slices are data sets too, and so is what an array of image numbers gives; `+` gives the union of two that have the

@@ -64,9 +64,9 @@ def detections_on(model, dataset, proposals=None, settings=None, cache_dir=None,
         )
     if dataset.proposals is None:
         proposals = proposals or default_proposals()
-        dataset = cached_proposals(dataset, proposals, cache_dir, workers, progress)
+        dataset = cached_proposals(dataset, proposals, cache_dir=cache_dir, workers=workers, progress=progress)
     settings = settings or DetectionSettings(score_threshold=EVALUATION_SCORE_THRESHOLD)
-    yield from detect_dataset(model, dataset, settings, progress)
+    yield from detect_dataset(model, dataset, settings, progress=progress)
 
 
 def file_source(path, category_ids=None):

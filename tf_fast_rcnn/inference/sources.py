@@ -76,7 +76,7 @@ def run_source(folder):
     settings = detection_settings(run, score_threshold=EVALUATION_SCORE_THRESHOLD)
 
     def detect(dataset, progress=True):
-        return detect_dataset(run.model, dataset, settings, progress)
+        return detect_dataset(run.model, dataset, settings, progress=progress)
 
     return Source(
         str(folder),

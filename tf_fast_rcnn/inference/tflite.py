@@ -38,7 +38,7 @@ class TFLiteDetector:
 
     Example:
         >>> detector = TFLiteDetector("cells.tflite")                                           # doctest: +SKIP
-        >>> found = detector.detect(image, compute_proposals(image, detector.proposals))        # doctest: +SKIP
+        >>> detections = detector.detect(image, compute_proposals(image, detector.proposals))        # doctest: +SKIP
     """
 
     def __init__(self, path, threads=None):

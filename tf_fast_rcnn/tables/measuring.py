@@ -147,7 +147,7 @@ def _detection_settings(setup, measurement):
 def _timed_detections(model, dataset, settings, progress):
     """The detections of all images, and seconds an image; the first, which waits for TensorFlow's graph, apart."""
     detections, moments = [], []
-    for found in detect_dataset(model, dataset, settings, progress):
+    for found in detect_dataset(model, dataset, settings, progress=progress):
         detections.append(found)
         moments.append(time.perf_counter())
     return detections, (moments[-1] - moments[0]) / max(1, len(moments) - 1)

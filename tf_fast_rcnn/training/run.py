@@ -91,7 +91,8 @@ def train(
     description = _description(train_dataset, recipe, weights, roi_pooling, seed, proposals, class_map)
     folder = run_folder.open_run(out, description)
     if train_dataset.proposals is None:
-        train_dataset = cached_proposals(train_dataset, proposals, cache_dir, workers, progress, skip_bad)
+        options = {"cache_dir": cache_dir, "workers": workers, "progress": progress, "skip_bad": skip_bad}
+        train_dataset = cached_proposals(train_dataset, proposals, **options)
 
     started = time.monotonic()
     keras.utils.set_random_seed(seed)

@@ -46,7 +46,7 @@ def draw_detections(image, detections, class_names, min_score=0.0):
         A new PIL image, RGB, of the same size.
 
     Example:
-        >>> draw_detections(read_image("cat.jpg"), found, ["cat"]).save("found.png")        # doctest: +SKIP
+        >>> draw_detections(read_image("cat.jpg"), detections, ["cat"]).save("found.png")        # doctest: +SKIP
     """
     # Best last: it then lies on top.
     order = np.argsort(detections.scores, kind="stable")

@@ -23,7 +23,7 @@ from tf_fast_rcnn.data.batches.settings import SamplingRules, detection_side
         ({"foreground_fraction": 1.5}, r"^foreground_fraction: found 1\.5; expected 0 to 1"),
         ({"difficult": "yes"}, r"^difficult: found 'yes'; expected one of train, ignore, drop"),
         ({"crowd_overlap": -1.0}, r"^crowd_overlap: found -1\.0"),
-        ({"horizontal_flip_prob": 2.0}, r"^flip: found 2\.0"),
+        ({"horizontal_flip_prob": 2.0}, r"^horizontal_flip_prob: found 2\.0"),
         ({"vertical_flip_prob": float("nan")}, r"^vertical_flip_prob: found nan"),
         ({"shorter_side": ()}, r"^shorter_side, longer_side: found \(\), 1000"),
         ({"shorter_side": (480, 0)}, r"^shorter_side, longer_side: found \(480, 0\), 1000"),

@@ -291,7 +291,7 @@ def test_a_folder_that_cannot_be_written(cats, tmp_path):
 
 
 def cached(dataset, tmp_path, settings=DENSE):
-    return cached_proposals(dataset, settings, tmp_path / "cache", workers=1, progress=False)
+    return cached_proposals(dataset, settings, cache_dir=tmp_path / "cache", workers=1, progress=False)
 
 
 def test_only_local_folders_are_written(cats):

@@ -63,7 +63,7 @@ def in_memory(source, proposals):
 
 @pytest.mark.parametrize("start", [0, 3])
 def test_mini_batches_do_not_depend_on_how_the_data_are_stored(source, proposals, folder, tmp_path, start):
-    cached = cached_proposals(source, proposals, tmp_path / "cache", workers=1, progress=False)
+    cached = cached_proposals(source, proposals, cache_dir=tmp_path / "cache", workers=1, progress=False)
     expected = batches_of(in_memory(source, proposals), 6, seed=5)[start:]
     for dataset in (read_prepared(folder), cached):
         assert_equal_batches(batches_of(dataset, 6 - start, seed=5, start=start), expected)

@@ -31,7 +31,7 @@ _PROGRESS = "progress.jsonl"
 
 
 def prepare(
-    dataset, out_dir, proposals, workers=None, progress=True, skip_bad=False, images_per_shard=IMAGES_PER_SHARD
+    dataset, out_dir, proposals, *, workers=None, progress=True, skip_bad=False, images_per_shard=IMAGES_PER_SHARD
 ):
     """Writes a prepared folder, which needs no original files afterwards: images, annotations and proposals.
 
@@ -61,7 +61,7 @@ def prepare(
     return _write(dataset, out_dir, proposals, workers, progress, skip_bad, images_per_shard, embed=True)
 
 
-def cached_proposals(dataset, proposals, cache_dir=None, workers=None, progress=True, skip_bad=False):
+def cached_proposals(dataset, proposals, *, cache_dir=None, workers=None, progress=True, skip_bad=False):
     """Keeps a data set's proposals in a cache folder named by its images; quick when nothing is missing there.
 
     The format is that of `prepare`, but the shards refer to the image files, which must stay where they are. (Images

@@ -39,7 +39,7 @@ class ProposalReport:
     """What `check_proposals` found in order, or mended.
 
     Attributes:
-        mended: proposals that were clipped or dropped, by what was done, and images of the file that are not used.
+        fixes: proposals that were clipped or dropped, by what was done, and images of the file that are not used.
         recall: share of the objects with a proposal of IoU 0.5 or more; NaN without objects.
     """
 

@@ -56,7 +56,7 @@ def annotate(source, image_id, image_path, objects, to_relative, fixes, stated=(
         image_id, image_path: as in `ImageRecord`.
         objects: list of `AnnotatedObject`.
         to_relative: function of `corners` `[G, 4]`, height and width that gives relative boxes.
-        mended: `Counter` to which is added what was clipped, dropped and turned.
+        fixes: `Counter` to which is added what was clipped, dropped and turned.
         stated: `(height, width)` as the annotation has it; 0 for unknown.
 
     Raises:
