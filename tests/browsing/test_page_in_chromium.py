@@ -53,7 +53,7 @@ def test_the_class_filter_shows_the_images_of_a_class(chromium, page):
     code = """const select = document.querySelector("#filter select");
         select.value = "%s"; select.dispatchEvent(new Event("change"));
         const shown = [...document.querySelectorAll(".sheet figure")].filter((each) => each.offsetParent !== null);
-        document.title = shown.map((each) => each.dataset.class_ids).join("|");"""
+        document.title = shown.map((each) => each.dataset.labels).join("|");"""
     all_images = chromium(with_script(page, code % ""), "--dump-dom")[0]
     cards = re.search("<title>(.*)</title>", all_images)[1].split("|")
     assert len(cards) == 6

@@ -95,7 +95,7 @@ def example_of(proposals, truth, labels, difficult=None, crowd=None):
     return {
         "proposals": np.asarray(proposals, np.float32).reshape(-1, 4),
         "boxes": np.asarray(truth, np.float32).reshape(-1, 4),
-        "labels": np.asarray(labels, np.int32),
+        "class_ids": np.asarray(labels, np.int32),
         "difficult": none if difficult is None else np.asarray(difficult, bool),
         "crowd": none if crowd is None else np.asarray(crowd, bool),
     }

@@ -71,7 +71,7 @@ def test_crowds_and_dropped_objects_have_no_targets(difficult):
 def test_a_rare_class_leans_on_all_classes():
     """20 of its own targets and 30 of the average class; a class without any has the statistics of all."""
     common, rare = random_example(0, far=0, close=150, objects=1), random_example(1, far=0, close=60, objects=1)
-    common["labels"][:], rare["labels"][:] = 1, 2
+    common["class_ids"][:], rare["class_ids"][:] = 1, 2
     foreground, _ = naive_candidates(rare, SamplingRules())
     kept = [index for index in sorted(foreground) if index < len(rare["proposals"])][:19]  # and the object itself
     rare["proposals"] = rare["proposals"][kept]

@@ -213,9 +213,9 @@ class DetectionDataset(Sequence):
                 f"{', '.join(other.class_names)}; expected the same; read both with one list of class names"
             )
         fixes = Counter(self.fixes) + Counter(other.fixes)
-        settings = self.proposals if self.proposals == other.proposals else None
+        proposals = self.proposals if self.proposals == other.proposals else None
         return DetectionDataset(
-            f"{self.name}+{other.name}", self.class_names, self.records + other.records, fixes, settings
+            f"{self.name}+{other.name}", self.class_names, self.records + other.records, fixes, proposals
         )
 
     def __repr__(self):

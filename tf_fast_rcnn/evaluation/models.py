@@ -50,11 +50,13 @@ def evaluate(
     Example:
         >>> print(evaluate(model, load_dataset("voc:cells@test")).table())      # doctest: +SKIP
     """
-    detections = list(detections_on(model, dataset, proposals, settings, cache_dir, workers, progress))
+    detections = list(
+        detections_on(model, dataset, proposals, settings, cache_dir=cache_dir, workers=workers, progress=progress)
+    )
     return score_detections(dataset, detections, protocol)
 
 
-def detections_on(model, dataset, proposals=None, settings=None, cache_dir=None, workers=None, progress=True):
+def detections_on(model, dataset, proposals=None, settings=None, *, cache_dir=None, workers=None, progress=True):
     """Yields the `Detections` of each image, computing and caching proposals where the data set has none."""
     num_classes = number_of_classes(model)
     if num_classes != len(dataset.class_names):

@@ -15,7 +15,7 @@ from tf_fast_rcnn.data.records import DetectionDataset, ImageRecord
 from tf_fast_rcnn.errors import InputError
 
 CLASS_NAMES = ("cat", "dög", "ox")
-FIELDS = ("boxes", "labels", "difficult", "crowd")
+FIELDS = ("boxes", "class_ids", "difficult", "crowd")
 
 
 def png(seed=0, height=4, width=6):

@@ -39,7 +39,7 @@ def assert_same_records(first, second):
         for name in ("image_id", "height", "width"):
             assert getattr(one, name) == getattr(other, name)
         np.testing.assert_array_equal(one.image(), other.image())
-        for name in ("boxes", "labels", "difficult", "crowd"):
+        for name in ("boxes", "class_ids", "difficult", "crowd"):
             np.testing.assert_array_equal(getattr(one, name), getattr(other, name))
         np.testing.assert_array_equal(one.proposals(), other.proposals())
 

@@ -22,7 +22,7 @@ def sample_rois(example, rules, seed):
 
     Args:
         example: tensors of one image, as `example_reader` gives them: `proposals` float32 `[P, 4]` and `boxes` float32
-            `[G, 4]`, relative; `labels` int32 `[G]`; `difficult` and `crowd` bool `[G]`.
+            `[G, 4]`, relative; `class_ids` int32 `[G]`; `difficult` and `crowd` bool `[G]`.
         rules: `SamplingRules`.
         seed: two integers, for TensorFlow's stateless random functions.
 

@@ -114,7 +114,7 @@ def proposal_settings(method, dataset, dense=None, max_selective_search=2000):
         InputError: for an unknown method, and dense boxes for one without.
 
     Example:
-        >>> settings = proposal_settings("dense", load_dataset("voc:cells@train"))     # doctest: +SKIP
+        >>> proposals = proposal_settings("dense", load_dataset("voc:cells@train"))     # doctest: +SKIP
     """
     if method not in METHODS:
         raise InputError(f"proposals: found method {method!r}; expected one of {', '.join(METHODS)}")
