@@ -33,8 +33,8 @@ def test_train_in_other_classes(command, digits, tmp_path, monkeypatch):
     """Training and validation images have the new classes, and RUN is told of them."""
     seen = {}
 
-    def train(dataset, out, classes, callbacks, **options):
-        seen.update(train=dataset, validation=callbacks[0]._dataset, classes=classes)
+    def train(dataset, out, class_map, callbacks, **options):
+        seen.update(train=dataset, validation=callbacks[0]._dataset, class_map=class_map)
         return TrainingSummary(str(out), 1, 1.0, 1.0, None)
 
     monkeypatch.setattr(frcnn, "train", train)
@@ -42,7 +42,7 @@ def test_train_in_other_classes(command, digits, tmp_path, monkeypatch):
     data = ("--train", f"{spec}[:75%]", "--val", f"{spec}[75%:]", "--classes", CLASSES)
     done = command("train", *data, "--out", tmp_path / "run", *SMALL)
     assert done.code == 0, done.err
-    assert seen["classes"] == MAPPING
+    assert seen["class_map"] == MAPPING
     assert seen["train"].class_names == seen["validation"].class_names == (CLASS_NAMES[1], "low")
     assert (len(seen["train"]), len(seen["validation"])) == (6, 2)
 

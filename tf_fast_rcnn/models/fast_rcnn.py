@@ -20,7 +20,7 @@ import numpy as np
 from tf_fast_rcnn import boxes
 from tf_fast_rcnn.errors import InputError
 from tf_fast_rcnn.files import renamed
-from tf_fast_rcnn.models import losses, parts
+from tf_fast_rcnn.models import parts
 from tf_fast_rcnn.models.backbone_split import cut_at_roi_pooling, with_any_image_size
 from tf_fast_rcnn.models.backbones import load_backbone
 from tf_fast_rcnn.ops.roi_pooling import RoIPooling
@@ -81,7 +81,7 @@ class BoxDenormalization(keras.layers.Layer):
 
     @classmethod
     def from_config(cls, config):
-        return super().from_config(renamed(config, losses.EARLIER_NAMES))
+        return super().from_config(renamed(config, parts.EARLIER_NAMES))
 
 
 @keras.saving.register_keras_serializable(package="tf_fast_rcnn")

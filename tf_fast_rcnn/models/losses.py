@@ -16,10 +16,7 @@ import numpy as np
 import tensorflow as tf
 
 from tf_fast_rcnn.files import renamed
-from tf_fast_rcnn.models.parts import BOX_DELTAS, CLASS_LOGITS, denormalization_layer
-
-# Of the configurations of losses and layers, in models that 0.1 saved.
-EARLIER_NAMES = {"deviation": "std"}
+from tf_fast_rcnn.models.parts import BOX_DELTAS, CLASS_LOGITS, EARLIER_NAMES, denormalization_layer
 
 
 def multi_task_loss(model, box_weight=1.0, class_weights=None):

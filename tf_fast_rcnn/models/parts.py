@@ -21,6 +21,8 @@ CLASS_LOGITS, BOX_REGRESSION = PREDICTOR_LAYERS = ("class_logits", "box_regressi
 BOX_BY_CLASS = "box_by_class"
 # The layer that undoes the normalisation of the targets; also the model's second output.
 BOX_DELTAS = "box_deltas"
+# Of the configurations of layers and losses, in models that 0.1 saved.
+EARLIER_NAMES = {"deviation": "std"}
 
 
 def number_of_classes(model):
