@@ -70,6 +70,7 @@ def _rst_of_command(words):
     yield from [f".. program:: {parser.prog}", ""]
     for group in parser._action_groups:
         actions = [action for action in group._group_actions if not isinstance(action, argparse._HelpAction)]
+        actions = [action for action in actions if action.help != argparse.SUPPRESS]
         if actions:
             yield from [f".. rubric:: {_title(group.title)}", ""]
             yield from [_rst(group.description), ""] if group.description else []

@@ -39,7 +39,7 @@ def load_dataset(spec, class_names=None, skip_bad=False, cache_dir=None):
         spec: one of these, or several joined by "+", as in "voc:VOC2007@trainval+voc:VOC2012@trainval".
         class_names: the classes in the order of their labels 1..K; default: those of the data set (of a union: those of
             all parts, sorted). Read test data with the training data's.
-        skip_bad: leave out unreadable images and annotations, counted in `mended`, instead of raising.
+        skip_bad: leave out unreadable images and annotations, counted in `fixes`, instead of raising.
         cache_dir: where the images of `tfds:` are written; default: $TF_FAST_RCNN_CACHE, else the user's cache folder.
 
     Returns:
