@@ -25,7 +25,7 @@ class BoxStatistics(NamedTuple):
     """
 
     mean: np.ndarray
-    deviation: np.ndarray
+    std: np.ndarray
 
 
 def _library(array):

@@ -1,7 +1,7 @@
 """The whole chain, from generated images to AP: what the default recipe is shown, it fits.
 
-Eight images of drawn shapes, evaluated on themselves. A fault in the targets, the normalisation, the losses, RoI pooling
-or the decoding keeps AP well below 1 here.
+Eight images of drawn shapes, evaluated on themselves. A fault in the targets, the normalisation, the losses, RoI
+pooling or the decoding keeps AP well below 1 here.
 """
 
 import numpy as np

@@ -93,15 +93,15 @@ def read_file(options, path, dataset):
     return proposals
 
 
-def check_has_proposals(settings):
+def check_has_proposals(proposals):
     """InputError for `FileProposals` of an earlier command, which say what these were but hold none."""
-    if isinstance(settings, FileProposals):
-        settings.check_read()
+    if isinstance(proposals, FileProposals):
+        proposals.check_read()
 
 
 def refuse_second_proposals(options, dataset):
     """InputError where `--proposals` is given for a data set that has some."""
-    if options.proposals and dataset.proposal_settings is not None:
+    if options.proposals and dataset.proposals is not None:
         raise InputError(
             f"--proposals: found {options.proposals} for {dataset.name}, which has proposals; expected voc:DIR@SPLIT; "
             "leave the option out"

@@ -64,7 +64,7 @@ def coco_results(dataset, detections, category_ids=None):
                 "bbox": window.tolist(),
                 "score": float(score),
             }
-            for window, label, score in zip(windows, found.classes, found.scores, strict=True)
+            for window, label, score in zip(windows, found.class_ids, found.scores, strict=True)
         ]
     return results
 

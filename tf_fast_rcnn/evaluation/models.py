@@ -50,11 +50,13 @@ def evaluate(
     Example:
         >>> print(evaluate(model, load_dataset("voc:cells@test")).table())      # doctest: +SKIP
     """
-    detections = list(detections_on(model, dataset, proposals, settings, cache_dir, workers, progress))
+    detections = list(
+        detections_on(model, dataset, proposals, settings, cache_dir=cache_dir, workers=workers, progress=progress)
+    )
     return score_detections(dataset, detections, protocol)
 
 
-def detections_on(model, dataset, proposals=None, settings=None, cache_dir=None, workers=None, progress=True):
+def detections_on(model, dataset, proposals=None, settings=None, *, cache_dir=None, workers=None, progress=True):
     """Yields the `Detections` of each image, computing and caching proposals where the data set has none."""
     num_classes = number_of_classes(model)
     if num_classes != len(dataset.class_names):
@@ -62,11 +64,11 @@ def detections_on(model, dataset, proposals=None, settings=None, cache_dir=None,
             f"{dataset.name}: found {len(dataset.class_names)} classes; expected the model's {num_classes}; read the "
             "data set with the class names of training"
         )
-    if dataset.proposal_settings is None:
+    if dataset.proposals is None:
         proposals = proposals or default_proposals()
-        dataset = cached_proposals(dataset, proposals, cache_dir, workers, progress)
+        dataset = cached_proposals(dataset, proposals, cache_dir=cache_dir, workers=workers, progress=progress)
     settings = settings or DetectionSettings(score_threshold=EVALUATION_SCORE_THRESHOLD)
-    yield from detect_dataset(model, dataset, settings, progress)
+    yield from detect_dataset(model, dataset, settings, progress=progress)
 
 
 def file_source(path, category_ids=None):

@@ -18,7 +18,7 @@ def metadata_json(detector, *, class_names, roi_pooling, proposals, limits, trai
 
     Returns:
         str: a JSON object with package_version, tensorflow_version, class_names, weights_sha256 (see
-        `weights_sha256`), roi_pooling, detection (the fields of `DetectionSettings`), proposals (those that the graph
+        `weights_sha256`), roi_pooling, detection (of `DetectionSettings.to_json`), proposals (those that the graph
         computes, or null), limits and training.
     """
     value = {
@@ -27,7 +27,7 @@ def metadata_json(detector, *, class_names, roi_pooling, proposals, limits, trai
         "class_names": list(class_names),
         "weights_sha256": weights_sha256(detector.variables),
         "roi_pooling": roi_pooling,
-        "detection": dataclasses.asdict(detector.settings),
+        "detection": detector.settings.to_json(),
         "proposals": None if proposals is None else proposals.to_json(),
         "limits": dataclasses.asdict(limits),
         "training": training,

@@ -18,11 +18,13 @@ ROI_CORNERS = "roi_corners"
 ROI_CONTEXT = "roi_context"
 # What several pooled feature maps are joined by.
 POOLED = "roi_pooling"
-# Of the two siblings; the class scores' layer is also the model's first output.
-CLASS_LOGITS, BOX_REGRESSION = SIBLINGS = ("class_logits", "box_regression")
+# The predictor layers of the paper's two outputs; the class scores' layer is also the model's first output.
+CLASS_LOGITS, BOX_REGRESSION = PREDICTOR_LAYERS = ("class_logits", "box_regression")
 BOX_BY_CLASS = "box_by_class"
 # The layer that undoes the normalisation of the targets; also the model's second output.
 BOX_DELTAS = "box_deltas"
+# Of the configurations of layers and losses, in models that 0.1 saved.
+EARLIER_NAMES = {"deviation": "std"}
 
 
 def number_of_classes(model):

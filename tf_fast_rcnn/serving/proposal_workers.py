@@ -33,12 +33,12 @@ class ImageWithProposals(NamedTuple):
     proposals: np.ndarray
 
 
-def with_proposals(contents, settings, max_proposals):
+def with_proposals(contents, proposals, max_proposals):
     """Decodes an image and computes its proposals.
 
     Args:
         contents: bytes of an image file, of any format and orientation that Pillow reads.
-        settings: `ProposalSettings`.
+        proposals: `ProposalSettings`.
         max_proposals: at most so many, the first; None: all.
 
     Returns:
@@ -51,8 +51,8 @@ def with_proposals(contents, settings, max_proposals):
     Image.MAX_IMAGE_PIXELS = _MOST_PIXELS // 2  # Pillow warns from here, and refuses from twice as many.
     warnings.simplefilter("ignore", Image.DecompressionBombWarning)
     image = read_image("image", contents)
-    proposals = compute_proposals(image, settings)[:max_proposals]
-    return ImageWithProposals(read_encoded("image", contents), *image.shape[:2], proposals)
+    rows = compute_proposals(image, proposals)[:max_proposals]
+    return ImageWithProposals(read_encoded("image", contents), *image.shape[:2], rows)
 
 
 class ProposalWorkers:
@@ -60,13 +60,13 @@ class ProposalWorkers:
 
     Args:
         workers: number of processes.
-        settings: `ProposalSettings`.
+        proposals: `ProposalSettings`.
         max_proposals: of an image; None: all.
     """
 
-    def __init__(self, workers, settings, max_proposals):
+    def __init__(self, workers, proposals, max_proposals):
         self._workers = workers
-        self._arguments = settings, max_proposals
+        self._arguments = proposals, max_proposals
         self._executor = self._start()
 
     def _start(self):

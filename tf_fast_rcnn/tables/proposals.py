@@ -51,14 +51,14 @@ class ProposalStore:
 
     def __init__(self, train, cache_dir=None, workers=None, progress=True, skip_bad=False):
         self.settings = sources(train)
-        self._options = (cache_dir, workers, progress, skip_bad)
+        self._options = {"cache_dir": cache_dir, "workers": workers, "progress": progress, "skip_bad": skip_bad}
 
     def of(self, dataset, choice, seed=0):
         """`dataset` with the proposals of `choice`; what is drawn follows from the seed and the image's number."""
-        whole = cached_proposals(dataset, self.settings[choice.source], *self._options)
+        whole = cached_proposals(dataset, self.settings[choice.source], **self._options)
         if choice == ProposalChoice(choice.source):
             return whole
-        dense = cached_proposals(dataset, self.settings[DENSE], *self._options)
+        dense = cached_proposals(dataset, self.settings[DENSE], **self._options)
         records = []
         for number, (record, of_dense) in enumerate(zip(whole, dense, strict=True)):
             rng = np.random.default_rng([seed, number])

@@ -51,7 +51,7 @@ def train(
     cache_dir=None,
     progress=True,
     skip_bad=False,
-    classes=None,
+    class_map=None,
     callbacks=(),
 ):
     """Trains a detector and writes RUN; goes on where an interrupted run of the same arguments stopped.
@@ -70,7 +70,7 @@ def train(
         cache_dir: where proposals are cached.
         progress: whether to show a progress bar on standard error.
         skip_bad: leave out images that cannot be read, instead of stopping.
-        classes: what `with_classes` was given to make the data set, if it was: RUN keeps it for `evaluate`.
+        class_map: what `with_classes` was given to make the data set, if it was: RUN keeps it for `evaluate`.
         callbacks: further Keras callbacks, such as `evaluation.models.ValidationMap`.
 
     Returns:
@@ -89,15 +89,15 @@ def train(
     backbone = backbone or recipe.backbone
     recipe = dataclasses.replace(recipe, backbone=backbone if isinstance(backbone, str) else backbone.name)
     check_classes(recipe, train_dataset)
-    recipe, reasons = settle(recipe, train_dataset)
+    recipe, reasons = settle(recipe, train_dataset, backbone)
     if progress:
-        for reason in reasons:
-            print(reason, file=sys.stderr)
-    proposals = train_dataset.proposal_settings or proposals or proposal_settings(recipe.proposals, train_dataset)
-    description = _description(train_dataset, recipe, weights, roi_pooling, seed, proposals, classes)
+        print(*reasons, sep="\n", file=sys.stderr)
+    proposals = train_dataset.proposals or proposals or proposal_settings(recipe.proposals, train_dataset)
+    description = _description(train_dataset, recipe, weights, roi_pooling, seed, proposals, class_map)
     folder = run_folder.open_run(out, description)
-    if train_dataset.proposal_settings is None:
-        train_dataset = cached_proposals(train_dataset, proposals, cache_dir, workers, progress, skip_bad)
+    if train_dataset.proposals is None:
+        options = {"cache_dir": cache_dir, "workers": workers, "progress": progress, "skip_bad": skip_bad}
+        train_dataset = cached_proposals(train_dataset, proposals, **options)
 
     started = time.monotonic()
     keras.utils.set_random_seed(seed)
@@ -141,13 +141,13 @@ def _check_checkpoint(folder, model, expected):
         )
 
 
-def _description(train_dataset, recipe, weights, roi_pooling, seed, proposals, classes):
+def _description(train_dataset, recipe, weights, roi_pooling, seed, proposals, class_map):
     """What run.json says: everything that the run depends on."""
     return {
         "package_version": tf_fast_rcnn.__version__,
         "train": train_dataset.name,
         "class_names": list(train_dataset.class_names),
-        "classes": classes,
+        "classes": class_map,
         "backbone": recipe.backbone,
         "weights": None if weights is None else str(weights),
         "roi_pooling": roi_pooling,

@@ -7,7 +7,7 @@ import tensorflow as tf
 _BATCHES_IN_GROUP = 50
 
 
-def visits(number_of_images, images_per_batch, seed, start=0, sizes=None):
+def image_order(number_of_images, images_per_batch, seed, start=0, sizes=None):
     """Endless `(position, image)`: passes over the images, each a permutation fixed by the seed and its number.
 
     Mini-batches are N visits in a row. Where N does not divide the number of images, the last mini-batch of a pass is

@@ -30,9 +30,9 @@ class ShardPlan:
     image_keys: tuple
 
 
-def plan_shards(dataset, settings, embed, images_per_shard):
+def plan_shards(dataset, proposals, embed, images_per_shard):
     """The shards of a data set, as a list of `ShardPlan`; image files are asked for size and time of change alone."""
-    header = json.dumps([VERSION, settings.to_json(), embed])
+    header = json.dumps([VERSION, proposals.to_json(), embed])
     plans, keys, annotations, size = [], [], [], 0
 
     def end_shard():
@@ -67,7 +67,7 @@ def _identity(record):
 
 
 def _annotations(record):
-    arrays = (record.boxes, record.labels, record.difficult, record.crowd)
+    arrays = (record.boxes, record.class_ids, record.difficult, record.crowd)
     arrays += () if record.areas is None else (record.areas,)
     return [record.image_id, record.height, record.width, *(array.tobytes().hex() for array in arrays)]
 
@@ -105,8 +105,8 @@ def write_shard(path, plan, records, class_names):
                 sizes.append([record.height, record.width])
                 keys.append(key)
                 proposals += len(record.proposals())
-                np.add.at(objects, record.labels, ~record.crowd)
-                np.add.at(recalled, record.labels, ~record.crowd & (best_overlaps(record).iou >= MIN_IOU))
+                np.add.at(objects, record.class_ids, ~record.crowd)
+                np.add.at(recalled, record.class_ids, ~record.crowd & (best_overlaps(record).iou >= MIN_IOU))
         with open(temporary, "rb") as file:
             checksum = hashlib.file_digest(file, "sha256").hexdigest()
         size = temporary.stat().st_size

@@ -20,12 +20,12 @@ from tf_fast_rcnn.errors import InputError
 _AHEAD = 4
 
 
-def prepare_image(record, settings, embed):
+def prepare_image(record, proposals, embed):
     """Decodes an image and computes its proposals.
 
     Args:
         record: `ImageRecord`.
-        settings: `ProposalSettings`; None where the record has its proposals.
+        proposals: `ProposalSettings`; None where the record has its proposals.
         embed: whether to read the image's bytes into the record. Those of images that TensorFlow would decode otherwise
             are in any case, as PNG.
 
@@ -43,10 +43,10 @@ def prepare_image(record, settings, embed):
         contents = record.image_bytes
         if contents is None and (embed or not is_plain(record.image_path)):
             contents = record.encoded_image()
-        proposals = record.proposals() if settings is None else compute_proposals(image, settings)
+        rows = record.proposals() if proposals is None else compute_proposals(image, proposals)
     except InputError as error:
         return None, str(error)
-    return dataclasses.replace(record, image_bytes=contents, proposal_boxes=proposals), None
+    return dataclasses.replace(record, image_bytes=contents, proposal_boxes=rows), None
 
 
 def in_order(function, jobs, workers):

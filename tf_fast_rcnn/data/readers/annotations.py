@@ -44,7 +44,7 @@ class Annotation(NamedTuple):
     objects: list[AnnotatedObject]
 
 
-def annotate(source, image_id, image_path, objects, to_relative, mended, stated=(0, 0)):
+def annotate(source, image_id, image_path, objects, to_relative, fixes, stated=(0, 0)):
     """The `Annotation` of an image, of which only the file's header is read.
 
     Boxes beyond the image are clipped; reversed ones, and those with no area inside the image, are dropped. Both are
@@ -56,7 +56,7 @@ def annotate(source, image_id, image_path, objects, to_relative, mended, stated=
         image_id, image_path: as in `ImageRecord`.
         objects: list of `AnnotatedObject`.
         to_relative: function of `corners` `[G, 4]`, height and width that gives relative boxes.
-        mended: `Counter` to which is added what was clipped, dropped and turned.
+        fixes: `Counter` to which is added what was clipped, dropped and turned.
         stated: `(height, width)` as the annotation has it; 0 for unknown.
 
     Raises:
@@ -72,9 +72,9 @@ def annotate(source, image_id, image_path, objects, to_relative, mended, stated=
     clipped = box_algebra.clip(drawn).astype(np.float32)
     usable = np.flatnonzero((clipped[:, 0] < clipped[:, 2]) & (clipped[:, 1] < clipped[:, 3]))
     moved = np.any(np.abs(drawn[usable] - clipped[usable]) > _ROUNDING, axis=-1)
-    mended["boxes without area dropped"] += len(objects) - len(usable)
-    mended["boxes clipped to their image"] += int(np.sum(moved))
-    mended["boxes turned with their image (EXIF)"] += len(usable) if turn != 1 else 0
+    fixes["boxes without area dropped"] += len(objects) - len(usable)
+    fixes["boxes clipped to their image"] += int(np.sum(moved))
+    fixes["boxes turned with their image (EXIF)"] += len(usable) if turn != 1 else 0
     boxes = box_algebra.from_stored(clipped[usable], turn)
     return Annotation(source, image_id, Path(image_path), (height, width), boxes, [objects[index] for index in usable])
 
@@ -91,7 +91,7 @@ def _frame_of_boxes(source, stated, size, orientation):
     )
 
 
-def read_each(read, items, skip_bad, mended):
+def read_each(read, items, skip_bad, fixes):
     """`read(item)` of all items; with `skip_bad` without those that raise InputError, which are counted."""
     annotations = []
     for item in items:
@@ -100,11 +100,11 @@ def read_each(read, items, skip_bad, mended):
         except InputError:
             if not skip_bad:
                 raise
-            mended["unreadable images or annotations skipped"] += 1
+            fixes["unreadable images or annotations skipped"] += 1
     return annotations
 
 
-def to_dataset(name, annotations, class_names, mended):
+def to_dataset(name, annotations, class_names, fixes):
     """`DetectionDataset` of annotations; `class_names` None stands for those that occur, sorted.
 
     Raises:
@@ -115,7 +115,7 @@ def to_dataset(name, annotations, class_names, mended):
     if class_names is None:
         class_names = sorted({item.name for annotation in annotations for item in annotation.objects})
     labels = {class_name: label for label, class_name in enumerate(class_names, start=1)}
-    return DetectionDataset(name, class_names, [_record(annotation, labels) for annotation in annotations], mended)
+    return DetectionDataset(name, class_names, [_record(annotation, labels) for annotation in annotations], fixes)
 
 
 def _record(annotation, labels):
@@ -131,7 +131,7 @@ def _record(annotation, labels):
         height=annotation.size[0],
         width=annotation.size[1],
         boxes=annotation.boxes,
-        labels=[labels[item.name] for item in annotation.objects],
+        class_ids=[labels[item.name] for item in annotation.objects],
         difficult=[item.difficult for item in annotation.objects],
         crowd=[item.crowd for item in annotation.objects],
         areas=_areas(annotation),

@@ -35,7 +35,7 @@ def load_caffe_layers(network, caffe_model):
         layer.set_weights([kernel, *values[1:]])
 
 
-def sibling_weights(caffe_model, inputs):
+def predictor_weights(caffe_model, inputs):
     """The weights of a trained detector's two last layers, for `class_logits` and `box_regression`.
 
     Caffe's `bbox_pred` has four rows for each class, the background first: x, y, width, height. A snapshot's are
