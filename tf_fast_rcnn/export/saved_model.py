@@ -4,7 +4,11 @@ A server loads the graph by session and has TensorFlow's own ops alone, so RoI p
 and nothing of Keras or Python is needed where the model runs.
 """
 
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import tensorflow as tf
 
@@ -19,23 +23,30 @@ from tf_fast_rcnn.files import new_folder
 from tf_fast_rcnn.inference.graph import Detector
 from tf_fast_rcnn.models.parts import number_of_classes
 
+if TYPE_CHECKING:
+    import keras
+
+    from tf_fast_rcnn.data.proposals.settings import ProposalSettings
+    from tf_fast_rcnn.files import StrPath
+    from tf_fast_rcnn.inference.graph import DetectionSettings
+
 # The proportions for which an export must be able to make its proposals.
 _COMMON_SIZE = (480, 640)
 
 
 def export_saved_model(
-    model,
-    directory,
+    model: keras.Model,
+    directory: StrPath,
     *,
-    class_names,
-    settings=None,
-    roi_pooling=None,
-    proposals=None,
-    limits=None,
-    class_names_output=False,
-    warm_up=(),
-    training=None,
-):
+    class_names: Sequence[str],
+    settings: DetectionSettings | None = None,
+    roi_pooling: str | None = None,
+    proposals: ProposalSettings | None = None,
+    limits: ServingLimits | None = None,
+    class_names_output: bool = False,
+    warm_up: Iterable[tuple[int, int]] = (),
+    training: Mapping[str, Any] | None = None,
+) -> list[str]:
     """Writes a SavedModel.
 
     Signatures (B images; R proposals an image, of which the first `num_proposals` are real; K classes; D the largest
