@@ -1,6 +1,9 @@
 """One pass over a data set that collects its findings and numbers."""
 
-from typing import NamedTuple
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from tqdm import tqdm
@@ -18,6 +21,9 @@ from tf_fast_rcnn.browsing.findings import (
 from tf_fast_rcnn.data.proposals.recall import RecallCurves, best_overlaps, recall, recall_curves
 from tf_fast_rcnn.data.records import ImageRecord
 from tf_fast_rcnn.errors import InputError
+
+if TYPE_CHECKING:
+    from tf_fast_rcnn.data.records import DetectionDataset
 
 
 class ImageFacts(NamedTuple):
@@ -77,7 +83,12 @@ class Survey(NamedTuple):
     proposals_per_image: np.ndarray
 
 
-def survey_dataset(dataset, skip_bad=False, progress=True, draw=None):
+def survey_dataset(
+    dataset: DetectionDataset,
+    skip_bad: bool = False,
+    progress: bool = True,
+    draw: Callable[[ImageFacts, np.ndarray], None] | None = None,
+) -> Survey:
     """Reads every image once and collects what may be wrong with it.
 
     Args:
