@@ -26,6 +26,8 @@ The levels of a side stand behind each other in one axis: for the five cells abo
 window is one index, and the pooled map is four `tf.gather` calls and three maxima.
 """
 
+from __future__ import annotations
+
 import functools
 import itertools
 
@@ -51,7 +53,9 @@ _CHANNELS_IN_PARTS = 64
 _BINS_IN_PARTS = 4096
 
 
-def portable_roi_pool(features, rois, output_size, spatial_scale):
+def portable_roi_pool(
+    features: tf.Tensor, rois: tf.Tensor, output_size: tuple[int, int], spatial_scale: float
+) -> tf.Tensor:
     images, height, width, channels = tf.unstack(tf.shape(features), num=4)
     # A wrong number of images fails here; below it could be broadcast.
     rois = tf.reshape(rois, [images, tf.shape(rois)[1], 4])
@@ -107,7 +111,7 @@ def _maxima_of_windows(table, corners):
     return first
 
 
-def to_cells(pixels, spatial_scale):
+def to_cells(pixels: tf.Tensor, spatial_scale: float) -> tf.Tensor:
     """The cells of the map, int32, in which float32 pixels fall: rounded as C's round does, halves away from zero, at
     most 4096 cells from 0. RoIs whose corners fall in the same cells are pooled to the same values."""
     scaled = tf.clip_by_value(pixels * np.float32(spatial_scale), -_MAX_CELLS, _MAX_CELLS)
