@@ -4,14 +4,32 @@ Keras's own SGD takes weight decay out of the variable beside the gradient and m
 times weaker than Caffe's at the same number; and Keras has no rates for single variables.
 """
 
+from __future__ import annotations
+
 import copy
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
 
 import keras
 
 from tf_fast_rcnn.models.parts import pretrained_parts
 
+if TYPE_CHECKING:
+    import tensorflow as tf
 
-def sgd(rate=0.001, momentum=0.9, weight_decay=0.0005, bias_rate=2.0, decay_biases=False, **options):
+    from tf_fast_rcnn.training.settings import Recipe
+
+Rate = float | keras.optimizers.schedules.LearningRateSchedule
+
+
+def sgd(
+    rate: Rate = 0.001,
+    momentum: float = 0.9,
+    weight_decay: float = 0.0005,
+    bias_rate: float = 2.0,
+    decay_biases: bool = False,
+    **options: Any,
+) -> FineTuningSGD:
     """The paper's optimiser (section 2.3, "SGD hyper-parameters").
 
     Args:
@@ -39,7 +57,14 @@ def sgd(rate=0.001, momentum=0.9, weight_decay=0.0005, bias_rate=2.0, decay_bias
     )
 
 
-def adamw(model, rate=3e-4, backbone_rate=0.2, weight_decay=1e-4, decay_biases=False, **options):
+def adamw(
+    model: keras.Model,
+    rate: Rate = 3e-4,
+    backbone_rate: float = 0.2,
+    weight_decay: float = 1e-4,
+    decay_biases: bool = False,
+    **options: Any,
+) -> FineTuningAdamW:
     """AdamW with the backbone at a fraction of the rate: reaches on a small data set in minutes what SGD does in hours.
 
     Args:
@@ -67,13 +92,21 @@ def adamw(model, rate=3e-4, backbone_rate=0.2, weight_decay=1e-4, decay_biases=F
 class FineTuningSGD(keras.optimizers.SGD):
     """SGD with Caffe's weight decay and a rate of its own for biases: see `sgd`."""
 
-    def __init__(self, *args, gradient_decay=0.0, bias_rate=1.0, decay_biases=False, name="fine_tuning_sgd", **options):
+    def __init__(
+        self,
+        *args: Any,
+        gradient_decay: float = 0.0,
+        bias_rate: float = 1.0,
+        decay_biases: bool = False,
+        name: str = "fine_tuning_sgd",
+        **options: Any,
+    ) -> None:
         super().__init__(*args, name=name, **options)
         self.gradient_decay = gradient_decay
         self.bias_rate = bias_rate
         self.decay_biases = decay_biases
 
-    def update_step(self, gradient, variable, learning_rate):
+    def update_step(self, gradient: tf.Tensor, variable: keras.Variable, learning_rate: tf.Tensor) -> None:
         is_bias = _keras_variable(self, variable).name == "bias"
         if self.decay_biases or not is_bias:
             gradient = gradient + self.gradient_decay * keras.ops.convert_to_tensor(variable)
@@ -81,7 +114,7 @@ class FineTuningSGD(keras.optimizers.SGD):
             learning_rate = learning_rate * self.bias_rate
         super().update_step(gradient, variable, learning_rate)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         own = {name: getattr(self, name) for name in ("gradient_decay", "bias_rate", "decay_biases")}
         return {**super().get_config(), **own}
 
@@ -95,21 +128,21 @@ class FineTuningAdamW(keras.optimizers.Adam):
 
     def __init__(
         self,
-        *args,
-        decoupled_decay=0.0,
-        decay_biases=False,
-        slow_variables=(),
-        slow_rate=1.0,
-        name="fine_tuning_adamw",
-        **options,
-    ):
+        *args: Any,
+        decoupled_decay: float = 0.0,
+        decay_biases: bool = False,
+        slow_variables: Iterable[str] = (),
+        slow_rate: float = 1.0,
+        name: str = "fine_tuning_adamw",
+        **options: Any,
+    ) -> None:
         super().__init__(*args, name=name, **options)
         self.decoupled_decay = decoupled_decay
         self.decay_biases = decay_biases
         self.slow_variables = frozenset(slow_variables)
         self.slow_rate = slow_rate
 
-    def update_step(self, gradient, variable, learning_rate):
+    def update_step(self, gradient: tf.Tensor, variable: keras.Variable, learning_rate: tf.Tensor) -> None:
         known = _keras_variable(self, variable)
         if known.path in self.slow_variables:
             learning_rate = learning_rate * self.slow_rate
@@ -118,7 +151,7 @@ class FineTuningAdamW(keras.optimizers.Adam):
             self.assign_sub(variable, decay * keras.ops.convert_to_tensor(variable))
         super().update_step(gradient, variable, learning_rate)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         own = {name: getattr(self, name) for name in ("decoupled_decay", "decay_biases", "slow_rate")}
         return {**super().get_config(), **own, "slow_variables": sorted(self.slow_variables)}
 
@@ -128,7 +161,7 @@ def _keras_variable(optimizer, variable):
     return optimizer._trainable_variables[optimizer._get_variable_index(variable)]
 
 
-def optimizer_of(recipe, model, steps):
+def optimizer_of(recipe: Recipe, model: keras.Model, steps: int) -> keras.optimizers.Optimizer:
     """The Keras optimiser of a recipe with its schedule over `steps` mini-batches, and loss scaling for float16."""
     settings = recipe.optimizer
     if isinstance(settings, dict):

@@ -1,11 +1,15 @@
 """What a recipe is made of: values by name, checked, changed by dotted names, written as JSON and read back."""
 
+from __future__ import annotations
+
 import dataclasses
 import difflib
 import json
 import math
 import types
 import typing
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 import keras
 
@@ -13,6 +17,9 @@ from tf_fast_rcnn.data.batches.settings import SamplingRules
 from tf_fast_rcnn.errors import InputError, check_choice, check_setting
 from tf_fast_rcnn.models.backbone_split import HEADS
 from tf_fast_rcnn.ops.roi_pooling import pooling_grids
+
+if TYPE_CHECKING:
+    from tf_fast_rcnn.data.records import DetectionDataset
 
 DTYPES = ("float32", "mixed_bfloat16", "mixed_float16")
 OPTIMIZERS = ("sgd", "adamw")
@@ -53,7 +60,7 @@ class OptimizerSettings:
     accumulation: int = 1
     average: float | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_choice("optimizer.kind", self.kind, OPTIMIZERS)
         check_choice("optimizer.schedule", self.schedule, SCHEDULES)
         check_setting("optimizer.rate", self.rate, 0 < self.rate < math.inf, "a number above 0")
@@ -81,7 +88,7 @@ class NetworkSettings:
     stride: int | tuple = 16
     pooled_size: int | tuple[tuple, ...] | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_choice("network.head", self.head, HEADS)
         if self.pooled_size is not None:
             pooling_grids(self.pooled_size)
@@ -134,7 +141,7 @@ class Recipe:
     network: NetworkSettings = dataclasses.field(default_factory=NetworkSettings)
     sampling: SamplingRules = dataclasses.field(default_factory=SamplingRules)
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if isinstance(self.optimizer, keras.optimizers.Optimizer):
             # object.__setattr__ is how a frozen dataclass normalises its own fields.
             object.__setattr__(self, "optimizer", keras.optimizers.serialize(self.optimizer))
@@ -150,7 +157,7 @@ class Recipe:
         check_setting("class_weights", self.class_weights, positive, "numbers from 0 by class name")
 
 
-def check_classes(recipe, dataset):
+def check_classes(recipe: Recipe, dataset: DetectionDataset) -> None:
     """InputError where a data set has classes that the recipe is not for, or the recipe weights classes that the data
     set does not have."""
     strange = [name for name in dataset.class_names if name not in (recipe.classes or dataset.class_names)]
@@ -178,7 +185,7 @@ def _known_settings():
     return known
 
 
-def with_changes(recipe, changes):
+def with_changes(recipe: Recipe, changes: Mapping[str, Any]) -> Recipe:
     """A recipe with other values.
 
     Args:
@@ -208,7 +215,7 @@ def with_changes(recipe, changes):
     return dataclasses.replace(recipe, **top)
 
 
-def recipe_from_json(values):
+def recipe_from_json(values: Mapping[str, Any]) -> Recipe:
     """The `Recipe` of what `dataclasses.asdict` made of it, also after it went through a JSON file.
 
     Raises:
