@@ -4,8 +4,11 @@ Names are loaded when they are first used, so that worker processes and `tf-fast
 TensorFlow.
 """
 
+from __future__ import annotations
+
 import importlib
 import os
+from typing import Any
 
 from tf_fast_rcnn.errors import InputError
 
@@ -71,19 +74,19 @@ _PUBLIC_NAMES = {
 __all__ = sorted([*_PUBLIC_NAMES, "InputError"])
 
 
-def check_keras_backend():
+def check_keras_backend() -> None:
     """Raises an InputError where the environment asks Keras for another backend than TensorFlow."""
     backend = os.environ.get("KERAS_BACKEND", "tensorflow")
     if backend != "tensorflow":
         raise InputError(f"KERAS_BACKEND: found {backend!r}; expected 'tensorflow'; unset it")
 
 
-def __getattr__(name):
+def __getattr__(name: str) -> Any:
     if name in _PUBLIC_NAMES:
         check_keras_backend()
         return getattr(importlib.import_module(f"{__name__}.{_PUBLIC_NAMES[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
-def __dir__():
+def __dir__() -> list[str]:
     return sorted([*globals(), *__all__])
