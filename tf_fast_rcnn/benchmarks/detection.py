@@ -63,7 +63,8 @@ def measure_detection(
             "ours": _Ours(model, settings, path, proposals),
             "ours, SVD": _Ours(_compressed(model), settings, path, proposals),
         }
-        contestants, missing = dict(ours), {}
+        contestants: dict[str, _Ours | _Peer] = {**ours}
+        missing = {}
         for name, peer in (("PyTorch", _PyTorch), ("OpenVINO", _OpenVINO)):
             try:
                 contestants[name] = peer(model, ours["ours"], dtype, threads)

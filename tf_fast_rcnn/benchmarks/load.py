@@ -138,7 +138,7 @@ def detector_inputs(image_bytes: bytes, proposals: np.ndarray) -> dict[str, np.n
     return {
         "image_bytes": np.array([image_bytes], np.object_),
         "proposals": np.asarray(proposals, np.float32)[None],
-        "num_proposals": np.int32([len(proposals)]),
+        "num_proposals": np.array([len(proposals)], np.int32),
     }
 
 

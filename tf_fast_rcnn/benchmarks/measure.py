@@ -13,7 +13,7 @@ from typing import Any
 from tqdm import tqdm
 
 
-def median_seconds(functions: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, float]:
+def median_seconds(functions: Mapping[Any, Callable[[], object]], rounds: int) -> dict[Any, float]:
     """Runs functions in turn, so that what else the machine does meets all of them.
 
     Args:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import keras
@@ -52,7 +52,8 @@ def measure_training(
         Dict: "seconds" of a step, medians by contestant ("ours, float32", "PyTorch, float32", ...); "parts", by
         contestant the seconds of those of `PARTS` that it can tell apart; "missing", why PyTorch is left out, or "".
     """
-    batch, contestants, missing = random_mini_batch(size), {}, ""
+    contestants: dict[str, _Contestant] = {}
+    batch, missing = random_mini_batch(size), ""
     for dtype in dtypes:
         contestants[f"ours, {dtype}"] = _Ours(network, dtype, batch, threads)
     try:
@@ -108,10 +109,13 @@ class _Contestant:
     A contestant whose parts are timed without changing how it runs has no `step` of its own.
     """
 
-    step = None
+    step: Callable[[], None] | None = None
 
     def __init__(self):
         self._parts = []
+
+    def timed_step(self):
+        raise NotImplementedError
 
     def median_parts(self):
         """Median seconds by part, without the first step."""

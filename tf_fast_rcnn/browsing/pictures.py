@@ -47,7 +47,7 @@ class Card(NamedTuple):
         worst: the smallest IoU of the best proposals; None without proposals or objects.
     """
 
-    index: int
+    index: int  # type: ignore[assignment]  # a tuple's own `index` is not used
     annotated: Picture
     proposed: Picture | None
     large: Picture

@@ -39,7 +39,7 @@ class ImageFacts(NamedTuple):
         num_proposals: their number.
     """
 
-    index: int
+    index: int  # type: ignore[assignment]  # a tuple's own `index` is not used
     record: ImageRecord
     findings: list
     measures: ObjectMeasures

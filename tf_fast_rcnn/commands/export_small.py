@@ -17,7 +17,7 @@ _PRECISIONS = {"tflite": ("float32", "float16", "dynamic", "int8"), "tfjs": ("fl
 _CALIBRATION_IMAGES = 32
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def add_arguments(parser: argparse._ArgumentGroup) -> None:
     parser.add_argument(
         "--image-size", type=_size, metavar="H,W", help="fixed size of images, which runs faster (default: any)"
     )

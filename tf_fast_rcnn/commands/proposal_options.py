@@ -83,7 +83,7 @@ def chosen_proposals(
     if asked not in METHODS:
         if dense:
             raise InputError(f"--dense-{next(iter(dense))}: found the proposals of a file; expected dense ones")
-        return read_file(options, asked, dataset)
+        return read_file(options, str(asked), dataset)
     if options.proposals_order:
         raise InputError(f"--proposals-order: found the method {asked}; expected a file, whose coordinates it names")
     if options.max_proposals and "selective-search" not in asked:
@@ -98,7 +98,7 @@ def chosen_proposals(
 def read_file(options: argparse.Namespace, path: StrPath, dataset: DetectionDataset) -> FileProposals:
     """The `FileProposals` of a path, compared with a data set; tells on standard error what was clipped or dropped."""
     proposals = file_proposals(path, dataset, options.proposals_order, options.max_proposals)
-    for line in proposals.report.lines():
+    for line in proposals.report.lines() if proposals.report else ():
         print(f"{path}: {line}", file=sys.stderr)
     return proposals
 

@@ -60,7 +60,7 @@ class ImageRecord:
     boxes: np.ndarray
     labels: np.ndarray
     difficult: np.ndarray
-    crowd: np.ndarray | None = None
+    crowd: np.ndarray = None  # type: ignore[assignment]  # no crowds; an array after __post_init__
     proposal_boxes: np.ndarray | None = None
     image_bytes: bytes | None = None
     areas: np.ndarray | None = None

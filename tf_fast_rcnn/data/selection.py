@@ -69,7 +69,7 @@ def select_part(dataset: DetectionDataset, part: str) -> DetectionDataset:
         _position(match["start"], len(dataset), 0),
         _position(match["stop"], len(dataset), len(dataset)),
     )
-    if not match or None in bounds:
+    if match is None or bounds is None or None in bounds:
         raise InputError(
             f"{dataset.name}: found the part {part}; expected [START:STOP] or [START:STOP,seed=N] with percentages or "
             'numbers of images; write it as in "voc:DIR@train[:80%]"'

@@ -94,7 +94,8 @@ def load_images(
         if not whole.startswith("voc:"):
             parts.append(_load_part(part, class_names, skip_bad, cache_dir))
             continue
-        dataset = read_voc_images(*_location_and_split(whole.removeprefix("voc:")), class_names, skip_bad)
+        directory, split = _location_and_split(whole.removeprefix("voc:"))
+        dataset = read_voc_images(directory, split, class_names, skip_bad)
         parts.append(dataset if share is None else select_part(dataset, share))
     return functools.reduce(operator.add, parts)
 

@@ -153,7 +153,7 @@ def draw_scene(scans: Iterator[tuple[np.ndarray, int]], rng: np.random.Generator
         opacity = render_digit(scan, _random_size(rng), rng.uniform(-MAX_ANGLE, MAX_ANGLE))
         if _place(canvas, opacity, taken, rng):
             digits.append(digit)
-    boxes = np.float32(taken)
+    boxes = np.array(taken, np.float32)
     for _ in range(rng.integers(1, 5)):
         _place(canvas, _render_distractor(_random_size(rng), rng), taken, rng)
     canvas += rng.normal(0, rng.uniform(2, 12), canvas.shape)

@@ -20,8 +20,10 @@ if TYPE_CHECKING:
     from tf_fast_rcnn.data.records import DetectionDataset, Detections
 
 # The order of COCOeval.stats; AR_n is the recall of the n best detections of each image.
-_METRICS = ("AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large")
-_METRICS += ("AR_1", "AR_10", "AR_100", "AR_small", "AR_medium", "AR_large")
+_METRICS = (
+    *("AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large"),
+    *("AR_1", "AR_10", "AR_100", "AR_small", "AR_medium", "AR_large"),
+)
 
 
 class _DifficultAwareEval(COCOeval):

@@ -65,9 +65,9 @@ class ClassMatches(NamedTuple):
 def matching_of(
     dataset: DetectionDataset,
     detections: Sequence[Detections],
-    objects: Sequence[np.ndarray],
-    true: Sequence[np.ndarray],
-    counts: Sequence[np.ndarray],
+    objects: np.ndarray,
+    true: np.ndarray,
+    counts: np.ndarray,
 ) -> Matching:
     """A `Matching` of a data set, with what became of each detection, image by image."""
     return Matching(

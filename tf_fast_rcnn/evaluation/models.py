@@ -149,7 +149,7 @@ class ValidationMap(keras.callbacks.Callback):
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         self._step += 1
 
-    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         with averaged_weights(self.model):
             detections = list(detect_dataset(self.model, self._dataset, self._settings, progress=False))
         result = score_detections(self._dataset, detections, self._protocol)

@@ -103,16 +103,16 @@ def export_saved_model(
         roi_pooling = "native" if _searches(proposals) else "portable"
     detector = Detector(model, settings, roi_pooling)
     signatures = Signatures(detector, limits, proposals, class_names if class_names_output else None).functions()
-    warm_up = warm_up and warm_up_records(signatures, warm_up, detector.settings, limits)
-    facts = {"roi_pooling": roi_pooling, "proposals": proposals, "limits": limits, "training": training}
+    records = warm_up_records(signatures, warm_up, detector.settings, limits) if warm_up else []
+    facts: dict[str, Any] = {"roi_pooling": roi_pooling, "proposals": proposals, "limits": limits, "training": training}
     assets = {
         "class_names.txt": "".join(f"{name}\n" for name in class_names),
         "metadata.json": metadata_json(detector, class_names=class_names, **facts),
     }
     with new_folder(directory) as folder:
         _save(folder, detector, signatures, assets, native=roi_pooling == "native" or _searches(proposals))
-        if warm_up:
-            write_warm_up(folder, warm_up)
+        if records:
+            write_warm_up(folder, records)
     return list(signatures)
 
 

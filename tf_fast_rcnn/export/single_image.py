@@ -7,7 +7,7 @@ RoIs of equal cells, the fused suppression of all classes.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import tensorflow as tf
@@ -72,7 +72,7 @@ def serving_function(
     image_size: tuple[int, int] | None = None,
     num_proposals: int | None = None,
     image_type: tf.DType = tf.uint8,
-) -> Callable[..., Any]:
+) -> tf.types.experimental.PolymorphicFunction:
     """The signature `serving_default` for one image, as a `tf.function`; see `export_tflite`.
 
     Args:

@@ -83,7 +83,7 @@ def cut_at_roi_pooling(
     grids = None if pooled_size is None else pooling_grids(pooled_size)
     at_pooling = _layers_after_pooling(network) if head != "fc" else None
     if at_pooling is not None and (at_pooling[1] or head == "auto"):
-        return _cut_before_fc_layers(network, *at_pooling, grids, head)
+        return _cut_before_fc_layers(network, at_pooling[0], at_pooling[1], grids, head)
     features = [_last_feature_map(network, each) for each in np.atleast_1d(stride)]
     if head == "carry" or (head == "auto" and _carries_stage(network, stride, grids)):
         return _cut_before_stage(network, features, grids)

@@ -81,7 +81,7 @@ class Stages(NamedTuple):
 
     convolve: Callable
     pool: Callable
-    classify: Callable
+    classify: keras.Model
     cells: Callable
 
 

@@ -63,8 +63,9 @@ def portable_roi_pool(
     is_number = tf.abs(rois) >= 0
     cells = to_cells(tf.where(is_number, rois, 0.0), spatial_scale)
     y1, x1, y2, x2 = tf.unstack(cells, axis=-1)
-    top, bottom, rows_empty = _window_pairs(*_bins(y1, y2, output_size[0], height), height)
-    left, right, columns_empty = _window_pairs(*_bins(x1, x2, output_size[1], width), width)
+    rows, columns = _bins(y1, y2, output_size[0], height), _bins(x1, x2, output_size[1], width)
+    top, bottom, rows_empty = _window_pairs(rows[0], rows[1], height)
+    left, right, columns_empty = _window_pairs(columns[0], columns[1], width)
 
     row_levels = _window_levels(features.shape[1], output_size[0])
     column_levels = _window_levels(features.shape[2], output_size[1])

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeGuard
 
 import keras
 import numpy as np
@@ -31,7 +31,7 @@ IMPLEMENTATIONS = ("auto", "native", "portable")
 def roi_pool(
     features: tf.Tensor,
     rois: tf.Tensor,
-    output_size: int | tuple[int, int] = (7, 7),
+    output_size: tuple[int, int] = (7, 7),
     spatial_scale: float = 1 / 16,
     implementation: str = "auto",
     training: bool = False,
@@ -73,7 +73,8 @@ def roi_pool(
                [13., 15.]], dtype=float32)
     """
     features, rois = tf.convert_to_tensor(features), tf.convert_to_tensor(rois, tf.float32)
-    output_size, spatial_scale = tuple(map(int, output_size)), float(spatial_scale)
+    rows, columns = map(int, output_size)
+    output_size, spatial_scale = (rows, columns), float(spatial_scale)
     _check(features, rois, output_size, spatial_scale)
     if choose_implementation(implementation) == "native":
         return _native_roi_pool(features, rois, output_size, spatial_scale, training)
@@ -255,8 +256,9 @@ def pooling_grids(output_size: PoolSize) -> Grids:
         return pair[0], pair[-1]
 
     try:
-        is_grid = np.isscalar(output_size) or (len(output_size) <= 2 and all(map(np.isscalar, output_size)))
-        return grid(output_size) if is_grid else tuple(map(grid, output_size))
+        sizes: Any = output_size
+        is_grid = np.isscalar(sizes) or (len(sizes) <= 2 and all(map(np.isscalar, sizes)))
+        return grid(sizes) if is_grid else tuple(map(grid, sizes))
     except (TypeError, ValueError):
         raise InputError(
             f"pooled_size: found {output_size!r}; expected one number (a square), two (rows, columns), or levels of a "
@@ -264,6 +266,6 @@ def pooling_grids(output_size: PoolSize) -> Grids:
         ) from None
 
 
-def is_pyramid(grids: Grids) -> bool:
+def is_pyramid(grids: Grids) -> TypeGuard[tuple[Grid, ...]]:
     """Whether what `pooling_grids` gave has levels."""
     return isinstance(grids[0], tuple)

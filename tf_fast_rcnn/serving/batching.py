@@ -69,7 +69,8 @@ def read_batching_parameters(path: StrPath) -> BatchingParameters:
         pad_variable_length_inputs: true
     """
     text = "\n".join(line.split("#")[0] for line in Path(path).read_text().splitlines()).strip()
-    values, position = {}, 0
+    values: dict[str, Any] = {}
+    position = 0
     while position < len(text):
         match = _WRAPPED.match(text, position)
         if match is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
@@ -41,7 +42,7 @@ class Metrics:
         )
         for name, what in (("running", "Requests that run"), ("waiting", "Requests that wait")):
             gauge = prometheus_client.Gauge(f"tf_fast_rcnn_requests_{name}", what, registry=registry)
-            gauge.set_function(lambda name=name: getattr(limits, name))
+            gauge.set_function(functools.partial(getattr, limits, name))
 
     @contextlib.contextmanager
     def observed(self, protocol: str, method: str) -> Iterator[None]:

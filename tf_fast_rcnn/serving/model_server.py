@@ -26,7 +26,7 @@ PROGRAM = "tensorflow_model_server"
 _AVAILABLE = get_model_status_pb2.ModelVersionStatus.State.AVAILABLE
 
 
-def model_config(name: str, directory: StrPath, folder: Path) -> str:
+def model_config(name: str, directory: StrPath, folder: StrPath) -> str:
     """The text of --model_config_file.
 
     Args:

@@ -57,7 +57,8 @@ def with_proposals(contents: bytes, settings: ProposalSettings, max_proposals: i
     warnings.simplefilter("ignore", Image.DecompressionBombWarning)
     image = read_image("image", contents)
     proposals = compute_proposals(image, settings)[:max_proposals]
-    return ImageWithProposals(read_encoded("image", contents), *image.shape[:2], proposals)
+    height, width = image.shape[:2]
+    return ImageWithProposals(read_encoded("image", contents), height, width, proposals)
 
 
 class ProposalWorkers:

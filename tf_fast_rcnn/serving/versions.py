@@ -150,7 +150,7 @@ class Model:
         with self._changed:
             ready = [number for number, version in self._versions.items() if version.state == State.AVAILABLE]
             wanted = spec.version.value if spec.HasField("version") else max(ready, default=None)
-            if spec.name != self.name or wanted not in ready:
+            if wanted is None or spec.name != self.name or wanted not in ready:
                 asked = f"Specific({spec.name}, {wanted})" if spec.HasField("version") else f"Latest({spec.name})"
                 raise ServingError(grpc.StatusCode.NOT_FOUND, f"Servable not found for request: {asked}")
             version = self._versions[wanted]

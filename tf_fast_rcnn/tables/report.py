@@ -69,7 +69,7 @@ class Line:
         }
 
 
-def verdict(differences: Sequence[float], spreads: Sequence[float | None]) -> str:
+def verdict(differences: Sequence[float], spreads: Sequence[float]) -> str:
     """Whether a difference is more than noise: "higher", "lower", "noise", or "one seed".
 
     It is where all seeds agree on its sign and it is larger than the spread over seeds of both rows together.

@@ -175,7 +175,8 @@ class BatchTimer(keras.callbacks.Callback):
 
     def __init__(self) -> None:
         super().__init__()
-        self._seconds, self._last = [], None
+        self._seconds: list[float] = []
+        self._last: float | None = None
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         self._last = None  # what happens between epochs is no part of a mini-batch

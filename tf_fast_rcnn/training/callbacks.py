@@ -87,7 +87,7 @@ class LossLog(keras.callbacks.Callback):
         self._log, self._position = log, position
         self._drawn = time.monotonic()
 
-    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         step = self._position.step
         if not math.isfinite(logs["loss"]):
             raise InputError(
@@ -99,7 +99,7 @@ class LossLog(keras.callbacks.Callback):
             # Keras's losses are means since the epoch began; curves want those of the last mini-batches.
             self.model.reset_metrics()
 
-    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         step = self._position.step
         row = {name: value for name, value in logs.items() if name not in _LOSS_NAMES}
         if step % _LOG_INTERVAL:
@@ -144,7 +144,7 @@ class BestModel(keras.callbacks.Callback):
         mean_aps = self._mean_aps()
         return bool(mean_aps) and len(mean_aps) - 1 - mean_aps.index(max(mean_aps)) >= self._patience
 
-    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         if "mean_ap" not in logs:
             raise InputError(
                 "early_stopping: found no validation mAP after an epoch; expected validation images with objects; "
@@ -185,6 +185,6 @@ class ProgressBar(keras.callbacks.Callback):
         interval = 0.5 if sys.stderr.isatty() else 15
         self.bar = tqdm(total=steps, initial=done, desc="train", unit="batch", mininterval=interval)
 
-    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         self.bar.set_postfix(loss=f"{logs['loss']:.3f}", refresh=False)
         self.bar.update()

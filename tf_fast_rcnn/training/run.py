@@ -107,7 +107,7 @@ def train(
     started = time.monotonic()
     keras.utils.set_random_seed(seed)
     steps_per_epoch = max(1, len(train_dataset) // recipe.sampling.images_per_batch)
-    steps = recipe.steps or recipe.epochs * steps_per_epoch
+    steps = recipe.steps or (recipe.epochs or 1) * steps_per_epoch
     checkpoint = run_folder.last_checkpoint(folder)
     model, step = initial_model(train_dataset, recipe, backbone, None if checkpoint else weights, roi_pooling, seed), 0
     if checkpoint:

@@ -160,11 +160,12 @@ class Recipe:
 def check_classes(recipe: Recipe, dataset: DetectionDataset) -> None:
     """InputError where a data set has classes that the recipe is not for, or the recipe weights classes that the data
     set does not have."""
-    strange = [name for name in dataset.class_names if name not in (recipe.classes or dataset.class_names)]
+    known = recipe.classes or dataset.class_names
+    strange = [name for name in dataset.class_names if name not in known]
     if strange:
         raise InputError(
             f"recipe {recipe.name}: found class {strange[0]!r} in {dataset.name}; expected "
-            f"{', '.join(recipe.classes)}; take another recipe, or --set classes=none"
+            f"{', '.join(known)}; take another recipe, or --set classes=none"
         )
     names = (BACKGROUND, *dataset.class_names)
     strange = [name for name in recipe.class_weights or () if name not in names]

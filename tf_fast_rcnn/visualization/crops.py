@@ -20,7 +20,7 @@ _LEAST_WINDOW = 0.15
 def window_around(boxes: np.ndarray) -> np.ndarray:
     """The part of the image around some boxes, a relative box."""
     if not len(boxes):
-        return np.float32([0, 0, 1, 1])
+        return np.array([0, 0, 1, 1], np.float32)
     first, last = boxes[:, :2].min(axis=0), boxes[:, 2:].max(axis=0)
     half = np.maximum(_SURROUNDINGS * (last - first), _LEAST_WINDOW) / 2
     half = np.maximum(half, half.max() / 2)  # a long box alone would give a strip

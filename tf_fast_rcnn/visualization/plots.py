@@ -188,10 +188,10 @@ def plot_histogram(
     values = np.asarray(values, float)
     figure = Figure(figsize=_CHART_SIZE, layout="constrained")
     axes = figure.subplots()
-    if log and np.ndim(bins) == 0:
+    if log and isinstance(bins, int):
         low, high = (values.min(), values.max()) if len(values) else (1.0, 1.0)
         # One value alone still needs bins around it.
-        bins = np.geomspace(min(low, high / 2), max(high, low * 2), bins + 1)
+        bins = np.geomspace(min(low, high / 2), max(high, low * 2), bins + 1).tolist()
     axes.hist(values, bins, color=class_color(1), edgecolor="white", linewidth=0.5)
     if log:
         make_x_logarithmic(axes)

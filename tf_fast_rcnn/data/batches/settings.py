@@ -140,7 +140,7 @@ class SamplingRules:
 
 def detection_side(shorter_side: int | Sequence[int]) -> int:
     """The shorter side for detection after training with `shorter_side`: of a list, the middle one."""
-    if isinstance(shorter_side, (list, tuple)):
+    if isinstance(shorter_side, Sequence):
         return sorted(shorter_side)[len(shorter_side) // 2]
     return shorter_side
 

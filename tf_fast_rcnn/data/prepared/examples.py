@@ -19,6 +19,8 @@ from tf_fast_rcnn.data.records import ImageRecord
 from tf_fast_rcnn.errors import InputError
 
 if TYPE_CHECKING:
+    import numpy.typing as npt
+
     from tf_fast_rcnn.data.records import DetectionDataset
 
 _SIDES = tuple(f"image/object/bbox/{side}" for side in ("ymin", "xmin", "ymax", "xmax"))
@@ -57,7 +59,7 @@ class PreparedRecords(Sequence[ImageRecord]):
         paths: Sequence[str],
         record_bytes: Sequence[Sequence[int]],
         num_classes: int,
-        image_sizes: np.ndarray | None = None,
+        image_sizes: npt.ArrayLike | None = None,
     ) -> None:
         """`record_bytes`: for each shard the length of each record's data."""
         self.paths = tuple(paths)
@@ -70,7 +72,7 @@ class PreparedRecords(Sequence[ImageRecord]):
     def __len__(self) -> int:
         return len(self.offsets)
 
-    def __getitem__(self, index: int) -> ImageRecord:
+    def __getitem__(self, index: int) -> ImageRecord:  # type: ignore[override]  # slices are made by RecordView
         path = self.paths[self.shard_of[index]]
         record = read_record(path, self.offsets[index])
         if np.any((record.labels < 1) | (record.labels > self.num_classes)):

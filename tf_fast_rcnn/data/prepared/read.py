@@ -66,7 +66,7 @@ def verify_prepared(directory: StrPath) -> None:
 
     read_prepared(directory)
     for shard in read_manifest(directory)["shards"]:
-        path = shard_path(directory, shard)
+        path = shard_path(str(directory), shard)
         with tf.io.gfile.GFile(path, "rb") as file:
             found = hashlib.sha256(file.read()).hexdigest()
         if found != shard["sha256"]:

@@ -41,7 +41,7 @@ class ShardPlan:
 
 
 def plan_shards(
-    dataset: DetectionDataset, settings: ProposalSettings | FileProposals | None, embed: bool, images_per_shard: int
+    dataset: DetectionDataset, settings: ProposalSettings | FileProposals, embed: bool, images_per_shard: int
 ) -> list[ShardPlan]:
     """The shards of a data set, as a list of `ShardPlan`; image files are asked for size and time of change alone."""
     header = json.dumps([VERSION, settings.to_json(), embed])

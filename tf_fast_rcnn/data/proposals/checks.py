@@ -99,7 +99,7 @@ def check_proposals(proposals: FileProposals, dataset: Sequence[ImageRecord]) ->
         boxes = proposals.usable(record, mended)
         best.append(_best_ious(boxes, record))
     _explain(proposals, dataset, matched)
-    unused = len(proposals.rows) - len(set(matched))
+    unused = len(proposals.rows or ()) - len(set(matched))
     counts = {**mended, "images of the file that are not in the data set": unused}
     return ProposalReport({what: count for what, count in counts.items() if count}, recall(np.concatenate(best)))
 

@@ -18,6 +18,8 @@ from tf_fast_rcnn.errors import InputError
 if TYPE_CHECKING:
     from tf_fast_rcnn.data.records import ImageRecord
 
+    pass
+
 # Each grid goes on by this many positions beyond every border, clipped there: objects that the border cuts.
 _POSITIONS_BEYOND_BORDER = 1
 # Steps that the fit chooses from: below, too few sizes fit into the budget; above, IoU 0.5 is lost between positions.
@@ -150,9 +152,10 @@ def fit_dense_boxes(dataset: Iterable[ImageRecord], max_boxes: int = 3000, min_s
         chosen, score = _greedy_cover(weights[:, None] * quality, costs, max_boxes)
         if score > best_score:
             best_score, best = score, DenseBoxes(tuple(map(tuple, sizes[chosen])), step)
-    if not best.sizes:
+    if best is None or not best.sizes:
+        name = getattr(dataset, "name", "the data set")
         raise InputError(
-            f"dense boxes: found no size of {dataset.name} that fits into {max_boxes} boxes; "
+            f"dense boxes: found no size of {name} that fits into {max_boxes} boxes; "
             f"expected at least {costs.min()}; raise the number"
         )
     return best

@@ -93,7 +93,7 @@ class FileProposals:
         names = [record.image_id, path.name, path.stem, ANY_IMAGE]
         number = re.search(r"(?:^|_)0*(\d+)$", path.stem)
         names += [number[1]] if number else []
-        return next((name for name in names if name in self.rows), None)
+        return next((name for name in names if name in (self.rows or ())), None)
 
     def of(self, record: ImageRecord) -> np.ndarray:
         """The proposals of an image, float32 `[P, 4]` relative, the best first; see `file_proposals`.
@@ -106,7 +106,7 @@ class FileProposals:
     def usable(self, record: ImageRecord, mended: Counter[str]) -> np.ndarray:
         """As `of`; what was clipped and dropped is added to the `Counter` `mended`."""
         name = self.name_of(record)
-        if name is None:
+        if name is None or self.rows is None:
             raise InputError(
                 f"{self.file}: found no proposals of image {record.image_id}; expected them under its id or file name; "
                 "add them"

@@ -67,7 +67,7 @@ def load_arrays(path: StrPath) -> Any:
     data = Path(path).read_bytes()
     for opcode, argument, _ in pickletools.genops(data):
         # The unpickler's memo is an array as long as its largest index, which a file may state as it likes.
-        if "PUT" in opcode.name and argument > len(data):
+        if "PUT" in opcode.name and int(argument or 0) > len(data):
             raise InputError(f"{path}: found memo index {argument}; expected {_EXPECTED}; do not trust this file")
     # Python 2's text is bytes; arrays among it need every byte to be a character.
     return _Resolver(len(data)).resolve(_ArrayUnpickler(io.BytesIO(data), path).load())

@@ -13,8 +13,6 @@ import numpy as np
 from tf_fast_rcnn import boxes as box_algebra
 
 if TYPE_CHECKING:
-    import numpy.typing as npt
-
     from tf_fast_rcnn.data.records import ImageRecord
 
 # The IoU from which a RoI is foreground (section 2.3 of the paper).
@@ -30,7 +28,7 @@ class BestProposals(NamedTuple):
     """
 
     iou: np.ndarray
-    index: np.ndarray
+    index: np.ndarray  # type: ignore[assignment]  # a tuple's own `index` is not used
 
 
 class RecallCurves(NamedTuple):
@@ -93,7 +91,7 @@ def recall_curves(
     return RecallCurves(tuple(thresholds), by_iou, tuple(counts), by_count)
 
 
-def recall(overlaps: npt.ArrayLike, min_iou: float = MIN_IOU) -> float:
+def recall(overlaps: Sequence[float] | np.ndarray, min_iou: float = MIN_IOU) -> float:
     """Share of best IoUs `[G]` that reach `min_iou`; NaN without objects."""
     return float(np.mean(np.asarray(overlaps) >= min_iou)) if len(overlaps) else float("nan")
 

@@ -104,7 +104,10 @@ def settings_from_json(value: Any) -> ProposalSettings | FileProposals:
 
 
 def proposal_settings(
-    method: str, dataset: Sequence[ImageRecord], dense: DenseBoxes | None = None, max_selective_search: int = 2000
+    method: str,
+    dataset: Sequence[ImageRecord],
+    dense: DenseBoxes | None = None,
+    max_selective_search: int = 2000,
 ) -> ProposalSettings:
     """Settings for a data set: dense boxes and the smallest proposal are fitted to its boxes.
 

@@ -67,7 +67,7 @@ class RowsOnDemand(Mapping):
         return self._read(name)
 
 
-def to_rows(source: str, array: npt.ArrayLike, scores: npt.ArrayLike | None = None) -> Rows:
+def to_rows(source: StrPath, array: npt.ArrayLike, scores: npt.ArrayLike | None = None) -> Rows:
     """`Rows` of what a file holds for an image: numbers `[P, 4]`, or `[P, 5]` with the scores last.
 
     Raises:

@@ -91,7 +91,8 @@ def annotate(
     mended["boxes clipped to their image"] += int(np.sum(moved))
     mended["boxes turned with their image (EXIF)"] += len(usable) if turn != 1 else 0
     boxes = box_algebra.from_stored(clipped[usable], turn)
-    return Annotation(source, image_id, Path(image_path), (height, width), boxes, [objects[index] for index in usable])
+    kept = [objects[int(index)] for index in usable]
+    return Annotation(source, image_id, Path(image_path), (height, width), boxes, kept)
 
 
 def _frame_of_boxes(source, stated, size, orientation):
@@ -166,7 +167,7 @@ def _areas(annotation):
     return np.where(np.isnan(shares), box_algebra.area(annotation.boxes), shares)
 
 
-def find_image(source: str, folder: StrPath, name: str) -> Path:
+def find_image(source: str, folder: Path, name: str) -> Path:
     """The image file that an annotation names, which may be a path of the machine where it was made.
 
     Tried in this order: the name as a path in `folder` (an absolute one is itself), the same with Windows's slashes,

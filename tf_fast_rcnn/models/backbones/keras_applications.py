@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -40,7 +41,7 @@ def keras_applications() -> dict[str, Application]:
     constructors = {name: value for name, value in vars(keras.applications).items() if inspect.isfunction(value)}
     # The module that defines a constructor has its preprocess_input; the public one of MobileNetV3 has no constructor.
     return {
-        name: Application(name, construct, inspect.getmodule(construct).preprocess_input)
+        name: Application(name, construct, sys.modules[construct.__module__].preprocess_input)
         for name, construct in constructors.items()
     }
 
