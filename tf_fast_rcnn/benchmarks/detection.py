@@ -1,9 +1,13 @@
 """Where detection's time goes, before and after truncated SVD (the paper's figure 2), beside PyTorch and OpenVINO."""
 
+from __future__ import annotations
+
 import functools
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -27,7 +31,9 @@ PARTS = ("decode and resize", "convolutions", "RoI pooling", "fc6", "fc7", "pred
 _IMAGE_SIZE = (480, 640)
 
 
-def measure_detection(network, dtype, proposals, shorter_side, rounds, threads):
+def measure_detection(
+    network: str, dtype: str, proposals: Sequence[int], shorter_side: int, rounds: int, threads: int
+) -> dict[str, Any]:
     """Times every part of detecting the objects of one image, and the whole, in turn with the same parts in the peers.
 
     To be called in a fresh process. The network is random, and so are the factors that stand for its fully connected
@@ -57,7 +63,8 @@ def measure_detection(network, dtype, proposals, shorter_side, rounds, threads):
             "ours": _Ours(model, settings, path, proposals),
             "ours, SVD": _Ours(_compressed(model), settings, path, proposals),
         }
-        contestants, missing = dict(ours), {}
+        contestants: dict[str, _Ours | _Peer] = {**ours}
+        missing = {}
         for name, peer in (("PyTorch", _PyTorch), ("OpenVINO", _OpenVINO)):
             try:
                 contestants[name] = peer(model, ours["ours"], dtype, threads)

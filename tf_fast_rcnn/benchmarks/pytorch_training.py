@@ -1,9 +1,12 @@
 """Training steps of a Fast R-CNN model in PyTorch, timed part by part: the peer of `benchmarks.training`."""
 
+from __future__ import annotations
+
 import contextlib
 import time
 
 import keras
+import numpy as np
 import torch
 from torch.nn import functional
 
@@ -24,7 +27,14 @@ class PyTorchTraining:
         half: whether to compute under bfloat16 autocast.
     """
 
-    def __init__(self, model, learning_rate, momentum=0.9, weight_decay=0.0005, half=False):
+    def __init__(
+        self,
+        model: keras.Model,
+        learning_rate: float,
+        momentum: float = 0.9,
+        weight_decay: float = 0.0005,
+        half: bool = False,
+    ) -> None:
         parts = stages(model)
         self.convolve, self.classify = PyTorchNetwork(parts.convolve), PyTorchNetwork(parts.classify)
         self._pooling = next(layer for layer in model.layers if layer.name.startswith("roi_pooling"))
@@ -41,7 +51,7 @@ class PyTorchTraining:
         ]
         self._optimizer = torch.optim.SGD(groups, lr=learning_rate, momentum=momentum)
 
-    def step(self, images, rois, labels, targets):
+    def step(self, images: np.ndarray, rois: np.ndarray, labels: np.ndarray, targets: np.ndarray) -> dict[str, float]:
         """One mini-batch.
 
         Args:

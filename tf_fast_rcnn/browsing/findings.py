@@ -4,10 +4,13 @@ Nothing here looks at pixels; `duplicates` does. Each rule is a function that sa
 constant beside it.
 """
 
+from __future__ import annotations
+
 import difflib
 import re
 import unicodedata
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -15,6 +18,9 @@ from tf_fast_rcnn import boxes as box_algebra
 from tf_fast_rcnn.data.proposals import shorter_sides
 from tf_fast_rcnn.data.proposals.recall import MIN_IOU
 from tf_fast_rcnn.data.proposals.settings import DEFAULT_MIN_SIZE
+
+if TYPE_CHECKING:
+    from tf_fast_rcnn.data.records import ImageRecord
 
 # The paper's shorter side of the network's input, in which sizes are told.
 NETWORK_SIDE = 600
@@ -122,7 +128,7 @@ class ObjectMeasures(NamedTuple):
     crowd: np.ndarray
 
 
-def measure_objects(record):
+def measure_objects(record: ImageRecord) -> ObjectMeasures:
     """`ObjectMeasures` of an `ImageRecord`."""
     heights, widths = _pixel_sizes(record).T
     return ObjectMeasures(
@@ -135,7 +141,7 @@ def measure_objects(record):
     )
 
 
-def box_findings(index, record, class_names):
+def box_findings(index: int, record: ImageRecord, class_names: Sequence[str]) -> list[Finding]:
     """What may be wrong with an image's annotations; crowds, which are no single objects, are left out.
 
     Args:
@@ -196,7 +202,7 @@ def _double_boxes(index, record, names):
     return findings
 
 
-def missed_findings(index, record, class_names, overlaps):
+def missed_findings(index: int, record: ImageRecord, class_names: Sequence[str], overlaps: np.ndarray) -> list[Finding]:
     """The objects whose best proposal has an IoU below `MIN_IOU`; crowds are left out.
 
     Args:
@@ -214,7 +220,7 @@ def missed_findings(index, record, class_names, overlaps):
     ]
 
 
-def class_findings(counts):
+def class_findings(counts: Mapping[str, int]) -> list[Finding]:
     """What may be wrong with the classes.
 
     Args:
@@ -240,7 +246,7 @@ def class_findings(counts):
     return [*mistyped, *empty, *rare]
 
 
-def mistyped_names(counts):
+def mistyped_names(counts: Mapping[str, int]) -> list[tuple[str, str]]:
     """Pairs `(name, the more frequent name that may be meant)`.
 
     Names that differ only by case, spaces, punctuation or Unicode form are pairs whatever their counts; names that are

@@ -1,6 +1,9 @@
 """One pass over a data set that collects its findings and numbers."""
 
-from typing import NamedTuple
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from tqdm import tqdm
@@ -19,6 +22,9 @@ from tf_fast_rcnn.data.proposals.recall import RecallCurves, best_overlaps, reca
 from tf_fast_rcnn.data.records import ImageRecord
 from tf_fast_rcnn.errors import InputError
 
+if TYPE_CHECKING:
+    from tf_fast_rcnn.data.records import DetectionDataset
+
 
 class ImageFacts(NamedTuple):
     """What is known of one image.
@@ -33,7 +39,7 @@ class ImageFacts(NamedTuple):
         num_proposals: their number.
     """
 
-    index: int
+    index: int  # type: ignore[assignment]  # a tuple's own `index` is not used
     record: ImageRecord
     findings: list
     measures: ObjectMeasures
@@ -77,7 +83,12 @@ class Survey(NamedTuple):
     proposals_per_image: np.ndarray
 
 
-def survey_dataset(dataset, skip_bad=False, progress=True, draw=None):
+def survey_dataset(
+    dataset: DetectionDataset,
+    skip_bad: bool = False,
+    progress: bool = True,
+    draw: Callable[[ImageFacts, np.ndarray], None] | None = None,
+) -> Survey:
     """Reads every image once and collects what may be wrong with it.
 
     Args:

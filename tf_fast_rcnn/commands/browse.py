@@ -1,5 +1,9 @@
 """`tf-fast-rcnn browse`: a page of pictures that shows what is wrong with a data set."""
 
+from __future__ import annotations
+
+import argparse
+
 import tf_fast_rcnn as frcnn
 from tf_fast_rcnn.commands.common import (
     add_data_arguments,
@@ -27,7 +31,7 @@ EXAMPLES = """\
 Then open index.html in the folder; it needs no network."""
 
 
-def add_arguments(parser):
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("spec", metavar="SPEC", help="the data, as for `prepare`, or prepared:DIR")
     parser.add_argument("--out", required=True, metavar="DIR", help="a new folder")
     add_proposal_arguments(parser, "dense, fitted to the data set's objects; prepared data sets have their own")
@@ -44,7 +48,7 @@ def add_arguments(parser):
     add_json_argument(parser, "the findings")
 
 
-def run(options):
+def run(options: argparse.Namespace) -> None:
     check_new(options.out, "--out")
     if options.no_proposals and options.proposals:
         raise InputError(f"--no-proposals: found --proposals {options.proposals} too; expected one of them; drop one")

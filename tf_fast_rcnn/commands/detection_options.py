@@ -1,12 +1,19 @@
 """Options that say what is done around the network in detection: those of `DetectionSettings`."""
 
+from __future__ import annotations
+
 import argparse
+from typing import TYPE_CHECKING
 
 from tf_fast_rcnn.commands.common import add_hidden_alias, number
 from tf_fast_rcnn.errors import InputError
 
+if TYPE_CHECKING:
+    from tf_fast_rcnn.inference.graph import DetectionSettings
+    from tf_fast_rcnn.training.run_folder import Run
 
-def add_detection_arguments(parser):
+
+def add_detection_arguments(parser: argparse.ArgumentParser) -> None:
     """The fields of `DetectionSettings` as options; their defaults are its own, and the run's image size."""
     parser.add_argument("--score-threshold", type=number(float, 0, 1), default=0.05, metavar="X", help="default: 0.05")
     parser.add_argument(
@@ -43,7 +50,7 @@ def add_detection_arguments(parser):
     )
 
 
-def chosen_settings(options, run):
+def chosen_settings(options: argparse.Namespace, run: Run) -> DetectionSettings:
     """The `DetectionSettings` that the options of `add_detection_arguments` ask for.
 
     Raises:

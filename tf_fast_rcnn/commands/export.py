@@ -1,5 +1,7 @@
 """`tf-fast-rcnn export`: writes a trained detector as a SavedModel, for TF Lite or for TensorFlow.js."""
 
+from __future__ import annotations
+
 import argparse
 import dataclasses
 import importlib.util
@@ -7,6 +9,7 @@ import itertools
 import json
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import tf_fast_rcnn as frcnn
 from tf_fast_rcnn.commands import export_small
@@ -24,6 +27,9 @@ from tf_fast_rcnn.data.proposals.dense import DEFAULT_DENSE_BOXES
 from tf_fast_rcnn.errors import InputError
 from tf_fast_rcnn.export.limits import ServingLimits
 from tf_fast_rcnn.export.versions import version_folder
+
+if TYPE_CHECKING:
+    from tf_fast_rcnn.data.proposals.files import FileProposals
 
 EXAMPLES = """\
   tf-fast-rcnn export runs/cells --out serving/cells                    # the next version: serving/cells/1
@@ -46,7 +52,7 @@ _LIMITS = {
 _LIMIT_OPTIONS = {name: name for name in _LIMITS} | {"max_proposals": "max_request_proposals"}
 
 
-def add_arguments(parser):
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("folder", metavar="RUN", help="folder that `train` wrote")
     parser.add_argument("--format", default="saved-model", choices=FORMATS, help="default: saved-model")
     parser.add_argument(
@@ -108,7 +114,7 @@ def _add_saved_model_arguments(parser):
     add_hidden_alias(parser, "--max-request-proposals", "--max-proposals")
 
 
-def run(options):
+def run(options: argparse.Namespace) -> None:
     if options.format != "saved-model":
         _refuse(options, _add_saved_model_arguments)
         return export_small.run(options)
@@ -171,7 +177,9 @@ def _whole_numbers(text):
         raise argparse.ArgumentTypeError(f"{error}, or several joined by commas") from None
 
 
-def graph_proposals(trained, method, roi_pooling):
+def graph_proposals(
+    trained: ProposalSettings | FileProposals, method: str | None, roi_pooling: str | None
+) -> ProposalSettings | None:
     """`ProposalSettings` for the graph, or None; says on standard error where the model was trained with others.
 
     Args:

@@ -1,18 +1,27 @@
 """`tf-fast-rcnn serve --with-proposals`: options of the gateway, and its start."""
 
+from __future__ import annotations
+
+import argparse
 import functools
 import json
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tf_fast_rcnn.commands.common import number
 from tf_fast_rcnn.data.proposals import METHODS, ProposalSettings, proposal_settings, settings_from_json
 from tf_fast_rcnn.errors import InputError
 
+if TYPE_CHECKING:
+    import contextlib
+
+    from tf_fast_rcnn.serving.server import ServerSettings
+
 _DEFAULT_METHOD = "selective-search"
 
 
-def add_gateway_arguments(parser):
+def add_gateway_arguments(parser: argparse.ArgumentParser) -> None:
     """The options; those that are left out are None."""
     group = parser.add_argument_group("gateway: an image alone in, detections out")
     group.add_argument(
@@ -43,7 +52,13 @@ def add_gateway_arguments(parser):
     )
 
 
-async def start_gateway(options, stack, name, grpc_address, server_settings):
+async def start_gateway(
+    options: argparse.Namespace,
+    stack: contextlib.AsyncExitStack,
+    name: str,
+    grpc_address: str,
+    server_settings: ServerSettings,
+) -> int:
     """Starts the gateway; returns its port.
 
     Args:
@@ -113,7 +128,7 @@ def _lines(path):
         return ()
 
 
-def check_gateway_options(options):
+def check_gateway_options(options: argparse.Namespace) -> None:
     """InputError for options that do not fit each other."""
     if bool(options.folder) == bool(options.remote):
         found = "both" if options.folder else "neither"

@@ -1,5 +1,8 @@
 """`tf-fast-rcnn prepare`: computes object proposals for a data set and writes them beside its annotations."""
 
+from __future__ import annotations
+
+import argparse
 import time
 
 import tf_fast_rcnn as frcnn
@@ -25,7 +28,7 @@ EXAMPLES = """\
 Use the result as SPEC prepared:DIR. After an interruption the same command goes on."""
 
 
-def add_arguments(parser):
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("spec", metavar="SPEC", help="voc:, coco:, csv:, yolo: or tfds: data, or several joined by +")
     parser.add_argument("--out", required=True, metavar="DIR", help="folder to write")
     add_proposal_arguments(parser, "dense, fitted to the data set's objects")
@@ -38,7 +41,7 @@ def add_arguments(parser):
     add_json_argument(parser, "the summary")
 
 
-def run(options):
+def run(options: argparse.Namespace) -> None:
     start_tensorflow()
     like = frcnn.load_dataset(f"prepared:{options.like}") if options.like else None
     class_map = parse_class_map(options.classes) if options.classes else None

@@ -1,5 +1,8 @@
 """`tf-fast-rcnn serve`: answers requests with an exported model, over gRPC and REST."""
 
+from __future__ import annotations
+
+import argparse
 import asyncio
 import contextlib
 import logging
@@ -25,7 +28,7 @@ the requests that have come are answered."""
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
-def add_arguments(parser):
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "folder", metavar="DIR", nargs="?", help="a model's folder of versions 1, 2, ..., or a SavedModel"
     )
@@ -79,7 +82,7 @@ def _add_limits(parser):
     )
 
 
-def run(options):
+def run(options: argparse.Namespace) -> None:
     check_gateway_options(options)
     start_tensorflow()
     _check_installed()

@@ -1,5 +1,7 @@
 """`tf-fast-rcnn train`: trains a detector and writes RUN."""
 
+from __future__ import annotations
+
 import argparse
 import dataclasses
 from pathlib import Path
@@ -38,7 +40,7 @@ EXAMPLES = """\
 After an interruption the same command goes on from the last checkpoint."""
 
 
-def add_arguments(parser):
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--train", required=True, metavar="SPEC", help="training images: voc:, coco:, csv:, yolo:, tfds: or prepared:"
     )
@@ -102,7 +104,7 @@ def add_arguments(parser):
     add_json_argument(parser, "the summary")
 
 
-def run(options):
+def run(options: argparse.Namespace) -> None:
     start_tensorflow()
     from tf_fast_rcnn.evaluation.models import ValidationMap
     from tf_fast_rcnn.models.backbones import check_backbone

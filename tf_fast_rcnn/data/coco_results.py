@@ -4,16 +4,23 @@ A file is one JSON list of `{"image_id": 42, "category_id": 18, "bbox": [x, y, w
 from 0, continuous.
 """
 
+from __future__ import annotations
+
 import json
 import reprlib
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from tf_fast_rcnn import boxes
 from tf_fast_rcnn.data.readers.annotations import finite
 from tf_fast_rcnn.errors import InputError
+
+if TYPE_CHECKING:
+    from tf_fast_rcnn.data.records import DetectionDataset, Detections, ImageRecord
+    from tf_fast_rcnn.files import StrPath
 
 
 class Result(NamedTuple):
@@ -34,7 +41,9 @@ class Result(NamedTuple):
     score: float | None
 
 
-def coco_results(dataset, detections, category_ids=None):
+def coco_results(
+    dataset: DetectionDataset, detections: Sequence[Detections], category_ids: Mapping[str, int] | None = None
+) -> list[dict[str, Any]]:
     """Detections in COCO's results format, for its evaluation server and for other tools.
 
     Args:
@@ -69,12 +78,12 @@ def coco_results(dataset, detections, category_ids=None):
     return results
 
 
-def result_image_id(record):
+def result_image_id(record: ImageRecord) -> int | str:
     """The image's id in COCO's results: a number where the record's is one."""
     return int(record.image_id) if record.image_id.isdecimal() else record.image_id
 
 
-def check_category_ids(dataset, category_ids):
+def check_category_ids(dataset: DetectionDataset, category_ids: Mapping[str, int] | None) -> Mapping[str, int]:
     """The category id of each class name, the labels 1..K for None; InputError where a class has none."""
     if category_ids is None:
         return {name: label for label, name in enumerate(dataset.class_names, start=1)}
@@ -87,7 +96,9 @@ def check_category_ids(dataset, category_ids):
     return category_ids
 
 
-def read_results(path, fields=("image_id", "category_id", "bbox", "score")):
+def read_results(
+    path: StrPath, fields: Collection[str] = ("image_id", "category_id", "bbox", "score")
+) -> Iterator[Result]:
     """Yields the `Result`s of a file.
 
     Args:

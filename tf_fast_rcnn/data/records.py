@@ -3,15 +3,21 @@
 Nothing here imports TensorFlow: processes that compute proposals use these types.
 """
 
+from __future__ import annotations
+
 import dataclasses
 from collections import Counter
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, NamedTuple, overload
 
 import numpy as np
 
 from tf_fast_rcnn.data.images import read_encoded, read_image
 from tf_fast_rcnn.errors import InputError
+
+if TYPE_CHECKING:
+    from tf_fast_rcnn.data.proposals.files import FileProposals
+    from tf_fast_rcnn.data.proposals.settings import ProposalSettings
 
 
 class Detections(NamedTuple):
@@ -54,12 +60,12 @@ class ImageRecord:
     boxes: np.ndarray
     class_ids: np.ndarray
     difficult: np.ndarray
-    crowd: np.ndarray | None = None
+    crowd: np.ndarray = None  # type: ignore[assignment]  # no crowds; an array after __post_init__
     proposal_boxes: np.ndarray | None = None
     image_bytes: bytes | None = None
     areas: np.ndarray | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         # object.__setattr__ is how a frozen dataclass normalises its own fields.
         object.__setattr__(self, "boxes", np.asarray(self.boxes, np.float32).reshape(-1, 4))
         object.__setattr__(self, "class_ids", np.asarray(self.class_ids, np.int32).reshape(-1))
@@ -79,15 +85,15 @@ class ImageRecord:
                 "object"
             )
 
-    def image(self):
+    def image(self) -> np.ndarray:
         """The image as displayed, uint8 `[H, W, 3]` RGB; see `read_image`."""
         return read_image(self.image_path, self.image_bytes)
 
-    def encoded_image(self):
+    def encoded_image(self) -> bytes:
         """The bytes of a JPEG or PNG file that TensorFlow decodes to the pixels of `image`; see `read_encoded`."""
         return read_encoded(self.image_path, self.image_bytes)
 
-    def proposals(self):
+    def proposals(self) -> np.ndarray:
         """The image's object proposals, float32 `[P, 4]` relative.
 
         Raises:
@@ -97,7 +103,7 @@ class ImageRecord:
             raise InputError(f"image {self.image_id}: found no proposals; expected a prepared data set; run `prepare`")
         return self.proposal_boxes
 
-    def relabelled(self, label_map):
+    def relabelled(self, label_map: np.ndarray) -> ImageRecord:
         """The same image with labels `label_map[label]`, without the objects whose new label is 0."""
         labels = label_map[self.class_ids]
         kept = labels > 0
@@ -111,7 +117,7 @@ class ImageRecord:
         )
 
 
-class RecordView(Sequence):
+class RecordView(Sequence[ImageRecord]):
     """Records chosen from sequences of them, and relabelled, without reading any: what slices and unions are made of.
 
     Attributes:
@@ -120,24 +126,36 @@ class RecordView(Sequence):
         source_of, index_of: int32 and int64 `[N]`: where each record is.
     """
 
-    def __init__(self, sources, label_maps, source_of, index_of):
+    def __init__(
+        self,
+        sources: Iterable[Sequence[ImageRecord]],
+        label_maps: Iterable[np.ndarray | None],
+        source_of: np.ndarray,
+        index_of: np.ndarray,
+    ) -> None:
         self.sources = tuple(sources)
         self.label_maps = tuple(label_maps)
         self.source_of = source_of
         self.index_of = index_of
 
     @classmethod
-    def of(cls, records):
+    def of(cls, records: Iterable[ImageRecord]) -> RecordView:
         """All of some records; what is no sequence yet is listed."""
         if isinstance(records, cls):
             return records
         records = records if isinstance(records, Sequence) else tuple(records)
         return cls([records], [None], np.zeros(len(records), np.int32), np.arange(len(records)))
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.index_of)
 
-    def __getitem__(self, index):
+    @overload
+    def __getitem__(self, index: int) -> ImageRecord: ...
+
+    @overload
+    def __getitem__(self, index: slice | np.ndarray) -> RecordView: ...
+
+    def __getitem__(self, index: int | slice | np.ndarray) -> ImageRecord | RecordView:
         """The record at an integer; the view of those at a slice or an array of integers."""
         source, index_there = self.source_of[index], self.index_of[index]
         if source.ndim:
@@ -146,7 +164,7 @@ class RecordView(Sequence):
         label_map = self.label_maps[source]
         return record if label_map is None else record.relabelled(label_map)
 
-    def __add__(self, other):
+    def __add__(self, other: RecordView) -> RecordView:
         return RecordView(
             self.sources + other.sources,
             self.label_maps + other.label_maps,
@@ -154,7 +172,7 @@ class RecordView(Sequence):
             np.concatenate([self.index_of, other.index_of]),
         )
 
-    def image_sizes(self):
+    def image_sizes(self) -> np.ndarray:
         """Height and width of each image as displayed, int32 `[N, 2]`; prepared data sets tell them unread."""
         sizes = np.zeros((len(self), 2), np.int32)
         for number, source in enumerate(self.sources):
@@ -165,13 +183,13 @@ class RecordView(Sequence):
             sizes[chosen] = known[self.index_of[chosen]]
         return sizes
 
-    def relabelled(self, label_map):
+    def relabelled(self, label_map: np.ndarray) -> RecordView:
         """The same records, each `ImageRecord.relabelled`."""
         maps = [label_map if earlier is None else label_map[earlier] for earlier in self.label_maps]
         return RecordView(self.sources, maps, self.source_of, self.index_of)
 
 
-class DetectionDataset(Sequence):
+class DetectionDataset(Sequence[ImageRecord]):
     """Annotated images and the names of their classes: a sequence of `ImageRecord`.
 
     Args:
@@ -190,21 +208,34 @@ class DetectionDataset(Sequence):
         (205, ('Platelets', 'RBC', 'WBC'), (17, 4))
     """
 
-    def __init__(self, name, class_names, records, fixes=None, proposals=None):
+    def __init__(
+        self,
+        name: str,
+        class_names: Iterable[str],
+        records: Iterable[ImageRecord],
+        fixes: Mapping[str, int] | None = None,
+        proposals: ProposalSettings | FileProposals | None = None,
+    ) -> None:
         self.name = name
         self.class_names = tuple(class_names)
         self.records = RecordView.of(records)
         self.fixes = {what: count for what, count in (fixes or {}).items() if count}
         self.proposals = proposals
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.records)
 
-    def __getitem__(self, index):
+    @overload
+    def __getitem__(self, index: int) -> ImageRecord: ...
+
+    @overload
+    def __getitem__(self, index: slice | np.ndarray) -> DetectionDataset: ...
+
+    def __getitem__(self, index: int | slice | np.ndarray) -> ImageRecord | DetectionDataset:
         found = self.records[index]
         return self.with_records(found) if isinstance(found, RecordView) else found
 
-    def __add__(self, other):
+    def __add__(self, other: DetectionDataset) -> DetectionDataset:
         if not isinstance(other, DetectionDataset):
             return NotImplemented
         if self.class_names != other.class_names:
@@ -218,10 +249,10 @@ class DetectionDataset(Sequence):
             f"{self.name}+{other.name}", self.class_names, self.records + other.records, fixes, proposals
         )
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         return f"<DetectionDataset {self.name}: {len(self)} images, {len(self.class_names)} classes>"
 
-    def with_class_names(self, class_names):
+    def with_class_names(self, class_names: Iterable[str]) -> DetectionDataset:
         """The same images with labels that count in another list of class names.
 
         Raises:
@@ -242,11 +273,11 @@ class DetectionDataset(Sequence):
             )
         return self.relabelled(class_names, numbers)
 
-    def relabelled(self, class_names, new_labels):
+    def relabelled(self, class_names: Iterable[str], new_labels: Iterable[int]) -> DetectionDataset:
         """The same images in other classes: `new_labels[k - 1]` is the new label of class k, 0 to drop its objects."""
         records = self.records.relabelled(np.array([0, *new_labels], np.int32))
         return DetectionDataset(self.name, class_names, records, self.fixes, self.proposals)
 
-    def with_records(self, records):
+    def with_records(self, records: Iterable[ImageRecord]) -> DetectionDataset:
         """The same data set, classes and counts with other records."""
         return DetectionDataset(self.name, self.class_names, records, self.fixes, self.proposals)

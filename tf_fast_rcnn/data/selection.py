@@ -1,11 +1,18 @@
 """Parts of data sets drawn by a seed, and subsets and new names of their classes."""
 
+from __future__ import annotations
+
 import re
 from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from tf_fast_rcnn.errors import InputError
+
+if TYPE_CHECKING:
+    from tf_fast_rcnn.data.records import DetectionDataset
 
 # "[START:STOP]" at the end of a SPEC, with percentages or numbers of images, and perhaps ",seed=N".
 _PART = re.compile(r"\[(?P<start>[\d.]*%?):(?P<stop>[\d.]*%?)(?:,seed=(?P<seed>\d{1,9}))?\]")
@@ -13,7 +20,9 @@ _PART = re.compile(r"\[(?P<start>[\d.]*%?):(?P<stop>[\d.]*%?)(?:,seed=(?P<seed>\
 _ANY_PART = re.compile(r"\[[^\[\]/\\]*:[^\[\]/\\]*\]$")
 
 
-def split_dataset(dataset, fraction, seed=0):
+def split_dataset(
+    dataset: DetectionDataset, fraction: float, seed: int = 0
+) -> tuple[DetectionDataset, DetectionDataset]:
     """Two parts of a data set, without a common image: `fraction` of its images drawn at random, and the rest.
 
     For a fraction of 0.8 these are the SPECs "...[:80%,seed=0]" and "...[80%:,seed=0]", see `select_part`.
@@ -38,13 +47,13 @@ def split_dataset(dataset, fraction, seed=0):
     return select_part(dataset, f"[:{percentage},seed={seed}]"), select_part(dataset, f"[{percentage}:,seed={seed}]")
 
 
-def without_part(spec):
+def without_part(spec: str) -> tuple[str, str | None]:
     """`(SPEC, part)` of a SPEC that may end with a part as "[:80%]"; the part is None where there is none."""
     match = _ANY_PART.search(spec)
     return (spec, None) if match is None else (spec[: match.start()], match[0])
 
 
-def select_part(dataset, part):
+def select_part(dataset: DetectionDataset, part: str) -> DetectionDataset:
     """The images of a part as "[:80%]", "[80%:]", "[10%:20%,seed=3]" or "[:500]".
 
     START and STOP are positions in a permutation of the data set made by the seed (default 0): percentages, rounded to
@@ -60,7 +69,7 @@ def select_part(dataset, part):
         _position(match["start"], len(dataset), 0),
         _position(match["stop"], len(dataset), len(dataset)),
     )
-    if not match or None in bounds:
+    if match is None or bounds is None or None in bounds:
         raise InputError(
             f"{dataset.name}: found the part {part}; expected [START:STOP] or [START:STOP,seed=N] with percentages or "
             'numbers of images; write it as in "voc:DIR@train[:80%]"'
@@ -87,7 +96,9 @@ def _position(text, count, default):
     return int(position) if 0 <= position <= count and int(position) == position else None
 
 
-def with_classes(dataset, class_map, ignore_missing=False):
+def with_classes(
+    dataset: DetectionDataset, class_map: Mapping[str, Sequence[str]], ignore_missing: bool = False
+) -> DetectionDataset:
     """The same images with a subset of the classes, renamed or merged; objects of other classes are dropped.
 
     Dropped objects are counted in `fixes`. Images that lose all their objects stay, as background.
@@ -132,7 +143,7 @@ def _check_classes(dataset, class_map, ignore_missing):
         raise InputError(f"classes: found {repeated!r} twice; expected each name once; remove one")
 
 
-def parse_class_map(text):
+def parse_class_map(text: str) -> dict[str, list[str]]:
     """The `class_map` of `with_classes` from "person,vehicle=car+truck".
 
     Raises:
@@ -155,6 +166,6 @@ def parse_class_map(text):
     return class_map
 
 
-def class_map_to_text(class_map):
+def class_map_to_text(class_map: Mapping[str, Sequence[str]]) -> str:
     """The inverse of `parse_class_map`."""
     return ",".join(name if names == [name] else f"{name}={'+'.join(names)}" for name, names in class_map.items())

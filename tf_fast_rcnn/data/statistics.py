@@ -1,5 +1,9 @@
 """Statistics of a data set's regression targets, by which the model normalises them (section 2.3 of the paper)."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 import numpy as np
 from tqdm import tqdm
 
@@ -7,14 +11,22 @@ from tf_fast_rcnn import boxes
 from tf_fast_rcnn.data.batches.settings import SamplingRules
 from tf_fast_rcnn.data.prepared.write import with_proposals
 
+if TYPE_CHECKING:
+    from tf_fast_rcnn.boxes import BoxStatistics
+    from tf_fast_rcnn.data.records import DetectionDataset
+    from tf_fast_rcnn.files import StrPath
+
 # Classes with fewer foreground proposals than this lean on the statistics of all classes together.
 _ENOUGH_FOREGROUND = 50
 _LEAST_STD = 0.01
 
 
 def box_statistics(
-    dataset, foreground_iou=SamplingRules.foreground_iou, cache_dir=None, difficult=SamplingRules.difficult
-):
+    dataset: DetectionDataset,
+    foreground_iou: float = SamplingRules.foreground_iou,
+    cache_dir: StrPath | None = None,
+    difficult: str = SamplingRules.difficult,
+) -> BoxStatistics:
     """Mean and deviation of the regression targets of each class over a data set's foreground proposals.
 
     (Section 2.3: "we normalize the ground-truth regression targets to have zero mean and unit variance".) A class

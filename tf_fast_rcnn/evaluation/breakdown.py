@@ -21,7 +21,10 @@ from those to be found; a class with none left has an AP of 1. Each is mended al
 Difficult objects and crowds are not looked at. Under COCO's protocol the overlap is 0.5 and AP is AP50.
 """
 
-from typing import NamedTuple
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -30,6 +33,10 @@ from tf_fast_rcnn.evaluation.average_precision import mean_ap
 from tf_fast_rcnn.evaluation.matching import concatenated, first_matches
 from tf_fast_rcnn.evaluation.results import json_number
 from tf_fast_rcnn.evaluation.voc import pixel_boxes
+
+if TYPE_CHECKING:
+    from tf_fast_rcnn.data.records import DetectionDataset, Detections
+    from tf_fast_rcnn.evaluation.results import EvaluationResult
 
 KINDS = ("classification", "localisation", "both", "duplicate", "background", "missed")
 BACKGROUND_IOU = 0.1
@@ -57,7 +64,7 @@ class Breakdown(NamedTuple):
     kinds: np.ndarray
     missed: np.ndarray
 
-    def to_json(self, class_names):
+    def to_json(self, class_names: Sequence[str]) -> dict[str, Any]:
         """A dict that `json.dump` takes."""
 
         def by_kind(counts):
@@ -74,7 +81,7 @@ class Breakdown(NamedTuple):
         }
 
 
-def break_down(dataset, detections, result):
+def break_down(dataset: DetectionDataset, detections: Sequence[Detections], result: EvaluationResult) -> Breakdown:
     """The kinds of errors of an evaluation, and the mean AP that mending each would add.
 
     Args:

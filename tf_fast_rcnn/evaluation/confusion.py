@@ -1,12 +1,22 @@
 """Which classes are taken for which."""
 
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
 import numpy as np
 
 from tf_fast_rcnn import boxes
 from tf_fast_rcnn.evaluation.voc import pixel_boxes
 
+if TYPE_CHECKING:
+    from tf_fast_rcnn.data.records import DetectionDataset, Detections
 
-def confusion_matrix(dataset, detections, min_score=0.5, iou_threshold=0.5):
+
+def confusion_matrix(
+    dataset: DetectionDataset, detections: Sequence[Detections], min_score: float = 0.5, iou_threshold: float = 0.5
+) -> np.ndarray:
     """How many objects of each class were detected as which.
 
     By falling score each detection takes the free object of its class that it overlaps most, if by `iou_threshold` or

@@ -3,9 +3,17 @@
 The rules by which a detection finds an object are the protocol's: `voc.match_voc` and `coco` make these tables.
 """
 
-from typing import NamedTuple
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+    from tf_fast_rcnn.data.records import DetectionDataset, Detections
 
 
 class Matching(NamedTuple):
@@ -33,7 +41,7 @@ class Matching(NamedTuple):
     object_class_ids: np.ndarray
     object_counts: np.ndarray
 
-    def found(self):
+    def found(self) -> np.ndarray:
         """Which objects a true positive has: bool `[M]`."""
         found = np.zeros(len(self.object_class_ids), bool)
         found[self.objects[self.true]] = True
@@ -54,7 +62,13 @@ class ClassMatches(NamedTuple):
     object_images: np.ndarray
 
 
-def matching_of(dataset, detections, objects, true, counts):
+def matching_of(
+    dataset: DetectionDataset,
+    detections: Sequence[Detections],
+    objects: np.ndarray,
+    true: np.ndarray,
+    counts: np.ndarray,
+) -> Matching:
     """A `Matching` of a data set, with what became of each detection, image by image."""
     return Matching(
         images=np.repeat(np.arange(len(detections)), [len(found.scores) for found in detections]),
@@ -69,12 +83,12 @@ def matching_of(dataset, detections, objects, true, counts):
     )
 
 
-def concatenated(arrays, dtype):
+def concatenated(arrays: Iterable[np.ndarray], dtype: npt.DTypeLike) -> np.ndarray:
     """Arrays `[N]` in one, of a type also where there are none."""
     return np.concatenate([np.zeros(0, dtype), *arrays])
 
 
-def first_matches(objects, scores):
+def first_matches(objects: np.ndarray, scores: np.ndarray) -> np.ndarray:
     """Which detections have the highest score of those with their object: bool `[N]`; the first of equal ones.
 
     Args:
@@ -89,7 +103,7 @@ def first_matches(objects, scores):
     return is_first
 
 
-def class_matches(matching, label):
+def class_matches(matching: Matching, label: int) -> ClassMatches:
     """`ClassMatches` of one class."""
     chosen = np.flatnonzero((matching.class_ids == label) & matching.counts)
     chosen = chosen[np.argsort(-matching.scores[chosen], kind="stable")]
@@ -99,7 +113,7 @@ def class_matches(matching, label):
     )
 
 
-def precision_recall(matches, image_weights=None):
+def precision_recall(matches: ClassMatches, image_weights: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
     """Precision and recall after each detection of `ClassMatches`: float64 `[..., D]` each.
 
     Args:

@@ -1,8 +1,12 @@
 """Evaluation of a model on a data set, once or during training."""
 
+from __future__ import annotations
+
 import dataclasses
 import math
 import sys
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
 
 import keras
 import numpy as np
@@ -21,14 +25,29 @@ from tf_fast_rcnn.models.parts import number_of_classes
 from tf_fast_rcnn.training.averaging import averaged_weights
 from tf_fast_rcnn.visualization.drawing import draw_boxes, draw_detections
 
+if TYPE_CHECKING:
+    from tf_fast_rcnn.data.proposals.files import FileProposals
+    from tf_fast_rcnn.data.proposals.settings import ProposalSettings
+    from tf_fast_rcnn.data.records import DetectionDataset, Detections
+    from tf_fast_rcnn.evaluation.results import EvaluationResult
+    from tf_fast_rcnn.files import StrPath
+
 # TensorBoard's pictures are PNGs, one of each epoch: of this size some 200 kB each.
 _PICTURE_SIDE = 400
 _DRAWN_SCORE = 0.5
 
 
 def evaluate(
-    model, dataset, protocol="voc07", *, proposals=None, settings=None, cache_dir=None, workers=None, progress=True
-):
+    model: keras.Model,
+    dataset: DetectionDataset,
+    protocol: str = "voc07",
+    *,
+    proposals: ProposalSettings | FileProposals | None = None,
+    settings: DetectionSettings | None = None,
+    cache_dir: StrPath | None = None,
+    workers: int | None = None,
+    progress: bool = True,
+) -> EvaluationResult:
     """Detects on every image of a data set and scores the detections.
 
     Args:
@@ -56,7 +75,16 @@ def evaluate(
     return score_detections(dataset, detections, protocol)
 
 
-def detections_on(model, dataset, proposals=None, settings=None, *, cache_dir=None, workers=None, progress=True):
+def detections_on(
+    model: keras.Model,
+    dataset: DetectionDataset,
+    proposals: ProposalSettings | FileProposals | None = None,
+    settings: DetectionSettings | None = None,
+    *,
+    cache_dir: StrPath | None = None,
+    workers: int | None = None,
+    progress: bool = True,
+) -> Iterator[Detections]:
     """Yields the `Detections` of each image, computing and caching proposals where the data set has none."""
     num_classes = number_of_classes(model)
     if num_classes != len(dataset.class_names):
@@ -71,7 +99,7 @@ def detections_on(model, dataset, proposals=None, settings=None, *, cache_dir=No
     yield from detect_dataset(model, dataset, settings, progress=progress)
 
 
-def file_source(path, category_ids=None):
+def file_source(path: StrPath, category_ids: Mapping[str, int] | None = None) -> Source:
     """Detections that stand in files; arguments as of `read_detections`."""
 
     def detect(dataset, progress=True):
@@ -100,23 +128,31 @@ class ValidationMap(keras.callbacks.Callback):
         >>> model.fit(batches, callbacks=[validation, keras.callbacks.TensorBoard("logs")])         # doctest: +SKIP
     """
 
-    def __init__(self, dataset, settings, protocol="voc07", progress=True, tensorboard=None, pictures=4):
+    def __init__(
+        self,
+        dataset: DetectionDataset,
+        settings: DetectionSettings,
+        protocol: str = "voc07",
+        progress: bool = True,
+        tensorboard: StrPath | None = None,
+        pictures: int = 4,
+    ) -> None:
         super().__init__()
         self._dataset, self._protocol, self._progress = dataset, protocol, progress
         self._settings = dataclasses.replace(settings, score_threshold=EVALUATION_SCORE_THRESHOLD)
         self._folder, self._board, self._step = tensorboard, None, 0
         self._drawn = sorted(set(np.linspace(0, len(dataset) - 1, pictures).astype(int).tolist()))
 
-    def on_train_begin(self, logs=None):
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         # A run that was interrupted goes on with an optimiser that has counted.
         optimizer = self.model.optimizer
         counted = int(optimizer.iterations) * (optimizer.gradient_accumulation_steps or 1)
         self._step = max(self._step, counted)
 
-    def on_train_batch_end(self, batch, logs=None):
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         self._step += 1
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         with averaged_weights(self.model):
             detections = list(detect_dataset(self.model, self._dataset, self._settings, progress=False))
         result = score_detections(self._dataset, detections, self._protocol)

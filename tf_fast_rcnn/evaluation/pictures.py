@@ -1,9 +1,12 @@
 """Pictures of errors: the most confident false positives, and the objects that were not found."""
 
+from __future__ import annotations
+
 import base64
 import io
 from collections import defaultdict
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -12,6 +15,11 @@ from tf_fast_rcnn import boxes as box_algebra
 from tf_fast_rcnn.evaluation.breakdown import CONFIDENT, KINDS
 from tf_fast_rcnn.visualization.crops import cut_out, window_around
 from tf_fast_rcnn.visualization.drawing import class_colors, draw_boxes
+
+if TYPE_CHECKING:
+    from tf_fast_rcnn.data.records import DetectionDataset, Detections
+    from tf_fast_rcnn.evaluation.breakdown import Breakdown
+    from tf_fast_rcnn.evaluation.results import EvaluationResult
 
 PICTURES = 24
 
@@ -45,7 +53,9 @@ class _Error(NamedTuple):
     is_object: bool
 
 
-def draw_errors(dataset, detections, result, breakdown):
+def draw_errors(
+    dataset: DetectionDataset, detections: Sequence[Detections], result: EvaluationResult, breakdown: Breakdown
+) -> tuple[list[ErrorPicture], list[ErrorPicture]]:
     """Draws the errors that most deserve a look, each with what is around it and the annotated objects dashed.
 
     Args:

@@ -3,6 +3,10 @@
 Dense boxes need TensorFlow's own ops alone; selective search needs a server that has the compiled op.
 """
 
+from __future__ import annotations
+
+from collections.abc import Callable
+
 import numpy as np
 import tensorflow as tf
 
@@ -13,7 +17,7 @@ from tf_fast_rcnn.export.request_checks import check_proposals
 from tf_fast_rcnn.ops.native import native_ops
 
 
-def check_graph_proposals(proposals):
+def check_graph_proposals(proposals: ProposalSettings) -> None:
     """InputError where the graph cannot compute the proposals of these settings."""
     if not isinstance(proposals, ProposalSettings):
         raise InputError(
@@ -30,7 +34,9 @@ def check_graph_proposals(proposals):
     native_ops()
 
 
-def graph_proposals(image, size, proposals, max_proposals):
+def graph_proposals(
+    image: Callable[[], tf.Tensor], size: tf.Tensor, proposals: ProposalSettings, max_proposals: int
+) -> tf.Tensor:
     """An image's object proposals: selective search's first, then the dense boxes.
 
     Args:

@@ -1,15 +1,34 @@
 """What an exported model says about itself: assets/metadata.json."""
 
+from __future__ import annotations
+
 import dataclasses
 import hashlib
 import json
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import tensorflow as tf
 
 import tf_fast_rcnn
 
+if TYPE_CHECKING:
+    import keras
 
-def metadata_json(detector, *, class_names, roi_pooling, proposals, limits, training=None):
+    from tf_fast_rcnn.data.proposals.settings import ProposalSettings
+    from tf_fast_rcnn.export.limits import ServingLimits
+    from tf_fast_rcnn.inference.graph import Detector
+
+
+def metadata_json(
+    detector: Detector,
+    *,
+    class_names: Sequence[str],
+    roi_pooling: str,
+    proposals: ProposalSettings | None,
+    limits: ServingLimits,
+    training: Mapping[str, Any] | None = None,
+) -> str:
     """The content of metadata.json.
 
     Args:
@@ -35,7 +54,7 @@ def metadata_json(detector, *, class_names, roi_pooling, proposals, limits, trai
     return json.dumps(value, indent=2, ensure_ascii=False) + "\n"
 
 
-def weights_sha256(variables):
+def weights_sha256(variables: Iterable[keras.Variable]) -> str:
     """SHA-256 of the values of Keras variables one after the other, in C order and little-endian, as hexadecimals.
 
     In the SavedModel these are the variables weights/0, weights/1, ... of its checkpoint.

@@ -5,7 +5,10 @@ network's layers alone become whole numbers; what lies between and behind (RoI p
 decoding, suppression) computes in float32.
 """
 
+from __future__ import annotations
+
 import warnings
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from tensorflow.lite.python import schema_py_generated as schema
@@ -26,7 +29,7 @@ _CHANNEL_AXES = {
 _LEAST_WEIGHT = 1e-4
 
 
-def quantize_layers(data, samples):
+def quantize_layers(data: bytes, samples: Sequence[Mapping[str, np.ndarray]]) -> bytes:
     """The flat buffer `data`, float32, with the layers in int8.
 
     Weights are quantised by output channel, activations by tensor, with the least and the greatest value that the
@@ -61,7 +64,7 @@ def quantize_layers(data, samples):
     return bytes(layers.quantize(ranges, enable_progress_bar=False, enable_progress_report=False).quantized_model)
 
 
-def with_room_for_biases(data):
+def with_room_for_biases(data: bytes) -> bytes:
     """The flat buffer with a small weight in each channel that has a bias but hardly any weights.
 
     A bias is a whole number of 32 bits in units of its channel's weights and of the input. Where batch normalisation

@@ -4,6 +4,11 @@ The steps are those of `inference.graph` without what these two lack: ragged ten
 RoIs of equal cells, the fused suppression of all classes.
 """
 
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
 import tensorflow as tf
 
 import tf_fast_rcnn
@@ -12,10 +17,17 @@ from tf_fast_rcnn.data.network_input import network_size
 from tf_fast_rcnn.errors import InputError
 from tf_fast_rcnn.inference.graph import Detector
 
+if TYPE_CHECKING:
+    import keras
+
+    from tf_fast_rcnn.data.proposals.files import FileProposals
+    from tf_fast_rcnn.data.proposals.settings import ProposalSettings
+    from tf_fast_rcnn.inference.graph import DetectionSettings
+
 OUTPUTS = ("detection_boxes", "detection_scores", "detection_classes", "num_detections")
 
 
-def portable_detector(model, settings, class_names):
+def portable_detector(model: keras.Model, settings: DetectionSettings | None, class_names: Sequence[str]) -> Detector:
     """A `Detector` that `serving_function` can take; `settings` may be None.
 
     Raises:
@@ -34,7 +46,14 @@ def portable_detector(model, settings, class_names):
     return detector
 
 
-def description(detector, class_names, image_size, num_proposals, precision, proposals):
+def description(
+    detector: Detector,
+    class_names: Sequence[str],
+    image_size: tuple[int, int] | None,
+    num_proposals: int | None,
+    precision: str,
+    proposals: ProposalSettings | FileProposals | None,
+) -> dict[str, Any]:
     """What a file says of itself, a dict of JSON's types; arguments as of `export_tflite`."""
     return {
         "package_version": tf_fast_rcnn.__version__,
@@ -47,7 +66,12 @@ def description(detector, class_names, image_size, num_proposals, precision, pro
     }
 
 
-def serving_function(detector, image_size=None, num_proposals=None, image_type=tf.uint8):
+def serving_function(
+    detector: Detector,
+    image_size: tuple[int, int] | None = None,
+    num_proposals: int | None = None,
+    image_type: tf.DType = tf.uint8,
+) -> tf.types.experimental.PolymorphicFunction:
     """The signature `serving_default` for one image, as a `tf.function`; see `export_tflite`.
 
     Args:

@@ -3,16 +3,22 @@
 Works on the graph of any functional or sequential Keras model, and not on a list of known networks.
 """
 
+from __future__ import annotations
+
 import collections
 import itertools
 import math
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple
 
 import keras
 import numpy as np
 
 from tf_fast_rcnn.errors import InputError, check_choice
 from tf_fast_rcnn.ops.roi_pooling import is_pyramid, pooling_grids
+
+if TYPE_CHECKING:
+    from tf_fast_rcnn.ops.roi_pooling import PoolSize
 
 # The image side at which a network with a free input size is laid out to read its strides.
 _LAYOUT_SIDE = 224
@@ -48,7 +54,9 @@ class Cut(NamedTuple):
     stage: keras.Model | None = None
 
 
-def cut_at_roi_pooling(network, stride=16, roi_output_size=None, head="auto"):
+def cut_at_roi_pooling(
+    network: keras.Model, stride: int | Sequence[int] = 16, roi_output_size: PoolSize | None = None, head: str = "auto"
+) -> Cut:
     """Cuts at the pooling that feeds the classifier; where there is none, at the last feature map of each stride.
 
     Args:
@@ -75,7 +83,7 @@ def cut_at_roi_pooling(network, stride=16, roi_output_size=None, head="auto"):
     grids = None if roi_output_size is None else pooling_grids(roi_output_size, "roi_output_size")
     at_pooling = _layers_after_pooling(network) if head != "fc" else None
     if at_pooling is not None and (at_pooling[1] or head == "auto"):
-        return _cut_before_fc_layers(network, *at_pooling, grids, head)
+        return _cut_before_fc_layers(network, at_pooling[0], at_pooling[1], grids, head)
     features = [_last_feature_map(network, each) for each in np.atleast_1d(stride)]
     if head == "reuse" or (head == "auto" and _reuses_stage(network, stride, grids)):
         return _cut_before_stage(network, features, grids)
@@ -159,7 +167,7 @@ def _classifier(network):
     return weighted[-1] if classifies else None
 
 
-def with_any_image_size(convolutions, name):
+def with_any_image_size(convolutions: keras.Model, name: str) -> keras.Model:
     """A copy with the same weights that takes images of any height and width."""
     images = keras.Input((None, None, convolutions.input.shape[-1]), name="preprocessed_images")
     copy = keras.models.clone_model(convolutions, input_tensors=images)
@@ -256,7 +264,7 @@ def _last_feature_map(network, stride):
     return features
 
 
-def feature_strides(network):
+def feature_strides(network: keras.Model) -> list[int]:
     """The strides at which a classification network has feature maps, rising.
 
     Args:

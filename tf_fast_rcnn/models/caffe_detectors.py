@@ -1,5 +1,9 @@
 """Detectors that the released system trained with Caffe, as models of this package."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 import keras
 
 from tf_fast_rcnn.errors import InputError
@@ -9,15 +13,19 @@ from tf_fast_rcnn.models.backbones.caffemodel import read_caffemodel
 from tf_fast_rcnn.models.fast_rcnn import fast_rcnn
 from tf_fast_rcnn.models.parts import backbone_of, class_layer, denormalization_layer, regression_layer
 
+if TYPE_CHECKING:
+    from tf_fast_rcnn.files import StrPath
+    from tf_fast_rcnn.models.backbones.caffemodel import CaffeModel
+
 _SIBLINGS = ("cls_score", "bbox_pred")
 
 
-def is_caffe_detector(caffe_model):
+def is_caffe_detector(caffe_model: CaffeModel) -> bool:
     """Whether a `CaffeModel` is a trained detector, and not an ImageNet network."""
     return any(name in caffe_model.layers for name in _SIBLINGS)
 
 
-def load_caffe_detector(path, network, roi_pooling="auto"):
+def load_caffe_detector(path: StrPath, network: str, roi_pooling: str = "auto") -> keras.Model:
     """A trained Fast R-CNN network from its `.caffemodel`, as `fast_rcnn` makes them.
 
     Networks that the released system compressed by truncated SVD (layers fc6_L, fc6_U, fc7_L, fc7_U in place of fc6,
@@ -60,7 +68,7 @@ def load_caffe_detector(path, network, roi_pooling="auto"):
     return model
 
 
-def unread_layers(caffe_model, model):
+def unread_layers(caffe_model: CaffeModel, model: keras.Model) -> list[str]:
     """Names of a file's layers with weights that a detector made of it does not have: those of a network around it."""
     read = {layer.name for part in (model, backbone_of(model)) for layer in part.layers}
     return [name for name in caffe_model.layers if name not in read.union(_SIBLINGS)]

@@ -11,8 +11,12 @@ Section 2.2 of the paper ("Initializing from pre-trained networks"):
 apart again.
 """
 
+from __future__ import annotations
+
 import itertools
 import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import keras
 import numpy as np
@@ -24,6 +28,14 @@ from tf_fast_rcnn.models import parts
 from tf_fast_rcnn.models.backbone_split import cut_at_roi_pooling, with_any_image_size
 from tf_fast_rcnn.models.backbones import load_backbone
 from tf_fast_rcnn.ops.roi_pooling import RoIPooling
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+    import tensorflow as tf
+
+    from tf_fast_rcnn.boxes import BoxStatistics
+    from tf_fast_rcnn.files import StrPath
+    from tf_fast_rcnn.ops.roi_pooling import PoolSize, Shape
 
 # The spread of regression targets of proposals with IoU >= 0.5, which Girshick's later systems use as constants.
 DEFAULT_TARGET_STD = (0.1, 0.1, 0.2, 0.2)
@@ -48,18 +60,18 @@ class RoICorners(keras.layers.Layer):
             surroundings too.
     """
 
-    def __init__(self, context=1.0, **kwargs):
+    def __init__(self, context: float = 1.0, **kwargs: Any) -> None:
         # RoIs are never cast to a half type: bfloat16 cannot tell pixel 600 from 601.
         super().__init__(**{**kwargs, "autocast": False, "dtype": "float32"})
         self.context = float(context)
 
-    def call(self, rois):
+    def call(self, rois: tf.Tensor) -> tf.Tensor:
         return boxes.to_inclusive_corners(rois if self.context == 1.0 else boxes.enlarge(rois, self.context))
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         return input_shape
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "context": self.context}
 
 
@@ -74,22 +86,22 @@ class BoxDenormalization(keras.layers.Layer):
         mean, std: `[K, 4]` numbers.
     """
 
-    def __init__(self, mean, std, **kwargs):
+    def __init__(self, mean: npt.ArrayLike, std: npt.ArrayLike, **kwargs: Any) -> None:
         super().__init__(**{**kwargs, "dtype": "float32"})
         self.mean = np.asarray(mean, np.float32)
         self.std = np.asarray(std, np.float32)
 
-    def call(self, normalized):
+    def call(self, normalized: tf.Tensor) -> tf.Tensor:
         return normalized * self.std + self.mean
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         return input_shape
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "mean": self.mean.tolist(), "std": self.std.tolist()}
 
     @classmethod
-    def from_config(cls, config):
+    def from_config(cls, config: dict[str, Any]) -> BoxDenormalization:
         return super().from_config(renamed(config, parts.EARLIER_NAMES))
 
 
@@ -98,12 +110,12 @@ class RoIsToBatch(keras.layers.Layer):
     """Pooled RoIs `[B, R, P, Q, C]` -> `[B * R, P, Q, C]`, as convolutions take them; where there are none, one of
     zeros, since TensorFlow's convolutions give nothing a wrong shape on CPUs."""
 
-    def call(self, pooled):
+    def call(self, pooled: tf.Tensor) -> tf.Tensor:
         maps = keras.ops.reshape(pooled, (-1, *pooled.shape[2:]))
         missing = keras.ops.maximum(1 - keras.ops.shape(maps)[0], 0)
         return keras.ops.concatenate([maps, keras.ops.zeros((missing, *maps.shape[1:]), maps.dtype)])
 
-    def compute_output_shape(self, pooled_shape):
+    def compute_output_shape(self, pooled_shape: Shape) -> Shape:
         return (None, *pooled_shape[2:])
 
 
@@ -111,32 +123,32 @@ class RoIsToBatch(keras.layers.Layer):
 class BatchToRoIs(keras.layers.Layer):
     """`[B * R, D]` -> `[B, R, D]`, with B and R of the pooled RoIs `[B, R, P, Q, C]` that it came from."""
 
-    def call(self, vectors, pooled):
+    def call(self, vectors: tf.Tensor, pooled: tf.Tensor) -> tf.Tensor:
         images, rois = keras.ops.shape(pooled)[:2]
         return keras.ops.reshape(vectors[: images * rois], (images, rois, vectors.shape[-1]))
 
-    def compute_output_shape(self, vectors_shape, pooled_shape):
+    def compute_output_shape(self, vectors_shape: Shape, pooled_shape: Shape) -> Shape:
         return (*pooled_shape[:2], vectors_shape[-1])
 
 
 def fast_rcnn(
-    backbone,
-    num_classes,
+    backbone: str | keras.Model,
+    num_classes: int,
     *,
-    weights="imagenet",
-    preprocessing=None,
-    box_statistics=None,
-    head="auto",
-    stride=16,
-    roi_output_size=None,
-    lateral_channels=None,
-    context=1.0,
-    fc_units=(1024, 1024),
-    dropout=0.5,
-    finetune_from=None,
-    roi_pooling="auto",
-    seed=0,
-):
+    weights: StrPath | None = "imagenet",
+    preprocessing: keras.layers.Layer | None = None,
+    box_statistics: BoxStatistics | None = None,
+    head: str = "auto",
+    stride: int | Sequence[int] = 16,
+    roi_output_size: PoolSize | None = None,
+    lateral_channels: int | None = None,
+    context: float = 1.0,
+    fc_units: Sequence[int] = (1024, 1024),
+    dropout: float = 0.5,
+    finetune_from: str | None = None,
+    roi_pooling: str = "auto",
+    seed: int = 0,
+) -> keras.Model:
     """A Fast R-CNN detector over a classification network.
 
     Where the network pools its last convolutional map and flattens it for fully connected layers (VGG16), that

@@ -11,6 +11,11 @@ Both losses are divided by the number of labels >= 0 in the mini-batch, as in th
 background RoI weighs as much as a foreground one.
 """
 
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
 import keras
 import numpy as np
 import tensorflow as tf
@@ -18,8 +23,13 @@ import tensorflow as tf
 from tf_fast_rcnn.files import renamed
 from tf_fast_rcnn.models.parts import BOX_DELTAS, CLASS_LOGITS, EARLIER_NAMES, denormalization_layer
 
+if TYPE_CHECKING:
+    import numpy.typing as npt
 
-def multi_task_loss(model, box_weight=1.0, class_weights=None):
+
+def multi_task_loss(
+    model: keras.Model, box_weight: float = 1.0, class_weights: Sequence[float] | None = None
+) -> dict[str, keras.losses.Loss]:
     """The two losses of a Fast R-CNN model for `model.compile(loss=...)`; Keras adds them up.
 
     Args:
@@ -48,11 +58,11 @@ class ClassLoss(keras.losses.Loss):
         class_weights: `[K + 1]` numbers that the log losses of each class's RoIs are multiplied by, or None.
     """
 
-    def __init__(self, class_weights=None, name="class_loss", **kwargs):
+    def __init__(self, class_weights: Sequence[float] | None = None, name: str = "class_loss", **kwargs: Any) -> None:
         super().__init__(**{**kwargs, "name": name, "reduction": "sum"})
         self.class_weights = None if class_weights is None else [float(weight) for weight in class_weights]
 
-    def call(self, labels, logits):
+    def call(self, labels: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
         labels = tf.cast(labels, tf.int32)
         used = labels >= 0
         log_loss = tf.nn.sparse_softmax_cross_entropy_with_logits(tf.maximum(labels, 0), logits)
@@ -60,7 +70,7 @@ class ClassLoss(keras.losses.Loss):
             log_loss *= tf.gather(tf.constant(self.class_weights), tf.maximum(labels, 0))
         return tf.reduce_sum(tf.where(used, log_loss, 0.0)) / _mini_batch_size(used)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         config = {**super().get_config(), "class_weights": self.class_weights}
         del config["reduction"]
         return config
@@ -76,12 +86,12 @@ class BoxLoss(keras.losses.Loss):
         weight: lambda.
     """
 
-    def __init__(self, std, weight=1.0, name="box_loss", **kwargs):
+    def __init__(self, std: npt.ArrayLike, weight: float = 1.0, name: str = "box_loss", **kwargs: Any) -> None:
         super().__init__(**{**kwargs, "name": name, "reduction": "sum"})
         self.std = np.asarray(std, np.float32)
         self.weight = float(weight)
 
-    def call(self, targets, deltas):
+    def call(self, targets: tf.Tensor, deltas: tf.Tensor) -> tf.Tensor:
         labels = tf.cast(targets[..., 0], tf.int32)
         true_class = tf.maximum(labels - 1, 0)
         predicted = tf.gather(deltas, true_class, batch_dims=2)
@@ -89,17 +99,17 @@ class BoxLoss(keras.losses.Loss):
         loss = tf.reduce_sum(smooth_l1(difference), axis=-1)
         return self.weight * tf.reduce_sum(tf.where(labels >= 1, loss, 0.0)) / _mini_batch_size(labels >= 0)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         config = {**super().get_config(), "std": self.std.tolist(), "weight": self.weight}
         del config["reduction"]
         return config
 
     @classmethod
-    def from_config(cls, config):
+    def from_config(cls, config: dict[str, Any]) -> BoxLoss:
         return super().from_config(renamed(config, EARLIER_NAMES))
 
 
-def smooth_l1(x):
+def smooth_l1(x: tf.Tensor) -> tf.Tensor:
     """Equation 3 of the paper: 0.5 x^2 where |x| < 1, else |x| - 0.5."""
     magnitude = tf.abs(x)
     return tf.where(magnitude < 1.0, 0.5 * tf.square(x), magnitude - 0.5)

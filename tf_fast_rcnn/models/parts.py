@@ -3,6 +3,8 @@
 A detector is a plain `keras.Model`; its parts are known by the names of their layers, which this module alone spells.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -27,43 +29,43 @@ BOX_DELTAS = "box_deltas"
 EARLIER_NAMES = {"deviation": "std"}
 
 
-def number_of_classes(model):
+def number_of_classes(model: keras.Model) -> int:
     """K: the classes without the background."""
     return model.output[CLASS_LOGITS].shape[-1] - 1
 
 
-def backbone_of(model):
+def backbone_of(model: keras.Model) -> keras.Model:
     """The model of the convolutions before RoI pooling."""
     return model.get_layer(BACKBONE)
 
 
-def pretrained_parts(model):
+def pretrained_parts(model: keras.Model) -> list[keras.Model]:
     """The models whose weights come from the pre-trained network: the backbone, and a stage carried over behind RoI
     pooling where there is one."""
     return [layer for layer in model.layers if layer.name in (BACKBONE, STAGE_NAME)]
 
 
-def class_layer(model):
+def class_layer(model: keras.Model) -> keras.layers.Layer:
     """The fully connected layer of the class scores."""
     return model.get_layer(CLASS_LOGITS)
 
 
-def regression_layer(model):
+def regression_layer(model: keras.Model) -> keras.layers.Layer:
     """The fully connected layer of the normalised box regression."""
     return model.get_layer(BOX_REGRESSION)
 
 
-def denormalization_layer(model):
+def denormalization_layer(model: keras.Model) -> keras.layers.Layer:
     """The layer with the mean and the deviation of the regression targets."""
     return model.get_layer(BOX_DELTAS)
 
 
-def backbone_layers(model):
+def backbone_layers(model: keras.Model) -> list[keras.layers.Layer]:
     """The layers of the convolutions, in order."""
     return backbone_of(model).layers
 
 
-def head_layers(model):
+def head_layers(model: keras.Model) -> list[keras.layers.Layer]:
     """The layers after the convolutions, in order, those of a carried stage among them, down to the outputs."""
     names = [layer.name for layer in model.layers]
     after = model.layers[names.index(BACKBONE) + 1 :]
@@ -83,11 +85,11 @@ class Stages(NamedTuple):
 
     convolve: Callable
     pool: Callable
-    classify: Callable
+    classify: keras.Model
     cells: Callable
 
 
-def stages(model, roi_pooling=None):
+def stages(model: keras.Model, roi_pooling: str | None = None) -> Stages:
     """Takes a Fast R-CNN model apart, so that images of different sizes can share one pass of the RoI layers.
 
     Args:

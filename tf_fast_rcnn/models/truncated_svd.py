@@ -5,9 +5,12 @@ outputs without bias or activation, then a layer U with the bias and the activat
 the transposes of these: `[v, t]` and `[t, u]`.
 """
 
+from __future__ import annotations
+
 import dataclasses
 import math
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import keras
 import numpy as np
@@ -15,11 +18,14 @@ import numpy as np
 from tf_fast_rcnn.errors import InputError
 from tf_fast_rcnn.models.parts import PREDICTOR_LAYERS
 
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
 # What the names of the first and the second layer end in: ours, and those of the released system's files.
 _SUFFIXES = (("_v", "_u"), ("_L", "_U"))
 
 
-def fully_connected_names(model):
+def fully_connected_names(model: keras.Model) -> list[str]:
     """Names of the fully connected layers before the two predictor layers, in order; one that is two layers already has
     its original name.
 
@@ -36,7 +42,7 @@ def fully_connected_names(model):
     return [name for name in names if name not in PREDICTOR_LAYERS]
 
 
-def factor_ranks(model):
+def factor_ranks(model: keras.Model) -> dict[str, int]:
     """The number t of singular values by the original name of each layer that is two."""
     layers = {layer.name: layer for layer in model.layers if isinstance(layer, keras.layers.Dense)}
     ranks = {}
@@ -49,7 +55,7 @@ def factor_ranks(model):
     return ranks
 
 
-def singular_vectors(kernel):
+def singular_vectors(kernel: npt.ArrayLike) -> tuple[np.ndarray, np.ndarray]:
     """Squares of the singular values of a kernel `[v, u]`, float64 `[u]` falling, and the columns of U, float64
     `[u, u]`.
 
@@ -60,7 +66,7 @@ def singular_vectors(kernel):
     return np.maximum(squares[::-1], 0.0), vectors[:, ::-1]
 
 
-def with_factors(model, ranks):
+def with_factors(model: keras.Model, ranks: Mapping[str, int]) -> keras.Model:
     """A copy of a model in which layers are two, whose weights are not set; all others have the model's.
 
     Args:
@@ -94,7 +100,7 @@ def with_factors(model, ranks):
     return copy
 
 
-def with_factors_of(model, other):
+def with_factors_of(model: keras.Model, other: keras.Model) -> keras.Model:
     """A model that takes the weights of another one: with two layers where `compress` made two in the other."""
     names = {layer.name for layer in other.layers}
     ranks = {name: rank for name, rank in factor_ranks(other).items() if f"{name}_v" in names}
@@ -102,7 +108,9 @@ def with_factors_of(model, other):
     return with_factors(model, ranks) if ranks else model
 
 
-def factorize(model, ranks, vectors=None):
+def factorize(
+    model: keras.Model, ranks: Mapping[str, int], vectors: Mapping[str, tuple[np.ndarray, np.ndarray]] | None = None
+) -> keras.Model:
     """A copy of a model in which layers are two, by truncated SVD.
 
     Args:
@@ -137,7 +145,14 @@ def _check(model, name, rank):
         raise InputError(f"{name}: found t = {rank}; expected a whole number from 1 to {largest}; change it")
 
 
-def compress(model, fc6=None, fc7=None, *, energy=None, ranks=None):
+def compress(
+    model: keras.Model,
+    fc6: int | None = None,
+    fc7: int | None = None,
+    *,
+    energy: float | None = None,
+    ranks: Mapping[str, int] | None = None,
+) -> keras.Model:
     """A copy of a model whose fully connected layers are compressed by truncated SVD.
 
     A layer of v inputs and u outputs becomes two: `NAME_v` with t outputs, without bias or activation, and `NAME_u`
@@ -210,7 +225,7 @@ def _ranks_by_energy(model, vectors, energy):
     return ranks
 
 
-def break_even(layer):
+def break_even(layer: keras.layers.Layer) -> float:
     """The t at which two layers cost as much as one."""
     inputs, outputs = layer.kernel.shape
     return inputs * outputs / (inputs + outputs)
@@ -251,7 +266,7 @@ class CompressionSummary:
     parameters: tuple
     flops_per_roi: tuple
 
-    def to_json(self):
+    def to_json(self) -> dict[str, Any]:
         return {
             "layers": {
                 layer.name: {key: value for key, value in layer._asdict().items() if key != "name"}
@@ -261,7 +276,7 @@ class CompressionSummary:
             "flops_per_roi": list(self.flops_per_roi),
         }
 
-    def table(self):
+    def table(self) -> str:
         """The summary as lines of text."""
         lines = [f"{'layer':<16}{'shape':>14}{'t':>7}{'parameters':>27}{'energy kept':>14}"]
         for layer in self.layers:
@@ -275,7 +290,7 @@ class CompressionSummary:
         return "\n".join(lines)
 
 
-def compression_summary(model, compressed):
+def compression_summary(model: keras.Model, compressed: keras.Model) -> CompressionSummary:
     """The `CompressionSummary` of a model and of what `compress` made of it."""
     layers = []
     for name, rank in factor_ranks(compressed).items():

@@ -1,10 +1,14 @@
 """TensorFlow Serving's own program, where it is installed: its configuration, its start and its end."""
 
+from __future__ import annotations
+
 import asyncio
 import contextlib
 import shutil
 import tempfile
+from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import grpc
 from google.protobuf import text_format
@@ -14,11 +18,15 @@ from tensorflow_serving.config import model_server_config_pb2
 from tf_fast_rcnn.errors import InputError
 from tf_fast_rcnn.serving.versions import version_directories
 
+if TYPE_CHECKING:
+    from tf_fast_rcnn.files import StrPath
+    from tf_fast_rcnn.serving.server import ServerSettings
+
 PROGRAM = "tensorflow_model_server"
 _AVAILABLE = get_model_status_pb2.ModelVersionStatus.State.AVAILABLE
 
 
-def model_config(name, directory, folder):
+def model_config(name: str, directory: StrPath, folder: StrPath) -> str:
     """The text of --model_config_file.
 
     Args:
@@ -41,7 +49,9 @@ def model_config(name, directory, folder):
     return text_format.MessageToString(config)
 
 
-def model_server_arguments(server_settings, config_file, batching_file=None):
+def model_server_arguments(
+    server_settings: ServerSettings, config_file: StrPath, batching_file: StrPath | None = None
+) -> list[str]:
     """The program's options for `ServerSettings`; limits of requests that wait are those of batching alone."""
     options = {
         "port": server_settings.grpc_port,
@@ -56,7 +66,9 @@ def model_server_arguments(server_settings, config_file, batching_file=None):
 
 
 @contextlib.asynccontextmanager
-async def model_server(name, directory, server_settings, batching_file=None):
+async def model_server(
+    name: str, directory: StrPath, server_settings: ServerSettings, batching_file: StrPath | None = None
+) -> AsyncIterator[asyncio.subprocess.Process]:
     """Runs the program as long as the context lasts.
 
     Args:

@@ -1,8 +1,10 @@
 """Proposals of images that come as bytes, in worker processes. Without TensorFlow, which they do not wait for."""
 
+from __future__ import annotations
+
 import os
 import warnings
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import cv2
 import numpy as np
@@ -13,6 +15,9 @@ from PIL import Image
 from tf_fast_rcnn.data.images import read_encoded, read_image
 from tf_fast_rcnn.data.prepared.workers import end_with_parent
 from tf_fast_rcnn.data.proposals import compute_proposals
+
+if TYPE_CHECKING:
+    from tf_fast_rcnn.data.proposals.settings import ProposalSettings
 
 # As the exported graph's own limit; decoded, an image takes 3 bytes a pixel.
 _MOST_PIXELS = 50_000_000
@@ -33,7 +38,7 @@ class ImageWithProposals(NamedTuple):
     proposals: np.ndarray
 
 
-def with_proposals(contents, proposals, max_proposals):
+def with_proposals(contents: bytes, proposals: ProposalSettings, max_proposals: int | None) -> ImageWithProposals:
     """Decodes an image and computes its proposals.
 
     Args:
@@ -52,7 +57,8 @@ def with_proposals(contents, proposals, max_proposals):
     warnings.simplefilter("ignore", Image.DecompressionBombWarning)
     image = read_image("image", contents)
     rows = compute_proposals(image, proposals)[:max_proposals]
-    return ImageWithProposals(read_encoded("image", contents), *image.shape[:2], rows)
+    height, width = image.shape[:2]
+    return ImageWithProposals(read_encoded("image", contents), height, width, rows)
 
 
 class ProposalWorkers:
@@ -64,7 +70,7 @@ class ProposalWorkers:
         max_proposals: of an image; None: all.
     """
 
-    def __init__(self, workers, proposals, max_proposals):
+    def __init__(self, workers: int, proposals: ProposalSettings, max_proposals: int | None) -> None:
         self._workers = workers
         self._arguments = proposals, max_proposals
         self._executor = self._start()
@@ -73,7 +79,7 @@ class ProposalWorkers:
         # loky's processes start afresh: safe beside the threads of TensorFlow and gRPC.
         return loky.ProcessPoolExecutor(self._workers, initializer=end_with_parent, initargs=(os.getpid(),))
 
-    def compute(self, contents):
+    def compute(self, contents: bytes) -> ImageWithProposals:
         """`with_proposals` of an image's bytes, in a process; blocks. Threads may call it at a time.
 
         Raises:
@@ -87,6 +93,6 @@ class ProposalWorkers:
                 self._executor = self._start()
             raise
 
-    def stop(self):
+    def stop(self) -> None:
         """Ends the processes."""
         self._executor.shutdown(kill_workers=True)

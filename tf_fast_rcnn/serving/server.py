@@ -1,10 +1,14 @@
 """The embedded server: gRPC and REST over one model, in one process."""
 
+from __future__ import annotations
+
 import asyncio
 import contextlib
 import dataclasses
 import logging
 import os
+from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING
 
 from aiohttp import web
 
@@ -15,6 +19,9 @@ from tf_fast_rcnn.serving.limits import Limits
 from tf_fast_rcnn.serving.metrics import Metrics
 from tf_fast_rcnn.serving.rest_api import rest_application
 from tf_fast_rcnn.serving.versions import Model
+
+if TYPE_CHECKING:
+    from tf_fast_rcnn.files import StrPath
 
 _log = logging.getLogger(__name__)
 
@@ -48,7 +55,7 @@ class ServerSettings:
     batching: BatchingParameters | None = None
 
     @property
-    def threads(self):
+    def threads(self) -> int:
         """Requests that run at a time."""
         if self.concurrency is not None:
             return self.concurrency
@@ -58,7 +65,9 @@ class ServerSettings:
 
 
 @contextlib.asynccontextmanager
-async def embedded_server(name, directory, server_settings):
+async def embedded_server(
+    name: str, directory: StrPath, server_settings: ServerSettings
+) -> AsyncIterator[dict[str, int]]:
     """Serves a model as long as the context lasts; then answers what has been asked, and stops.
 
     Args:
@@ -106,7 +115,7 @@ async def embedded_server(name, directory, server_settings):
 
 
 @contextlib.asynccontextmanager
-async def listening(application, host, port, grace_seconds):
+async def listening(application: web.Application, host: str, port: int, grace_seconds: float) -> AsyncIterator[int]:
     """Serves an aiohttp application as long as the context lasts; yields the port.
 
     Raises:
@@ -129,7 +138,7 @@ async def listening(application, host, port, grace_seconds):
         await runner.cleanup()
 
 
-def socket_address(host, port):
+def socket_address(host: str, port: int) -> str:
     """ "HOST:PORT", with brackets around an address of IPv6."""
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 

@@ -3,7 +3,10 @@
 The paper's figures are mAP in percent on VOC07 test, for its networks S (CaffeNet), M (VGG_CNN_M_1024) and L (VGG16).
 """
 
+from __future__ import annotations
+
 import dataclasses
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from tf_fast_rcnn.tables.proposals import ProposalChoice
@@ -30,7 +33,7 @@ class Measurement:
     change: str = ""
 
     @property
-    def name(self):
+    def name(self) -> str:
         """Of its file: what differs from the detector as trained."""
         parts = [self.change, "" if self.boxes else "no-boxes"]
         parts += [f"{self.scales}-scales" if self.scales > 1 else ""]
@@ -236,7 +239,7 @@ TABLES = {
 }
 
 
-def measurements(names):
+def measurements(names: Iterable[str]) -> list[Measurement]:
     """The measurements of some tables, each once, those of one training together."""
     found = dict.fromkeys(row.measurement for name in names for row in TABLES[name].rows)
     trainings = dict.fromkeys(measurement.training for measurement in found)

@@ -10,7 +10,9 @@ import numpy as np
 
 from tf_fast_rcnn import boxes
 from tf_fast_rcnn.data.batches.settings import detection_side
+from tf_fast_rcnn.data.records import DetectionDataset
 from tf_fast_rcnn.models.backbone_split import DEFAULT_OUTPUT_SIZE, feature_strides
+from tf_fast_rcnn.training.settings import Recipe
 
 # Where an object is smaller than the bins of the middle stride, bins repeat cells and the finer map adds detail.
 _FINE_STRIDES, _COARSE_STRIDES = (8, 16, 32), (16, 32)
@@ -18,7 +20,7 @@ _FINE_STRIDES, _COARSE_STRIDES = (8, 16, 32), (16, 32)
 _SMALL = 10
 
 
-def settle(recipe, dataset, backbone):
+def settle(recipe: Recipe, dataset: DetectionDataset, backbone: str | keras.Model) -> tuple[Recipe, list[str]]:
     """Chooses what a recipe leaves to the data.
 
     Args:

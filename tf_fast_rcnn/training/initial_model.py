@@ -1,7 +1,10 @@
 """The model that a training run begins with: a backbone's weights, or the detector of another run."""
 
+from __future__ import annotations
+
 import dataclasses
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tf_fast_rcnn import boxes
 from tf_fast_rcnn.data.statistics import box_statistics
@@ -11,8 +14,22 @@ from tf_fast_rcnn.models.parts import PREDICTOR_LAYERS, denormalization_layer, p
 from tf_fast_rcnn.models.truncated_svd import with_factors_of
 from tf_fast_rcnn.training import run_folder
 
+if TYPE_CHECKING:
+    import keras
 
-def initial_model(dataset, recipe, backbone, weights, roi_pooling, seed):
+    from tf_fast_rcnn.data.records import DetectionDataset
+    from tf_fast_rcnn.files import StrPath
+    from tf_fast_rcnn.training.settings import Recipe
+
+
+def initial_model(
+    dataset: DetectionDataset,
+    recipe: Recipe,
+    backbone: str | keras.Model,
+    weights: StrPath | None,
+    roi_pooling: str,
+    seed: int,
+) -> keras.Model:
     """The detector before its first step; arguments as of `train`, the data set with proposals.
 
     Raises:

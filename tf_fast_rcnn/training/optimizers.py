@@ -4,18 +4,36 @@ Keras's own SGD takes weight decay out of the variable beside the gradient and m
 times weaker than Caffe's at the same number; and Keras has no rates for single variables.
 """
 
+from __future__ import annotations
+
 import copy
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import keras
 
 from tf_fast_rcnn.files import renamed
 from tf_fast_rcnn.models.parts import pretrained_parts
 
+if TYPE_CHECKING:
+    import tensorflow as tf
+
+    from tf_fast_rcnn.training.settings import Recipe
+
+Rate: TypeAlias = float | keras.optimizers.schedules.LearningRateSchedule
+
 # Of the optimisers' configurations, in models and runs that 0.1 saved.
 EARLIER_NAMES = {"bias_rate": "bias_lr_multiplier", "slow_rate": "slow_lr_multiplier"}
 
 
-def sgd(learning_rate=0.001, momentum=0.9, weight_decay=0.0005, bias_lr_multiplier=2.0, decay_biases=False, **options):
+def sgd(
+    learning_rate: Rate = 0.001,
+    momentum: float = 0.9,
+    weight_decay: float = 0.0005,
+    bias_lr_multiplier: float = 2.0,
+    decay_biases: bool = False,
+    **options: Any,
+) -> FineTuningSGD:
     """The paper's optimiser (section 2.3, "SGD hyper-parameters").
 
     Args:
@@ -43,7 +61,14 @@ def sgd(learning_rate=0.001, momentum=0.9, weight_decay=0.0005, bias_lr_multipli
     )
 
 
-def adamw(model, learning_rate=3e-4, backbone_lr_multiplier=0.2, weight_decay=1e-4, decay_biases=False, **options):
+def adamw(
+    model: keras.Model,
+    learning_rate: Rate = 3e-4,
+    backbone_lr_multiplier: float = 0.2,
+    weight_decay: float = 1e-4,
+    decay_biases: bool = False,
+    **options: Any,
+) -> FineTuningAdamW:
     """AdamW with the backbone at a fraction of the rate: reaches on a small data set in minutes what SGD does in hours.
 
     Args:
@@ -72,14 +97,20 @@ class FineTuningSGD(keras.optimizers.SGD):
     """SGD with Caffe's weight decay and a rate of its own for biases: see `sgd`."""
 
     def __init__(
-        self, *args, gradient_decay=0.0, bias_lr_multiplier=1.0, decay_biases=False, name="fine_tuning_sgd", **options
-    ):
+        self,
+        *args: Any,
+        gradient_decay: float = 0.0,
+        bias_lr_multiplier: float = 1.0,
+        decay_biases: bool = False,
+        name: str = "fine_tuning_sgd",
+        **options: Any,
+    ) -> None:
         super().__init__(*args, name=name, **options)
         self.gradient_decay = gradient_decay
         self.bias_lr_multiplier = bias_lr_multiplier
         self.decay_biases = decay_biases
 
-    def update_step(self, gradient, variable, learning_rate):
+    def update_step(self, gradient: tf.Tensor, variable: keras.Variable, learning_rate: tf.Tensor) -> None:
         is_bias = _keras_variable(self, variable).name == "bias"
         if self.decay_biases or not is_bias:
             gradient = gradient + self.gradient_decay * keras.ops.convert_to_tensor(variable)
@@ -87,12 +118,12 @@ class FineTuningSGD(keras.optimizers.SGD):
             learning_rate = learning_rate * self.bias_lr_multiplier
         super().update_step(gradient, variable, learning_rate)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         own = {name: getattr(self, name) for name in ("gradient_decay", "bias_lr_multiplier", "decay_biases")}
         return {**super().get_config(), **own}
 
     @classmethod
-    def from_config(cls, config, custom_objects=None):
+    def from_config(cls, config: dict[str, Any], custom_objects: dict[str, Any] | None = None) -> FineTuningSGD:
         return super().from_config(renamed(config, EARLIER_NAMES), custom_objects)
 
 
@@ -105,21 +136,21 @@ class FineTuningAdamW(keras.optimizers.Adam):
 
     def __init__(
         self,
-        *args,
-        decoupled_decay=0.0,
-        decay_biases=False,
-        slow_variables=(),
-        slow_lr_multiplier=1.0,
-        name="fine_tuning_adamw",
-        **options,
-    ):
+        *args: Any,
+        decoupled_decay: float = 0.0,
+        decay_biases: bool = False,
+        slow_variables: Iterable[str] = (),
+        slow_lr_multiplier: float = 1.0,
+        name: str = "fine_tuning_adamw",
+        **options: Any,
+    ) -> None:
         super().__init__(*args, name=name, **options)
         self.decoupled_decay = decoupled_decay
         self.decay_biases = decay_biases
         self.slow_variables = frozenset(slow_variables)
         self.slow_lr_multiplier = slow_lr_multiplier
 
-    def update_step(self, gradient, variable, learning_rate):
+    def update_step(self, gradient: tf.Tensor, variable: keras.Variable, learning_rate: tf.Tensor) -> None:
         known = _keras_variable(self, variable)
         if known.path in self.slow_variables:
             learning_rate = learning_rate * self.slow_lr_multiplier
@@ -128,12 +159,12 @@ class FineTuningAdamW(keras.optimizers.Adam):
             self.assign_sub(variable, decay * keras.ops.convert_to_tensor(variable))
         super().update_step(gradient, variable, learning_rate)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         own = {name: getattr(self, name) for name in ("decoupled_decay", "decay_biases", "slow_lr_multiplier")}
         return {**super().get_config(), **own, "slow_variables": sorted(self.slow_variables)}
 
     @classmethod
-    def from_config(cls, config, custom_objects=None):
+    def from_config(cls, config: dict[str, Any], custom_objects: dict[str, Any] | None = None) -> FineTuningAdamW:
         return super().from_config(renamed(config, EARLIER_NAMES), custom_objects)
 
 
@@ -142,7 +173,7 @@ def _keras_variable(optimizer, variable):
     return optimizer._trainable_variables[optimizer._get_variable_index(variable)]
 
 
-def optimizer_of(recipe, model, steps):
+def optimizer_of(recipe: Recipe, model: keras.Model, steps: int) -> keras.optimizers.Optimizer:
     """The Keras optimiser of a recipe with its schedule over `steps` mini-batches, and loss scaling for float16."""
     settings = recipe.optimizer
     if isinstance(settings, dict):

@@ -1,6 +1,9 @@
 """Mixed precision: layers compute in a half type, while weights, RoIs, scores, boxes and losses stay float32."""
 
+from __future__ import annotations
+
 import contextlib
+from collections.abc import Iterator
 
 import keras
 import tensorflow as tf
@@ -29,7 +32,7 @@ _FLOAT32_LAYERS_ON_CPU = (
 )
 
 
-def set_precision(model, dtype):
+def set_precision(model: keras.Model, dtype: str) -> None:
     """Makes the convolutions and the fully connected layers of a Fast R-CNN model compute in `dtype`.
 
     Where there is no GPU, layers between them that gain nothing by it stay in float32, depthwise convolutions too.
@@ -45,7 +48,7 @@ def set_precision(model, dtype):
 
 
 @contextlib.contextmanager
-def in_precision(model, dtype):
+def in_precision(model: keras.Model, dtype: str) -> Iterator[keras.Model]:
     """The model with its layers at another precision (see `set_precision`), for as long as the context lasts."""
     policies = [(layer, layer.dtype_policy) for layer in _half_type_layers(model)]
     set_precision(model, dtype)

@@ -4,12 +4,19 @@ A recipe is a function that returns a `Recipe`; its docstring says when to take 
 Figures of the paper are told as the paper's. The run writes the recipe that it used, with every value, into its folder.
 """
 
+from __future__ import annotations
+
 import pathlib
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 from tf_fast_rcnn.data.batches.settings import SamplingRules
 from tf_fast_rcnn.errors import InputError
 from tf_fast_rcnn.training.run_folder import read_description
 from tf_fast_rcnn.training.settings import NetworkSettings, OptimizerSettings, Recipe, recipe_from_json, with_changes
+
+if TYPE_CHECKING:
+    from tf_fast_rcnn.files import StrPath
 
 # fmt: off
 VOC_CLASSES = (
@@ -30,7 +37,7 @@ COCO_CLASSES = (
 # fmt: on
 
 
-def voc07():
+def voc07() -> Recipe:
     """VOC07 as in the paper: SGD, 30k mini-batches at 0.001 and 10k at 0.0001, selective search, one scale of 600.
 
     The paper's networks S, M and L are `caffenet`, `vgg_cnn_m_1024` and `caffe_vgg16`; `vgg16` is L from
@@ -46,7 +53,7 @@ def voc07():
     return Recipe(name="voc07", class_names=VOC_CLASSES)
 
 
-def voc0712():
+def voc0712() -> Recipe:
     """VOC07 and VOC12 trainval together: 60k mini-batches. The paper does not say when the rate falls; here after 40k.
 
     Command: tf-fast-rcnn train --recipe voc0712 --train voc:VOC2007@trainval+voc:VOC2012@trainval --out runs/voc0712
@@ -61,7 +68,7 @@ def voc0712():
     )
 
 
-def voc10():
+def voc10() -> Recipe:
     """For VOC10's test server: VOC07 trainval and test and VOC12 trainval ("07++12"), 100k mini-batches, the rate
     falling every 40k.
 
@@ -76,7 +83,7 @@ def voc10():
     )
 
 
-def voc12():
+def voc12() -> Recipe:
     """For VOC12's test server: as `voc10`.
 
     Command: tf-fast-rcnn train --recipe voc12
@@ -89,7 +96,7 @@ def voc12():
     )
 
 
-def coco():
+def coco() -> Recipe:
     """COCO's 80k training images: 240k mini-batches. The paper does not say when the rate falls; here after 200k.
 
     Command: tf-fast-rcnn train --recipe coco --train coco:instances_train2014.json,train2014 --out runs/coco
@@ -102,7 +109,7 @@ def coco():
     )
 
 
-def small_data():
+def small_data() -> Recipe:
     """For tens to thousands of images of one's own, in minutes on a CPU: AdamW, cosine decay, dense proposals.
 
     Background is drawn from IoU 0 on: with dense proposals the hard examples are not only those near the objects. RoIs
@@ -136,7 +143,7 @@ RECIPES = {
 }
 
 
-def recipe(name, changes=None):
+def recipe(name: StrPath, changes: Mapping[str, Any] | None = None) -> Recipe:
     """The `Recipe` of a name, or that of another run, with changes.
 
     Args:

@@ -1,9 +1,13 @@
 """A training run: one stage in which all layers are fine-tuned together (section 2.3 of the paper)."""
 
+from __future__ import annotations
+
 import dataclasses
 import os
 import sys
 import time
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import keras
 
@@ -24,6 +28,13 @@ from tf_fast_rcnn.training.precision import set_precision
 from tf_fast_rcnn.training.recipes import small_data
 from tf_fast_rcnn.training.settings import BACKGROUND, check_classes
 
+if TYPE_CHECKING:
+    from tf_fast_rcnn.data.proposals.files import FileProposals
+    from tf_fast_rcnn.data.proposals.settings import ProposalSettings
+    from tf_fast_rcnn.data.records import DetectionDataset
+    from tf_fast_rcnn.files import StrPath
+    from tf_fast_rcnn.training.settings import Recipe
+
 
 @dataclasses.dataclass(frozen=True)
 class TrainingSummary:
@@ -38,22 +49,22 @@ class TrainingSummary:
 
 
 def train(
-    train_dataset,
-    out,
+    train_dataset: DetectionDataset,
+    out: StrPath,
     *,
-    recipe=None,
-    proposals=None,
-    backbone=None,
-    weights="imagenet",
-    roi_pooling="auto",
-    seed=0,
-    workers=None,
-    cache_dir=None,
-    progress=True,
-    skip_bad=False,
-    class_map=None,
-    callbacks=(),
-):
+    recipe: Recipe | None = None,
+    proposals: ProposalSettings | FileProposals | None = None,
+    backbone: str | keras.Model | None = None,
+    weights: StrPath | None = "imagenet",
+    roi_pooling: str = "auto",
+    seed: int = 0,
+    workers: int | None = None,
+    cache_dir: StrPath | None = None,
+    progress: bool = True,
+    skip_bad: bool = False,
+    class_map: Mapping[str, Sequence[str]] | None = None,
+    callbacks: Iterable[keras.callbacks.Callback] = (),
+) -> TrainingSummary:
     """Trains a detector and writes RUN; goes on where an interrupted run of the same arguments stopped.
 
     Args:
@@ -102,7 +113,7 @@ def train(
     started = time.monotonic()
     keras.utils.set_random_seed(seed)
     steps_per_epoch = max(1, len(train_dataset) // recipe.sampling.images_per_batch)
-    steps = recipe.steps or recipe.epochs * steps_per_epoch
+    steps = recipe.steps or (recipe.epochs or 1) * steps_per_epoch
     checkpoint = run_folder.last_checkpoint(folder)
     model, step = initial_model(train_dataset, recipe, backbone, None if checkpoint else weights, roi_pooling, seed), 0
     if checkpoint:

@@ -1,12 +1,15 @@
 """What a recipe is made of: values by name, checked, changed by dotted names, written as JSON and read back."""
 
+from __future__ import annotations
+
 import dataclasses
 import difflib
 import json
 import math
 import types
 import typing
-from typing import Literal
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Literal
 
 import keras
 
@@ -16,6 +19,9 @@ from tf_fast_rcnn.files import renamed
 from tf_fast_rcnn.models.backbone_split import HEADS
 from tf_fast_rcnn.ops.roi_pooling import pooling_grids
 from tf_fast_rcnn.training import optimizers
+
+if TYPE_CHECKING:
+    from tf_fast_rcnn.data.records import DetectionDataset
 
 DTYPES = ("float32", "mixed_bfloat16", "mixed_float16")
 OPTIMIZERS = ("sgd", "adamw")
@@ -56,7 +62,7 @@ class OptimizerSettings:
     accumulation: int = 1
     average: float | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_choice("optimizer.kind", self.kind, OPTIMIZERS)
         check_choice("optimizer.schedule", self.schedule, SCHEDULES)
         check_setting(
@@ -92,7 +98,7 @@ class NetworkSettings:
     context: float = 1.0
     roi_output_size: int | tuple[tuple, ...] | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_choice("network.head", self.head, HEADS)
         if self.roi_output_size is not None:
             pooling_grids(self.roi_output_size, "network.roi_output_size")
@@ -150,7 +156,7 @@ class Recipe:
     network: NetworkSettings = dataclasses.field(default_factory=NetworkSettings)
     sampling: SamplingRules = dataclasses.field(default_factory=SamplingRules)
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if isinstance(self.optimizer, keras.optimizers.Optimizer):
             # object.__setattr__ is how a frozen dataclass normalises its own fields.
             object.__setattr__(self, "optimizer", keras.optimizers.serialize(self.optimizer))
@@ -166,14 +172,15 @@ class Recipe:
         check_setting("class_weights", self.class_weights, positive, "numbers from 0 by class name")
 
 
-def check_classes(recipe, dataset):
+def check_classes(recipe: Recipe, dataset: DetectionDataset) -> None:
     """InputError where a data set has classes that the recipe is not for, or the recipe weights classes that the data
     set does not have."""
-    strange = [name for name in dataset.class_names if name not in (recipe.class_names or dataset.class_names)]
+    known = recipe.class_names or dataset.class_names
+    strange = [name for name in dataset.class_names if name not in known]
     if strange:
         raise InputError(
             f"recipe {recipe.name}: found class {strange[0]!r} in {dataset.name}; expected "
-            f"{', '.join(recipe.class_names)}; take another recipe, or --set class_names=none"
+            f"{', '.join(known)}; take another recipe, or --set class_names=none"
         )
     names = (BACKGROUND, *dataset.class_names)
     strange = [name for name in recipe.class_weights or () if name not in names]
@@ -201,7 +208,7 @@ EARLIER_NAMES = {
 _EARLIER_VALUES = {("network.head", "carry"): "reuse"}
 
 
-def with_current_names(values):
+def with_current_names(values: Mapping[str, Any]) -> dict[str, Any]:
     """The JSON of a recipe that any version wrote, with the names of this one.
 
     Example:
@@ -235,7 +242,7 @@ def _known_settings():
     return known
 
 
-def with_changes(recipe, changes):
+def with_changes(recipe: Recipe, changes: Mapping[str, Any]) -> Recipe:
     """A recipe with other values.
 
     Args:
@@ -266,7 +273,7 @@ def with_changes(recipe, changes):
     return dataclasses.replace(recipe, **top)
 
 
-def recipe_from_json(values):
+def recipe_from_json(values: Mapping[str, Any]) -> Recipe:
     """The `Recipe` of what `dataclasses.asdict` made of it, also after it went through a JSON file of any version.
 
     Raises:

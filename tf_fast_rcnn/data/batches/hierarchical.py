@@ -4,6 +4,10 @@ RoIs of one image share its convolutions, forwards and backwards, which makes a 
 roughly 64 times cheaper than one of 128 RoIs from 128 images.
 """
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
 import tensorflow as tf
 
 from tf_fast_rcnn import boxes
@@ -16,13 +20,24 @@ from tf_fast_rcnn.data.prepared.examples import example_reader
 from tf_fast_rcnn.data.prepared.write import with_proposals
 from tf_fast_rcnn.errors import InputError
 
+if TYPE_CHECKING:
+    from tf_fast_rcnn.data.records import DetectionDataset
+    from tf_fast_rcnn.files import StrPath
+
 # Each use of chance has a stream of its own, named by its number; `image_order` orders images by the seed itself.
 _AUGMENTATION, _ROIS, _SIDES = 1, 2, 3
 
 
 def hierarchical_batches(
-    dataset, images_per_batch=2, rois_per_batch=128, *, seed=0, start=0, cache_dir=None, **sampling_rules
-):
+    dataset: DetectionDataset,
+    images_per_batch: int = 2,
+    rois_per_batch: int = 128,
+    *,
+    seed: int = 0,
+    start: int = 0,
+    cache_dir: StrPath | None = None,
+    **sampling_rules: Any,
+) -> tf.data.Dataset:
     """Endless mini-batches of N images and R/N RoIs of each, for `model.fit`.
 
     Every pass over the data set takes each image once, in an order of its own (see `image_order`), and draws its RoIs
@@ -63,7 +78,7 @@ def hierarchical_batches(
     return examples.batch(images_per_batch, drop_remainder=True).prefetch(1)
 
 
-def roi_centric_batches(dataset, rois_per_batch=128, **options):
+def roi_centric_batches(dataset: DetectionDataset, rois_per_batch: int = 128, **options: Any) -> tf.data.Dataset:
     """Mini-batches of one RoI from each of R images, as R-CNN and SPPnet train: the baseline of section 2.3.
 
     Every RoI costs the convolutions of a whole image. A quarter of the RoIs are foreground on average, as drawn for

@@ -3,15 +3,25 @@
 `hierarchical` makes mini-batches of them; `settings` has the rules.
 """
 
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
 import tensorflow as tf
 
 from tf_fast_rcnn import boxes
+
+if TYPE_CHECKING:
+    from tf_fast_rcnn.data.batches.settings import SamplingRules
 
 IGNORED = -1
 _WHOLE_IMAGE = [[0.0, 0.0, 1.0, 1.0]]
 
 
-def sample_rois(example, rules, seed):
+def sample_rois(
+    example: Mapping[str, tf.Tensor], rules: SamplingRules, seed: tf.Tensor
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
     """Draws the R/N RoIs of one image (section 2.3, "Mini-batch sampling").
 
     A proposal's class is that of the object that it overlaps most. At most its share of RoIs is drawn from the

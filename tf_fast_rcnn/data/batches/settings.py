@@ -4,7 +4,10 @@ Without TensorFlow, so that whatever only passes the settings on starts quickly.
 them.
 """
 
+from __future__ import annotations
+
 import dataclasses
+from collections.abc import Sequence
 
 from tf_fast_rcnn.errors import InputError, check_choice, check_setting
 
@@ -82,7 +85,7 @@ class SamplingRules:
     similar_shapes: bool = False
     pad_to: tuple | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
             if isinstance(value := getattr(self, field.name), list):
                 # object.__setattr__ is how a frozen dataclass normalises its own fields.
@@ -92,11 +95,11 @@ class SamplingRules:
         self._check_images()
 
     @property
-    def rois_per_image(self):
+    def rois_per_image(self) -> int:
         return self.rois_per_batch // self.images_per_batch
 
     @property
-    def shorter_sides(self):
+    def shorter_sides(self) -> tuple[int, ...]:
         """The shorter sides that are drawn from, a tuple."""
         return self.shorter_side if isinstance(self.shorter_side, tuple) else (self.shorter_side,)
 
@@ -135,9 +138,9 @@ class SamplingRules:
             raise InputError(f"pad_to: found {self.pad_to}; expected (height, width) in pixels; give None or both")
 
 
-def detection_side(shorter_side):
+def detection_side(shorter_side: int | Sequence[int]) -> int:
     """The shorter side for detection after training with `shorter_side`: of a list, the middle one."""
-    if isinstance(shorter_side, (list, tuple)):
+    if isinstance(shorter_side, Sequence):
         return sorted(shorter_side)[len(shorter_side) // 2]
     return shorter_side
 

@@ -4,8 +4,11 @@ Training, detection and measurements read through `example_reader`. The keys are
 with the proposals as one more; docs/prepared_data.md describes them.
 """
 
+from __future__ import annotations
+
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import tensorflow as tf
@@ -14,6 +17,11 @@ from tqdm import tqdm
 
 from tf_fast_rcnn.data.records import ImageRecord
 from tf_fast_rcnn.errors import InputError
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+    from tf_fast_rcnn.data.records import DetectionDataset
 
 _SIDES = tuple(f"image/object/bbox/{side}" for side in ("ymin", "xmin", "ymax", "xmax"))
 _LABEL, _NAME = "image/object/class/label", "image/object/class/text"
@@ -35,7 +43,7 @@ _READ_BUFFER = 1 << 17
 _RECORD_OVERHEAD = 16
 
 
-class PreparedRecords(Sequence):
+class PreparedRecords(Sequence[ImageRecord]):
     """The records of a prepared folder; each is read from its shard when it is asked for.
 
     Attributes:
@@ -46,7 +54,13 @@ class PreparedRecords(Sequence):
         image_sizes: int32 `[N, 2]`, height and width of each image; None where they are not known.
     """
 
-    def __init__(self, paths, record_bytes, num_classes, image_sizes=None):
+    def __init__(
+        self,
+        paths: Sequence[str],
+        record_bytes: Sequence[Sequence[int]],
+        num_classes: int,
+        image_sizes: npt.ArrayLike | None = None,
+    ) -> None:
         """`record_bytes`: for each shard the length of each record's data."""
         self.paths = tuple(paths)
         self.num_classes = num_classes
@@ -55,10 +69,10 @@ class PreparedRecords(Sequence):
         self.offsets = np.concatenate([np.zeros(0, np.int64), *map(record_offsets, record_bytes)])
         self.image_sizes = None if image_sizes is None else np.array(image_sizes, np.int32).reshape(len(self), 2)
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.offsets)
 
-    def __getitem__(self, index):
+    def __getitem__(self, index: int) -> ImageRecord:  # type: ignore[override]  # slices are made by RecordView
         path = self.paths[self.shard_of[index]]
         record = read_record(path, self.offsets[index])
         if np.any((record.class_ids < 1) | (record.class_ids > self.num_classes)):
@@ -69,13 +83,13 @@ class PreparedRecords(Sequence):
         return record
 
 
-def record_offsets(record_bytes):
+def record_offsets(record_bytes: Sequence[int]) -> np.ndarray:
     """Where the records of a shard begin, int64 `[N]`, from the lengths of their data."""
     lengths = np.asarray(record_bytes, np.int64) + _RECORD_OVERHEAD
     return np.cumsum(lengths) - lengths
 
 
-def example_reader(dataset):
+def example_reader(dataset: DetectionDataset) -> Callable[[tf.Tensor], dict[str, tf.Tensor]]:
     """How the graph reads a data set: a function for `tf.data.Dataset.map`.
 
     Prepared data are read from their shards, at each call anew; nothing but where each image lies is kept in memory.
@@ -147,7 +161,7 @@ def _reader_of_records(dataset):
     return read
 
 
-def read_serialized(path, offset):
+def read_serialized(path: tf.Tensor, offset: tf.Tensor) -> tf.Tensor:
     """The record that begins at byte `offset` of a TFRecord file, with its checksum checked: a string tensor `[]`.
 
     Args:
@@ -166,7 +180,7 @@ def read_serialized(path, offset):
     return tf.data.experimental.from_variant(records, tf.TensorSpec([], tf.string)).take(1).get_single_element()
 
 
-def parse_example(serialized):
+def parse_example(serialized: tf.Tensor) -> dict[str, tf.Tensor]:
     """The tensors of a serialised Example, as `example_reader` gives them."""
 
     def numbers(dtype):
@@ -191,7 +205,7 @@ def parse_example(serialized):
     }
 
 
-def to_example(record, class_names):
+def to_example(record: ImageRecord, class_names: Sequence[str]) -> bytes:
     """A record with proposals as the bytes of an Example; without `image_bytes` it refers to the image's file."""
     name = str(record.image_path).rpartition("/")[2]
     texts = {"image/source_id": [record.image_id], "image/filename": [name], _PATH: [str(record.image_path)]}
@@ -228,7 +242,7 @@ _read_eagerly = tf.function(
 )
 
 
-def read_record(path, offset):
+def read_record(path: str, offset: int) -> ImageRecord:
     """The `ImageRecord` that begins at byte `offset` of a shard.
 
     Raises:
@@ -267,7 +281,7 @@ def _to_record(feature):
 
 
 @contextlib.contextmanager
-def input_errors(dataset):
+def input_errors(dataset: DetectionDataset) -> Iterator[None]:
     """Turns TensorFlow's errors about what it read of a data set into an `InputError` that names the file.
 
     TensorFlow tells neither image nor shard, so that both are looked for, image by image.

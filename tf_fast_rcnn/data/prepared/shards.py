@@ -1,15 +1,25 @@
 """How `prepare` divides a data set into shards, knows which of them are right already, and writes the others."""
 
+from __future__ import annotations
+
 import dataclasses
 import hashlib
 import json
 import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from tf_fast_rcnn.data.prepared.read import VERSION
 from tf_fast_rcnn.data.proposals.recall import MIN_IOU, best_overlaps
 from tf_fast_rcnn.files import replacing_path
+
+if TYPE_CHECKING:
+    from tf_fast_rcnn.data.proposals.files import FileProposals
+    from tf_fast_rcnn.data.proposals.settings import ProposalSettings
+    from tf_fast_rcnn.data.records import DetectionDataset, ImageRecord
 
 # A shard is also ended where it gets too large to be worth less than what a kill loses.
 _MAX_IMAGE_BYTES = 64 << 20
@@ -30,7 +40,9 @@ class ShardPlan:
     image_keys: tuple
 
 
-def plan_shards(dataset, proposals, embed, images_per_shard):
+def plan_shards(
+    dataset: DetectionDataset, proposals: ProposalSettings | FileProposals, embed: bool, images_per_shard: int
+) -> list[ShardPlan]:
     """The shards of a data set, as a list of `ShardPlan`; image files are asked for size and time of change alone."""
     header = json.dumps([VERSION, proposals.to_json(), embed])
     plans, keys, annotations, size = [], [], [], 0
@@ -76,7 +88,9 @@ def _hash(value):
     return hashlib.sha256(json.dumps(value).encode()).hexdigest()[:16]
 
 
-def write_shard(path, plan, records, class_names):
+def write_shard(
+    path: Path, plan: ShardPlan, records: Iterator[ImageRecord | None], class_names: Sequence[str]
+) -> dict[str, Any]:
     """Writes a shard under a temporary name and renames it.
 
     Args:
@@ -124,7 +138,7 @@ def write_shard(path, plan, records, class_names):
     }
 
 
-def statistics_of(shards, class_names):
+def statistics_of(shards: Iterable[Mapping[str, Any]], class_names: Sequence[str]) -> dict[str, Any]:
     """The manifest's statistics: sums over the entries of its shards."""
     images = sum(len(shard["record_bytes"]) for shard in shards)
     objects, recalled = (

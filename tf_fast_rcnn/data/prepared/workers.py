@@ -1,5 +1,7 @@
 """What `prepare` does with one image, and the processes that do it. Without TensorFlow, whose start takes seconds."""
 
+from __future__ import annotations
+
 import collections
 import contextlib
 import dataclasses
@@ -7,6 +9,8 @@ import itertools
 import os
 import threading
 import time
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING, Any
 
 import cv2
 from joblib.externals import loky
@@ -16,11 +20,17 @@ from tf_fast_rcnn.data.images import is_plain
 from tf_fast_rcnn.data.proposals import compute_proposals
 from tf_fast_rcnn.errors import InputError
 
+if TYPE_CHECKING:
+    from tf_fast_rcnn.data.proposals.settings import ProposalSettings
+    from tf_fast_rcnn.data.records import ImageRecord
+
 # Images given to each process ahead: enough that none waits for a slow neighbour, and bounded in memory.
 _AHEAD = 4
 
 
-def prepare_image(record, proposals, embed):
+def prepare_image(
+    record: ImageRecord, proposals: ProposalSettings | None, embed: bool
+) -> tuple[ImageRecord, None] | tuple[None, str]:
     """Decodes an image and computes its proposals.
 
     Args:
@@ -49,7 +59,7 @@ def prepare_image(record, proposals, embed):
     return dataclasses.replace(record, image_bytes=contents, proposal_boxes=rows), None
 
 
-def in_order(function, jobs, workers):
+def in_order(function: Callable[..., Any], jobs: Iterable[tuple], workers: int) -> Iterator[Any]:
     """Yields `function(*job)` of each job, in order, computed in parallel processes; few are in memory at a time.
 
     Args:
@@ -89,7 +99,7 @@ def _processes(workers):
         executor.shutdown(kill_workers=True)
 
 
-def end_with_parent(parent):
+def end_with_parent(parent: int) -> None:
     """Ends this process soon after its parent: loky's would wait for work of a killed one for ever."""
 
     def watch():

@@ -5,6 +5,8 @@ After a kill the same call goes on: finished shards are told by their names. Of 
 that came to stand in another shard, pixels and proposals are taken from the old one.
 """
 
+from __future__ import annotations
+
 import contextlib
 import dataclasses
 import fcntl
@@ -14,6 +16,7 @@ import os
 import re
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 
@@ -24,6 +27,11 @@ from tf_fast_rcnn.data.proposals import ProposalSettings, proposal_settings
 from tf_fast_rcnn.errors import InputError
 from tf_fast_rcnn.files import PARTIAL_PREFIX, cache_folder, replacing
 
+if TYPE_CHECKING:
+    from tf_fast_rcnn.data.proposals.files import FileProposals
+    from tf_fast_rcnn.data.records import DetectionDataset
+    from tf_fast_rcnn.files import StrPath
+
 # What a kill costs at most, and how many images one file of a large data set has.
 IMAGES_PER_SHARD = 64
 # Lines of JSON: the entries of the shards that are finished while the manifest is not.
@@ -31,8 +39,15 @@ _PROGRESS = "progress.jsonl"
 
 
 def prepare(
-    dataset, out_dir, proposals, *, workers=None, progress=True, skip_bad=False, images_per_shard=IMAGES_PER_SHARD
-):
+    dataset: DetectionDataset,
+    out_dir: StrPath,
+    proposals: ProposalSettings | FileProposals,
+    *,
+    workers: int | None = None,
+    progress: bool = True,
+    skip_bad: bool = False,
+    images_per_shard: int = IMAGES_PER_SHARD,
+) -> DetectionDataset:
     """Writes a prepared folder, which needs no original files afterwards: images, annotations and proposals.
 
     Every image is decoded, so that a broken one is found now and not in the middle of training. After an interruption
@@ -61,7 +76,15 @@ def prepare(
     return _write(dataset, out_dir, proposals, workers, progress, skip_bad, images_per_shard, embed=True)
 
 
-def cached_proposals(dataset, proposals, *, cache_dir=None, workers=None, progress=True, skip_bad=False):
+def cached_proposals(
+    dataset: DetectionDataset,
+    proposals: ProposalSettings | FileProposals,
+    *,
+    cache_dir: StrPath | None = None,
+    workers: int | None = None,
+    progress: bool = True,
+    skip_bad: bool = False,
+) -> DetectionDataset:
     """Keeps a data set's proposals in a cache folder named by its images; quick when nothing is missing there.
 
     The format is that of `prepare`, but the shards refer to the image files, which must stay where they are. (Images
@@ -82,7 +105,7 @@ def cached_proposals(dataset, proposals, *, cache_dir=None, workers=None, progre
     return _write(dataset, folder, proposals, workers, progress, skip_bad, IMAGES_PER_SHARD, embed=False)
 
 
-def with_proposals(dataset, cache_dir=None):
+def with_proposals(dataset: DetectionDataset, cache_dir: StrPath | None = None) -> DetectionDataset:
     """The data set as it is where it has proposals, else with dense boxes fitted to its objects, cached."""
     if dataset.proposals is not None:
         return dataset

@@ -1,5 +1,7 @@
 """Object proposals: selective search, dense boxes, or both; or those of a file."""
 
+from __future__ import annotations
+
 import numpy as np
 
 from tf_fast_rcnn.data.proposals.dense import DenseBoxes, dense_boxes, dense_grid, fit_dense_boxes
@@ -29,7 +31,7 @@ __all__ = [
 ]
 
 
-def compute_proposals(image, proposals):
+def compute_proposals(image: np.ndarray, proposals: ProposalSettings) -> np.ndarray:
     """An image's object proposals, float32 `[P, 4]` relative: selective search's first, then the dense boxes.
 
     Args:

@@ -4,10 +4,14 @@ A reader parses its files into `AnnotatedObject`s. Here their boxes are brought 
 dropped, and their classes numbered, by the same rules whatever the format.
 """
 
+from __future__ import annotations
+
 import math
 import os
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -15,6 +19,9 @@ from tf_fast_rcnn import boxes as box_algebra
 from tf_fast_rcnn.data.images import image_layout
 from tf_fast_rcnn.data.records import DetectionDataset, ImageRecord
 from tf_fast_rcnn.errors import InputError
+
+if TYPE_CHECKING:
+    from tf_fast_rcnn.files import StrPath
 
 IMAGE_EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 
@@ -44,7 +51,15 @@ class Annotation(NamedTuple):
     objects: list[AnnotatedObject]
 
 
-def annotate(source, image_id, image_path, objects, to_relative, fixes, stated=(0, 0)):
+def annotate(
+    source: str,
+    image_id: str,
+    image_path: StrPath,
+    objects: Sequence[AnnotatedObject],
+    to_relative: Callable[..., np.ndarray],
+    fixes: Counter[str],
+    stated: tuple[int, int] = (0, 0),
+) -> Annotation:
     """The `Annotation` of an image, of which only the file's header is read.
 
     Boxes beyond the image are clipped; reversed ones, and those with no area inside the image, are dropped. Both are
@@ -76,7 +91,8 @@ def annotate(source, image_id, image_path, objects, to_relative, fixes, stated=(
     fixes["boxes clipped to their image"] += int(np.sum(moved))
     fixes["boxes turned with their image (EXIF)"] += len(usable) if turn != 1 else 0
     boxes = box_algebra.from_stored(clipped[usable], turn)
-    return Annotation(source, image_id, Path(image_path), (height, width), boxes, [objects[index] for index in usable])
+    kept = [objects[int(index)] for index in usable]
+    return Annotation(source, image_id, Path(image_path), (height, width), boxes, kept)
 
 
 def _frame_of_boxes(source, stated, size, orientation):
@@ -91,7 +107,9 @@ def _frame_of_boxes(source, stated, size, orientation):
     )
 
 
-def read_each(read, items, skip_bad, fixes):
+def read_each(
+    read: Callable[[Any], Annotation], items: Iterable[Any], skip_bad: bool, fixes: Counter[str]
+) -> list[Annotation]:
     """`read(item)` of all items; with `skip_bad` without those that raise InputError, which are counted."""
     annotations = []
     for item in items:
@@ -104,7 +122,9 @@ def read_each(read, items, skip_bad, fixes):
     return annotations
 
 
-def to_dataset(name, annotations, class_names, fixes):
+def to_dataset(
+    name: str, annotations: Iterable[Annotation], class_names: Sequence[str] | None, fixes: Counter[str]
+) -> DetectionDataset:
     """`DetectionDataset` of annotations; `class_names` None stands for those that occur, sorted.
 
     Raises:
@@ -147,7 +167,7 @@ def _areas(annotation):
     return np.where(np.isnan(shares), box_algebra.area(annotation.boxes), shares)
 
 
-def find_image(source, folder, name):
+def find_image(source: str, folder: Path, name: str) -> Path:
     """The image file that an annotation names, which may be a path of the machine where it was made.
 
     Tried in this order: the name as a path in `folder` (an absolute one is itself), the same with Windows's slashes,
@@ -160,7 +180,7 @@ def find_image(source, folder, name):
     raise InputError(f"{source}: found no image {folder / name}; expected the file that it names; add it")
 
 
-def finite(text):
+def finite(text: Any) -> float | None:
     """A finite number from a file's text or JSON value, or None."""
     try:
         value = float(text)
@@ -169,13 +189,13 @@ def finite(text):
     return value if math.isfinite(value) and not isinstance(text, bool) else None
 
 
-def whole_pixels(text):
+def whole_pixels(text: Any) -> int | None:
     """A side of an image from text or a JSON value: whole pixels, 0 where there is none, None where it is no number."""
     value = finite(text) if text not in (None, "") else 0.0
     return None if value is None else round(value)
 
 
-def read_text(path, expected):
+def read_text(path: StrPath, expected: str) -> str:
     """The text of a UTF-8 file, with or without a byte order mark.
 
     Raises:

@@ -4,10 +4,14 @@ The format is that of https://cocodataset.org/#format-data ("object detection");
 names in folders, without crowds, or with categories that have no objects.
 """
 
+from __future__ import annotations
+
 import json
 import reprlib
 from collections import Counter, defaultdict
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tf_fast_rcnn import boxes as box_algebra
 from tf_fast_rcnn.data.readers.annotations import (
@@ -21,8 +25,14 @@ from tf_fast_rcnn.data.readers.annotations import (
 )
 from tf_fast_rcnn.errors import InputError
 
+if TYPE_CHECKING:
+    from tf_fast_rcnn.data.records import DetectionDataset
+    from tf_fast_rcnn.files import StrPath
 
-def read_coco(path, images=None, class_names=None, skip_bad=False):
+
+def read_coco(
+    path: StrPath, images: StrPath | None = None, class_names: Sequence[str] | None = None, skip_bad: bool = False
+) -> DetectionDataset:
     """Reads a COCO instances file. Of images only the headers are read.
 
     - Classes are the file's categories in the order of their ids, which may have gaps (COCO's 80 lie in 1..90):
@@ -68,7 +78,7 @@ def read_coco(path, images=None, class_names=None, skip_bad=False):
     return to_dataset(name, found, list(names.values()) if class_names is None else class_names, fixes)
 
 
-def coco_category_ids(path):
+def coco_category_ids(path: StrPath) -> dict[str, int]:
     """The category id of each class name in a COCO file: `{"person": 1, ...}`, what results in COCO's format need.
 
     Raises:

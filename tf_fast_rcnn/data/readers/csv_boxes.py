@@ -1,9 +1,13 @@
 """CSV files with one box a line, as many tools write them."""
 
+from __future__ import annotations
+
 import csv
 import io
 from collections import Counter, defaultdict
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tf_fast_rcnn import boxes as box_algebra
 from tf_fast_rcnn.data.readers.annotations import (
@@ -17,6 +21,10 @@ from tf_fast_rcnn.data.readers.annotations import (
     whole_pixels,
 )
 from tf_fast_rcnn.errors import InputError
+
+if TYPE_CHECKING:
+    from tf_fast_rcnn.data.records import DetectionDataset
+    from tf_fast_rcnn.files import StrPath
 
 _CORNERS = ("xmin", "ymin", "xmax", "ymax")
 _REQUIRED = ("filename", *_CORNERS, "class")
@@ -34,7 +42,9 @@ _OTHER_NAMES = {
 _COLUMN_OF = {other: name for name, others in _OTHER_NAMES.items() for other in others}
 
 
-def read_csv(path, images=None, class_names=None, skip_bad=False):
+def read_csv(
+    path: StrPath, images: StrPath | None = None, class_names: Sequence[str] | None = None, skip_bad: bool = False
+) -> DetectionDataset:
     """Reads a CSV file: a line for each box, with a header or, as keras-retinanet has it, without one.
 
     - Columns by their names in the header, in any order: filename, xmin, ymin, xmax, ymax, class and, where there are

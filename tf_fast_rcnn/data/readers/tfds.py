@@ -7,14 +7,17 @@ CACHE/tfds/NAME-SPLIT-KEY/
 KEY is a hash of what was copied: place and time of the TFDS files, their number of examples and bytes.
 """
 
+from __future__ import annotations
+
 import hashlib
 import json
 import logging
 import os
 import re
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import PurePosixPath
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from tqdm import tqdm
 
@@ -22,6 +25,10 @@ from tf_fast_rcnn import boxes as box_algebra
 from tf_fast_rcnn.data.readers.annotations import AnnotatedObject, annotate, read_each, to_dataset
 from tf_fast_rcnn.errors import InputError
 from tf_fast_rcnn.files import cache_folder, replacing
+
+if TYPE_CHECKING:
+    from tf_fast_rcnn.data.records import DetectionDataset
+    from tf_fast_rcnn.files import StrPath
 
 _FILE_NAMES = ("image/filename", "image/file_name", "filename", "file_name")
 _IMAGE_IDS = ("image/id", "image_id")
@@ -37,7 +44,14 @@ class _Features(NamedTuple):
     class_names: list[str]
 
 
-def read_tfds(name, split, class_names=None, skip_bad=False, cache_dir=None, progress=True):
+def read_tfds(
+    name: str,
+    split: str,
+    class_names: Sequence[str] | None = None,
+    skip_bad: bool = False,
+    cache_dir: StrPath | None = None,
+    progress: bool = True,
+) -> DetectionDataset:
     """Reads one split of a TFDS data set that is on disk (`tfds.load` puts it there).
 
     - Objects are the feature "objects", else the first sequence that has a `bbox` (BBoxFeature) and a class label;

@@ -3,10 +3,14 @@
 The rules are those of the VOC devkit; where files of real users differ from it, what is read is said at `read_voc`.
 """
 
+from __future__ import annotations
+
 import os
 import re
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 from xml.etree.ElementTree import ParseError
 
 import defusedxml.ElementTree
@@ -25,11 +29,17 @@ from tf_fast_rcnn.data.readers.annotations import (
 )
 from tf_fast_rcnn.errors import InputError
 
+if TYPE_CHECKING:
+    from tf_fast_rcnn.data.records import DetectionDataset
+    from tf_fast_rcnn.files import StrPath
+
 _CORNERS = ("xmin", "ymin", "xmax", "ymax")
 _EXTENSIONS = tuple(cased for extension in IMAGE_EXTENSIONS for cased in (extension, extension.upper()))
 
 
-def read_voc(directory, split, class_names=None, skip_bad=False):
+def read_voc(
+    directory: StrPath, split: str, class_names: Sequence[str] | None = None, skip_bad: bool = False
+) -> DetectionDataset:
     """Reads one split of a data set in Pascal VOC's layout. Of images only the headers are read.
 
     - An image is `JPEGImages/ID` with any usual extension, else the XML's `<filename>`; ID is a line of
@@ -66,7 +76,9 @@ def read_voc(directory, split, class_names=None, skip_bad=False):
     return to_dataset(f"voc:{directory}@{split}", annotations, class_names, fixes)
 
 
-def read_voc_images(directory, split, class_names, skip_bad=False):
+def read_voc_images(
+    directory: StrPath, split: str, class_names: Sequence[str], skip_bad: bool = False
+) -> DetectionDataset:
     """Reads the images of one split without their annotations, which VOC's test sets do not have.
 
     Args:

@@ -1,9 +1,13 @@
 """YOLO's text files: images/ and labels/ folders, a line `class x y width height` for each box, names in data.yaml."""
 
+from __future__ import annotations
+
 import functools
 import os
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import yaml
 
@@ -19,11 +23,17 @@ from tf_fast_rcnn.data.readers.annotations import (
 )
 from tf_fast_rcnn.errors import InputError
 
+if TYPE_CHECKING:
+    from tf_fast_rcnn.data.records import DetectionDataset
+    from tf_fast_rcnn.files import StrPath
+
 _YAML_NAMES = ("data.yaml", "dataset.yaml", "data.yml", "dataset.yml")
 _NAME_LISTS = ("classes.txt", "obj.names", "labels/classes.txt")
 
 
-def read_yolo(directory, split, class_names=None, skip_bad=False):
+def read_yolo(
+    directory: StrPath, split: str, class_names: Sequence[str] | None = None, skip_bad: bool = False
+) -> DetectionDataset:
     """Reads one split of a data set in YOLO's layout.
 
     - Images of the split are, what is found first: those of the folder, list of folders or list of files (.txt) that
