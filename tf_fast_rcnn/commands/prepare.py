@@ -45,7 +45,7 @@ def run(options: argparse.Namespace) -> None:
     start_tensorflow()
     like = frcnn.load_dataset(f"prepared:{options.like}") if options.like else None
     classes = parse_classes(options.classes) if options.classes else None
-    dataset = load_data(options.spec, options, like and like.class_names, classes)
+    dataset = load_data(options.spec, options, like.class_names if like else None, classes)
     settings = like.proposal_settings if like and not options.proposals else None
     settings = settings or chosen_proposals(options, dataset, "dense")
     check_has_proposals(settings)

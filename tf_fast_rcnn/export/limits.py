@@ -1,5 +1,7 @@
 """What a request may ask of a server at most. The exported graph holds to it: a small file can hold a huge image."""
 
+from __future__ import annotations
+
 import dataclasses
 
 from tf_fast_rcnn.errors import InputError
@@ -28,7 +30,7 @@ class ServingLimits:
     max_images: int = 64
     max_proposals: int = 10_000
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for name, value in dataclasses.asdict(self).items():
             if value < 1:
                 raise InputError(f"{name}: found {value}; expected a whole number from 1; raise it")
