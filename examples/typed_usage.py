@@ -51,7 +51,7 @@ def detect(run: frcnn.Run) -> list[tuple[str, float]]:
     found = frcnn.detect(run.model, "cells.jpg", run.proposals, settings)
     image = frcnn.read_image("cells.jpg")
     frcnn.draw_detections(image, found, run.class_names, min_score=0.5).save("found.png")
-    names = [run.class_names[label - 1] for label in found.classes]
+    names = [run.class_names[label - 1] for label in found.class_ids]
     return list(zip(names, found.scores.tolist(), strict=True))
 
 
