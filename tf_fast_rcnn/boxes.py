@@ -33,7 +33,7 @@ class BoxStatistics(NamedTuple):
     """
 
     mean: np.ndarray
-    deviation: np.ndarray
+    std: np.ndarray
 
 
 def _library(array):
@@ -41,6 +41,7 @@ def _library(array):
     if isinstance(array, (np.ndarray, np.generic, list, tuple)):
         return types.SimpleNamespace(
             stack=np.stack,
+            concat=np.concatenate,
             exp=np.exp,
             log=np.log,
             minimum=np.minimum,
@@ -51,6 +52,7 @@ def _library(array):
 
     return types.SimpleNamespace(
         stack=tf.stack,
+        concat=tf.concat,
         exp=tf.exp,
         log=tf.math.log,
         minimum=tf.minimum,
@@ -201,6 +203,18 @@ def scale(boxes: Array, height: float | tf.Tensor, width: float | tf.Tensor) -> 
     boxes = _float_array(boxes)
     ymin, xmin, ymax, xmax = _sides(boxes)
     return _library(boxes).stack([ymin * height, xmin * width, ymax * height, xmax * width], axis=-1)
+
+
+def enlarge(boxes: Array, factor: float) -> Array:
+    """Boxes `[..., 4]` (any unit) whose sides are `factor` times as long, about the same centres; they are not clipped.
+
+    Example:
+        >>> enlarge(np.float32([0.4, 0.4, 0.6, 0.8]), 2.0).round(2)
+        array([0.3, 0.2, 0.7, 1. ], dtype=float32)
+    """
+    boxes = _float_array(boxes)
+    margin = (boxes[..., 2:] - boxes[..., :2]) * (0.5 * (factor - 1.0))
+    return _library(boxes).concat([boxes[..., :2] - margin, boxes[..., 2:] + margin], axis=-1)
 
 
 def relative(boxes: Array, height: float | tf.Tensor, width: float | tf.Tensor) -> Array:

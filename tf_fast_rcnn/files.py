@@ -6,7 +6,7 @@ import contextlib
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -84,3 +84,17 @@ def remove_partial_files(folder: StrPath) -> None:
 def cache_folder(cache_dir: StrPath | None = None) -> Path:
     """`cache_dir`, else $TF_FAST_RCNN_CACHE, else the user's cache folder (Linux: ~/.cache/tf-fast-rcnn)."""
     return Path(cache_dir or os.environ.get("TF_FAST_RCNN_CACHE") or platformdirs.user_cache_dir("tf-fast-rcnn"))
+
+
+def renamed(values: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
+    """A dict with today's keys, of one that an earlier version may have saved.
+
+    Args:
+        values: dict by name.
+        names: dict from earlier names to today's.
+
+    Example:
+        >>> renamed({"deviation": 1, "mean": 0}, {"deviation": "std"})
+        {'std': 1, 'mean': 0}
+    """
+    return {names.get(name, name): value for name, value in values.items()}

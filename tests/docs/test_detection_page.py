@@ -47,8 +47,8 @@ def test_python(tiny_run, digits, tmp_path, monkeypatch, capsys):
     exec(PYTHON, names)
     run = frcnn.load_run(tiny_run[0])
     assert capsys.readouterr().out.startswith(
-        f"{len(names['found'].scores)} objects\n(2, {len(run.class_names) + 1})\n"
+        f"{len(names['detections'].scores)} objects\n(2, {len(run.class_names) + 1})\n"
     )
-    assert len(names["first"].scores) == len(names["found"].scores)
+    assert len(names["first"].scores) == len(names["detections"].scores)
     assert names["probabilities"].sum(axis=1) == pytest.approx([1, 1], abs=1e-5)
     assert names["small"].get_layer("fc6_v").units == 8

@@ -215,8 +215,8 @@ def _reshape(layer):
 
 
 def _denormalization(layer):
-    mean, deviation = torch.tensor(layer.mean), torch.tensor(layer.deviation)
-    return _Function(lambda normalized: normalized * deviation + mean)
+    mean, std = torch.tensor(layer.mean), torch.tensor(layer.std)
+    return _Function(lambda normalized: normalized * std + mean)
 
 
 _CONVERSIONS = {

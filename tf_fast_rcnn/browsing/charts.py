@@ -27,7 +27,7 @@ class Chart(NamedTuple):
 
 def draw_charts(folder: Path, survey: Survey) -> list[Chart]:
     """Draws the charts of a `Survey` into `folder/charts`; returns a list of `Chart`."""
-    charts = _recall_charts(survey.recall) if survey.recall is not None and len(survey.measures.labels) else {}
+    charts = _recall_charts(survey.recall) if survey.recall is not None and len(survey.measures.class_ids) else {}
     charts |= _histograms(survey)
     drawn = []
     for name, (alt, plot, arguments) in charts.items():

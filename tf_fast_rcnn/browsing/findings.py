@@ -112,14 +112,14 @@ class ObjectMeasures(NamedTuple):
     """Numbers of each object of an image, or of all images: arrays `[G]`.
 
     Attributes:
-        labels: int32, 1..K.
+        class_ids: int32, 1..K.
         sizes: float32, the square root of the share of the image that the box covers, 0 to 1.
         shorter_sides: float32, pixels in a network's input whose shorter side is `NETWORK_SIDE`.
         aspects: float32, width over height in pixels.
         difficult, crowd: bool.
     """
 
-    labels: np.ndarray
+    class_ids: np.ndarray
     sizes: np.ndarray
     shorter_sides: np.ndarray
     aspects: np.ndarray
@@ -131,7 +131,7 @@ def measure_objects(record: ImageRecord) -> ObjectMeasures:
     """`ObjectMeasures` of an `ImageRecord`."""
     heights, widths = _pixel_sizes(record).T
     return ObjectMeasures(
-        labels=record.labels,
+        class_ids=record.class_ids,
         sizes=np.sqrt(box_algebra.area(record.boxes)),
         shorter_sides=NETWORK_SIDE * shorter_sides(record.boxes, record.height, record.width),
         aspects=(widths / np.maximum(heights, 1e-6)).astype(np.float32),
@@ -154,7 +154,7 @@ def box_findings(index: int, record: ImageRecord, class_names: Sequence[str]) ->
     if not len(record.boxes):
         return [Finding("images_without_labels", "no objects", (index,))]
     measures = measure_objects(record)
-    names = [class_names[label - 1] for label in record.labels]
+    names = [class_names[label - 1] for label in record.class_ids]
     sizes = [f"{width:.0f} x {height:.0f} px" for height, width in _pixel_sizes(record)]
 
     def of_objects(kind, wrong, tell):
@@ -188,7 +188,7 @@ def _double_boxes(index, record, names):
     for first, second in np.argwhere(overlaps >= DUPLICATE_IOU).tolist():
         if record.crowd[first] or record.crowd[second]:
             continue
-        one_class = record.labels[first] == record.labels[second]
+        one_class = record.class_ids[first] == record.class_ids[second]
         text = names[first] if one_class else f"{names[first]} and {names[second]}"
         findings.append(
             Finding(
@@ -211,7 +211,7 @@ def missed_findings(index: int, record: ImageRecord, class_names: Sequence[str],
     return [
         Finding(
             "missed_objects",
-            f"{class_names[record.labels[each] - 1]}, best IoU {overlaps[each]:.3f}",
+            f"{class_names[record.class_ids[each] - 1]}, best IoU {overlaps[each]:.3f}",
             (index,),
             (int(each),),
         )

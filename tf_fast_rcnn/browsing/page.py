@@ -57,8 +57,8 @@ def browse(
 
     Example:
         >>> train = load_dataset("voc:cells@train")                                  # doctest: +SKIP
-        >>> found = browse(train, "cells-page")                                      # doctest: +SKIP
-        >>> found["counts"]["duplicate_boxes"], found["findings"]["tiny_boxes"][0]   # doctest: +SKIP
+        >>> facts = browse(train, "cells-page")                                      # doctest: +SKIP
+        >>> facts["counts"]["duplicate_boxes"], facts["findings"]["tiny_boxes"][0]   # doctest: +SKIP
     """
     if Path(out_dir).exists():
         raise InputError(f"{out_dir}: found an existing file or folder; expected a new one; give another --out")
@@ -81,9 +81,9 @@ def _facts(dataset, survey):
     return {
         "spec": dataset.name,
         "images": len(survey.image_names),
-        "objects": len(survey.measures.labels),
+        "objects": len(survey.measures.class_ids),
         "classes": [each._asdict() for each in survey.classes],
-        "mended": dataset.mended,
+        "mended": dataset.fixes,
         "recall": None if survey.recall is None else _recall_facts(survey),
         "counts": {kind: len(findings) for kind, findings in survey.findings.items()},
         "findings": {

@@ -116,14 +116,14 @@ class PictureWriter:
             annotated=self._save(self._annotated(small, record), f"{stem}.jpg"),
             proposed=proposed,
             large=self._save(large, f"{stem}-large.jpg"),
-            labels=Counter(record.labels.tolist()).most_common(),
+            labels=Counter(record.class_ids.tolist()).most_common(),
             worst=float(facts.overlaps.min()) if facts.overlaps is not None and len(record.boxes) else None,
         )
 
     def _annotated(self, picture, record, captions=None):
         if captions is None:
             captions = object_captions(record, self._class_names)
-        return draw_boxes(picture, record.boxes, captions, class_colors(record.labels), fitting=True)
+        return draw_boxes(picture, record.boxes, captions, class_colors(record.class_ids), fitting=True)
 
     def _save(self, picture, path):
         picture.save(self._folder / path, quality=85)
@@ -138,7 +138,7 @@ def _draw_finding(finding, facts, image):
     # Without captions: the finding's text stands beside its picture.
     captions = [""] * len(objects)
     annotated = box_algebra.within(facts.record.boxes[objects], window)
-    drawn = draw_boxes(part, annotated, captions, class_colors(facts.record.labels[objects]))
+    drawn = draw_boxes(part, annotated, captions, class_colors(facts.record.class_ids[objects]))
     if finding.kind != "missed_objects":
         return drawn
     return draw_boxes(drawn, box_algebra.within(facts.best_boxes[objects], window), captions)

@@ -130,7 +130,7 @@ def survey_dataset(
         findings={kind: [finding for finding in findings if finding.kind == kind] for kind in KINDS},
         classes=classes,
         measures=_joined(measures),
-        objects_per_image=np.array([len(of_image.labels) for of_image in measures], np.int64),
+        objects_per_image=np.array([len(of_image.class_ids) for of_image in measures], np.int64),
         image_names=names,
         recall=recall_curves(dataset, counts=_steps(max(counts))) if counts else None,
         proposals_per_image=np.array(counts, np.int64),
@@ -140,7 +140,7 @@ def survey_dataset(
 def _image_facts(index, record, dataset):
     findings = box_findings(index, record, dataset.class_names)
     measures = measure_objects(record)
-    if dataset.proposal_settings is None:
+    if dataset.proposals is None:
         return ImageFacts(index, record, findings, measures, None, None, 0)
     proposals, best = record.proposals(), best_overlaps(record)
     best_boxes = proposals[best.index] if len(proposals) else np.zeros_like(record.boxes)
@@ -163,13 +163,13 @@ def _duplicate_findings(duplicates):
 def _class_summaries(class_names, measures, overlaps):
     joined = _joined(measures)
     images = np.bincount(
-        np.concatenate([np.zeros(0, np.int32), *(np.unique(of_image.labels) for of_image in measures)]),
+        np.concatenate([np.zeros(0, np.int32), *(np.unique(of_image.class_ids) for of_image in measures)]),
         minlength=len(class_names) + 1,
     )
     best = np.concatenate(overlaps) if overlaps else None
     summaries = []
     for label, name in enumerate(class_names, start=1):
-        mine = joined.labels == label
+        mine = joined.class_ids == label
         counted = mine & ~joined.crowd
         summaries.append(
             ClassSummary(

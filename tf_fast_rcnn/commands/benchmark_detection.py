@@ -11,7 +11,7 @@ from tf_fast_rcnn.commands.common import in_a_fresh_process, number, write_resul
 from tf_fast_rcnn.visualization.plots import plot_parts
 
 # Convolutions and matrix products: what all contestants have.
-NETWORK = ("convolutions", "fc6", "fc7", "siblings")
+NETWORK = ("convolutions", "fc6", "fc7", "predictor layers")
 EXTRAS = {"PyTorch": "pytorch", "OpenVINO": "benchmark"}
 
 

@@ -11,14 +11,14 @@ from tf_fast_rcnn.commands.common import (
     check_new,
     load_data,
     number,
+    report_fixes,
     seed,
     start_tensorflow,
-    tell_mended,
     with_proposals,
     write_result,
 )
 from tf_fast_rcnn.commands.proposal_options import add_proposal_arguments, chosen_proposals, refuse_second_proposals
-from tf_fast_rcnn.data.selection import parse_classes
+from tf_fast_rcnn.data.selection import parse_class_map
 from tf_fast_rcnn.errors import InputError
 
 EXAMPLES = """\
@@ -53,11 +53,11 @@ def run(options: argparse.Namespace) -> None:
     if options.no_proposals and options.proposals:
         raise InputError(f"--no-proposals: found --proposals {options.proposals} too; expected one of them; drop one")
     start_tensorflow()
-    dataset = load_data(options.spec, options, classes=parse_classes(options.classes) if options.classes else None)
+    dataset = load_data(options.spec, options, class_map=parse_class_map(options.classes) if options.classes else None)
     refuse_second_proposals(options, dataset)
     unreadable = []
-    if options.no_proposals or dataset.proposal_settings is not None:
-        tell_mended(dataset)
+    if options.no_proposals or dataset.proposals is not None:
+        report_fixes(dataset)
     else:
         names = [record.image_id for record in dataset]
         dataset = with_proposals(dataset, chosen_proposals(options, dataset, "dense"), options)

@@ -99,6 +99,14 @@ def add_json_argument(parser: argparse.ArgumentParser, what: str) -> None:
     parser.add_argument("--json", metavar="FILE", help=f"write {what} as JSON; - for standard output")
 
 
+def add_hidden_alias(parser: argparse.ArgumentParser, option: str, alias: str) -> None:
+    """Accepts an option's earlier name too, which no help shows."""
+    action = parser._option_string_actions[option]
+    parser.add_argument(
+        alias, dest=action.dest, type=action.type or str, default=argparse.SUPPRESS, help=argparse.SUPPRESS
+    )
+
+
 def write_result(options: argparse.Namespace, value: Any, summary: str) -> None:
     """Prints a summary for people, and writes JSON for machines where `--json` asks for it."""
     if options.json == "-":
@@ -113,7 +121,7 @@ def load_data(
     spec: str,
     options: argparse.Namespace,
     class_names: Sequence[str] | None = None,
-    classes: Mapping[str, Sequence[str]] | None = None,
+    class_map: Mapping[str, Sequence[str]] | None = None,
 ) -> DetectionDataset:
     """The data set that a SPEC names, in the classes of `with_classes` where there are any.
 
@@ -121,17 +129,17 @@ def load_data(
         spec: see `load_dataset`.
         options: those of `add_data_arguments`.
         class_names: of training, for other data than that; None for the data set's own.
-        classes: of `with_classes`, or None. What was prepared with them stays as it is.
+        class_map: of `with_classes`, or None. What was prepared with them stays as it is.
     """
     import tf_fast_rcnn as frcnn
 
     sources = {"skip_bad": options.skip_bad, "cache_dir": options.cache}
-    if classes is None:
+    if class_map is None:
         return frcnn.load_dataset(spec, class_names=class_names, **sources)
     dataset = frcnn.load_dataset(spec, **sources)
-    if dataset.proposal_settings is not None and dataset.class_names == tuple(classes):
+    if dataset.proposals is not None and dataset.class_names == tuple(class_map):
         return dataset
-    return frcnn.with_classes(dataset, classes, ignore_missing=class_names is not None)
+    return frcnn.with_classes(dataset, class_map, ignore_missing=class_names is not None)
 
 
 def load_images(spec: str, options: argparse.Namespace, class_names: Sequence[str]) -> DetectionDataset:
@@ -141,21 +149,23 @@ def load_images(spec: str, options: argparse.Namespace, class_names: Sequence[st
     return load_images(spec, class_names, skip_bad=options.skip_bad, cache_dir=options.cache)
 
 
-def tell_mended(dataset: DetectionDataset) -> None:
+def report_fixes(dataset: DetectionDataset) -> None:
     """Says on standard error what the reader clipped, dropped or skipped."""
-    for what, count in dataset.mended.items():
+    for what, count in dataset.fixes.items():
         print(f"{dataset.name}: {count} x {what}", file=sys.stderr)
 
 
 def with_proposals(
-    dataset: DetectionDataset, settings: ProposalSettings | FileProposals, options: argparse.Namespace
+    dataset: DetectionDataset, proposals: ProposalSettings | FileProposals, options: argparse.Namespace
 ) -> DetectionDataset:
     """The data set with proposals, from the cache where it has none; says what was mended, and skipped on the way."""
     import tf_fast_rcnn as frcnn
 
-    if dataset.proposal_settings is None:
-        dataset = frcnn.cached_proposals(dataset, settings, options.cache, options.workers, skip_bad=options.skip_bad)
-    tell_mended(dataset)
+    if dataset.proposals is None:
+        dataset = frcnn.cached_proposals(
+            dataset, proposals, cache_dir=options.cache, workers=options.workers, skip_bad=options.skip_bad
+        )
+    report_fixes(dataset)
     return dataset
 
 

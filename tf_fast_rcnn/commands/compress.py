@@ -116,7 +116,7 @@ def _search(options, run_):
     dataset = load_data(options.data, options, run_.class_names, run_.description.get("classes"))
     refuse_second_proposals(options, dataset)
     proposals = read_file(options, options.proposals, dataset) if options.proposals else run_.proposals
-    if dataset.proposal_settings is None:
+    if dataset.proposals is None:
         check_has_proposals(proposals)
     dataset = with_proposals(dataset, proposals, options)
     settings = frcnn.detection_settings(run_, score_threshold=EVALUATION_SCORE_THRESHOLD)

@@ -51,7 +51,7 @@ def run(options: argparse.Namespace) -> None:
     test = frcnn.prepare(test, out / "prepared" / "test", proposals)
     _say("3/5 training")
     # A digit's mirror image is no digit.
-    recipe = frcnn.recipe("small-data", {"steps": options.steps, "sampling.flip": 0.0})
+    recipe = frcnn.recipe("small-data", {"steps": options.steps, "sampling.horizontal_flip_prob": 0.0})
     summary = frcnn.train(train, out / "run", recipe=recipe, seed=options.seed)
     _say("4/5 evaluating")
     run_ = frcnn.load_run(out / "run")

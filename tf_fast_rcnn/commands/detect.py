@@ -35,7 +35,7 @@ EXAMPLES = """\
   tf-fast-rcnn detect runs/cells cell.jpg --proposals boxes.npy --json -
   tf-fast-rcnn detect runs/voc12 --data voc:VOCdevkit/VOC2012@test --comp4 results/VOC2012/Main
   tf-fast-rcnn detect runs/coco --data coco:image_info_test-dev2017.json,test2017 --coco-results results.json
-  tf-fast-rcnn detect runs/cells cells --shorter-side 480,600,800 --box-passes 2 --classes WBC,RBC
+  tf-fast-rcnn detect runs/cells cells --shorter-side 480,600,800 --box-refinement-steps 2 --classes WBC,RBC
   tf-fast-rcnn detect runs/pages page.png --classify-regions boxes.npy --json -
   tf-fast-rcnn detect cells.tflite cells/*.jpg --out detections"""
 
@@ -142,7 +142,7 @@ def _tflite(options):
             f"{given[0]}: found it with {options.folder}; expected a RUN, for a TF Lite file detects as it was "
             "exported; leave it out, or give it to `export`"
         )
-    return detector, frcnn.DetectionSettings(**detector.metadata["detection"])
+    return detector, frcnn.DetectionSettings.from_json(detector.metadata["detection"])
 
 
 def _drawing_folder(options):
@@ -209,7 +209,7 @@ def _file_detections(options, run_, settings, paths):
     if isinstance(run_, frcnn.TFLiteDetector):
         images = (image_and_proposals(path, proposals) for path in paths)
         return dataset, run_.detect_each(images, progress=len(paths) > 1, total=len(paths))
-    return dataset, detect_files(run_.model, paths, proposals, settings, options.batch_size)
+    return dataset, detect_files(run_.model, paths, proposals, settings, batch_size=options.batch_size)
 
 
 def _named_by_stem(record):
@@ -224,7 +224,7 @@ def _data_detections(options, run_, settings):
     dataset = load_images(options.data, options, run_.class_names)
     refuse_second_proposals(options, dataset)
     proposals = read_file(options, options.proposals, dataset) if options.proposals else run_.proposals
-    if dataset.proposal_settings is None:
+    if dataset.proposals is None:
         check_has_proposals(proposals)
     dataset = with_proposals(dataset, proposals, options)
     if isinstance(run_, frcnn.TFLiteDetector):
@@ -296,7 +296,7 @@ def _classify_regions(options, run_, settings, paths):
 def _to_json(found, class_names):
     return [
         {"class": class_names[label - 1], "score": float(score), "box": [float(side) for side in box]}
-        for box, score, label in zip(found.boxes, found.scores, found.classes, strict=True)
+        for box, score, label in zip(found.boxes, found.scores, found.class_ids, strict=True)
     ]
 
 

@@ -8,9 +8,9 @@ from tf_fast_rcnn.commands.common import (
     add_json_argument,
     load_data,
     number,
+    report_fixes,
     seed,
     start_tensorflow,
-    tell_mended,
     with_proposals,
     write_result,
 )
@@ -22,7 +22,7 @@ from tf_fast_rcnn.commands.proposal_options import (
     refuse_second_proposals,
 )
 from tf_fast_rcnn.data.proposals import METHODS
-from tf_fast_rcnn.data.selection import parse_classes
+from tf_fast_rcnn.data.selection import parse_class_map
 from tf_fast_rcnn.data.specs import coco_file
 from tf_fast_rcnn.errors import InputError
 from tf_fast_rcnn.files import write_json
@@ -98,11 +98,11 @@ def run(options):
     from tf_fast_rcnn.evaluation.report import write_report
 
     source = _source(options)
-    classes = parse_classes(options.classes) if options.classes else source.classes
-    dataset = load_data(options.data, options, source.class_names, classes)
+    class_map = parse_class_map(options.classes) if options.classes else source.class_map
+    dataset = load_data(options.data, options, source.class_names, class_map)
     category_ids = None
     if options.coco_results:
-        category_ids = _category_ids(options, renamed=classes)
+        category_ids = _category_ids(options, renamed=class_map)
         check_category_ids(dataset, category_ids)  # before detection takes its time
     dataset = _with_proposals(options, dataset, source)
     detections = list(source.detect(dataset))
@@ -142,7 +142,7 @@ def _with_proposals(options, dataset, source):
 
     refuse_second_proposals(options, dataset)
     if not source.takes_proposals and not options.proposals:
-        tell_mended(dataset)
+        report_fixes(dataset)
         return dataset
     if options.proposals in METHODS:
         # Boxes are not fitted to the objects of test data.
@@ -151,6 +151,6 @@ def _with_proposals(options, dataset, source):
         proposals = read_file(options, options.proposals, dataset)
     else:
         proposals = source.proposals or default_proposals()
-    if dataset.proposal_settings is None:
+    if dataset.proposals is None:
         check_has_proposals(proposals)
     return with_proposals(dataset, proposals, options)

@@ -99,7 +99,7 @@ def _calibration(options, run_):
     count = min(len(dataset), options.calibration_images)
     for index in range(count):
         record = dataset[index * len(dataset) // count]
-        if dataset.proposal_settings is None:
+        if dataset.proposals is None:
             check_has_proposals(run_.proposals)
             proposals = compute_proposals(record.image(), run_.proposals)
         else:

@@ -57,7 +57,7 @@ async def start_gateway(
     stack: contextlib.AsyncExitStack,
     name: str,
     grpc_address: str,
-    settings: ServerSettings,
+    server_settings: ServerSettings,
 ) -> int:
     """Starts the gateway; returns its port.
 
@@ -66,7 +66,7 @@ async def start_gateway(
         stack: `AsyncExitStack` that ends it.
         name: of the model.
         grpc_address: of the server.
-        settings: `ServerSettings`.
+        server_settings: `ServerSettings`.
     """
     from tf_fast_rcnn.serving.gateway import Gateway, gateway_application
     from tf_fast_rcnn.serving.limits import Limits
@@ -74,14 +74,14 @@ async def start_gateway(
     from tf_fast_rcnn.serving.server import listening
 
     number_of = options.workers or len(os.sched_getaffinity(0))
-    limits = Limits(number_of, settings.queue)
+    limits = Limits(number_of, server_settings.queue)
     workers = ProposalWorkers(number_of, _chosen_proposals(options), options.max_proposals)
     stack.callback(workers.stop)
     gateway = Gateway(name, grpc_address, workers, limits, _class_names(options))
     stack.push_async_callback(gateway.close)
-    application = gateway_application(gateway, limits, settings.max_message_bytes)
+    application = gateway_application(gateway, limits, server_settings.max_message_bytes)
     return await stack.enter_async_context(
-        listening(application, options.host, options.gateway_port, settings.grace_seconds)
+        listening(application, options.host, options.gateway_port, server_settings.grace_seconds)
     )
 
 

@@ -118,7 +118,7 @@ def _lines(path):
 
 def _description(options, class_names):
     """What run.json says. How the network was trained is not known; the paper's recipe resizes images as it did."""
-    recipe = dataclasses.replace(frcnn.recipe("voc07"), backbone=options.network, classes=class_names)
+    recipe = dataclasses.replace(frcnn.recipe("voc07"), backbone=options.network, class_names=class_names)
     return {
         "package_version": frcnn.__version__,
         "imported_from": options.file,

@@ -10,13 +10,13 @@ from tf_fast_rcnn.commands.common import (
     add_data_arguments,
     add_json_argument,
     load_data,
+    report_fixes,
     start_tensorflow,
-    tell_mended,
     write_result,
 )
 from tf_fast_rcnn.commands.proposal_options import add_proposal_arguments, check_has_proposals, chosen_proposals
 from tf_fast_rcnn.data.prepared.read import read_manifest
-from tf_fast_rcnn.data.selection import parse_classes
+from tf_fast_rcnn.data.selection import parse_class_map
 
 EXAMPLES = """\
   tf-fast-rcnn prepare voc:cells@train --out prepared/train
@@ -44,15 +44,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> None:
     start_tensorflow()
     like = frcnn.load_dataset(f"prepared:{options.like}") if options.like else None
-    classes = parse_classes(options.classes) if options.classes else None
-    dataset = load_data(options.spec, options, like.class_names if like else None, classes)
-    settings = like.proposal_settings if like and not options.proposals else None
-    settings = settings or chosen_proposals(options, dataset, "dense")
-    check_has_proposals(settings)
+    class_map = parse_class_map(options.classes) if options.classes else None
+    dataset = load_data(options.spec, options, like.class_names if like else None, class_map)
+    proposals = like.proposals if like and not options.proposals else None
+    proposals = proposals or chosen_proposals(options, dataset, "dense")
+    check_has_proposals(proposals)
     started = time.monotonic()
-    prepared = frcnn.prepare(dataset, options.out, settings, options.workers, skip_bad=options.skip_bad)
+    prepared = frcnn.prepare(dataset, options.out, proposals, workers=options.workers, skip_bad=options.skip_bad)
     seconds = time.monotonic() - started
-    tell_mended(prepared)
+    report_fixes(prepared)
     statistics = read_manifest(options.out)["statistics"]
     objects = sum(statistics["objects"].values())
     summary = {**statistics, "objects": objects, "images_per_second": round(len(prepared) / seconds, 1)}

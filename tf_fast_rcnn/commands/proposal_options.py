@@ -103,15 +103,15 @@ def read_file(options: argparse.Namespace, path: StrPath, dataset: DetectionData
     return proposals
 
 
-def check_has_proposals(settings: ProposalSettings | FileProposals) -> None:
+def check_has_proposals(proposals: ProposalSettings | FileProposals) -> None:
     """InputError for `FileProposals` of an earlier command, which say what these were but hold none."""
-    if isinstance(settings, FileProposals):
-        settings.check_read()
+    if isinstance(proposals, FileProposals):
+        proposals.check_read()
 
 
 def refuse_second_proposals(options: argparse.Namespace, dataset: DetectionDataset) -> None:
     """InputError where `--proposals` is given for a data set that has some."""
-    if options.proposals and dataset.proposal_settings is not None:
+    if options.proposals and dataset.proposals is not None:
         raise InputError(
             f"--proposals: found {options.proposals} for {dataset.name}, which has proposals; expected voc:DIR@SPLIT; "
             "leave the option out"

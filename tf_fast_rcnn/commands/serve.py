@@ -118,16 +118,16 @@ async def _start(options, stack, stop):
     from tf_fast_rcnn.serving.versions import model_name
 
     name = options.name or model_name(options.folder)
-    settings = _server_settings(options)
+    server_settings = _server_settings(options)
     addresses = {"model": name}
     if options.remote:
         addresses["grpc"] = options.remote
     else:
-        ports = await _start_server(options, stack, stop, name, settings)
+        ports = await _start_server(options, stack, stop, name, server_settings)
         addresses["grpc"] = socket_address(options.host, ports["grpc"])
         addresses["rest"] = f"http://{socket_address(options.host, ports['rest'])}/v1/models/{name}"
     if options.with_proposals:
-        port = await start_gateway(options, stack, name, addresses["grpc"], settings)
+        port = await start_gateway(options, stack, name, addresses["grpc"], server_settings)
         addresses["page"] = f"http://{socket_address(options.host, port)}/"
         addresses["detect"] = f"{addresses['page']}v1/models/{name}:detect"
     return addresses
@@ -145,19 +145,19 @@ def _server_settings(options):
     )
 
 
-async def _start_server(options, stack, stop, name, settings):
+async def _start_server(options, stack, stop, name, server_settings):
     """The ports of the embedded server, or of TensorFlow Serving, with which this process then ends."""
     from tf_fast_rcnn.serving.model_server import PROGRAM, model_server
     from tf_fast_rcnn.serving.server import embedded_server
 
     if options.server == "embedded" or (options.server == "auto" and not shutil.which(PROGRAM)):
-        return await stack.enter_async_context(embedded_server(name, options.folder, settings))
-    process = await stack.enter_async_context(model_server(name, options.folder, settings, options.batching))
+        return await stack.enter_async_context(embedded_server(name, options.folder, server_settings))
+    process = await stack.enter_async_context(model_server(name, options.folder, server_settings, options.batching))
     if options.host in _LOOPBACK:
         print(f"{PROGRAM} listens on every network interface; --server embedded does not", file=sys.stderr)
     watch = asyncio.create_task(_stop_with(process, stop))
     stack.callback(watch.cancel)
-    return {"grpc": settings.grpc_port, "rest": settings.rest_port}
+    return {"grpc": server_settings.grpc_port, "rest": server_settings.rest_port}
 
 
 async def _stop_with(process, stop):

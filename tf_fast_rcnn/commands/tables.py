@@ -14,7 +14,7 @@ from tf_fast_rcnn.commands.common import (
     start_tensorflow,
     write_result,
 )
-from tf_fast_rcnn.data.selection import parse_classes
+from tf_fast_rcnn.data.selection import parse_class_map
 
 EXAMPLES = """\
   tf-fast-rcnn tables --data voc:cells@train --test voc:cells@val --out tables/cells
@@ -68,10 +68,10 @@ def _setup(options):
     from tf_fast_rcnn.tables.trainings import Setup, base_recipe
 
     recipe = base_recipe(options.recipe, options.steps, options.shorter_side)
-    classes = parse_classes(options.classes) if options.classes else None
-    train = load_data(options.data, options, classes=classes)
+    class_map = parse_class_map(options.classes) if options.classes else None
+    train = load_data(options.data, options, class_map=class_map)
     if options.test:
-        test = load_data(options.test, options, train.class_names, classes)
+        test = load_data(options.test, options, train.class_names, class_map)
     else:
         train, test = frcnn.split_dataset(train, 0.7)
     return Setup(

@@ -73,7 +73,7 @@ def coco_results(
                 "bbox": window.tolist(),
                 "score": float(score),
             }
-            for window, label, score in zip(windows, found.classes, found.scores, strict=True)
+            for window, label, score in zip(windows, found.class_ids, found.scores, strict=True)
         ]
     return results
 

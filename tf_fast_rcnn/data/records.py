@@ -26,12 +26,12 @@ class Detections(NamedTuple):
     Attributes:
         boxes: float32 `[D, 4]`, `[ymin, xmin, ymax, xmax]` relative to the image.
         scores: float32 `[D]`, 0 to 1.
-        classes: int32 `[D]`, 1..K.
+        class_ids: int32 `[D]`, 1..K.
     """
 
     boxes: np.ndarray
     scores: np.ndarray
-    classes: np.ndarray
+    class_ids: np.ndarray
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -43,7 +43,7 @@ class ImageRecord:
         image_path: the image file. Prepared data sets hold its bytes instead; the path then tells where it came from.
         height, width: size in pixels as displayed, that is after EXIF orientation.
         boxes: float32 `[G, 4]`, `[ymin, xmin, ymax, xmax]` relative to the image; G may be 0.
-        labels: int32 `[G]`, 1..K: `class_names[label - 1]` is the name.
+        class_ids: int32 `[G]`, 1..K: `class_names[label - 1]` is the name.
         difficult: bool `[G]`, objects that VOC's evaluation ignores.
         crowd: bool `[G]`, boxes around many objects of a class that are not told apart (COCO's "iscrowd"); default:
             none.
@@ -58,7 +58,7 @@ class ImageRecord:
     height: int
     width: int
     boxes: np.ndarray
-    labels: np.ndarray
+    class_ids: np.ndarray
     difficult: np.ndarray
     crowd: np.ndarray = None  # type: ignore[assignment]  # no crowds; an array after __post_init__
     proposal_boxes: np.ndarray | None = None
@@ -68,7 +68,7 @@ class ImageRecord:
     def __post_init__(self) -> None:
         # object.__setattr__ is how a frozen dataclass normalises its own fields.
         object.__setattr__(self, "boxes", np.asarray(self.boxes, np.float32).reshape(-1, 4))
-        object.__setattr__(self, "labels", np.asarray(self.labels, np.int32).reshape(-1))
+        object.__setattr__(self, "class_ids", np.asarray(self.class_ids, np.int32).reshape(-1))
         object.__setattr__(self, "difficult", np.asarray(self.difficult, bool).reshape(-1))
         crowd = np.zeros(len(self.boxes), bool) if self.crowd is None else np.asarray(self.crowd, bool).reshape(-1)
         object.__setattr__(self, "crowd", crowd)
@@ -78,9 +78,9 @@ class ImageRecord:
         if self.areas is not None:
             object.__setattr__(self, "areas", np.asarray(self.areas, np.float32).reshape(-1))
         num_areas = len(self.boxes) if self.areas is None else len(self.areas)
-        if not len(self.boxes) == len(self.labels) == len(self.difficult) == len(self.crowd) == num_areas:
+        if not len(self.boxes) == len(self.class_ids) == len(self.difficult) == len(self.crowd) == num_areas:
             raise ValueError(
-                f"image {self.image_id}: {len(self.boxes)} boxes, {len(self.labels)} labels, {len(self.difficult)} "
+                f"image {self.image_id}: {len(self.boxes)} boxes, {len(self.class_ids)} labels, {len(self.difficult)} "
                 f"difficult flags, {len(self.crowd)} crowd flags and {num_areas} areas; expected one of each for every "
                 "object"
             )
@@ -105,12 +105,12 @@ class ImageRecord:
 
     def relabelled(self, label_map: np.ndarray) -> ImageRecord:
         """The same image with labels `label_map[label]`, without the objects whose new label is 0."""
-        labels = label_map[self.labels]
+        labels = label_map[self.class_ids]
         kept = labels > 0
         return dataclasses.replace(
             self,
             boxes=self.boxes[kept],
-            labels=labels[kept],
+            class_ids=labels[kept],
             difficult=self.difficult[kept],
             crowd=self.crowd[kept],
             areas=None if self.areas is None else self.areas[kept],
@@ -196,8 +196,8 @@ class DetectionDataset(Sequence[ImageRecord]):
         name: the SPEC that it was read from.
         class_names: names of the classes 1..K.
         records: the images. A sequence is kept as it is: that of a prepared data set reads each record on demand.
-        mended: what the reader clipped, dropped or skipped, and how many of each.
-        proposal_settings: settings of the records' proposals, as `prepare` takes them; None before `prepare`.
+        fixes: what the reader clipped, dropped or skipped, and how many of each.
+        proposals: settings of the records' proposals, as `prepare` takes them; None before `prepare`.
 
     Slices are data sets too, and so is what an array of image numbers gives; `+` gives the union of two that have the
     same classes. None of these reads a record.
@@ -213,14 +213,14 @@ class DetectionDataset(Sequence[ImageRecord]):
         name: str,
         class_names: Iterable[str],
         records: Iterable[ImageRecord],
-        mended: Mapping[str, int] | None = None,
-        proposal_settings: ProposalSettings | FileProposals | None = None,
+        fixes: Mapping[str, int] | None = None,
+        proposals: ProposalSettings | FileProposals | None = None,
     ) -> None:
         self.name = name
         self.class_names = tuple(class_names)
         self.records = RecordView.of(records)
-        self.mended = {what: count for what, count in (mended or {}).items() if count}
-        self.proposal_settings = proposal_settings
+        self.fixes = {what: count for what, count in (fixes or {}).items() if count}
+        self.proposals = proposals
 
     def __len__(self) -> int:
         return len(self.records)
@@ -243,10 +243,10 @@ class DetectionDataset(Sequence[ImageRecord]):
                 f"{self.name}+{other.name}: found classes {', '.join(self.class_names)} and "
                 f"{', '.join(other.class_names)}; expected the same; read both with one list of class names"
             )
-        mended = Counter(self.mended) + Counter(other.mended)
-        settings = self.proposal_settings if self.proposal_settings == other.proposal_settings else None
+        fixes = Counter(self.fixes) + Counter(other.fixes)
+        proposals = self.proposals if self.proposals == other.proposals else None
         return DetectionDataset(
-            f"{self.name}+{other.name}", self.class_names, self.records + other.records, mended, settings
+            f"{self.name}+{other.name}", self.class_names, self.records + other.records, fixes, proposals
         )
 
     def __repr__(self) -> str:
@@ -262,7 +262,9 @@ class DetectionDataset(Sequence[ImageRecord]):
         numbers = [class_names.index(name) + 1 if name in class_names else 0 for name in self.class_names]
         unlisted = {label for label, number in enumerate(numbers, start=1) if not number}
         # Only where some name is not in the list must the objects be looked at.
-        found = {label for record in self.records for label in unlisted.intersection(record.labels)} if unlisted else ()
+        found = (
+            {label for record in self.records for label in unlisted.intersection(record.class_ids)} if unlisted else ()
+        )
         if found:
             unknown = min(self.class_names[label - 1] for label in found)
             raise InputError(
@@ -274,8 +276,8 @@ class DetectionDataset(Sequence[ImageRecord]):
     def relabelled(self, class_names: Iterable[str], new_labels: Iterable[int]) -> DetectionDataset:
         """The same images in other classes: `new_labels[k - 1]` is the new label of class k, 0 to drop its objects."""
         records = self.records.relabelled(np.array([0, *new_labels], np.int32))
-        return DetectionDataset(self.name, class_names, records, self.mended, self.proposal_settings)
+        return DetectionDataset(self.name, class_names, records, self.fixes, self.proposals)
 
     def with_records(self, records: Iterable[ImageRecord]) -> DetectionDataset:
         """The same data set, classes and counts with other records."""
-        return DetectionDataset(self.name, self.class_names, records, self.mended, self.proposal_settings)
+        return DetectionDataset(self.name, self.class_names, records, self.fixes, self.proposals)

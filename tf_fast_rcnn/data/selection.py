@@ -59,7 +59,7 @@ def select_part(dataset: DetectionDataset, part: str) -> DetectionDataset:
     START and STOP are positions in a permutation of the data set made by the seed (default 0): percentages, rounded to
     whole images (a half to the even number), or numbers of images. Parts that meet at one boundary, under one seed,
     have no image in common and none between them. The permutation depends on the number of images and the seed alone;
-    within a part the images keep their order. `mended` is that of the whole.
+    within a part the images keep their order. `fixes` is that of the whole.
 
     Raises:
         InputError: for a part that is not written so, or without images.
@@ -97,15 +97,15 @@ def _position(text, count, default):
 
 
 def with_classes(
-    dataset: DetectionDataset, classes: Mapping[str, Sequence[str]], ignore_missing: bool = False
+    dataset: DetectionDataset, class_map: Mapping[str, Sequence[str]], ignore_missing: bool = False
 ) -> DetectionDataset:
     """The same images with a subset of the classes, renamed or merged; objects of other classes are dropped.
 
-    Dropped objects are counted in `mended`. Images that lose all their objects stay, as background.
+    Dropped objects are counted in `fixes`. Images that lose all their objects stay, as background.
 
     Args:
         dataset: `DetectionDataset`.
-        classes: new name -> list of names of the data set, in the order of the new labels.
+        class_map: new name -> list of names of the data set, in the order of the new labels.
         ignore_missing: names that the data set does not have stand for nothing, as test data may lack a class of the
             training data.
 
@@ -118,18 +118,18 @@ def with_classes(
     Example:
         >>> with_classes(dataset, {"person": ["person"], "vehicle": ["car", "truck"]})         # doctest: +SKIP
     """
-    _check_classes(dataset, classes, ignore_missing)
-    label_of = {name: label for label, names in enumerate(classes.values(), start=1) for name in names}
+    _check_classes(dataset, class_map, ignore_missing)
+    label_of = {name: label for label, names in enumerate(class_map.values(), start=1) for name in names}
     new_labels = [label_of.get(name, 0) for name in dataset.class_names]
-    selected = dataset.relabelled(classes, new_labels)
-    dropped = sum(new_labels[label - 1] == 0 for record in dataset for label in record.labels)
-    selected.mended = dict(Counter(dataset.mended) + Counter({"objects of other classes dropped": dropped}))
-    selected.name = f"{dataset.name} --classes {classes_to_text(classes)}"
+    selected = dataset.relabelled(class_map, new_labels)
+    dropped = sum(new_labels[label - 1] == 0 for record in dataset for label in record.class_ids)
+    selected.fixes = dict(Counter(dataset.fixes) + Counter({"objects of other classes dropped": dropped}))
+    selected.name = f"{dataset.name} --classes {class_map_to_text(class_map)}"
     return selected
 
 
-def _check_classes(dataset, classes, ignore_missing):
-    names = [name for names in classes.values() for name in names]
+def _check_classes(dataset, class_map, ignore_missing):
+    names = [name for names in class_map.values() for name in names]
     missing = [name for name in names if name not in dataset.class_names]
     if not names or (missing and not ignore_missing):
         raise InputError(
@@ -143,29 +143,29 @@ def _check_classes(dataset, classes, ignore_missing):
         raise InputError(f"classes: found {repeated!r} twice; expected each name once; remove one")
 
 
-def parse_classes(text: str) -> dict[str, list[str]]:
-    """The `classes` of `with_classes` from "person,vehicle=car+truck".
+def parse_class_map(text: str) -> dict[str, list[str]]:
+    """The `class_map` of `with_classes` from "person,vehicle=car+truck".
 
     Raises:
         InputError: for an empty or repeated name.
 
     Example:
-        >>> parse_classes("person,vehicle=car+truck")
+        >>> parse_class_map("person,vehicle=car+truck")
         {'person': ['person'], 'vehicle': ['car', 'truck']}
     """
-    classes = {}
+    class_map = {}
     for item in text.split(","):
         name, _, others = (part.strip() for part in item.partition("="))
         others = [other.strip() for other in others.split("+")] if "=" in item else [name]
-        if not name or not all(others) or name in classes:
+        if not name or not all(others) or name in class_map:
             raise InputError(
                 f"classes: found {item!r} in {text!r}; expected NAME or NAME=NAME+NAME, each NAME once, joined by "
                 "commas; correct it"
             )
-        classes[name] = others
-    return classes
+        class_map[name] = others
+    return class_map
 
 
-def classes_to_text(classes: Mapping[str, Sequence[str]]) -> str:
-    """The inverse of `parse_classes`."""
-    return ",".join(name if names == [name] else f"{name}={'+'.join(names)}" for name, names in classes.items())
+def class_map_to_text(class_map: Mapping[str, Sequence[str]]) -> str:
+    """The inverse of `parse_class_map`."""
+    return ",".join(name if names == [name] else f"{name}={'+'.join(names)}" for name, names in class_map.items())

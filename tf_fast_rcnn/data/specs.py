@@ -33,12 +33,13 @@ def load_dataset(
     """Reads a data set, or the union of several.
 
     Kinds:
-        voc:DIR@SPLIT: the folder that holds Annotations/, ImageSets/Main/ and JPEGImages/ (see `read_voc`).
-        coco:JSON[,IMAGES]: COCO's instances file and the folder of its images (see `read_coco`).
-        csv:FILE[,IMAGES]: a line for each box, and the folder of the images (see `read_csv`).
-        yolo:DIR[@SPLIT]: the folder that holds data.yaml, images/ and labels/ (see `read_yolo`).
-        tfds:NAME@SPLIT: a data set of TensorFlow Datasets that is on disk, as tfds:voc/2007@train (see `read_tfds`).
-        prepared:DIR: the folder that `prepare` wrote.
+
+    - `voc:DIR@SPLIT`: the folder that holds Annotations/, ImageSets/Main/ and JPEGImages/ (see `read_voc`).
+    - `coco:JSON[,IMAGES]`: COCO's instances file and the folder of its images (see `read_coco`).
+    - `csv:FILE[,IMAGES]`: a line for each box, and the folder of the images (see `read_csv`).
+    - `yolo:DIR[@SPLIT]`: the folder that holds data.yaml, images/ and labels/ (see `read_yolo`).
+    - `tfds:NAME@SPLIT`: a data set of TensorFlow Datasets that is on disk, as tfds:voc/2007@train (see `read_tfds`).
+    - `prepared:DIR`: the folder that `prepare` wrote.
 
     A SPEC may end with a part: "voc:DIR@trainval[:80%]" and "voc:DIR@trainval[80%:]" are complementary parts of a
     random permutation of its images, "[:80%,seed=3]" of another (see `select_part`; also `split_dataset`). Shells want
@@ -48,7 +49,7 @@ def load_dataset(
         spec: one of these, or several joined by "+", as in "voc:VOC2007@trainval+voc:VOC2012@trainval".
         class_names: the classes in the order of their labels 1..K; default: those of the data set (of a union: those of
             all parts, sorted). Read test data with the training data's.
-        skip_bad: leave out unreadable images and annotations, counted in `mended`, instead of raising.
+        skip_bad: leave out unreadable images and annotations, counted in `fixes`, instead of raising.
         cache_dir: where the images of `tfds:` are written; default: $TF_FAST_RCNN_CACHE, else the user's cache folder.
 
     Returns:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 # Classes with fewer foreground proposals than this lean on the statistics of all classes together.
 _ENOUGH_FOREGROUND = 50
-_LEAST_DEVIATION = 0.01
+_LEAST_STD = 0.01
 
 
 def box_statistics(
@@ -53,7 +53,7 @@ def box_statistics(
         overlaps = boxes.iou(candidates, truth)
         foreground, match = overlaps.max(axis=1) >= foreground_iou, overlaps.argmax(axis=1)
         targets = boxes.encode(candidates[foreground], truth[match[foreground]]).astype(np.float64)
-        labels = record.labels[is_object][match[foreground]] - 1
+        labels = record.class_ids[is_object][match[foreground]] - 1
         for power in range(3):
             np.add.at(sums[power], labels, targets**power)
     return _statistics_from_sums(*sums)
@@ -66,5 +66,5 @@ def _statistics_from_sums(count, total, total_of_squares):
     count = count + lacking
     mean = (total + lacking * total.sum(axis=0) / everything) / count
     mean_of_squares = (total_of_squares + lacking * total_of_squares.sum(axis=0) / everything) / count
-    deviation = np.sqrt(np.maximum(mean_of_squares - mean**2, _LEAST_DEVIATION**2))
-    return boxes.BoxStatistics(mean.astype(np.float32), deviation.astype(np.float32))
+    std = np.sqrt(np.maximum(mean_of_squares - mean**2, _LEAST_STD**2))
+    return boxes.BoxStatistics(mean.astype(np.float32), std.astype(np.float32))

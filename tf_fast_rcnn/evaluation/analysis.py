@@ -108,7 +108,7 @@ def analyse(dataset: DetectionDataset, detections: Sequence[Detections], result:
         calibration=reliability(matching),
         class_calibration=[reliability(matching, label) for label in labels],
         confusion=confusion_matrix(annotated, detections),
-        proposals=None if dataset.proposal_settings is None else proposal_quality(dataset),
+        proposals=None if dataset.proposals is None else proposal_quality(dataset),
     )
 
 

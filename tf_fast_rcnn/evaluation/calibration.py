@@ -59,7 +59,7 @@ def reliability(matching: Matching, label: int | None = None) -> Reliability | N
         >>> reliability(result.matchings[0]).error                              # doctest: +SKIP
         0.034
     """
-    chosen = matching.counts if label is None else matching.counts & (matching.labels == label)
+    chosen = matching.counts if label is None else matching.counts & (matching.class_ids == label)
     scores, true = matching.scores[chosen].astype(np.float64), matching.true[chosen]
     if len(scores) and (scores.min() < 0 or scores.max() > 1):
         return None

@@ -113,7 +113,7 @@ def _ground_truth(dataset):
             position,
             record,
             record.boxes,
-            record.labels,
+            record.class_ids,
             difficult=record.difficult.astype(int),
             iscrowd=record.crowd.astype(int),
             **_areas(record),
@@ -124,7 +124,7 @@ def _ground_truth(dataset):
 def _results(dataset, detections):
     annotations = []
     for position, (record, found) in enumerate(zip(dataset, detections, strict=True)):
-        annotations += _annotations(position, record, found.boxes, found.classes, score=found.scores)
+        annotations += _annotations(position, record, found.boxes, found.class_ids, score=found.scores)
     return _index(dataset, annotations)
 
 
@@ -156,7 +156,7 @@ def _class_result(evaluation, dataset, detections, label):
         recall if exists else np.zeros(0),
         (scores if exists else np.zeros(0)).astype(np.float32),
         num_objects=sum(
-            np.count_nonzero((record.labels == label) & ~record.difficult & ~record.crowd) for record in dataset
+            np.count_nonzero((record.class_ids == label) & ~record.difficult & ~record.crowd) for record in dataset
         ),
-        num_detections=sum(np.count_nonzero(found.classes == label) for found in detections),
+        num_detections=sum(np.count_nonzero(found.class_ids == label) for found in detections),
     )

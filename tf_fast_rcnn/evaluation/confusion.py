@@ -43,14 +43,14 @@ def confusion_matrix(
         shown = found.scores >= min_score
         order = np.flatnonzero(shown)[np.argsort(-found.scores[shown], kind="stable")]
         overlaps = boxes.iou(pixel_boxes(found.boxes[order], record), pixel_boxes(record.boxes, record))
-        _count(matrix, overlaps, found.classes[order], record, iou_threshold)
+        _count(matrix, overlaps, found.class_ids[order], record, iou_threshold)
     return matrix
 
 
 def _count(matrix, overlaps, classes, record, iou_threshold):
     """Adds an image: overlaps `[D, G]` and classes `[D]` of its detections, by falling score."""
     ignored = record.difficult | record.crowd
-    same_class = classes[:, None] == record.labels
+    same_class = classes[:, None] == record.class_ids
     object_of = np.full(len(classes), -1)
     free = ~ignored
     for allowed in (same_class, np.ones_like(same_class)):
@@ -60,7 +60,7 @@ def _count(matrix, overlaps, classes, record, iou_threshold):
                 object_of[index] = candidates.argmax()
                 free[object_of[index]] = False
     matched = object_of >= 0
-    np.add.at(matrix, (record.labels[object_of[matched]] - 1, classes[matched] - 1), 1)
-    np.add.at(matrix[:, -1], record.labels[free] - 1, 1)
+    np.add.at(matrix, (record.class_ids[object_of[matched]] - 1, classes[matched] - 1), 1)
+    np.add.at(matrix[:, -1], record.class_ids[free] - 1, 1)
     on_ignored = (overlaps[:, ignored] >= iou_threshold).any(axis=1)
     np.add.at(matrix[-1], classes[~matched & ~on_ignored] - 1, 1)

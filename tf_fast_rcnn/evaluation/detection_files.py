@@ -113,7 +113,7 @@ def write_comp4(
     lines = [[] for _ in class_names]
     for record, found in zip(records, detections, strict=True):
         corners = boxes.to_voc(np.asarray(found.boxes, np.float64), record.height, record.width)
-        for label, score, corner in zip(found.classes, found.scores, corners, strict=True):
+        for label, score, corner in zip(found.class_ids, found.scores, corners, strict=True):
             # Nine digits give back every float32.
             numbers = f"{score:.9g} " + " ".join(f"{side:.3f}" for side in corner)
             lines[label - 1].append(f"{record.image_id} {numbers}\n")

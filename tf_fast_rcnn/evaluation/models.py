@@ -69,7 +69,9 @@ def evaluate(
     Example:
         >>> print(evaluate(model, load_dataset("voc:cells@test")).table())      # doctest: +SKIP
     """
-    detections = list(detections_on(model, dataset, proposals, settings, cache_dir, workers, progress))
+    detections = list(
+        detections_on(model, dataset, proposals, settings, cache_dir=cache_dir, workers=workers, progress=progress)
+    )
     return score_detections(dataset, detections, protocol)
 
 
@@ -78,6 +80,7 @@ def detections_on(
     dataset: DetectionDataset,
     proposals: ProposalSettings | FileProposals | None = None,
     settings: DetectionSettings | None = None,
+    *,
     cache_dir: StrPath | None = None,
     workers: int | None = None,
     progress: bool = True,
@@ -89,11 +92,11 @@ def detections_on(
             f"{dataset.name}: found {len(dataset.class_names)} classes; expected the model's {num_classes}; read the "
             "data set with the class names of training"
         )
-    if dataset.proposal_settings is None:
+    if dataset.proposals is None:
         proposals = proposals or default_proposals()
-        dataset = cached_proposals(dataset, proposals, cache_dir, workers, progress)
+        dataset = cached_proposals(dataset, proposals, cache_dir=cache_dir, workers=workers, progress=progress)
     settings = settings or DetectionSettings(score_threshold=EVALUATION_SCORE_THRESHOLD)
-    yield from detect_dataset(model, dataset, settings, progress)
+    yield from detect_dataset(model, dataset, settings, progress=progress)
 
 
 def file_source(path: StrPath, category_ids: Mapping[str, int] | None = None) -> Source:

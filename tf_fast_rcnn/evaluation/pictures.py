@@ -86,7 +86,7 @@ def _false_positives(detections, matching, breakdown):
         _Error(
             int(matching.images[index]),
             detections[matching.images[index]].boxes[index - start],
-            int(matching.labels[index]),
+            int(matching.class_ids[index]),
             f"{matching.scores[index]:.2f}, {KINDS[breakdown.kinds[index]]}",
             is_object=False,
         )
@@ -95,7 +95,7 @@ def _false_positives(detections, matching, breakdown):
 
 
 def _missed_objects(dataset, matching, breakdown):
-    best = np.full(len(matching.object_labels), -1.0)
+    best = np.full(len(matching.object_class_ids), -1.0)
     best[matching.objects[matching.true]] = matching.scores[matching.true]
     missed = np.flatnonzero(matching.object_counts & (best < CONFIDENT))
     missed = missed[np.argsort(best[missed], kind="stable")][:PICTURES]
@@ -110,7 +110,7 @@ def _missed_objects(dataset, matching, breakdown):
         _Error(
             int(matching.object_images[index]),
             dataset[int(matching.object_images[index])].boxes[index - start],
-            int(matching.object_labels[index]),
+            int(matching.object_class_ids[index]),
             text(index),
             is_object=True,
         )

@@ -46,7 +46,7 @@ def evaluate_voc(
     def class_result(label, name):
         matches = class_matches(matching, label)
         precision, recall = precision_recall(matches)
-        num_detections = np.count_nonzero(matching.labels == label)
+        num_detections = np.count_nonzero(matching.class_ids == label)
         num_objects = len(matches.object_images)
         ap = float(class_ap(protocol, [matches]))
         return ClassResult(name, ap, precision, recall, matches.scores, num_objects, num_detections)
@@ -61,7 +61,7 @@ def match_voc(dataset: DetectionDataset, detections: Sequence[Detections], iou_t
     for record, found in zip(dataset, detections, strict=True):
         local = _match(record, found, iou_threshold)
         objects.append(np.where(local >= 0, local + first, -1))
-        first += len(record.labels)
+        first += len(record.class_ids)
     objects = concatenated(objects, np.int64)
     ignored = concatenated([record.difficult | record.crowd for record in dataset], bool)
     counts = objects < 0
@@ -73,10 +73,10 @@ def match_voc(dataset: DetectionDataset, detections: Sequence[Detections], iou_t
 
 def _match(record, found, iou_threshold):
     """For each detection of an image, the object of its class with the largest overlap (the first of equal ones)."""
-    if not len(record.labels):
-        return np.full(len(found.classes), -1)
+    if not len(record.class_ids):
+        return np.full(len(found.class_ids), -1)
     overlaps = boxes.iou(pixel_boxes(found.boxes, record), pixel_boxes(record.boxes, record))
-    overlaps[found.classes[:, None] != record.labels] = -1.0
+    overlaps[found.class_ids[:, None] != record.class_ids] = -1.0
     best = overlaps.argmax(axis=1)
     return np.where(overlaps.max(axis=1) >= iou_threshold, best, -1)
 

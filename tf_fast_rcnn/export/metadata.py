@@ -37,7 +37,7 @@ def metadata_json(
 
     Returns:
         str: a JSON object with package_version, tensorflow_version, class_names, weights_sha256 (see
-        `weights_sha256`), roi_pooling, detection (the fields of `DetectionSettings`), proposals (those that the graph
+        `weights_sha256`), roi_pooling, detection (of `DetectionSettings.to_json`), proposals (those that the graph
         computes, or null), limits and training.
     """
     value = {
@@ -46,7 +46,7 @@ def metadata_json(
         "class_names": list(class_names),
         "weights_sha256": weights_sha256(detector.variables),
         "roi_pooling": roi_pooling,
-        "detection": dataclasses.asdict(detector.settings),
+        "detection": detector.settings.to_json(),
         "proposals": None if proposals is None else proposals.to_json(),
         "limits": dataclasses.asdict(limits),
         "training": training,

@@ -1,7 +1,7 @@
 """Post-training quantisation to 8 bits of a TF Lite file's layers, and of nothing else.
 
 TF Lite's converter quantises whole graphs, the RoIs' coordinates too, whose bins then are others. Here tensors of the
-network's layers alone become whole numbers; what lies between and behind (RoI pooling, the two siblings' outputs,
+network's layers alone become whole numbers; what lies between and behind (RoI pooling, the predictor layers' outputs,
 decoding, suppression) computes in float32.
 """
 
@@ -16,7 +16,7 @@ from tensorflow.lite.tools import flatbuffer_utils
 
 from tf_fast_rcnn.errors import InputError
 
-# The names of tensors begin with those of the models that `model.stages` makes. The siblings' layers are small.
+# The names of tensors begin with those of the models that `model.stages` makes. The predictor layers are small.
 _LAYERS = r"^(convolve|classify)(_\d+)*/(?!box_|class_logits)"
 
 # The axis of output channels in the weights of layers that have a bias.

@@ -6,7 +6,6 @@ RoIs of equal cells, the fused suppression of all classes.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -63,7 +62,7 @@ def description(
         "num_proposals": num_proposals,
         "precision": precision,
         "proposal_settings": None if proposals is None else proposals.to_json(),
-        "detection": dataclasses.asdict(detector.settings),
+        "detection": detector.settings.to_json(),
     }
 
 
@@ -115,7 +114,7 @@ def _classify(detector, features, size, proposals):
         return detector.to_scores(outputs["class_logits"][0]), boxes.clip(decoded)
 
     probabilities, class_boxes = classify(proposals)
-    for _ in range(detector.settings.box_passes - 1):
+    for _ in range(detector.settings.box_refinement_steps - 1):
         best = tf.argmax(probabilities[:, 1:], axis=1, output_type=tf.int32)
         probabilities, class_boxes = classify(tf.gather(class_boxes, best, batch_dims=1))
     return probabilities, class_boxes
@@ -127,13 +126,13 @@ def _suppress(detector, probabilities, class_boxes):
     # TensorFlow.js fills up to no more rows than there are boxes.
     probabilities = tf.pad(probabilities, [[0, limit], [0, 0]])
     class_boxes = tf.pad(class_boxes, [[0, limit], [0, 0], [0, 0]])
-    for label in detector.settings.classes or range(1, detector.num_classes + 1):
+    for label in detector.settings.class_ids or range(1, detector.num_classes + 1):
         of_class, scores = class_boxes[:, label - 1], probabilities[:, label]
         kept, count = tf.raw_ops.NonMaxSuppressionV4(
             boxes=of_class,
             scores=scores,
             max_output_size=limit,
-            iou_threshold=detector.settings.nms_iou,
+            iou_threshold=detector.settings.nms_iou_threshold,
             score_threshold=detector.settings.score_threshold,
             pad_to_max_output_size=True,
         )

@@ -35,7 +35,7 @@ class Source:
         detect: function of a `DetectionDataset` and of whether to show a progress bar; gives the `Detections` of each
             image in order.
         class_names: of the labels 1..K, with which the data set is to be read; None where it takes the data set's own.
-        classes: of `with_classes`, where the training data's were renamed or merged.
+        class_map: of `with_classes`, where the training data's were renamed or merged.
         takes_proposals: whether `detect` needs a data set with proposals.
         proposals: those of training, as other images need them too; None where that is not known.
         description: what is known of how it was made, in JSON's types.
@@ -49,7 +49,7 @@ class Source:
     name: str
     detect: Callable
     class_names: tuple | None = None
-    classes: dict | None = None
+    class_map: dict | None = None
     takes_proposals: bool = True
     proposals: ProposalSettings | FileProposals | None = None
     description: dict = dataclasses.field(default_factory=dict)
@@ -76,7 +76,7 @@ def run_source(folder):
     settings = detection_settings(run, score_threshold=EVALUATION_SCORE_THRESHOLD)
 
     def detect(dataset, progress=True):
-        return detect_dataset(run.model, dataset, settings, progress)
+        return detect_dataset(run.model, dataset, settings, progress=progress)
 
     return Source(
         str(folder),

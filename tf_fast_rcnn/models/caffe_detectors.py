@@ -8,7 +8,7 @@ import keras
 
 from tf_fast_rcnn.errors import InputError
 from tf_fast_rcnn.models.backbones.caffe import CAFFE_NETWORKS, caffe_preprocessing
-from tf_fast_rcnn.models.backbones.caffe_weights import load_caffe_layers, sibling_weights
+from tf_fast_rcnn.models.backbones.caffe_weights import load_caffe_layers, predictor_weights
 from tf_fast_rcnn.models.backbones.caffemodel import read_caffemodel
 from tf_fast_rcnn.models.fast_rcnn import fast_rcnn
 from tf_fast_rcnn.models.parts import backbone_of, class_layer, denormalization_layer, regression_layer
@@ -57,13 +57,13 @@ def load_caffe_detector(path: StrPath, network: str, roi_pooling: str = "auto") 
         raise InputError(f"network: found {network!r}; expected one of {', '.join(CAFFE_NETWORKS)}; give one of these")
     backbone = make_network(fc_ranks=_ranks(caffe_model))
     load_caffe_layers(backbone, caffe_model)
-    (scores, score_bias), (regression, regression_bias) = sibling_weights(caffe_model, _fc7_units(backbone))
+    (scores, score_bias), (regression, regression_bias) = predictor_weights(caffe_model, _fc7_units(backbone))
     model = fast_rcnn(backbone, regression.shape[1], preprocessing=caffe_preprocessing(), roi_pooling=roi_pooling)
     class_layer(model).set_weights([scores, score_bias])
     # The model multiplies by the usual deviation of the targets, so that it can be trained further.
     statistics = denormalization_layer(model)
-    regression = regression / statistics.deviation
-    regression_bias = (regression_bias - statistics.mean) / statistics.deviation
+    regression = regression / statistics.std
+    regression_bias = (regression_bias - statistics.mean) / statistics.std
     regression_layer(model).set_weights([regression.reshape(len(regression), -1), regression_bias.ravel()])
     return model
 

@@ -20,7 +20,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tf_fast_rcnn.models.parts import BOX_DELTAS, CLASS_LOGITS, denormalization_layer
+from tf_fast_rcnn.files import renamed
+from tf_fast_rcnn.models.parts import BOX_DELTAS, CLASS_LOGITS, EARLIER_NAMES, denormalization_layer
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -45,8 +46,8 @@ def multi_task_loss(
     Example:
         >>> model.compile(optimizer=sgd(), loss=multi_task_loss(model))
     """
-    deviation = denormalization_layer(model).deviation
-    return {CLASS_LOGITS: ClassLoss(class_weights), BOX_DELTAS: BoxLoss(deviation, box_weight)}
+    std = denormalization_layer(model).std
+    return {CLASS_LOGITS: ClassLoss(class_weights), BOX_DELTAS: BoxLoss(std, box_weight)}
 
 
 @keras.saving.register_keras_serializable(package="tf_fast_rcnn")
@@ -80,28 +81,32 @@ class BoxLoss(keras.losses.Loss):
     """Lloc: smooth L1 over the four regression values of the true class's box, foreground RoIs only.
 
     Args:
-        deviation: `[K, 4]` standard deviations of the targets. Dividing the difference by them compares normalised
+        std: `[K, 4]` standard deviations of the targets. Dividing the difference by them compares normalised
             values: the mean falls out.
         weight: lambda.
     """
 
-    def __init__(self, deviation: npt.ArrayLike, weight: float = 1.0, name: str = "box_loss", **kwargs: Any) -> None:
+    def __init__(self, std: npt.ArrayLike, weight: float = 1.0, name: str = "box_loss", **kwargs: Any) -> None:
         super().__init__(**{**kwargs, "name": name, "reduction": "sum"})
-        self.deviation = np.asarray(deviation, np.float32)
+        self.std = np.asarray(std, np.float32)
         self.weight = float(weight)
 
     def call(self, targets: tf.Tensor, deltas: tf.Tensor) -> tf.Tensor:
         labels = tf.cast(targets[..., 0], tf.int32)
         true_class = tf.maximum(labels - 1, 0)
         predicted = tf.gather(deltas, true_class, batch_dims=2)
-        difference = (predicted - targets[..., 1:]) / tf.gather(self.deviation, true_class)
+        difference = (predicted - targets[..., 1:]) / tf.gather(self.std, true_class)
         loss = tf.reduce_sum(smooth_l1(difference), axis=-1)
         return self.weight * tf.reduce_sum(tf.where(labels >= 1, loss, 0.0)) / _mini_batch_size(labels >= 0)
 
     def get_config(self) -> dict[str, Any]:
-        config = {**super().get_config(), "deviation": self.deviation.tolist(), "weight": self.weight}
+        config = {**super().get_config(), "std": self.std.tolist(), "weight": self.weight}
         del config["reduction"]
         return config
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> BoxLoss:
+        return super().from_config(renamed(config, EARLIER_NAMES))
 
 
 def smooth_l1(x: tf.Tensor) -> tf.Tensor:

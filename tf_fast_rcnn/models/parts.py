@@ -16,13 +16,17 @@ from tf_fast_rcnn.ops.roi_pooling import RoIPooling
 
 BACKBONE = "convolutions"
 ROI_CORNERS = "roi_corners"
+# The corners of RoIs that are enlarged to show their surroundings.
+ROI_CONTEXT = "roi_context"
 # What several pooled feature maps are joined by.
 POOLED = "roi_pooling"
-# Of the two siblings; the class scores' layer is also the model's first output.
-CLASS_LOGITS, BOX_REGRESSION = SIBLINGS = ("class_logits", "box_regression")
+# The predictor layers of the paper's two outputs; the class scores' layer is also the model's first output.
+CLASS_LOGITS, BOX_REGRESSION = PREDICTOR_LAYERS = ("class_logits", "box_regression")
 BOX_BY_CLASS = "box_by_class"
 # The layer that undoes the normalisation of the targets; also the model's second output.
 BOX_DELTAS = "box_deltas"
+# Of the configurations of layers and losses, in models that 0.1 saved.
+EARLIER_NAMES = {"deviation": "std"}
 
 
 def number_of_classes(model: keras.Model) -> int:
@@ -92,22 +96,24 @@ def stages(model: keras.Model, roi_pooling: str | None = None) -> Stages:
         model: what `fast_rcnn` returned.
         roi_pooling: "native", "portable" or "auto"; None for the model's own.
     """
-    corners = model.get_layer(ROI_CORNERS)
     poolings = [layer for layer in model.layers if isinstance(layer, RoIPooling)]
     features = [layer.input[0] for layer in poolings]
+    corners = [layer.input[1]._keras_history.operation for layer in poolings]
     pooled = poolings[0].output if len(poolings) == 1 else model.get_layer(POOLED).output
     if roi_pooling is not None:
         poolings = [RoIPooling.from_config({**layer.get_config(), "implementation": roi_pooling}) for layer in poolings]
 
     def pool(features, rois, training=False):
         pooled = [
-            layer(each, corners(rois), training=training)
-            for layer, each in zip(poolings, keras.tree.flatten(features), strict=True)
+            layer(each, corners_of(rois), training=training)
+            for layer, each, corners_of in zip(poolings, keras.tree.flatten(features), corners, strict=True)
         ]
         return keras.ops.concatenate(pooled, axis=-1)
 
     def cells(rois):
-        return [to_cells(corners(rois), layer.spatial_scale) for layer in poolings]
+        return [
+            to_cells(corners_of(rois), layer.spatial_scale) for layer, corners_of in zip(poolings, corners, strict=True)
+        ]
 
     return Stages(
         convolve=keras.Model(model.input["images"], features, name="convolve"),

@@ -16,7 +16,7 @@ import keras
 import numpy as np
 
 from tf_fast_rcnn.errors import InputError
-from tf_fast_rcnn.models.parts import SIBLINGS
+from tf_fast_rcnn.models.parts import PREDICTOR_LAYERS
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -26,8 +26,8 @@ _SUFFIXES = (("_v", "_u"), ("_L", "_U"))
 
 
 def fully_connected_names(model: keras.Model) -> list[str]:
-    """Names of the fully connected layers before the two siblings, in order; one that is two layers already has its
-    original name.
+    """Names of the fully connected layers before the two predictor layers, in order; one that is two layers already has
+    its original name.
 
     Example:
         >>> fully_connected_names(fast_rcnn("vgg16", 20, weights=None))         # doctest: +SKIP
@@ -39,7 +39,7 @@ def fully_connected_names(model: keras.Model) -> list[str]:
     for layer in model.layers:
         if isinstance(layer, keras.layers.Dense) and layer.name not in seconds:
             names.append(next((name for name in factors if layer.name.removeprefix(name) in ("_v", "_L")), layer.name))
-    return [name for name in names if name not in SIBLINGS]
+    return [name for name in names if name not in PREDICTOR_LAYERS]
 
 
 def factor_ranks(model: keras.Model) -> dict[str, int]:
@@ -49,7 +49,7 @@ def factor_ranks(model: keras.Model) -> dict[str, int]:
     for first, second in _SUFFIXES:
         for layer in layers.values():
             name = layer.name.removesuffix(first)
-            is_second = name in SIBLINGS and name in layers
+            is_second = name in PREDICTOR_LAYERS and name in layers
             if layer.name.endswith(first) and (name + second in layers or is_second):
                 ranks[name] = layer.units
     return ranks
@@ -89,7 +89,7 @@ def with_factors(model: keras.Model, ranks: Mapping[str, int]) -> keras.Model:
             dtype=layer.dtype_policy,
             trainable=layer.trainable,
         )
-        name = layer.name if layer.name in SIBLINGS else f"{layer.name}_u"
+        name = layer.name if layer.name in PREDICTOR_LAYERS else f"{layer.name}_u"
         return type(layer).from_config({**layer.get_config(), "name": name})(first(*args))
 
     copy = keras.models.clone_model(model, call_function=call)
@@ -123,7 +123,7 @@ def factorize(
         _, left = (vectors or {}).get(name) or singular_vectors(kernel)
         left = left[:, :rank].astype(np.float32)
         copy.get_layer(f"{name}_v").set_weights([kernel @ left])
-        copy.get_layer(name if name in SIBLINGS else f"{name}_u").set_weights([left.T, *bias])
+        copy.get_layer(name if name in PREDICTOR_LAYERS else f"{name}_u").set_weights([left.T, *bias])
     return copy
 
 
@@ -135,9 +135,9 @@ def _check(model, name, rank):
             f"{name}: found a layer that is compressed already (t = {factors[name]}); expected an uncompressed one; "
             "compress the model that it was made of"
         )
-    if name not in (*known, *SIBLINGS):
+    if name not in (*known, *PREDICTOR_LAYERS):
         raise InputError(
-            f"{name}: found no such fully connected layer; expected one of {', '.join((*known, *SIBLINGS))}; "
+            f"{name}: found no such fully connected layer; expected one of {', '.join((*known, *PREDICTOR_LAYERS))}; "
             "correct the name"
         )
     largest = min(model.get_layer(name).kernel.shape)
@@ -258,8 +258,8 @@ class CompressionSummary:
     Attributes:
         layers: a `LayerChange` for each layer that was compressed.
         parameters: of the whole model, before and after.
-        flops_per_roi: multiplications and additions of the fully connected layers, the siblings among them, before and
-            after.
+        flops_per_roi: multiplications and additions of the fully connected layers, predictor layers among them, before
+            and after.
     """
 
     layers: list

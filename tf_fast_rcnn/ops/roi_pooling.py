@@ -235,11 +235,15 @@ class RoIPooling(keras.layers.Layer):
         }
 
 
-def pooling_grids(output_size: PoolSize) -> Grids:
+def pooling_grids(output_size: PoolSize, name: str = "output_size") -> Grids:
     """What an output size means: `(P, Q)` of one grid, or the `((P, Q), ...)` of a pyramid's levels.
 
     One number is a square, and two are rows and columns. More numbers are a pyramid of squares, as in (1, 2, 3, 6); any
     other pyramid is written with pairs, as in ((3, 3), (6, 6)), in which numbers stand for squares too.
+
+    Args:
+        output_size: as above.
+        name: of the argument, for the message of an error.
 
     Raises:
         InputError: for anything else.
@@ -261,7 +265,7 @@ def pooling_grids(output_size: PoolSize) -> Grids:
         return grid(sizes) if is_grid else tuple(map(grid, sizes))
     except (TypeError, ValueError):
         raise InputError(
-            f"pooled_size: found {output_size!r}; expected one number (a square), two (rows, columns), or levels of a "
+            f"{name}: found {output_size!r}; expected one number (a square), two (rows, columns), or levels of a "
             "pyramid: three numbers or more (squares), or pairs; change it"
         ) from None
 

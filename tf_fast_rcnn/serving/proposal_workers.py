@@ -38,12 +38,12 @@ class ImageWithProposals(NamedTuple):
     proposals: np.ndarray
 
 
-def with_proposals(contents: bytes, settings: ProposalSettings, max_proposals: int | None) -> ImageWithProposals:
+def with_proposals(contents: bytes, proposals: ProposalSettings, max_proposals: int | None) -> ImageWithProposals:
     """Decodes an image and computes its proposals.
 
     Args:
         contents: bytes of an image file, of any format and orientation that Pillow reads.
-        settings: `ProposalSettings`.
+        proposals: `ProposalSettings`.
         max_proposals: at most so many, the first; None: all.
 
     Returns:
@@ -56,9 +56,9 @@ def with_proposals(contents: bytes, settings: ProposalSettings, max_proposals: i
     Image.MAX_IMAGE_PIXELS = _MOST_PIXELS // 2  # Pillow warns from here, and refuses from twice as many.
     warnings.simplefilter("ignore", Image.DecompressionBombWarning)
     image = read_image("image", contents)
-    proposals = compute_proposals(image, settings)[:max_proposals]
+    rows = compute_proposals(image, proposals)[:max_proposals]
     height, width = image.shape[:2]
-    return ImageWithProposals(read_encoded("image", contents), height, width, proposals)
+    return ImageWithProposals(read_encoded("image", contents), height, width, rows)
 
 
 class ProposalWorkers:
@@ -66,13 +66,13 @@ class ProposalWorkers:
 
     Args:
         workers: number of processes.
-        settings: `ProposalSettings`.
+        proposals: `ProposalSettings`.
         max_proposals: of an image; None: all.
     """
 
-    def __init__(self, workers: int, settings: ProposalSettings, max_proposals: int | None) -> None:
+    def __init__(self, workers: int, proposals: ProposalSettings, max_proposals: int | None) -> None:
         self._workers = workers
-        self._arguments = settings, max_proposals
+        self._arguments = proposals, max_proposals
         self._executor = self._start()
 
     def _start(self):

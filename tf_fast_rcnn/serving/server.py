@@ -65,13 +65,15 @@ class ServerSettings:
 
 
 @contextlib.asynccontextmanager
-async def embedded_server(name: str, directory: StrPath, settings: ServerSettings) -> AsyncIterator[dict[str, int]]:
+async def embedded_server(
+    name: str, directory: StrPath, server_settings: ServerSettings
+) -> AsyncIterator[dict[str, int]]:
     """Serves a model as long as the context lasts; then answers what has been asked, and stops.
 
     Args:
         name: of the model.
         directory: folder of its versions, or a SavedModel.
-        settings: `ServerSettings`.
+        server_settings: `ServerSettings`.
 
     Yields:
         Dict of "grpc" and "rest", the ports.
@@ -83,20 +85,22 @@ async def embedded_server(name: str, directory: StrPath, settings: ServerSetting
         >>> async with embedded_server("cells", "export", ServerSettings()) as ports:     # doctest: +SKIP
         ...     await asyncio.sleep(60)
     """
-    model = Model(name, directory, settings.batching)
+    model = Model(name, directory, server_settings.batching)
     await asyncio.to_thread(model.poll)
     if not model.available:
         raise InputError(_why_unavailable(model, directory))
-    limits = Limits(settings.threads, settings.queue)
+    limits = Limits(server_settings.threads, server_settings.queue)
     metrics = Metrics(limits)
-    address = socket_address(settings.host, settings.grpc_port)
-    server, grpc_port, health = start_grpc(model, limits, metrics, address, settings.max_message_bytes)
+    address = socket_address(server_settings.host, server_settings.grpc_port)
+    server, grpc_port, health = start_grpc(model, limits, metrics, address, server_settings.max_message_bytes)
     await server.start()
-    application = rest_application(model, limits, metrics, settings.max_message_bytes)
+    application = rest_application(model, limits, metrics, server_settings.max_message_bytes)
     try:
-        async with listening(application, settings.host, settings.rest_port, settings.grace_seconds) as rest_port:
+        async with listening(
+            application, server_settings.host, server_settings.rest_port, server_settings.grace_seconds
+        ) as rest_port:
             await set_health(health, True)
-            polling = asyncio.create_task(_poll(model, settings.poll_seconds))
+            polling = asyncio.create_task(_poll(model, server_settings.poll_seconds))
             try:
                 yield {"grpc": grpc_port, "rest": rest_port}
             finally:
@@ -104,8 +108,8 @@ async def embedded_server(name: str, directory: StrPath, settings: ServerSetting
                 await set_health(health, False)
     finally:
         # Those who watch the health are told, and do not hold up the end as requests do.
-        stopping = asyncio.create_task(server.stop(settings.grace_seconds))
-        await limits.drain(settings.grace_seconds)
+        stopping = asyncio.create_task(server.stop(server_settings.grace_seconds))
+        await limits.drain(server_settings.grace_seconds)
         await server.stop(_LAST_ANSWERS)
         await stopping
 

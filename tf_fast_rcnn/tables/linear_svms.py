@@ -121,7 +121,7 @@ def with_linear_svms(
         features = features_of(number, record.boxes)
         counted = ~record.difficult & ~record.crowd
         for label, of_class in enumerate(positives, start=1):
-            of_class.append(features[counted & (record.labels == label)])
+            of_class.append(features[counted & (record.class_ids == label)])
     positives = [np.concatenate(of_class) for of_class in positives]
     scale = _FEATURE_NORM / max(np.linalg.norm(np.concatenate(positives), axis=1).mean(), 1e-12)
     width = positives[0].shape[1]
@@ -137,7 +137,7 @@ def with_linear_svms(
 
 def negatives_of(record: ImageRecord, label: int) -> np.ndarray:
     """Which proposals of an image are negative examples of a class: bool `[P]`."""
-    objects = record.boxes[record.labels == label]
+    objects = record.boxes[record.class_ids == label]
     proposals = record.proposals()
     if not len(objects):
         return np.ones(len(proposals), bool)

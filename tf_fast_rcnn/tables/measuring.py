@@ -33,6 +33,7 @@ from tf_fast_rcnn.tables.linear_svms import linear_svc, with_linear_svms
 from tf_fast_rcnn.tables.proposals import ProposalChoice, proposal_facts
 from tf_fast_rcnn.tables.trainings import TRAININGS, five_scales, train_detector
 from tf_fast_rcnn.training.run_folder import load_run
+from tf_fast_rcnn.training.settings import with_current_names
 
 if TYPE_CHECKING:
     from tf_fast_rcnn.tables.definitions import Measurement
@@ -95,6 +96,8 @@ def _open_folder(setup):
         setup.out.mkdir(parents=True, exist_ok=True)
         write_json(path, settings)
     found = json.loads(path.read_text())
+    if isinstance(found.get("recipe"), dict):
+        found["recipe"] = with_current_names(found["recipe"])
     different = [key for key in settings if found.get(key) != settings[key]]
     if different:
         raise InputError(
@@ -145,14 +148,17 @@ def _detection_settings(setup, measurement):
     if measurement.scales > 1:
         sides, longer_side = five_scales(setup.recipe)
     return DetectionSettings(
-        sides, longer_side, score_threshold=EVALUATION_SCORE_THRESHOLD, box_passes=measurement.box_passes
+        sides,
+        longer_side,
+        score_threshold=EVALUATION_SCORE_THRESHOLD,
+        box_refinement_steps=measurement.box_refinement_steps,
     )
 
 
 def _timed_detections(model, dataset, settings, progress):
     """The detections of all images, and seconds an image; the first, which waits for TensorFlow's graph, apart."""
     detections, moments = [], []
-    for found in detect_dataset(model, dataset, settings, progress):
+    for found in detect_dataset(model, dataset, settings, progress=progress):
         detections.append(found)
         moments.append(time.perf_counter())
     return detections, (moments[-1] - moments[0]) / max(1, len(moments) - 1)
@@ -163,7 +169,7 @@ def without_boxes(model: keras.Model) -> keras.Model:
     copy = keras.models.clone_model(model)
     copy.set_weights(model.get_weights())
     box_deltas = denormalization_layer(copy)
-    box_deltas.mean, box_deltas.deviation = np.zeros_like(box_deltas.mean), np.zeros_like(box_deltas.deviation)
+    box_deltas.mean, box_deltas.std = np.zeros_like(box_deltas.mean), np.zeros_like(box_deltas.std)
     return copy
 
 

@@ -104,7 +104,7 @@ def _middle(setup):
 
 
 def _spatial_pyramid(setup):
-    return {"network.tune_from": "head", "network.pooled_size": (1, 2, 3, 6)}
+    return {"network.finetune_from": "head", "network.roi_output_size": (1, 2, 3, 6)}
 
 
 def _roi_centric(setup):
@@ -122,8 +122,8 @@ TRAININGS = {
     "full": Training(),
     "classification": Training(lambda setup: {"box_weight": 0.0}),
     "stage-wise": Training(lambda setup: {"only_layers": ("box_regression",)}, start="classification"),
-    "later-convolutions": Training(lambda setup: {"network.tune_from": _middle(setup)}),
-    "frozen-convolutions": Training(lambda setup: {"network.tune_from": "head"}),
+    "later-convolutions": Training(lambda setup: {"network.finetune_from": _middle(setup)}),
+    "frozen-convolutions": Training(lambda setup: {"network.finetune_from": "head"}),
     "spatial-pyramid": Training(_spatial_pyramid),
     "roi-centric": Training(_roi_centric),
     "five-scales": Training(_multi_scale),

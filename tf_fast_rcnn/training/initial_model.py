@@ -10,7 +10,7 @@ from tf_fast_rcnn import boxes
 from tf_fast_rcnn.data.statistics import box_statistics
 from tf_fast_rcnn.errors import InputError
 from tf_fast_rcnn.models.fast_rcnn import fast_rcnn
-from tf_fast_rcnn.models.parts import SIBLINGS, denormalization_layer, pretrained_parts
+from tf_fast_rcnn.models.parts import PREDICTOR_LAYERS, denormalization_layer, pretrained_parts
 from tf_fast_rcnn.models.truncated_svd import with_factors_of
 from tf_fast_rcnn.training import run_folder
 
@@ -44,14 +44,14 @@ def initial_model(
     # The other run's box regression speaks in units of its own statistics.
     regression = denormalization_layer(other.model)
     statistics = (
-        boxes.BoxStatistics(regression.mean, regression.deviation)
+        boxes.BoxStatistics(regression.mean, regression.std)
         if same_classes
         else box_statistics(dataset, difficult=recipe.sampling.difficult)
     )
     model = fast_rcnn(backbone, len(dataset.class_names), weights=None, box_statistics=statistics, **options)
     model = with_factors_of(model, other.model)
-    siblings = set() if same_classes else set(SIBLINGS)
-    _copy_weights(other.model, model, siblings)
+    replaced = set() if same_classes else set(PREDICTOR_LAYERS)
+    _copy_weights(other.model, model, replaced)
     return model
 
 

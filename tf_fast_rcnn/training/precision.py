@@ -8,10 +8,18 @@ from collections.abc import Iterator
 import keras
 import tensorflow as tf
 
-from tf_fast_rcnn.models.parts import BOX_BY_CLASS, BOX_DELTAS, ROI_CORNERS, SIBLINGS, backbone_layers, head_layers
+from tf_fast_rcnn.models.parts import (
+    BOX_BY_CLASS,
+    BOX_DELTAS,
+    PREDICTOR_LAYERS,
+    ROI_CONTEXT,
+    ROI_CORNERS,
+    backbone_layers,
+    head_layers,
+)
 
 # What these give is compared, decoded or summed up; bfloat16 has 8 significant bits.
-_FLOAT32_NAMES = {ROI_CORNERS, *SIBLINGS, BOX_BY_CLASS, BOX_DELTAS}
+_FLOAT32_NAMES = {ROI_CORNERS, ROI_CONTEXT, *PREDICTOR_LAYERS, BOX_BY_CLASS, BOX_DELTAS}
 # Colours 0..255 with fractions would lose them.
 _FLOAT32_LAYERS = (keras.layers.Rescaling, keras.layers.Normalization)
 # What takes each number a few times only. In half types TensorFlow's code for CPUs needs twice as long for these, and

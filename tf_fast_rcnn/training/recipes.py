@@ -50,7 +50,7 @@ def voc07() -> Recipe:
     Result: in the paper mAP 57.1 (S), 59.2 (M) and 66.9 (L) on VOC07 test, 11 points (table 4); L with
         `--set sampling.difficult=drop` 68.1 (table 1). Not run here.
     """
-    return Recipe(name="voc07", classes=VOC_CLASSES)
+    return Recipe(name="voc07", class_names=VOC_CLASSES)
 
 
 def voc0712() -> Recipe:
@@ -62,9 +62,9 @@ def voc0712() -> Recipe:
     """
     return Recipe(
         name="voc0712",
-        classes=VOC_CLASSES,
+        class_names=VOC_CLASSES,
         steps=60_000,
-        optimizer=OptimizerSettings(rate_drops=(2 / 3,)),
+        optimizer=OptimizerSettings(lr_milestones=(2 / 3,)),
     )
 
 
@@ -78,7 +78,9 @@ def voc10() -> Recipe:
     Result: in the paper mAP 68.8 on VOC10 test with L (table 2), area under the curve. With VOC12 trainval alone, for
         which it trains as long as for VOC07 (`--recipe voc07 --train voc:VOC2012@trainval`), 66.1. Not run here.
     """
-    return Recipe(name="voc10", classes=VOC_CLASSES, steps=100_000, optimizer=OptimizerSettings(rate_drops=(0.4, 0.8)))
+    return Recipe(
+        name="voc10", class_names=VOC_CLASSES, steps=100_000, optimizer=OptimizerSettings(lr_milestones=(0.4, 0.8))
+    )
 
 
 def voc12() -> Recipe:
@@ -89,7 +91,9 @@ def voc12() -> Recipe:
     Cost: two and a half times as much as `voc07`.
     Result: in the paper mAP 68.4 on VOC12 test with L (table 3); with VOC12 trainval alone 65.7. Not run here.
     """
-    return Recipe(name="voc12", classes=VOC_CLASSES, steps=100_000, optimizer=OptimizerSettings(rate_drops=(0.4, 0.8)))
+    return Recipe(
+        name="voc12", class_names=VOC_CLASSES, steps=100_000, optimizer=OptimizerSettings(lr_milestones=(0.4, 0.8))
+    )
 
 
 def coco() -> Recipe:
@@ -100,7 +104,9 @@ def coco() -> Recipe:
     Result: in the paper, with L on test-dev, mAP 35.9 at IoU 0.5 and 19.7 averaged over IoUs (section 5.6). Not run
         here.
     """
-    return Recipe(name="coco", classes=COCO_CLASSES, steps=240_000, optimizer=OptimizerSettings(rate_drops=(5 / 6,)))
+    return Recipe(
+        name="coco", class_names=COCO_CLASSES, steps=240_000, optimizer=OptimizerSettings(lr_milestones=(5 / 6,))
+    )
 
 
 def small_data() -> Recipe:
@@ -119,8 +125,10 @@ def small_data() -> Recipe:
         backbone="efficientnet_lite0",
         proposals="dense",
         steps=1000,
-        optimizer=OptimizerSettings(kind="adamw", rate=3e-4, schedule="cosine", backbone_rate=0.2, weight_decay=1e-4),
-        network=NetworkSettings(stride=(8, 16)),
+        optimizer=OptimizerSettings(
+            kind="adamw", learning_rate=1e-3, schedule="cosine", backbone_lr_multiplier=0.1, weight_decay=1e-4
+        ),
+        network=NetworkSettings(stride="auto", lateral_channels=48, context=2.0, fc_units=(512, 512), dropout=0.0),
         sampling=SamplingRules(background_iou=(0.0, 0.5), shorter_side=480, longer_side=800),
     )
 
@@ -146,7 +154,7 @@ def recipe(name: StrPath, changes: Mapping[str, Any] | None = None) -> Recipe:
         InputError: where there is no such recipe or setting.
 
     Example:
-        >>> recipe("voc07", {"optimizer.rate": 0.002}).optimizer.rate
+        >>> recipe("voc07", {"optimizer.learning_rate": 0.002}).optimizer.learning_rate
         0.002
     """
     if name in RECIPES:

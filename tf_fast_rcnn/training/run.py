@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
@@ -20,6 +21,7 @@ from tf_fast_rcnn.models.losses import multi_task_loss
 from tf_fast_rcnn.training import run_folder
 from tf_fast_rcnn.training.averaging import averaged_weights, keep_raw_weights
 from tf_fast_rcnn.training.callbacks import BestModel, Checkpoints, LossLog, Position, ProgressBar, RunLog
+from tf_fast_rcnn.training.choices import settle
 from tf_fast_rcnn.training.initial_model import initial_model
 from tf_fast_rcnn.training.optimizers import optimizer_of
 from tf_fast_rcnn.training.precision import set_precision
@@ -60,7 +62,7 @@ def train(
     cache_dir: StrPath | None = None,
     progress: bool = True,
     skip_bad: bool = False,
-    classes: Mapping[str, Sequence[str]] | None = None,
+    class_map: Mapping[str, Sequence[str]] | None = None,
     callbacks: Iterable[keras.callbacks.Callback] = (),
 ) -> TrainingSummary:
     """Trains a detector and writes RUN; goes on where an interrupted run of the same arguments stopped.
@@ -79,7 +81,7 @@ def train(
         cache_dir: where proposals are cached.
         progress: whether to show a progress bar on standard error.
         skip_bad: leave out images that cannot be read, instead of stopping.
-        classes: what `with_classes` was given to make the data set, if it was: RUN keeps it for `evaluate`.
+        class_map: what `with_classes` was given to make the data set, if it was: RUN keeps it for `evaluate`.
         callbacks: further Keras callbacks, such as `evaluation.models.ValidationMap`.
 
     Returns:
@@ -98,11 +100,16 @@ def train(
     backbone = backbone or recipe.backbone
     recipe = dataclasses.replace(recipe, backbone=backbone if isinstance(backbone, str) else backbone.name)
     check_classes(recipe, train_dataset)
-    proposals = train_dataset.proposal_settings or proposals or proposal_settings(recipe.proposals, train_dataset)
-    description = _description(train_dataset, recipe, weights, roi_pooling, seed, proposals, classes)
+    recipe, reasons = settle(recipe, train_dataset, backbone)
+    if progress:
+        print(*reasons, sep="\n", file=sys.stderr)
+    proposals = train_dataset.proposals or proposals or proposal_settings(recipe.proposals, train_dataset)
+    description = _description(train_dataset, recipe, weights, roi_pooling, seed, proposals, class_map)
     folder = run_folder.open_run(out, description)
-    if train_dataset.proposal_settings is None:
-        train_dataset = cached_proposals(train_dataset, proposals, cache_dir, workers, progress, skip_bad)
+    if train_dataset.proposals is None:
+        train_dataset = cached_proposals(
+            train_dataset, proposals, cache_dir=cache_dir, workers=workers, progress=progress, skip_bad=skip_bad
+        )
 
     started = time.monotonic()
     keras.utils.set_random_seed(seed)
@@ -146,13 +153,13 @@ def _check_checkpoint(folder, model, expected):
         )
 
 
-def _description(train_dataset, recipe, weights, roi_pooling, seed, proposals, classes):
+def _description(train_dataset, recipe, weights, roi_pooling, seed, proposals, class_map):
     """What run.json says: everything that the run depends on."""
     return {
         "package_version": tf_fast_rcnn.__version__,
         "train": train_dataset.name,
         "class_names": list(train_dataset.class_names),
-        "classes": classes,
+        "classes": class_map,
         "backbone": recipe.backbone,
         "weights": None if weights is None else str(weights),
         "roi_pooling": roi_pooling,

@@ -31,6 +31,7 @@ from tf_fast_rcnn.data.proposals import FileProposals, ProposalSettings, setting
 from tf_fast_rcnn.errors import InputError
 from tf_fast_rcnn.files import remove_partial_files, replacing_path, write_json
 from tf_fast_rcnn.training.precision import in_precision
+from tf_fast_rcnn.training.settings import with_current_names
 
 if TYPE_CHECKING:
     from tf_fast_rcnn.files import StrPath
@@ -115,7 +116,7 @@ def load_model(path: StrPath) -> keras.Model:
 
 
 def read_description(folder: StrPath) -> dict[str, Any]:
-    """The content of RUN/run.json."""
+    """The content of RUN/run.json, its recipe with the names of this version."""
     path = Path(folder) / "run.json"
     if not path.is_file():
         raise InputError(
@@ -127,6 +128,8 @@ def read_description(folder: StrPath) -> dict[str, Any]:
         raise InputError(f"{path}: found broken JSON ({error}); expected what `train` writes; train again") from None
     if not isinstance(description, dict):
         raise InputError(f"{path}: found no JSON object; expected what `train` writes; train again")
+    if isinstance(description.get("recipe"), dict):
+        description["recipe"] = with_current_names(description["recipe"])
     return description
 
 

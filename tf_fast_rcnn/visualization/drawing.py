@@ -56,12 +56,12 @@ def draw_detections(
         A new PIL image, RGB, of the same size.
 
     Example:
-        >>> draw_detections(read_image("cat.jpg"), found, ["cat"]).save("found.png")        # doctest: +SKIP
+        >>> draw_detections(read_image("cat.jpg"), detections, ["cat"]).save("found.png")        # doctest: +SKIP
     """
     # Best last: it then lies on top.
     order = np.argsort(detections.scores, kind="stable")
     shown = [index for index in order if detections.scores[index] >= min_score]
-    classes = [int(detections.classes[index]) for index in shown]
+    classes = [int(detections.class_ids[index]) for index in shown]
     captions = [
         f"{class_names[label - 1]} {detections.scores[index]:.2f}" for index, label in zip(shown, classes, strict=True)
     ]
@@ -84,7 +84,7 @@ def draw_ground_truth(image: np.ndarray | Image.Image, record: ImageRecord, clas
 
 def object_captions(record: ImageRecord, class_names: Sequence[str]) -> list[str]:
     """The class's name of each object of an `ImageRecord`; difficult ones in brackets, crowds marked so."""
-    names = [class_names[label - 1] for label in record.labels]
+    names = [class_names[label - 1] for label in record.class_ids]
     names = [f"{name}: crowd" if crowd else name for name, crowd in zip(names, record.crowd, strict=True)]
     return [f"({name})" if difficult else name for name, difficult in zip(names, record.difficult, strict=True)]
 

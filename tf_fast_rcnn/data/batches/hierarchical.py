@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from tf_fast_rcnn import boxes
 from tf_fast_rcnn.data.batches.augmentation import drawn_shorter_side, jitter_colours, mirror
-from tf_fast_rcnn.data.batches.image_order import visits
+from tf_fast_rcnn.data.batches.image_order import image_order
 from tf_fast_rcnn.data.batches.sampling import sample_rois
 from tf_fast_rcnn.data.batches.settings import SamplingRules
 from tf_fast_rcnn.data.network_input import PADDING_GREY, decode_image, network_size, resize
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from tf_fast_rcnn.data.records import DetectionDataset
     from tf_fast_rcnn.files import StrPath
 
-# Each use of chance has a stream of its own, named by its number; `visits` orders images by the seed itself.
+# Each use of chance has a stream of its own, named by its number; `image_order` orders images by the seed itself.
 _AUGMENTATION, _ROIS, _SIDES = 1, 2, 3
 
 
@@ -40,8 +40,8 @@ def hierarchical_batches(
 ) -> tf.data.Dataset:
     """Endless mini-batches of N images and R/N RoIs of each, for `model.fit`.
 
-    Every pass over the data set takes each image once, in an order of its own (see `visits`), and draws its RoIs (see
-    `sample_rois`). What a mini-batch holds follows from the seed and its number alone, whatever the parallelism:
+    Every pass over the data set takes each image once, in an order of its own (see `image_order`), and draws its RoIs
+    (see `sample_rois`). What a mini-batch holds follows from the seed and its number alone, whatever the parallelism:
     `start` resumes at any mini-batch at once, without reading what came before, so that neither tf.data nor Keras
     need save a position.
 
@@ -97,7 +97,7 @@ def _planned(dataset, rules, seed, start):
     """What is to be made of each visit, before anything is read: its `position`, its `image`, the `shorter_side` to
     resize it to, and the `canvas` (height, width) of its mini-batch."""
     sizes = dataset.records.image_sizes()
-    order = visits(len(sizes), rules.images_per_batch, seed, start, sizes if rules.similar_shapes else None)
+    order = image_order(len(sizes), rules.images_per_batch, seed, start, sizes if rules.similar_shapes else None)
     sizes = tf.constant(sizes)
 
     def plan(positions, images):
@@ -118,7 +118,9 @@ def _training_example(plan, example, rules, seed):
     chances = _chances(seed, _AUGMENTATION, plan["position"], [6])
     rois, roi_labels, targets = sample_rois(example, rules, _stream(seed, _ROIS, plan["position"]))
     image = decode_image(example["image_bytes"])
-    image, rois, targets = mirror(image, rois, targets, chances[0] < rules.flip, chances[1] < rules.vertical_flip)
+    image, rois, targets = mirror(
+        image, rois, targets, chances[0] < rules.horizontal_flip_prob, chances[1] < rules.vertical_flip_prob
+    )
 
     new_size = network_size(tf.shape(image)[:2], plan["shorter_side"], rules.longer_side, rules.pad_to)
     # Larger than planned only where a file has changed since the data set was read.

@@ -9,7 +9,7 @@ import tensorflow as tf
 _BATCHES_IN_GROUP = 50
 
 
-def visits(
+def image_order(
     number_of_images: int, images_per_batch: int, seed: int, start: int = 0, sizes: np.ndarray | None = None
 ) -> tf.data.Dataset:
     """Endless `(position, image)`: passes over the images, each a permutation fixed by the seed and its number.

@@ -44,7 +44,7 @@ class SamplingRules:
             longer side at most 2000).
         scale_jitter: (low, high): the shorter side is multiplied by a number drawn from this range; the longer side's
             limit stays.
-        flip, vertical_flip: probability of exchanging left and right, top and bottom.
+        horizontal_flip_prob, vertical_flip_prob: probability of exchanging left and right, top and bottom.
         brightness: at most this share of 255 is added to, or taken from, all values.
         contrast, saturation: these are multiplied by a factor between 1 - value and 1 + value.
         hue: hues are turned by at most this share of the colour circle, up to 0.5.
@@ -76,8 +76,8 @@ class SamplingRules:
     shorter_side: int | tuple = 600
     longer_side: int = 1000
     scale_jitter: tuple = (1.0, 1.0)
-    flip: float = 0.5
-    vertical_flip: float = 0.0
+    horizontal_flip_prob: float = 0.5
+    vertical_flip_prob: float = 0.0
     brightness: float = 0.0
     contrast: float = 0.0
     saturation: float = 0.0
@@ -109,7 +109,7 @@ class SamplingRules:
                 f"rois_per_batch: found {self.rois_per_batch} for {self.images_per_batch} images; expected a multiple "
                 f"of the number of images; give {max(1, self.images_per_batch) * 64}, for example"
             )
-        for name in ("foreground_fraction", "crowd_overlap", "flip", "vertical_flip"):
+        for name in ("foreground_fraction", "crowd_overlap", "horizontal_flip_prob", "vertical_flip_prob"):
             value = getattr(self, name)
             check_setting(name, value, 0.0 <= value <= 1.0, "0 to 1.0")
 

@@ -34,7 +34,7 @@ _TENSORS = {
     "image_bytes": tf.TensorSpec([], tf.string),
     "proposals": tf.TensorSpec([None, 4], tf.float32),
     "boxes": tf.TensorSpec([None, 4], tf.float32),
-    "labels": tf.TensorSpec([None], tf.int32),
+    "class_ids": tf.TensorSpec([None], tf.int32),
     "difficult": tf.TensorSpec([None], tf.bool),
     "crowd": tf.TensorSpec([None], tf.bool),
 }
@@ -75,7 +75,7 @@ class PreparedRecords(Sequence[ImageRecord]):
     def __getitem__(self, index: int) -> ImageRecord:  # type: ignore[override]  # slices are made by RecordView
         path = self.paths[self.shard_of[index]]
         record = read_record(path, self.offsets[index])
-        if np.any((record.labels < 1) | (record.labels > self.num_classes)):
+        if np.any((record.class_ids < 1) | (record.class_ids > self.num_classes)):
             raise InputError(
                 f"{path}: found a label of image {record.image_id} outside 1..{self.num_classes}; expected labels that "
                 "count in the manifest's class names; run `prepare` again"
@@ -100,7 +100,7 @@ def example_reader(dataset: DetectionDataset) -> Callable[[tf.Tensor], dict[str,
     Returns:
         A function that takes the number of an image, int64 `[]`, and returns a dict of tensors: `image_bytes` string
         `[]` (a file that `decode_image` decodes), `proposals` float32 `[P, 4]` and `boxes` float32 `[G, 4]`, both
-        `[ymin, xmin, ymax, xmax]` relative to the image, `labels` int32 `[G]`, 1..K, `difficult` and `crowd` bool
+        `[ymin, xmin, ymax, xmax]` relative to the image, `class_ids` int32 `[G]`, 1..K, `difficult` and `crowd` bool
         `[G]`.
 
     Example:
@@ -137,9 +137,9 @@ def _reader_of_shards(view):
 
 def _relabelled(example, label_map):
     """`ImageRecord.relabelled` in the graph."""
-    labels = tf.gather(label_map, example["labels"])
-    objects = {**example, "labels": labels}
-    kept = {name: tf.boolean_mask(objects[name], labels > 0) for name in ("boxes", "labels", "difficult", "crowd")}
+    labels = tf.gather(label_map, example["class_ids"])
+    objects = {**example, "class_ids": labels}
+    kept = {name: tf.boolean_mask(objects[name], labels > 0) for name in ("boxes", "class_ids", "difficult", "crowd")}
     return {**example, **kept}
 
 
@@ -149,7 +149,7 @@ def _reader_of_records(dataset):
     def values_of(index):
         record = dataset[int(index)]
         values = (record.encoded_image(), record.proposals())
-        return (*values, record.boxes, record.labels, record.difficult, record.crowd)
+        return (*values, record.boxes, record.class_ids, record.difficult, record.crowd)
 
     def read(index):
         values = tf.numpy_function(values_of, [index], [spec.dtype for spec in _TENSORS.values()], stateful=False)
@@ -199,7 +199,7 @@ def parse_example(serialized: tf.Tensor) -> dict[str, tf.Tensor]:
         "image_bytes": tf.cond(has_bytes, lambda: encoded, lambda: tf.io.read_file(found[_PATH])),
         "proposals": tf.reshape(tf.io.decode_raw(found[_PROPOSALS], tf.float32), (-1, 4)),
         "boxes": tf.stack([found[side] for side in _SIDES], axis=-1),
-        "labels": tf.cast(found[_LABEL], tf.int32),
+        "class_ids": tf.cast(found[_LABEL], tf.int32),
         "difficult": tf.cast(found[_DIFFICULT], tf.bool),
         "crowd": tf.cast(found[_CROWD], tf.bool),
     }
@@ -209,12 +209,12 @@ def to_example(record: ImageRecord, class_names: Sequence[str]) -> bytes:
     """A record with proposals as the bytes of an Example; without `image_bytes` it refers to the image's file."""
     name = str(record.image_path).rpartition("/")[2]
     texts = {"image/source_id": [record.image_id], "image/filename": [name], _PATH: [str(record.image_path)]}
-    texts[_NAME] = [class_names[label - 1] for label in record.labels]
+    texts[_NAME] = [class_names[label - 1] for label in record.class_ids]
     contents = {_PROPOSALS: record.proposals().astype("<f4").tobytes()}
     if record.image_bytes is not None:
         contents[_ENCODED] = record.image_bytes
         contents["image/format"] = b"png" if record.image_bytes.startswith(b"\x89PNG") else b"jpeg"
-    integers = {"image/height": [record.height], "image/width": [record.width], _LABEL: record.labels}
+    integers = {"image/height": [record.height], "image/width": [record.width], _LABEL: record.class_ids}
     integers |= {_DIFFICULT: record.difficult.astype(int), _CROWD: record.crowd.astype(int)}
     feature = {
         **{key: _bytes_feature([value.encode() for value in values]) for key, values in texts.items()},
@@ -271,7 +271,7 @@ def _to_record(feature):
         height=height,
         width=width,
         boxes=np.stack([np.array(feature[side].float_list.value, np.float32) for side in _SIDES], axis=-1),
-        labels=list(feature[_LABEL].int64_list.value),
+        class_ids=list(feature[_LABEL].int64_list.value),
         difficult=list(feature[_DIFFICULT].int64_list.value),
         crowd=list(feature[_CROWD].int64_list.value),
         proposal_boxes=np.frombuffer(feature[_PROPOSALS].bytes_list.value[0], "<f4").reshape(-1, 4),

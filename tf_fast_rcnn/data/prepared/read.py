@@ -89,9 +89,9 @@ def dataset_of(directory: str, manifest: dict[str, Any], name: str | None = None
         len(class_names),
         [size for shard in shards for size in shard["image_sizes"]],
     )
-    settings = settings_from_json(manifest["settings"])
+    proposals = settings_from_json(manifest["settings"])
     name = name or f"prepared:{directory}"
-    return DetectionDataset(name, class_names, records, manifest["mended"], settings)
+    return DetectionDataset(name, class_names, records, manifest["mended"], proposals)
 
 
 def shard_path(directory: str, shard: Mapping[str, Any]) -> str:

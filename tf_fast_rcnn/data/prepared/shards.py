@@ -41,10 +41,10 @@ class ShardPlan:
 
 
 def plan_shards(
-    dataset: DetectionDataset, settings: ProposalSettings | FileProposals, embed: bool, images_per_shard: int
+    dataset: DetectionDataset, proposals: ProposalSettings | FileProposals, embed: bool, images_per_shard: int
 ) -> list[ShardPlan]:
     """The shards of a data set, as a list of `ShardPlan`; image files are asked for size and time of change alone."""
-    header = json.dumps([VERSION, settings.to_json(), embed])
+    header = json.dumps([VERSION, proposals.to_json(), embed])
     plans, keys, annotations, size = [], [], [], 0
 
     def end_shard():
@@ -79,7 +79,7 @@ def _identity(record):
 
 
 def _annotations(record):
-    arrays = (record.boxes, record.labels, record.difficult, record.crowd)
+    arrays = (record.boxes, record.class_ids, record.difficult, record.crowd)
     arrays += () if record.areas is None else (record.areas,)
     return [record.image_id, record.height, record.width, *(array.tobytes().hex() for array in arrays)]
 
@@ -119,8 +119,8 @@ def write_shard(
                 sizes.append([record.height, record.width])
                 keys.append(key)
                 proposals += len(record.proposals())
-                np.add.at(objects, record.labels, ~record.crowd)
-                np.add.at(recalled, record.labels, ~record.crowd & (best_overlaps(record).iou >= MIN_IOU))
+                np.add.at(objects, record.class_ids, ~record.crowd)
+                np.add.at(recalled, record.class_ids, ~record.crowd & (best_overlaps(record).iou >= MIN_IOU))
         with open(temporary, "rb") as file:
             checksum = hashlib.file_digest(file, "sha256").hexdigest()
         size = temporary.stat().st_size

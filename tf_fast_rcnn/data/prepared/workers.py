@@ -29,13 +29,13 @@ _AHEAD = 4
 
 
 def prepare_image(
-    record: ImageRecord, settings: ProposalSettings | None, embed: bool
+    record: ImageRecord, proposals: ProposalSettings | None, embed: bool
 ) -> tuple[ImageRecord, None] | tuple[None, str]:
     """Decodes an image and computes its proposals.
 
     Args:
         record: `ImageRecord`.
-        settings: `ProposalSettings`; None where the record has its proposals.
+        proposals: `ProposalSettings`; None where the record has its proposals.
         embed: whether to read the image's bytes into the record. Those of images that TensorFlow would decode otherwise
             are in any case, as PNG.
 
@@ -53,10 +53,10 @@ def prepare_image(
         contents = record.image_bytes
         if contents is None and (embed or not is_plain(record.image_path)):
             contents = record.encoded_image()
-        proposals = record.proposals() if settings is None else compute_proposals(image, settings)
+        rows = record.proposals() if proposals is None else compute_proposals(image, proposals)
     except InputError as error:
         return None, str(error)
-    return dataclasses.replace(record, image_bytes=contents, proposal_boxes=proposals), None
+    return dataclasses.replace(record, image_bytes=contents, proposal_boxes=rows), None
 
 
 def in_order(function: Callable[..., Any], jobs: Iterable[tuple], workers: int) -> Iterator[Any]:

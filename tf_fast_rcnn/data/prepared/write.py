@@ -41,7 +41,8 @@ _PROGRESS = "progress.jsonl"
 def prepare(
     dataset: DetectionDataset,
     out_dir: StrPath,
-    settings: ProposalSettings | FileProposals,
+    proposals: ProposalSettings | FileProposals,
+    *,
     workers: int | None = None,
     progress: bool = True,
     skip_bad: bool = False,
@@ -55,11 +56,11 @@ def prepare(
     Args:
         dataset: `DetectionDataset`.
         out_dir: local folder to write, or to bring up to date; it may be copied elsewhere then.
-        settings: `ProposalSettings` (see `proposal_settings`), by which proposals are computed from pixels; or an
+        proposals: `ProposalSettings` (see `proposal_settings`), by which proposals are computed from pixels; or an
             object with `to_json()` and `of(record)`, which gives an image's proposals, float32 `[P, 4]` relative.
         workers: number of processes, one thread each; default: one a processor.
         progress: show a progress bar on stderr.
-        skip_bad: leave out images that cannot be read, counted in `mended`, instead of raising.
+        skip_bad: leave out images that cannot be read, counted in `fixes`, instead of raising.
         images_per_shard: images in a file, at most.
 
     Returns:
@@ -69,15 +70,16 @@ def prepare(
         InputError: for an unreadable image, a folder that holds another data set, or a worker that was killed.
 
     Example:
-        >>> settings = proposal_settings("selective-search+dense", train)    # doctest: +SKIP
-        >>> train = prepare(train, "cells-prepared", settings)               # doctest: +SKIP
+        >>> proposals = proposal_settings("selective-search+dense", train)    # doctest: +SKIP
+        >>> train = prepare(train, "cells-prepared", proposals)               # doctest: +SKIP
     """
-    return _write(dataset, out_dir, settings, workers, progress, skip_bad, images_per_shard, embed=True)
+    return _write(dataset, out_dir, proposals, workers, progress, skip_bad, images_per_shard, embed=True)
 
 
 def cached_proposals(
     dataset: DetectionDataset,
-    settings: ProposalSettings | FileProposals,
+    proposals: ProposalSettings | FileProposals,
+    *,
     cache_dir: StrPath | None = None,
     workers: int | None = None,
     progress: bool = True,
@@ -89,28 +91,28 @@ def cached_proposals(
     that TensorFlow would decode otherwise are copied as PNG.)
 
     Args:
-        dataset, settings, workers, progress, skip_bad: as for `prepare`.
+        dataset, proposals, workers, progress, skip_bad: as for `prepare`.
         cache_dir: default: $TF_FAST_RCNN_CACHE, else the user's cache folder (Linux: ~/.cache/tf-fast-rcnn).
 
     Returns:
         The data set with proposals.
     """
-    key = hashlib.sha256(json.dumps([VERSION, dataset.name, settings.to_json()]).encode())
+    key = hashlib.sha256(json.dumps([VERSION, dataset.name, proposals.to_json()]).encode())
     for record in dataset:
         key.update(json.dumps([record.image_id, os.path.abspath(record.image_path)]).encode())
     name = re.sub(r"[^\w.-]+", "_", dataset.name)[-60:]
     folder = cache_folder(cache_dir) / "proposals" / f"{name}-{key.hexdigest()[:16]}"
-    return _write(dataset, folder, settings, workers, progress, skip_bad, IMAGES_PER_SHARD, embed=False)
+    return _write(dataset, folder, proposals, workers, progress, skip_bad, IMAGES_PER_SHARD, embed=False)
 
 
 def with_proposals(dataset: DetectionDataset, cache_dir: StrPath | None = None) -> DetectionDataset:
     """The data set as it is where it has proposals, else with dense boxes fitted to its objects, cached."""
-    if dataset.proposal_settings is not None:
+    if dataset.proposals is not None:
         return dataset
     return cached_proposals(dataset, proposal_settings("dense", dataset), cache_dir=cache_dir)
 
 
-def _write(dataset, out_dir, settings, workers, progress, skip_bad, images_per_shard, embed):
+def _write(dataset, out_dir, proposals, workers, progress, skip_bad, images_per_shard, embed):
     import tensorflow as tf
 
     if "://" in str(out_dir):
@@ -120,12 +122,12 @@ def _write(dataset, out_dir, settings, workers, progress, skip_bad, images_per_s
         out_dir.mkdir(parents=True, exist_ok=True)
         with _only_writer(out_dir):
             finished = _finished_shards(out_dir, dataset, skip_bad)
-            plans = plan_shards(dataset, settings, embed, images_per_shard)
-            jobs = _Jobs(dataset, settings, embed, finished, out_dir)
+            plans = plan_shards(dataset, proposals, embed, images_per_shard)
+            jobs = _Jobs(dataset, proposals, embed, finished, out_dir)
             shards = _write_shards(
                 out_dir, dataset, plans, finished, jobs, workers or os.cpu_count(), progress, skip_bad
             )
-            manifest = _write_manifest(out_dir, dataset, settings, shards)
+            manifest = _write_manifest(out_dir, dataset, proposals, shards)
             _remove_what_is_not_named(out_dir, shards)
     except (OSError, tf.errors.OpError) as error:
         raise InputError(f"{out_dir}: found {error}; expected a folder to write prepared data to") from None
@@ -173,10 +175,10 @@ def _is_whole(out_dir, entry):
 class _Jobs:
     """The arguments of `prepare_image` for each image, with what earlier calls found out."""
 
-    def __init__(self, dataset, settings, embed, finished, out_dir):
+    def __init__(self, dataset, proposals, embed, finished, out_dir):
         from tf_fast_rcnn.data.prepared.examples import record_offsets
 
-        self._dataset, self._settings, self._embed = dataset, settings, embed
+        self._dataset, self._proposals, self._embed = dataset, proposals, embed
         self._known = {}  # by image key, the shard and the byte at which the image begins
         for shard in finished.values():
             path = str(out_dir / shard["file"])
@@ -191,10 +193,10 @@ class _Jobs:
             found = self._found_earlier(image_key)
             if found is not None:
                 yield dataclasses.replace(record, **found), None, self._embed
-            elif isinstance(self._settings, ProposalSettings):
-                yield record, self._settings, self._embed
+            elif isinstance(self._proposals, ProposalSettings):
+                yield record, self._proposals, self._embed
             else:
-                yield dataclasses.replace(record, proposal_boxes=self._settings.of(record)), None, self._embed
+                yield dataclasses.replace(record, proposal_boxes=self._proposals.of(record)), None, self._embed
 
     def _found_earlier(self, image_key):
         from tf_fast_rcnn.data.prepared.examples import read_record
@@ -242,15 +244,15 @@ def _checked(outcomes, skip_bad, bar):
         yield record
 
 
-def _write_manifest(out_dir, dataset, settings, shards):
+def _write_manifest(out_dir, dataset, proposals, shards):
     unreadable = sum(shard["unreadable"] for shard in shards)
     manifest = {
         "format": FORMAT,
         "version": VERSION,
         "spec": dataset.name,
         "class_names": list(dataset.class_names),
-        "settings": settings.to_json(),
-        "mended": {**dataset.mended, "unreadable images skipped": unreadable},
+        "settings": proposals.to_json(),
+        "mended": {**dataset.fixes, "unreadable images skipped": unreadable},
         "statistics": statistics_of(shards, dataset.class_names),
         "shards": shards,
     }

@@ -46,16 +46,16 @@ class ProposalReport:
     """What `check_proposals` found in order, or mended.
 
     Attributes:
-        mended: proposals that were clipped or dropped, by what was done, and images of the file that are not used.
+        fixes: proposals that were clipped or dropped, by what was done, and images of the file that are not used.
         recall: share of the objects with a proposal of IoU 0.5 or more; NaN without objects.
     """
 
-    mended: dict
+    fixes: dict
     recall: float
 
     def lines(self) -> list[str]:
         """The same as text, a line each."""
-        lines = [f"{count} x {what}" for what, count in self.mended.items()]
+        lines = [f"{count} x {what}" for what, count in self.fixes.items()]
         if self.recall < _LOW_RECALL:
             lines.append(
                 f"recall of the objects at IoU {MIN_IOU}: {self.recall:.3f}, which is low; no other coordinate order "
@@ -94,13 +94,13 @@ def check_proposals(proposals: FileProposals, dataset: Sequence[ImageRecord]) ->
             which, and both recalls.
     """
     matched = _match(proposals, dataset)
-    mended, best = Counter(), [np.zeros(0, np.float32)]
+    fixes, best = Counter(), [np.zeros(0, np.float32)]
     for record in dataset:
-        boxes = proposals.usable(record, mended)
+        boxes = proposals.usable(record, fixes)
         best.append(_best_ious(boxes, record))
     _explain(proposals, dataset, matched)
     unused = len(proposals.rows or ()) - len(set(matched))
-    counts = {**mended, "images of the file that are not in the data set": unused}
+    counts = {**fixes, "images of the file that are not in the data set": unused}
     return ProposalReport({what: count for what, count in counts.items() if count}, recall(np.concatenate(best)))
 
 

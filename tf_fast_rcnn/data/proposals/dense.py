@@ -192,7 +192,7 @@ def _training_boxes(dataset):
         image = np.array([record.height, record.width]) / min(record.height, record.width)
         boxes.append(box_algebra.scale(record.boxes.astype(np.float64), *image))
         images.append(np.tile(image, (len(record.boxes), 1)))
-        labels.append(record.labels)
+        labels.append(record.class_ids)
     boxes, images, labels = map(np.concatenate, (boxes, images, labels))
     if len(boxes) > _MAX_FITTED_BOXES:
         sample = np.random.default_rng(0).choice(len(boxes), _MAX_FITTED_BOXES, replace=False)

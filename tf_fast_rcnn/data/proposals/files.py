@@ -103,17 +103,17 @@ class FileProposals:
         """
         return self.usable(record, Counter())
 
-    def usable(self, record: ImageRecord, mended: Counter[str]) -> np.ndarray:
-        """As `of`; what was clipped and dropped is added to the `Counter` `mended`."""
+    def usable(self, record: ImageRecord, fixes: Counter[str]) -> np.ndarray:
+        """As `of`; what was clipped and dropped is added to the `Counter` `fixes`."""
         name = self.name_of(record)
         if name is None or self.rows is None:
             raise InputError(
                 f"{self.file}: found no proposals of image {record.image_id}; expected them under its id or file name; "
                 "add them"
             )
-        return self.usable_rows(self.rows[name], record, mended)
+        return self.usable_rows(self.rows[name], record, fixes)
 
-    def usable_rows(self, rows: Rows, record: ImageRecord, mended: Counter[str]) -> np.ndarray:
+    def usable_rows(self, rows: Rows, record: ImageRecord, fixes: Counter[str]) -> np.ndarray:
         """The `tables.Rows` of an image as float32 `[P, 4]` relative, in the order in which they are taken."""
         boxes = from_order(rows.corners, record.height, record.width, self.order)
         finite = np.isfinite(boxes).all(axis=1)
@@ -128,9 +128,9 @@ class FileProposals:
         has_area = (inside[:, 2:] > inside[:, :2]).all(axis=1)
         beyond = np.abs(box_algebra.scale(boxes - inside, record.height, record.width)).max(axis=1, initial=0) > 1.01
         first = np.sort(np.unique(inside[has_area], axis=0, return_index=True)[1])
-        mended["proposals without area dropped"] += int(np.sum(~has_area))
-        mended["proposals clipped to their image"] += int(np.sum(beyond & has_area))
-        mended["repeated proposals dropped"] += int(np.sum(has_area)) - len(first)
+        fixes["proposals without area dropped"] += int(np.sum(~has_area))
+        fixes["proposals clipped to their image"] += int(np.sum(beyond & has_area))
+        fixes["repeated proposals dropped"] += int(np.sum(has_area)) - len(first)
         return inside[has_area][first[: self.max_proposals]]
 
 

@@ -123,6 +123,6 @@ def class_best_overlaps(records: Iterable[ImageRecord], class_names: Sequence[st
     overlaps = [[np.zeros(0, np.float32)] for _ in class_names]
     for record in records:
         best = best_overlaps(record).iou
-        for label in np.unique(record.labels):
-            overlaps[label - 1].append(best[(record.labels == label) & ~record.crowd])
+        for label in np.unique(record.class_ids):
+            overlaps[label - 1].append(best[(record.class_ids == label) & ~record.crowd])
     return {name: np.concatenate(of_class) for name, of_class in zip(class_names, overlaps, strict=True)}

@@ -126,7 +126,7 @@ def proposal_settings(
         InputError: for an unknown method, and dense boxes for one without.
 
     Example:
-        >>> settings = proposal_settings("dense", load_dataset("voc:cells@train"))     # doctest: +SKIP
+        >>> proposals = proposal_settings("dense", load_dataset("voc:cells@train"))     # doctest: +SKIP
     """
     if method not in METHODS:
         raise InputError(f"proposals: found method {method!r}; expected one of {', '.join(METHODS)}")
@@ -147,7 +147,7 @@ def proposal_settings(
 
 def _min_size(dataset):
     sides = [np.zeros(0)] + [shorter_sides(record.boxes, record.height, record.width) for record in dataset]
-    labels = [np.zeros(0, np.int32)] + [record.labels for record in dataset]
+    labels = [np.zeros(0, np.int32)] + [record.class_ids for record in dataset]
     sides, labels = np.concatenate(sides), np.concatenate(labels)
     small = [np.percentile(sides[labels == label], 5) for label in np.unique(labels)]
     return float(min([DEFAULT_MIN_SIZE, *small]))

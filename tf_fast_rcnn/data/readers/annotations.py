@@ -57,7 +57,7 @@ def annotate(
     image_path: StrPath,
     objects: Sequence[AnnotatedObject],
     to_relative: Callable[..., np.ndarray],
-    mended: Counter[str],
+    fixes: Counter[str],
     stated: tuple[int, int] = (0, 0),
 ) -> Annotation:
     """The `Annotation` of an image, of which only the file's header is read.
@@ -71,7 +71,7 @@ def annotate(
         image_id, image_path: as in `ImageRecord`.
         objects: list of `AnnotatedObject`.
         to_relative: function of `corners` `[G, 4]`, height and width that gives relative boxes.
-        mended: `Counter` to which is added what was clipped, dropped and turned.
+        fixes: `Counter` to which is added what was clipped, dropped and turned.
         stated: `(height, width)` as the annotation has it; 0 for unknown.
 
     Raises:
@@ -87,9 +87,9 @@ def annotate(
     clipped = box_algebra.clip(drawn).astype(np.float32)
     usable = np.flatnonzero((clipped[:, 0] < clipped[:, 2]) & (clipped[:, 1] < clipped[:, 3]))
     moved = np.any(np.abs(drawn[usable] - clipped[usable]) > _ROUNDING, axis=-1)
-    mended["boxes without area dropped"] += len(objects) - len(usable)
-    mended["boxes clipped to their image"] += int(np.sum(moved))
-    mended["boxes turned with their image (EXIF)"] += len(usable) if turn != 1 else 0
+    fixes["boxes without area dropped"] += len(objects) - len(usable)
+    fixes["boxes clipped to their image"] += int(np.sum(moved))
+    fixes["boxes turned with their image (EXIF)"] += len(usable) if turn != 1 else 0
     boxes = box_algebra.from_stored(clipped[usable], turn)
     kept = [objects[int(index)] for index in usable]
     return Annotation(source, image_id, Path(image_path), (height, width), boxes, kept)
@@ -108,7 +108,7 @@ def _frame_of_boxes(source, stated, size, orientation):
 
 
 def read_each(
-    read: Callable[[Any], Annotation], items: Iterable[Any], skip_bad: bool, mended: Counter[str]
+    read: Callable[[Any], Annotation], items: Iterable[Any], skip_bad: bool, fixes: Counter[str]
 ) -> list[Annotation]:
     """`read(item)` of all items; with `skip_bad` without those that raise InputError, which are counted."""
     annotations = []
@@ -118,12 +118,12 @@ def read_each(
         except InputError:
             if not skip_bad:
                 raise
-            mended["unreadable images or annotations skipped"] += 1
+            fixes["unreadable images or annotations skipped"] += 1
     return annotations
 
 
 def to_dataset(
-    name: str, annotations: Iterable[Annotation], class_names: Sequence[str] | None, mended: Counter[str]
+    name: str, annotations: Iterable[Annotation], class_names: Sequence[str] | None, fixes: Counter[str]
 ) -> DetectionDataset:
     """`DetectionDataset` of annotations; `class_names` None stands for those that occur, sorted.
 
@@ -135,7 +135,7 @@ def to_dataset(
     if class_names is None:
         class_names = sorted({item.name for annotation in annotations for item in annotation.objects})
     labels = {class_name: label for label, class_name in enumerate(class_names, start=1)}
-    return DetectionDataset(name, class_names, [_record(annotation, labels) for annotation in annotations], mended)
+    return DetectionDataset(name, class_names, [_record(annotation, labels) for annotation in annotations], fixes)
 
 
 def _record(annotation, labels):
@@ -151,7 +151,7 @@ def _record(annotation, labels):
         height=annotation.size[0],
         width=annotation.size[1],
         boxes=annotation.boxes,
-        labels=[labels[item.name] for item in annotation.objects],
+        class_ids=[labels[item.name] for item in annotation.objects],
         difficult=[item.difficult for item in annotation.objects],
         crowd=[item.crowd for item in annotation.objects],
         areas=_areas(annotation),

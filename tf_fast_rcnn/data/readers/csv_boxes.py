@@ -54,13 +54,13 @@ def read_csv(
     - A line whose corners and class are empty names an image without objects.
     - Lines of one image need not follow each other. Its `image_id` is its file name as written.
     - Fields are separated by commas, semicolons or tabs; the text is UTF-8.
-    - Boxes beyond the image are clipped; those without area are dropped. Both are counted in `mended`.
+    - Boxes beyond the image are clipped; those without area are dropped. Both are counted in `fixes`.
 
     Args:
         path: the CSV file; one file a split.
         images: folder of the images; default: the folder of the CSV file. See `find_image` for names with folders.
         class_names: the classes in the order of their labels 1..K; default: those found, sorted.
-        skip_bad: leave out images that are missing or broken, or have a broken line, counted in `mended`, instead of
+        skip_bad: leave out images that are missing or broken, or have a broken line, counted in `fixes`, instead of
             raising.
 
     Returns:
@@ -75,16 +75,16 @@ def read_csv(
     """
     path = Path(path)
     folder = path.parent if images is None else Path(images)
-    mended = Counter()
+    fixes = Counter()
     lines = _lines_by_image(path)
     _refuse_relative(path, lines)
 
     def read_image(file_name):
-        return _read_image(path, folder, file_name, lines[file_name], mended)
+        return _read_image(path, folder, file_name, lines[file_name], fixes)
 
-    annotations = read_each(read_image, lines, skip_bad, mended)
+    annotations = read_each(read_image, lines, skip_bad, fixes)
     name = f"csv:{path}" + ("" if images is None else f",{images}")
-    return to_dataset(name, annotations, class_names, mended)
+    return to_dataset(name, annotations, class_names, fixes)
 
 
 def _lines_by_image(path):
@@ -152,13 +152,13 @@ def _refuse_relative(path, images):
         )
 
 
-def _read_image(path, folder, file_name, lines, mended):
+def _read_image(path, folder, file_name, lines, fixes):
     number, first = lines[0]
     source = f"{path}, line {number}"
     stated = [_side(source, first, side) for side in ("height", "width")]
     objects = [_object(f"{path}, line {number}", values) for number, values in lines if not _is_background(values)]
     image_path = find_image(source, folder, file_name)
-    return annotate(source, file_name, image_path, objects, box_algebra.from_xyxy, mended, stated)
+    return annotate(source, file_name, image_path, objects, box_algebra.from_xyxy, fixes, stated)
 
 
 def _is_background(values):

@@ -62,13 +62,13 @@ def read_tfds(
     - TFDS's `voc` keeps VOC's 1-based corners as they are: its boxes are corrected, so that `tfds:voc/2007@train` has
       the boxes, and the `image_id`s, of `voc:VOC2007@train`. Its `coco` numbers the 80 classes in the order of COCO's
       ids, as `coco:` does; `image_id` is COCO's.
-    - Boxes beyond the image are clipped; those without area are dropped. Both are counted in `mended`.
+    - Boxes beyond the image are clipped; those without area are dropped. Both are counted in `fixes`.
 
     Args:
         name: as `tfds.builder` takes it: "voc/2007", "coco/2017", "my_data_set:1.0.0".
         split: one of the data set's splits, as "train".
         class_names: the classes in the order of their labels 1..K; default: the label's.
-        skip_bad: leave out broken images and annotations, counted in `mended`, instead of raising.
+        skip_bad: leave out broken images and annotations, counted in `fixes`, instead of raising.
         cache_dir: default: $TF_FAST_RCNN_CACHE, else the user's cache folder.
         progress: whether to show a progress bar on standard error.
 
@@ -91,16 +91,16 @@ def read_tfds(
     images = _read_copy(folder)
     # The builder's own name: "voc" whatever version or file it was read from.
     to_relative = box_algebra.from_tfds_voc if builder.name == "voc" else _as_they_are
-    mended = Counter()
+    fixes = Counter()
 
     def read_image(image):
         source = f"tfds:{name}@{split}, image {image['id']}"
         objects = [_object(source, values, features) for values in image["objects"]]
-        return annotate(source, image["id"], folder / image["file"], objects, to_relative, mended)
+        return annotate(source, image["id"], folder / image["file"], objects, to_relative, fixes)
 
-    annotations = read_each(read_image, images, skip_bad, mended)
+    annotations = read_each(read_image, images, skip_bad, fixes)
     names = features.class_names if class_names is None else class_names
-    return to_dataset(f"tfds:{name}@{split}", annotations, names, mended)
+    return to_dataset(f"tfds:{name}@{split}", annotations, names, fixes)
 
 
 def _as_they_are(boxes, height, width):

@@ -42,7 +42,7 @@ def load_caffe_layers(network: keras.Model, caffe_model: CaffeModel) -> None:
         layer.set_weights([kernel, *values[1:]])
 
 
-def sibling_weights(
+def predictor_weights(
     caffe_model: CaffeModel, inputs: int
 ) -> tuple[tuple[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]:
     """The weights of a trained detector's two last layers, for `class_logits` and `box_regression`.
