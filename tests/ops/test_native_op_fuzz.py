@@ -12,7 +12,7 @@ import pytest
 import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_roi_pooling import naive_gradient, naive_roi_pool
+from naive_roi_pooling import naive_gradient, naive_roi_pool
 
 from tf_fast_rcnn import roi_pool
 

@@ -11,7 +11,8 @@ import sys
 import numpy as np
 import pytest
 import tensorflow as tf
-from test_roi_pooling import naive_gradient, naive_roi_pool, random_rois
+from naive_roi_pooling import naive_gradient, naive_roi_pool
+from test_roi_pooling import random_rois
 
 from tf_fast_rcnn.ops.native import native_ops
 

@@ -6,7 +6,7 @@ import sys
 import numpy as np
 import pytest
 import tensorflow as tf
-from test_roi_pooling import naive_roi_pool
+from naive_roi_pooling import naive_roi_pool
 
 from tf_fast_rcnn import roi_pool
 
