@@ -1,0 +1,75 @@
+"""Choices that a recipe leaves to the data, against data sets whose object sizes are worked out by hand."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+from conftest import tiny_network
+
+import tf_fast_rcnn as frcnn
+from tf_fast_rcnn.training.choices import settle
+from tf_fast_rcnn.training.recipes import small_data, voc07
+
+SIDE = 480  # of the images and of the network's input: a relative side of 0.1 is 48 pixels
+
+
+def dataset(*sides_of_classes, crowd=()):
+    """One image of 480 x 480 with square objects of the given sides in pixels, a tuple for each class."""
+    boxes, class_ids = [], []
+    for class_id, sides in enumerate(sides_of_classes, start=1):
+        for side in sides:
+            boxes.append([0.0, 0.0, side / SIDE, side / SIDE])
+            class_ids.append(class_id)
+    record = frcnn.ImageRecord(
+        "image",
+        "image.png",
+        SIDE,
+        SIDE,
+        np.float32(boxes).reshape(-1, 4),
+        np.int32(class_ids),
+        np.zeros(len(boxes), bool),
+        crowd=np.isin(np.arange(len(boxes)), crowd),
+    )
+    return frcnn.DetectionDataset("made", [f"c{number + 1}" for number in range(len(sides_of_classes))], [record])
+
+
+def strides(data, backbone="efficientnet_lite0", recipe=None):
+    settled, reasons = settle(recipe or small_data(), data, backbone)
+    return settled.network.stride, reasons
+
+
+def test_objects_of_at_least_seven_cells_of_stride_16_do_without_stride_8():
+    assert strides(dataset((112, 200, 300)))[0] == (16, 32)
+    assert strides(dataset((100,)))[0] == (8, 16, 32)
+
+
+def test_the_class_with_the_smallest_objects_decides():
+    stride, (reason,) = strides(dataset((300, 300), (40, 40)))
+    assert stride == (8, 16, 32)
+    assert "of class c2 (tenth percentile) are 40 pixels" in reason
+
+
+def test_a_few_small_objects_of_a_class_do_not_decide():
+    # The tenth percentile of one 20 and nineteen 200 is 200.
+    assert strides(dataset((20, *[200] * 19)))[0] == (16, 32)
+
+
+def test_crowds_are_no_objects():
+    assert strides(dataset((20, 200, 200), crowd=(0,)))[0] == (16, 32)
+
+
+def test_sizes_are_those_in_the_networks_input():
+    recipe = small_data()
+    half = dataclasses.replace(recipe, sampling=dataclasses.replace(recipe.sampling, shorter_side=SIDE // 2))
+    assert strides(dataset((200,)), recipe=half)[0] == (8, 16, 32)
+
+
+def test_a_network_without_a_stride_is_not_asked_for_it():
+    stride, (reason,) = strides(dataset((40,)), tiny_network())
+    assert stride == (8,)  # its feature maps have strides 4 and 8
+    assert reason.endswith("tiny_network has those of 1, 4, 8")
+
+
+@pytest.mark.parametrize("recipe", [voc07(), frcnn.recipe("small-data", {"network.stride": 8})])
+def test_given_strides_stay(recipe):
+    assert settle(recipe, dataset((40,)), recipe.backbone) == (recipe, [])
