@@ -128,7 +128,11 @@ def run(options: argparse.Namespace) -> None:
     callbacks = []
     if validation is not None:
         validation = with_proposals(validation, _validation_proposals(options, validation, proposals), options)
-        settings = frcnn.DetectionSettings(detection_side(recipe.sampling.shorter_side), recipe.sampling.longer_side)
+        settings = frcnn.DetectionSettings(
+            detection_side(recipe.sampling.shorter_side),
+            recipe.sampling.longer_side,
+            nms_iou_threshold=recipe.nms_iou_threshold,
+        )
         pictures = Path(options.out) / "tensorboard" / "validation"
         callbacks.append(ValidationMap(validation, settings, tensorboard=pictures))
     summary = frcnn.train(

@@ -31,8 +31,10 @@ _IMAGES = (
 
 
 def detection_settings(run, **changes):
-    """`DetectionSettings` with the image size that a run (see `load_run`) was trained at."""
-    return DetectionSettings(**{"shorter_side": run.shorter_side, "longer_side": run.longer_side, **changes})
+    """`DetectionSettings` with the image size that a run (see `load_run`) was trained at, and its recipe's threshold of
+    non-maximum suppression."""
+    of_run = {name: getattr(run, name) for name in ("shorter_side", "longer_side", "nms_iou_threshold")}
+    return DetectionSettings(**{**of_run, **changes})
 
 
 class _Compiled:

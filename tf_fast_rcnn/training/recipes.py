@@ -124,7 +124,8 @@ def small_data() -> Recipe:
         name="small-data",
         backbone="efficientnet_lite0",
         proposals="dense",
-        steps=1000,
+        steps=800,
+        nms_iou_threshold=0.4,
         optimizer=OptimizerSettings(
             kind="adamw", learning_rate=1e-3, schedule="cosine", backbone_lr_multiplier=0.1, weight_decay=1e-4
         ),

@@ -64,6 +64,11 @@ class Run:
     longer_side: int
     description: dict
 
+    @property
+    def nms_iou_threshold(self) -> float:
+        """Of non-maximum suppression: the recipe's. Runs of version 0.1 have the released system's 0.3."""
+        return self.description["recipe"].get("nms_iou_threshold", 0.3)
+
 
 def load_run(folder: StrPath) -> Run:
     """Reads RUN.

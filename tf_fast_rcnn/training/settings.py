@@ -130,6 +130,7 @@ class Recipe:
             their weights. None: all, but for what `network.finetune_from` says of the backbone's.
         early_stopping: training ends after so many epochs without a better validation mAP, and RUN's model is the best
             one, not the last. None: all steps, and the last model.
+        nms_iou_threshold: of non-maximum suppression when the trained model detects; see `DetectionSettings`.
         dtype: "float32", or what layers compute in: "mixed_bfloat16", or "mixed_float16" with loss scaling. Weights,
             RoIs, scores, boxes and losses are float32 always, and so is the model that is saved in the end.
         optimizer: `OptimizerSettings`, or any Keras optimiser with the schedule that it has; that is kept as its
@@ -151,6 +152,7 @@ class Recipe:
     class_weights: dict | None = None
     only_layers: tuple[str, ...] | None = None
     early_stopping: int | None = None
+    nms_iou_threshold: float = 0.3
     dtype: str = "float32"
     optimizer: OptimizerSettings | dict = dataclasses.field(default_factory=OptimizerSettings)
     network: NetworkSettings = dataclasses.field(default_factory=NetworkSettings)
@@ -162,6 +164,8 @@ class Recipe:
             object.__setattr__(self, "optimizer", keras.optimizers.serialize(self.optimizer))
         check_choice("dtype", self.dtype, DTYPES)
         check_setting("box_weight", self.box_weight, 0 <= self.box_weight < math.inf, "a number from 0")
+        threshold = self.nms_iou_threshold
+        check_setting("nms_iou_threshold", threshold, 0 <= threshold <= 1, "a number from 0 to 1")
         for name in ("steps", "epochs", "early_stopping"):
             value = getattr(self, name)
             check_setting(name, value, value is None or value >= 1, "none or a whole number from 1")
