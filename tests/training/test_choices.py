@@ -70,6 +70,12 @@ def test_a_network_without_a_stride_is_not_asked_for_it():
     assert reason.endswith("tiny_network has those of 1, 4, 8")
 
 
+def test_a_reused_head_continues_from_one_map():
+    recipe = frcnn.recipe("small-data", {"network.head": "reuse"})
+    assert strides(dataset((40,)), recipe=recipe)[0] == 16
+    assert strides(dataset((40,)), tiny_network(), recipe)[0] == 8
+
+
 @pytest.mark.parametrize("recipe", [voc07(), frcnn.recipe("small-data", {"network.stride": 8})])
 def test_given_strides_stay(recipe):
     assert settle(recipe, dataset((40,)), recipe.backbone) == (recipe, [])

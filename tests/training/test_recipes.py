@@ -98,7 +98,7 @@ def test_the_cosine_warms_up_over_a_twentieth_and_ends_near_0(tiny_detector, ste
 def test_small_data_slows_the_backbone(tiny_detector):
     optimizer = optimizer_of(small_data(), tiny_detector, 100)
     assert isinstance(optimizer, FineTuningAdamW)
-    np.testing.assert_allclose([optimizer.slow_lr_multiplier, optimizer.decoupled_decay], [0.2, 1e-4])
+    np.testing.assert_allclose([optimizer.slow_lr_multiplier, optimizer.decoupled_decay], [0.1, 1e-4])
     assert {path.split("/")[-2] for path in optimizer.slow_variables} == {"conv"}
 
 

@@ -39,7 +39,10 @@ def settle(recipe: Recipe, dataset: DetectionDataset, backbone: str | keras.Mode
     """
     if recipe.network.stride != "auto":
         return recipe, []
-    stride, reason = _strides(dataset, recipe.sampling)
+    if recipe.network.head == "reuse":
+        stride, reason = min(_COARSE_STRIDES), "RoIs are pooled from stride 16: a reused head continues from one map"
+    else:
+        stride, reason = _strides(dataset, recipe.sampling)
     if isinstance(backbone, keras.Model):
         stride, reason = _those_of(backbone, stride, reason)
     return dataclasses.replace(recipe, network=dataclasses.replace(recipe.network, stride=stride)), [reason]
@@ -62,7 +65,8 @@ def _strides(dataset, sampling):
 def _those_of(network, wanted, reason):
     """Of the strides wanted, those that a user's network has; else the largest that it has."""
     known = feature_strides(network)
-    stride = tuple(each for each in wanted if each in known) or (known[-1],)
+    stride = tuple(each for each in np.atleast_1d(wanted).tolist() if each in known) or (known[-1],)
+    stride = stride if isinstance(wanted, tuple) else stride[0]
     return stride, reason if stride == wanted else f"{reason}; {network.name} has those of {', '.join(map(str, known))}"
 
 
