@@ -76,6 +76,12 @@ def test_a_reused_head_continues_from_one_map():
     assert strides(dataset((40,)), tiny_network(), recipe)[0] == 8
 
 
+def test_a_run_to_start_from_decides():
+    for stride, expected in (([8, 16], (8, 16)), (16, 16)):
+        start = {"recipe": {"network": {"stride": stride}}}
+        assert settle(small_data(), dataset((300,)), "efficientnet_lite0", start)[0].network.stride == expected
+
+
 @pytest.mark.parametrize("recipe", [voc07(), frcnn.recipe("small-data", {"network.stride": 8})])
 def test_given_strides_stay(recipe):
     assert settle(recipe, dataset((40,)), recipe.backbone) == (recipe, [])

@@ -4,6 +4,7 @@ The rules are the same for every data set. `train` prints each choice with its r
 """
 
 import dataclasses
+from typing import Any
 
 import keras
 import numpy as np
@@ -20,7 +21,9 @@ _FINE_STRIDES, _COARSE_STRIDES = (8, 16, 32), (16, 32)
 _SMALL = 10
 
 
-def settle(recipe: Recipe, dataset: DetectionDataset, backbone: str | keras.Model) -> tuple[Recipe, list[str]]:
+def settle(
+    recipe: Recipe, dataset: DetectionDataset, backbone: str | keras.Model, start: dict[str, Any] | None = None
+) -> tuple[Recipe, list[str]]:
     """Chooses what a recipe leaves to the data.
 
     Args:
@@ -28,6 +31,7 @@ def settle(recipe: Recipe, dataset: DetectionDataset, backbone: str | keras.Mode
         dataset: `DetectionDataset`, the training images; it has objects.
         backbone: name or `keras.Model`, see `fast_rcnn`. Networks that have a name have all strides up to 32; of a
             model only those strides are chosen that it has.
+        start: run.json of the run that training starts from, whose strides are kept, since its weights fit them.
 
     Returns:
         The recipe without "auto", and one sentence for each choice.
@@ -39,13 +43,23 @@ def settle(recipe: Recipe, dataset: DetectionDataset, backbone: str | keras.Mode
     """
     if recipe.network.stride != "auto":
         return recipe, []
-    if recipe.network.head == "reuse":
+    if start is not None:
+        stride = start["recipe"]["network"]["stride"]
+        stride, reason = _as_in(start)
+    elif recipe.network.head == "reuse":
         stride, reason = min(_COARSE_STRIDES), "RoIs are pooled from stride 16: a reused head continues from one map"
     else:
         stride, reason = _strides(dataset, recipe.sampling)
     if isinstance(backbone, keras.Model):
         stride, reason = _those_of(backbone, stride, reason)
     return dataclasses.replace(recipe, network=dataclasses.replace(recipe.network, stride=stride)), [reason]
+
+
+def _as_in(start):
+    """The strides of another run, and why."""
+    stride = start["recipe"]["network"]["stride"]
+    reason = f"RoIs are pooled from stride {stride}, as in the run whose weights training starts from"
+    return tuple(stride) if isinstance(stride, list) else stride, reason
 
 
 def _strides(dataset, sampling):

@@ -7,6 +7,7 @@ import os
 import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import keras
@@ -100,7 +101,8 @@ def train(
     backbone = backbone or recipe.backbone
     recipe = dataclasses.replace(recipe, backbone=backbone if isinstance(backbone, str) else backbone.name)
     check_classes(recipe, train_dataset)
-    recipe, reasons = settle(recipe, train_dataset, backbone)
+    start = run_folder.read_description(weights) if weights and Path(weights).is_dir() else None
+    recipe, reasons = settle(recipe, train_dataset, backbone, start)
     if progress:
         print(*reasons, sep="\n", file=sys.stderr)
     proposals = train_dataset.proposals or proposals or proposal_settings(recipe.proposals, train_dataset)
