@@ -261,6 +261,7 @@ _CALLS = {
     "flip_vertical": lambda first, second: boxes.flip_vertical(first),
     "scale": lambda first, second: boxes.scale(first, 480, 640),
     "relative": lambda first, second: boxes.relative(first * 100, 480, 640),
+    "enlarge": lambda first, second: boxes.enlarge(first, 1.5),
     "within": lambda first, second: boxes.within(first, [0.1, 0.2, 0.6, 0.8]),
     "to_inclusive_corners": lambda first, second: boxes.to_inclusive_corners(first * 100),
     "from_stored": lambda first, second: boxes.from_stored(first, 7),

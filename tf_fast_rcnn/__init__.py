@@ -1,7 +1,6 @@
 """Fast R-CNN for TensorFlow and Keras 3 (R. Girshick, "Fast R-CNN", ICCV 2015).
 
-Names are loaded when they are first used, so that worker processes and `tf-fast-rcnn --help` do not wait for
-TensorFlow.
+Public names are loaded on first use, so worker processes and `tf-fast-rcnn --help` do not wait for TensorFlow.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ from tf_fast_rcnn.errors import InputError
 
 __version__ = "0.1.0"
 
-# Public name -> the module that has it. `__init__.pyi` says the same to editors and type checkers.
+# Public name -> the module that defines it. `__init__.pyi` repeats this for editors and type checkers.
 _PUBLIC_NAMES = {
     "native_ops_available": "ops.native",
     "roi_pool": "ops.roi_pooling",
@@ -93,7 +92,7 @@ __all__ = sorted([*_PUBLIC_NAMES, "InputError"])
 
 
 def check_keras_backend() -> None:
-    """Raises an InputError where the environment asks Keras for another backend than TensorFlow."""
+    """Raises an InputError if the environment selects a Keras backend other than TensorFlow."""
     backend = os.environ.get("KERAS_BACKEND", "tensorflow")
     if backend != "tensorflow":
         raise InputError(f"KERAS_BACKEND: found {backend!r}; expected 'tensorflow'; unset it")

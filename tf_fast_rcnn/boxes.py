@@ -1,11 +1,11 @@
-"""Box algebra and every conversion of coordinates.
+"""Box operations and all coordinate conversions.
 
-The format at every boundary is float32 `[ymin, xmin, ymax, xmax]`, relative to the image (0 to 1), with continuous
-edges: the whole image is `[0, 0, 1, 1]`. RoIs inside the network have the same order in pixels of the network's
-input. Conversions to and from other people's formats live here and nowhere else.
+Boxes are float32 `[ymin, xmin, ymax, xmax]`, relative to the image (0 to 1), with continuous edges: the whole image is
+`[0, 0, 1, 1]`. RoIs inside the network have the same order, in pixels of the network's input. Conversions to and from
+other formats are all in this module.
 
-Every function takes NumPy arrays or TensorFlow tensors and returns what it was given, so that readers need no
-TensorFlow and graphs need no Python.
+Every function accepts NumPy arrays or TensorFlow tensors and returns the same kind, so readers do not need TensorFlow
+and the same code runs inside graphs.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ import numpy as np
 if TYPE_CHECKING:
     import tensorflow as tf
 
-# What comes in is what goes out. Nested lists of numbers are taken too and give arrays.
+# Functions return the type they are given. Nested lists of numbers are accepted too and return arrays.
 Array = TypeVar("Array", np.ndarray, "tf.Tensor")
 
-# exp() of a size delta is bounded so that an untrained network cannot make infinite boxes: 1000 / 16 is the longest
-# side of the paper's images over one cell of its feature maps.
+# Size deltas are limited before exp() so that an untrained network cannot predict infinite boxes: 1000 / 16 is the
+# longest side of the paper's images divided by the size of a feature-map cell.
 MAX_SIZE_DELTA = float(np.log(1000.0 / 16.0))
 
 
 class BoxStatistics(NamedTuple):
     """Mean and standard deviation of the regression targets `(ty, tx, th, tw)` of each class: float32 `[K, 4]` each.
 
-    With these the targets are normalised to zero mean and unit variance (section 2.3 of the paper).
+    They normalise the targets to zero mean and unit variance (section 2.3 of the paper).
     """
 
     mean: np.ndarray
@@ -37,7 +37,7 @@ class BoxStatistics(NamedTuple):
 
 
 def _library(array):
-    """NumPy for NumPy's arrays, TensorFlow for tensors: the few functions used here, under one name each."""
+    """NumPy's functions for arrays, TensorFlow's for tensors, under common names."""
     if isinstance(array, (np.ndarray, np.generic, list, tuple)):
         return types.SimpleNamespace(
             stack=np.stack,
@@ -62,7 +62,7 @@ def _library(array):
 
 
 def _float_array(boxes):
-    """Sequences become float32 arrays; arrays and tensors pass as they are."""
+    """Converts sequences to float32 arrays; returns arrays and tensors unchanged."""
     return np.asarray(boxes, np.float32) if isinstance(boxes, (list, tuple)) else boxes
 
 
@@ -84,7 +84,7 @@ def area(boxes: Array) -> Array:
 
 
 def intersection(first: Array, second: Array) -> Array:
-    """Areas of overlap `[N, M]` of boxes `[N, 4]` with boxes `[M, 4]`, both in one unit."""
+    """Areas of overlap `[N, M]` of boxes `[N, 4]` with boxes `[M, 4]`, both in the same unit."""
     first, second = _float_array(first), _float_array(second)
     lib = _library(first)
     top = lib.maximum(first[:, None, 0], second[None, :, 0])
@@ -95,9 +95,9 @@ def intersection(first: Array, second: Array) -> Array:
 
 
 def iou(first: Array, second: Array) -> Array:
-    """Intersection over union `[N, M]` of boxes `[N, 4]` with boxes `[M, 4]`; 0 where both have no area.
+    """Intersection over union `[N, M]` of boxes `[N, 4]` with boxes `[M, 4]`; 0 if neither has an area.
 
-    Scaling an axis scales every area alike, so relative and pixel boxes give the same values.
+    Scaling an axis scales all areas by the same factor, so relative and pixel boxes have the same IoU.
 
     Example:
         >>> iou([[0, 0, 1, 1]], [[0, 0, 0.5, 1], [0.5, 0, 1.5, 1]]).round(3)
@@ -116,7 +116,7 @@ def _centres_and_sizes(boxes):
 
 
 def encode(proposals: Array, ground_truth: Array) -> Array:
-    """The paper's regression targets `(ty, tx, th, tw)`: what turns each proposal into its ground-truth box.
+    """The paper's regression targets `(ty, tx, th, tw)`, which transform each proposal into its ground-truth box.
 
     ty = (Gy - Py) / Ph, tx = (Gx - Px) / Pw, th = log(Gh / Ph), tw = log(Gw / Pw), with centres y, x and sizes h, w
     (Fast R-CNN, section 2.3, after R-CNN, appendix C). The values do not depend on the unit of the boxes.
@@ -150,8 +150,8 @@ def encode(proposals: Array, ground_truth: Array) -> Array:
 def decode(proposals: Array, deltas: Array) -> Array:
     """Boxes from proposals and regression values `(ty, tx, th, tw)`: the inverse of `encode`.
 
-    Sizes are bounded to 62.5 times the proposal's (see MAX_SIZE_DELTA). The shapes broadcast: proposals `[R, 1, 4]`
-    with deltas `[R, K, 4]` give `[R, K, 4]`.
+    Sizes are limited to 62.5 times the proposal's (see MAX_SIZE_DELTA). The shapes broadcast: proposals `[R, 1, 4]`
+    and deltas `[R, K, 4]` result in boxes `[R, K, 4]`.
 
     Example:
         >>> decode([[0, 0, 2, 2]], np.float32([[0, 0.5, 0, 0]]))
@@ -168,7 +168,7 @@ def decode(proposals: Array, deltas: Array) -> Array:
 
 
 def clip(boxes: Array, height: float | tf.Tensor = 1.0, width: float | tf.Tensor = 1.0) -> Array:
-    """Boxes `[..., 4]` cut at the image's edges: relative boxes by default, else the image's size in their unit."""
+    """Boxes `[..., 4]` clipped to an image of `height` x `width` in the boxes' unit (default: relative boxes)."""
     boxes = _float_array(boxes)
     lib = _library(boxes)
     ymin, xmin, ymax, xmax = _sides(boxes)
@@ -180,21 +180,21 @@ def clip(boxes: Array, height: float | tf.Tensor = 1.0, width: float | tf.Tensor
 
 
 def flip_horizontal(boxes: Array, width: float | tf.Tensor = 1.0) -> Array:
-    """Boxes `[..., 4]` of the mirrored image (left and right exchanged); `width` is the image's in their unit."""
+    """Boxes `[..., 4]` of the image flipped left to right; `width` is the image's width in the boxes' unit."""
     boxes = _float_array(boxes)
     ymin, xmin, ymax, xmax = _sides(boxes)
     return _library(boxes).stack([ymin, width - xmax, ymax, width - xmin], axis=-1)
 
 
 def flip_vertical(boxes: Array, height: float | tf.Tensor = 1.0) -> Array:
-    """Boxes `[..., 4]` of the image upside down (top and bottom exchanged); `height` is the image's in their unit."""
+    """Boxes `[..., 4]` of the image flipped top to bottom; `height` is the image's height in the boxes' unit."""
     boxes = _float_array(boxes)
     ymin, xmin, ymax, xmax = _sides(boxes)
     return _library(boxes).stack([height - ymax, xmin, height - ymin, xmax], axis=-1)
 
 
 def scale(boxes: Array, height: float | tf.Tensor, width: float | tf.Tensor) -> Array:
-    """Relative boxes `[..., 4]` in pixels of an image of `height` x `width`. Its inverse: 1 / height, 1 / width.
+    """Converts relative boxes `[..., 4]` to pixels of an image of `height` x `width`; the inverse is `relative`.
 
     Example:
         >>> scale([0, 0.5, 1, 1], 480, 640)
@@ -206,7 +206,7 @@ def scale(boxes: Array, height: float | tf.Tensor, width: float | tf.Tensor) -> 
 
 
 def enlarge(boxes: Array, factor: float) -> Array:
-    """Boxes `[..., 4]` (any unit) whose sides are `factor` times as long, about the same centres; they are not clipped.
+    """Scales boxes `[..., 4]` (any unit) by `factor` around their centres; the result is not clipped.
 
     Example:
         >>> enlarge(np.float32([0.4, 0.4, 0.6, 0.8]), 2.0).round(2)
@@ -218,14 +218,16 @@ def enlarge(boxes: Array, factor: float) -> Array:
 
 
 def relative(boxes: Array, height: float | tf.Tensor, width: float | tf.Tensor) -> Array:
-    """Boxes `[..., 4]` in pixels of an image of `height` x `width` as relative ones: the inverse of `scale`."""
+    """Converts boxes `[..., 4]` from pixels of an image of `height` x `width` to relative: the inverse of `scale`."""
     boxes = _float_array(boxes)
     ymin, xmin, ymax, xmax = _sides(boxes)
     return _library(boxes).stack([ymin / height, xmin / width, ymax / height, xmax / width], axis=-1)
 
 
 def within(boxes: Array, window: Array) -> Array:
-    """Relative boxes `[..., 4]` as boxes relative to a `window` `[4]` of the image, a relative box with an area.
+    """Converts boxes `[..., 4]` relative to the image to boxes relative to a window of it.
+
+    The `window` `[4]` is a relative box with a positive area.
 
     Example:
         >>> within([0.5, 0.5, 0.75, 1.0], [0.5, 0, 1, 1])
@@ -239,9 +241,9 @@ def within(boxes: Array, window: Array) -> Array:
 
 
 def to_inclusive_corners(rois: Array) -> Array:
-    """RoIs `[..., 4]` with continuous edges, in pixels, as `roi_pool` takes them: the last row and column included.
+    """Converts RoIs `[..., 4]` in pixels from continuous edges to the inclusive corners that `roi_pool` expects.
 
-    The original's RoIs are 0-based corners of pixels, so that the whole of a 600-pixel side is 0..599; ours is 0..600.
+    The original's RoIs are 0-based pixel corners: a full 600-pixel side is 0..599 there and 0..600 here.
     """
     rois = _float_array(rois)
     ymin, xmin, ymax, xmax = _sides(rois)
@@ -249,11 +251,12 @@ def to_inclusive_corners(rois: Array) -> Array:
 
 
 def from_stored(boxes: Array, orientation: int) -> Array:
-    """Relative boxes of an image as its file stores it, as boxes of the image as displayed.
+    """Converts relative boxes from the stored image to the displayed one, which EXIF may rotate or flip.
 
     Args:
         boxes: float `[..., 4]`, drawn by a tool that ignores EXIF.
-        orientation: EXIF's (CIPA DC-008, tag 0x0112), 1 to 8; 6, for example, is displayed a quarter turn clockwise.
+        orientation: the EXIF orientation (CIPA DC-008, tag 0x0112), 1 to 8; for example, 6 is displayed rotated a
+            quarter turn clockwise.
 
     Example:
         >>> from_stored([0, 0, 0.25, 0.5], 6)
@@ -271,10 +274,9 @@ def from_stored(boxes: Array, orientation: int) -> Array:
 
 
 def from_voc(corners: Array, height: float | tf.Tensor, width: float | tf.Tensor) -> Array:
-    """Pascal VOC's `[xmin, ymin, xmax, ymax]`, 1-based pixels with both corners included, as relative boxes.
+    """Converts Pascal VOC's `[xmin, ymin, xmax, ymax]`, 1-based pixels with both corners included, to relative boxes.
 
-    (VOC 2007 devkit, "Annotation guidelines": the top left pixel is (1, 1).) The first pixel alone, `[1, 1, 1, 1]`,
-    covers one pixel.
+    The top left pixel is (1, 1) (VOC 2007 devkit, "Annotation guidelines"), so `[1, 1, 1, 1]` covers one pixel.
 
     Example:
         >>> from_voc([1, 1, 640, 480], 480, 640)
@@ -287,14 +289,14 @@ def from_voc(corners: Array, height: float | tf.Tensor, width: float | tf.Tensor
 
 
 def to_voc(boxes: Array, height: float | tf.Tensor, width: float | tf.Tensor) -> Array:
-    """Relative boxes as Pascal VOC's corners (float, not rounded): the inverse of `from_voc`."""
+    """Converts relative boxes to Pascal VOC's corners (float, not rounded): the inverse of `from_voc`."""
     pixels = scale(boxes, height, width)
     ymin, xmin, ymax, xmax = _sides(pixels)
     return _library(pixels).stack([xmin + 1.0, ymin + 1.0, xmax, ymax], axis=-1)
 
 
 def from_coco(boxes: Array, height: float | tf.Tensor, width: float | tf.Tensor) -> Array:
-    """COCO's `[x, y, width, height]` in pixels (0-based, continuous) as relative boxes.
+    """Converts COCO's `[x, y, width, height]` in pixels (0-based, continuous) to relative boxes.
 
     Example:
         >>> from_coco([320, 0, 320, 480], 480, 640)
@@ -307,14 +309,14 @@ def from_coco(boxes: Array, height: float | tf.Tensor, width: float | tf.Tensor)
 
 
 def to_coco(boxes: Array, height: float | tf.Tensor, width: float | tf.Tensor) -> Array:
-    """Relative boxes as COCO's `[x, y, width, height]` in pixels: the inverse of `from_coco`."""
+    """Converts relative boxes to COCO's `[x, y, width, height]` in pixels: the inverse of `from_coco`."""
     pixels = scale(boxes, height, width)
     ymin, xmin, ymax, xmax = _sides(pixels)
     return _library(pixels).stack([xmin, ymin, xmax - xmin, ymax - ymin], axis=-1)
 
 
 def from_xyxy(edges: Array, height: float | tf.Tensor, width: float | tf.Tensor) -> Array:
-    """Pixel edges `[xmin, ymin, xmax, ymax]` (0-based, continuous, as in CSV files) as relative boxes.
+    """Converts pixel edges `[xmin, ymin, xmax, ymax]` (0-based, continuous, as in CSV files) to relative boxes.
 
     Example:
         >>> from_xyxy([320, 0, 640, 480], 480, 640)
@@ -326,14 +328,14 @@ def from_xyxy(edges: Array, height: float | tf.Tensor, width: float | tf.Tensor)
 
 
 def to_xyxy(boxes: Array, height: float | tf.Tensor, width: float | tf.Tensor) -> Array:
-    """Relative boxes as pixel edges `[xmin, ymin, xmax, ymax]`: the inverse of `from_xyxy`."""
+    """Converts relative boxes to pixel edges `[xmin, ymin, xmax, ymax]`: the inverse of `from_xyxy`."""
     pixels = scale(boxes, height, width)
     ymin, xmin, ymax, xmax = _sides(pixels)
     return _library(pixels).stack([xmin, ymin, xmax, ymax], axis=-1)
 
 
 def from_yolo(boxes: Array) -> Array:
-    """YOLO's `[x, y, width, height]`, centre and size relative to the image, as relative boxes.
+    """Converts YOLO's `[x, y, width, height]`, centre and size relative to the image, to relative boxes.
 
     Example:
         >>> from_yolo([0.75, 0.5, 0.5, 1])
@@ -346,17 +348,17 @@ def from_yolo(boxes: Array) -> Array:
 
 
 def to_yolo(boxes: Array) -> Array:
-    """Relative boxes as YOLO's `[x, y, width, height]`: the inverse of `from_yolo`."""
+    """Converts relative boxes to YOLO's `[x, y, width, height]`: the inverse of `from_yolo`."""
     boxes = _float_array(boxes)
     y, x, box_height, box_width = _centres_and_sizes(boxes)
     return _library(boxes).stack([x, y, box_width, box_height], axis=-1)
 
 
 def from_tfds_voc(boxes: Array, height: float | tf.Tensor, width: float | tf.Tensor) -> Array:
-    """Relative boxes of TensorFlow Datasets' `voc` as ours.
+    """Corrects the relative boxes of TensorFlow Datasets' `voc`.
 
-    That builder divides VOC's 1-based corners by the image's size as they are, so that the first row and column are
-    missing from each box (tensorflow_datasets/object_detection/voc.py, version 5.0.0).
+    That builder divides VOC's 1-based corners by the image's size without subtracting 1, so each box lacks its first
+    row and column (tensorflow_datasets/object_detection/voc.py, version 5.0.0).
 
     Example:
         >>> from_tfds_voc([1 / 480, 1 / 640, 1, 1], 480, 640)
@@ -366,7 +368,9 @@ def from_tfds_voc(boxes: Array, height: float | tf.Tensor, width: float | tf.Ten
 
 
 def from_paper(windows: Array, height: float | tf.Tensor, width: float | tf.Tensor) -> Array:
-    """The paper's RoIs `(r, c, h, w)`: top left corner, height and width, in pixels (section 2.1), as relative boxes.
+    """Converts the paper's RoIs `(r, c, h, w)` to relative boxes.
+
+    They are the top left corner, height and width in pixels (section 2.1).
 
     Example:
         >>> from_paper([0, 320, 480, 320], 480, 640)
@@ -379,7 +383,7 @@ def from_paper(windows: Array, height: float | tf.Tensor, width: float | tf.Tens
 
 
 def to_paper(boxes: Array, height: float | tf.Tensor, width: float | tf.Tensor) -> Array:
-    """Relative boxes as the paper's `(r, c, h, w)` in pixels: the inverse of `from_paper`."""
+    """Converts relative boxes to the paper's `(r, c, h, w)` in pixels: the inverse of `from_paper`."""
     pixels = scale(boxes, height, width)
     ymin, xmin, ymax, xmax = _sides(pixels)
     return _library(pixels).stack([ymin, xmin, ymax - ymin, xmax - xmin], axis=-1)
@@ -388,13 +392,13 @@ def to_paper(boxes: Array, height: float | tf.Tensor, width: float | tf.Tensor) 
 def from_corners(
     corners: Array, height: float | tf.Tensor, width: float | tf.Tensor, order: str = "xyxy", base: int = 0
 ) -> Array:
-    """Proposal files' pixel corners, both included, as relative boxes.
+    """Converts the pixel corners of proposal files, both included, to relative boxes.
 
     Args:
         corners: numeric `[..., 4]`.
         height, width: the image's size in pixels.
         order: "xyxy" for x1 y1 x2 y2, "yxyx" for y1 x1 y2 x2.
-        base: number of the first pixel: 0 (the original demo's .mat files) or 1 (the whole-set VOC files).
+        base: coordinate of the first pixel: 0 (.mat files of the original demo) or 1 (.mat files of a VOC image set).
 
     Example:
         >>> from_corners([0, 0, 639, 479], 480, 640)
@@ -408,6 +412,6 @@ def from_corners(
 def to_corners(
     boxes: Array, height: float | tf.Tensor, width: float | tf.Tensor, order: str = "xyxy", base: int = 0
 ) -> Array:
-    """Relative boxes as pixel corners, both included: the inverse of `from_corners`."""
+    """Converts relative boxes to pixel corners, both included: the inverse of `from_corners`."""
     corners = to_voc(np.asarray(boxes, np.float32), height, width) + base - 1
     return corners[..., [1, 0, 3, 2]] if order == "yxyx" else corners

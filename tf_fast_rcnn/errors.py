@@ -1,4 +1,4 @@
-"""The one error that a user's input raises."""
+"""The error raised for invalid input."""
 
 from __future__ import annotations
 
@@ -6,24 +6,24 @@ from collections.abc import Collection
 
 
 class InputError(ValueError):
-    """Bad input, told in one line: where, what was found, what was expected, what to do.
+    """Invalid input, described in one line: where, what was found, what was expected, and how to fix it.
 
     The command line prints the message without a traceback and exits with code 2.
 
     Example:
-        >>> raise InputError("labels.xml: found xmin 40 >= xmax 40; expected xmin < xmax; mend the box")
+        >>> raise InputError("labels.xml: found xmin 40 >= xmax 40; expected xmin < xmax; fix the box")
         Traceback (most recent call last):
         ...
-        tf_fast_rcnn.errors.InputError: labels.xml: found xmin 40 >= xmax 40; expected xmin < xmax; mend the box
+        tf_fast_rcnn.errors.InputError: labels.xml: found xmin 40 >= xmax 40; expected xmin < xmax; fix the box
     """
 
     def __init__(self, message: object) -> None:
-        # What is quoted of a user's files, their names included, may hold line breaks.
+        # Text and file names quoted from the user may contain line breaks.
         super().__init__(" ".join(str(message).splitlines()))
 
 
 def check_setting(name: str, value: object, holds: object, expected: str) -> None:
-    """Raises an InputError that says what a setting was found to be and what was `expected`, unless `holds`."""
+    """Raises an InputError with the value of a setting and what was `expected`, unless `holds` is true."""
     if not holds:
         raise InputError(f"{name}: found {value}; expected {expected}; change it")
 
@@ -41,6 +41,6 @@ def missing_package(what: str, error: ImportError, extra: str) -> InputError:
 
 
 def check_choice(name: str, value: object, choices: Collection[str]) -> None:
-    """Raises an InputError where a setting is none of the `choices`."""
+    """Raises an InputError if a setting is not one of the `choices`."""
     if value not in choices:
-        raise InputError(f"{name}: found {value!r}; expected one of {', '.join(choices)}; give one of these")
+        raise InputError(f"{name}: found {value!r}; expected one of {', '.join(choices)}")

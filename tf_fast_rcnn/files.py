@@ -1,4 +1,4 @@
-"""Files and folders that are whole or not there, and the folder of those that can be made again."""
+"""Atomic writes of files and folders, and the cache folder."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ from typing import Any, BinaryIO
 
 import platformdirs
 
-# What a path is given as.
+# A path as an argument.
 StrPath = str | os.PathLike[str]
 
-# Temporary names begin so: no reader takes them for the real thing, and what a kill left behind is found by them.
+# Prefix of temporary names: readers ignore such files, and leftovers of killed processes can be found by it.
 PARTIAL_PREFIX = ".partial-"
 
 
 @contextlib.contextmanager
 def replacing_path(path: StrPath) -> Iterator[Path]:
-    """A temporary path for writers that open files themselves; the file takes the place of `path` at the end.
+    """A temporary path for writers that open files themselves; on success the file is renamed to `path`.
 
-    It has the same suffixes and lies in the same folder, which is made where there is none. After an error it is
-    removed.
+    The temporary file has the same suffixes and is in the same folder, which is created if necessary. It is removed
+    after an error.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    # Other processes may write the same file.
+    # The process id keeps apart processes that write the same file.
     temporary = path.with_name(f"{PARTIAL_PREFIX}{os.getpid()}-{path.name}")
     try:
         yield temporary
@@ -39,28 +39,28 @@ def replacing_path(path: StrPath) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def replacing(path: StrPath) -> Iterator[BinaryIO]:
-    """A binary file that takes the place of `path` once it is complete; it can be read too."""
+    """A binary file, open for writing and reading, that replaces `path` once it is complete."""
     with replacing_path(path) as temporary, open(temporary, "w+b") as file:
         yield file
 
 
 def write_text(path: StrPath, text: str) -> None:
-    """Writes a text file, UTF-8, that takes the place of `path` once it is complete."""
+    """Writes a UTF-8 text file atomically."""
     with replacing(path) as file:
         file.write(text.encode())
 
 
 def write_json(path: StrPath, value: Any) -> None:
-    """Writes a JSON file that takes the place of `path` once it is complete."""
+    """Writes a JSON file atomically."""
     write_text(path, json.dumps(value, indent=2) + "\n")
 
 
 @contextlib.contextmanager
 def new_folder(path: StrPath) -> Iterator[Path]:
-    """An empty folder that is renamed to `path` once it is complete; after an error it is removed.
+    """An empty folder that is renamed to `path` once it is complete, or removed after an error.
 
-    Until then it lies in a folder beside `path` whose name begins with a dot, which no model server takes for a
-    version. What a killed process left of that is removed.
+    Until then it is inside a folder next to `path` whose name begins with a dot, so a model server does not mistake it
+    for a version. Leftovers of a killed process are removed first.
     """
     path = Path(path)
     temporary = path.with_name(f"{PARTIAL_PREFIX}{path.name}")
@@ -75,7 +75,7 @@ def new_folder(path: StrPath) -> Iterator[Path]:
 
 
 def remove_partial_files(folder: StrPath) -> None:
-    """Removes what killed processes left half written below a folder that nothing writes to now."""
+    """Removes partial files of killed processes below a folder; no process may be writing to it."""
     for path in Path(folder).rglob(f"{PARTIAL_PREFIX}*"):
         if path.is_file():
             path.unlink()
@@ -87,11 +87,11 @@ def cache_folder(cache_dir: StrPath | None = None) -> Path:
 
 
 def renamed(values: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
-    """A dict with today's keys, of one that an earlier version may have saved.
+    """Renames the keys of a dict that an earlier version may have saved.
 
     Args:
-        values: dict by name.
-        names: dict from earlier names to today's.
+        values: the saved dict.
+        names: dict from old names to new ones.
 
     Example:
         >>> renamed({"deviation": 1, "mean": 0}, {"deviation": "std"})

@@ -50,7 +50,7 @@ def test_sampling(digits, tmp_path, capsys):
         assert 0.2 < result["memory_gb"] < 20
     printed = capsys.readouterr().out
     assert "gradients of 2 parts accumulated, 2 parts timed" in printed
-    assert "RoIs a second" in plot.read_text()
+    assert "RoIs per second" in plot.read_text()
 
 
 def test_sampling_takes_divisors(digits, capsys):

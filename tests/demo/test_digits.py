@@ -151,7 +151,7 @@ def test_positive_angles_turn_counter_clockwise():
 
 def test_folder_with_contents_is_refused_and_left_alone(tmp_path):
     (tmp_path / "notes.txt").write_text("mine")
-    with pytest.raises(InputError, match="found a folder with contents; expected none"):
+    with pytest.raises(InputError, match="not empty; expected a new or empty folder"):
         digits.generate_digits(tmp_path, {"train": 1})
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
 

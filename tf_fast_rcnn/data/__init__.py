@@ -1,1 +1,1 @@
-"""Data: records of annotated images, one reader a format, proposals, and prepared data sets."""
+"""Data: annotated images, a reader for each format, proposals, prepared data sets, and mini-batches."""

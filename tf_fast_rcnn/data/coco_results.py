@@ -1,7 +1,7 @@
-"""COCO's results format (https://cocodataset.org/#format-results), written and read.
+"""Reads and writes COCO's results format (https://cocodataset.org/#format-results).
 
-A file is one JSON list of `{"image_id": 42, "category_id": 18, "bbox": [x, y, width, height], "score": 0.9}`; pixels
-from 0, continuous.
+A file is a JSON list of `{"image_id": 42, "category_id": 18, "bbox": [x, y, width, height], "score": 0.9}`, with boxes
+in pixels, 0-based and continuous.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ class Result(NamedTuple):
     """One entry of a file.
 
     Attributes:
-        where: the file and the entry, for messages.
-        image_id: number or text.
-        category_id: as in the file; None where there is none.
-        box: four finite numbers.
-        score: a finite number; None where there is none.
+        where: the file and the number of the entry, for messages.
+        image_id: a number or a string.
+        category_id: as in the file; None if missing.
+        box: x, y, width and height in pixels, four finite numbers.
+        score: a finite number; None if missing.
     """
 
     where: str
@@ -44,13 +44,12 @@ class Result(NamedTuple):
 def coco_results(
     dataset: DetectionDataset, detections: Sequence[Detections], category_ids: Mapping[str, int] | None = None
 ) -> list[dict[str, Any]]:
-    """Detections in COCO's results format, for its evaluation server and for other tools.
+    """Converts detections to COCO's results format, for its evaluation server and other tools.
 
     Args:
-        dataset: `DetectionDataset`; its image ids are written as numbers where they are, as `coco:` reads them.
+        dataset: `DetectionDataset`; image ids that consist of digits, such as those of `coco:`, are written as numbers.
         detections: `Detections` of each of its images, in order.
-        category_ids: the id of each class name, as `coco_category_ids` reads them from COCO's file; None for the
-            labels 1..K.
+        category_ids: dict from class name to category id, as returned by `coco_category_ids`; None for 1..K.
 
     Returns:
         A list of dicts with image_id, category_id, bbox (x, y, width and height in pixels) and score, for `json.dump`.
@@ -79,19 +78,19 @@ def coco_results(
 
 
 def result_image_id(record: ImageRecord) -> int | str:
-    """The image's id in COCO's results: a number where the record's is one."""
+    """The image's id in COCO's results: a number if the record's id consists of digits, else the record's id."""
     return int(record.image_id) if record.image_id.isdecimal() else record.image_id
 
 
 def check_category_ids(dataset: DetectionDataset, category_ids: Mapping[str, int] | None) -> Mapping[str, int]:
-    """The category id of each class name, the labels 1..K for None; InputError where a class has none."""
+    """The category id of each class name; 1..K if `category_ids` is None. Raises an InputError if one is missing."""
     if category_ids is None:
         return {name: label for label, name in enumerate(dataset.class_names, start=1)}
     missing = [name for name in dataset.class_names if name not in category_ids]
     if missing:
         raise InputError(
-            f"category ids: found none of class {missing[0]!r}; expected one for each class of {dataset.name}; give "
-            "the file that the classes are from"
+            f"category ids: found none for class {missing[0]!r}; expected one for each class of {dataset.name}; pass "
+            "the COCO file that the classes come from"
         )
     return category_ids
 
@@ -102,11 +101,11 @@ def read_results(
     """Yields the `Result`s of a file.
 
     Args:
-        path: of the file.
-        fields: what each entry must have, "image_id" and "bbox" among them.
+        path: the file.
+        fields: the required keys of each entry, including "image_id" and "bbox".
 
     Raises:
-        InputError: where the file cannot be read, is no JSON list, or an entry lacks a field or has another type.
+        InputError: if the file cannot be read or is not a JSON list, or an entry lacks a field or has a wrong type.
     """
     path = Path(path)
     for number, entry in enumerate(_read_list(path)):
@@ -117,17 +116,16 @@ def _read_list(path):
     try:
         text = path.read_bytes()
     except OSError as error:
-        raise InputError(f"{path}: found no readable file ({error}); expected COCO's results; check the path") from None
+        raise InputError(f"{path}: cannot read the file ({error}); expected COCO's results; check the path") from None
     if not text.strip():
-        raise InputError(f"{path}: found an empty file; expected COCO's results, [] for none; write them again")
+        raise InputError(f"{path}: found an empty file; expected COCO's results, or [] for none; write the file again")
     try:
         entries = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise InputError(f"{path}: found broken JSON ({error}); expected COCO's results; write them again") from None
+        raise InputError(f"{path}: invalid JSON ({error}); expected COCO's results; write the file again") from None
     if not isinstance(entries, list):
         raise InputError(
-            f"{path}: found no list; expected COCO's results, a list of objects with image_id, bbox and score; give "
-            "that file"
+            f"{path}: not a list; expected COCO's results, a list of objects with image_id, bbox and score"
         )
     return entries
 
@@ -138,7 +136,7 @@ def _result(where, entry, fields):
         raise InputError(f"{where}: found {reprlib.repr(entry)}; expected {needed}; add what is missing")
     image_id, box, score = entry["image_id"], entry["bbox"], entry.get("score")
     if not isinstance(image_id, (int, float, str)):
-        raise InputError(f"{where}: found the image {reprlib.repr(image_id)}; expected a number or a name; correct it")
+        raise InputError(f"{where}: found the image {reprlib.repr(image_id)}; expected a number or a string")
     sides = tuple(map(finite, box)) if isinstance(box, list) and len(box) == 4 else (None,)
     if None in sides:
         raise InputError(
@@ -148,6 +146,6 @@ def _result(where, entry, fields):
     number = finite(score)
     if number is None and (score is not None or "score" in fields):
         raise InputError(
-            f"{where}: found the score {reprlib.repr(score)}; expected a finite number; look for a diverged model"
+            f"{where}: found the score {reprlib.repr(score)}; expected a finite number; did the model diverge?"
         )
     return Result(where, image_id, entry.get("category_id"), sides, number)

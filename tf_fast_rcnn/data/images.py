@@ -1,8 +1,8 @@
-"""Reading image files: one decoder for data sets, proposals and detection.
+"""Reads image files: one decoder for data sets, proposals and detection.
 
-The rules are those of `tf.io.decode_image(channels=3)` where it can read a file at all, so that a model sees the same
-pixels in training and in serving: 16-bit samples keep their high byte, alpha is dropped, colour profiles are not
-applied. Unlike TensorFlow, EXIF orientation is applied.
+Files that `tf.io.decode_image(channels=3)` can read are decoded to the same pixels, so a model sees the same images in
+training and in serving: 16-bit samples keep their high byte, alpha is dropped, and colour profiles are not applied.
+Unlike in TensorFlow, EXIF orientation is applied.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from tf_fast_rcnn.errors import InputError
 if TYPE_CHECKING:
     from tf_fast_rcnn.files import StrPath
 
-# EXIF orientation (tag 0x0112) -> what turns the stored image into the displayed one.
+# EXIF orientation (tag 0x0112) -> transposition from the stored image to the displayed one.
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -31,10 +31,10 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-# Orientations that exchange height and width.
+# Orientations that swap height and width.
 _SIDEWAYS = (5, 6, 7, 8)
 
-# Pillow's modes of files that TensorFlow decodes to the same pixels. MPO is the JPEG of phones with a second picture.
+# Pillow's modes of files that TensorFlow decodes to the same pixels. MPO is a phone's JPEG with a second image inside.
 _PLAIN_MODES = {
     "JPEG": {"L", "RGB"},
     "MPO": {"L", "RGB"},
@@ -43,37 +43,37 @@ _PLAIN_MODES = {
 
 
 def read_image(path: StrPath, contents: bytes | None = None) -> np.ndarray:
-    """The image as displayed, uint8 `[H, W, 3]` RGB.
+    """Reads an image as displayed, uint8 `[H, W, 3]` RGB.
 
-    Greyscale, palette, CMYK and 16-bit files are converted (16-bit samples by their high byte), alpha is dropped and
-    EXIF orientation applied. Of an animation the first frame is read.
+    Greyscale, palette, CMYK and 16-bit files are converted (16-bit samples keep their high byte), alpha is dropped and
+    EXIF orientation is applied. The first frame of an animation is read.
 
     Args:
         path: the image file.
-        contents: its bytes where they are in memory; `path` then only names them in errors.
+        contents: the file's bytes if they are in memory; `path` is then only used in error messages.
 
     Raises:
-        InputError: if the file is missing, truncated, no image, larger than Pillow's limit against decompression
-            bombs, or has samples of 32 bits, whose range is unknown.
+        InputError: if the file is missing, truncated, not an image, larger than Pillow's limit against decompression
+            bombs, or has 32-bit samples, whose range is unknown.
 
     Example:
         >>> read_image("photo.jpg").shape           # doctest: +SKIP
         (480, 640, 3)
     """
     with _opened(path, contents) as image:
-        # Before the pixels are loaded: Pillow would look at trailing chunks of a PNG afterwards, image_layout does not.
+        # Before the pixels are loaded, as in image_layout; afterwards Pillow would also use trailing chunks of a PNG.
         orientation = _orientation(image)
         rgb = _to_rgb(image, path)
         return np.array(rgb.transpose(_TURNS[orientation]) if orientation in _TURNS else rgb)
 
 
 def image_layout(path: StrPath) -> tuple[int, int, int]:
-    """Size and orientation from the file's header alone: `(height, width, orientation)`.
+    """Size and orientation from the file's header: `(height, width, orientation)`.
 
-    Height and width are those of the displayed image; orientation is EXIF's, 1 to 8.
+    Height and width are those of the displayed image in pixels; orientation is EXIF's, 1 to 8.
 
     Raises:
-        InputError: as `read_image`, but pixels are not looked at.
+        InputError: as in `read_image`, but the pixels are not read.
     """
     with _opened(path) as image:
         orientation = _orientation(image)
@@ -82,10 +82,10 @@ def image_layout(path: StrPath) -> tuple[int, int, int]:
 
 
 def is_plain(path: StrPath, contents: bytes | None = None) -> bool:
-    """Whether TensorFlow's decoders give exactly the pixels that `read_image` gives.
+    """Whether TensorFlow decodes a file to exactly the same pixels as `read_image`.
 
     True for upright JPEG (grey or YCbCr; TensorFlow needs `dct_method="INTEGER_ACCURATE"`) and PNG files; false for
-    CMYK, for other orientations and formats, and for animations. `prepare` converts what is not plain to PNG.
+    CMYK, for other orientations and formats, and for animations. `prepare` converts all other files to PNG.
     """
     with _opened(path, contents) as image:
         plain_mode = image.mode in _PLAIN_MODES.get(image.format, ())
@@ -94,11 +94,12 @@ def is_plain(path: StrPath, contents: bytes | None = None) -> bool:
 
 
 def read_encoded(path: StrPath, contents: bytes | None = None) -> bytes:
-    """The bytes of an image file that TensorFlow decodes to the pixels of `read_image`: those of the file itself where
-    it is plain (see `is_plain`), else of a PNG.
+    """The bytes of an image file that TensorFlow decodes to the same pixels as `read_image`.
+
+    These are the file's own bytes if it is plain (see `is_plain`), otherwise those of a PNG.
 
     Raises:
-        InputError: as `read_image`, but the pixels of a plain file are not looked at.
+        InputError: as in `read_image`, but the pixels of a plain file are not checked.
     """
     if not is_plain(path, contents):
         return encode_png(read_image(path, contents))
@@ -106,7 +107,7 @@ def read_encoded(path: StrPath, contents: bytes | None = None) -> bytes:
 
 
 def encode_png(image: np.ndarray) -> bytes:
-    """The bytes of a PNG file with an image, uint8 `[H, W, 3]`."""
+    """Encodes an image, uint8 `[H, W, 3]`, as the bytes of a PNG file."""
     file = io.BytesIO()
     Image.fromarray(image).save(file, "PNG")
     return file.getvalue()
@@ -120,18 +121,18 @@ def _opened(path, contents=None):
     except InputError:
         raise
     except FileNotFoundError:
-        raise InputError(f"{path}: found no such file; expected an image; correct the path or restore it") from None
+        raise InputError(f"{path}: no such file; expected an image; correct the path or restore the file") from None
     except Exception as error:  # On broken files Pillow's many plugins raise errors of many types.
-        # Pillow names what it was given: of bytes in memory, an address.
+        # For bytes in memory, Pillow's message contains an address.
         reason = " ".join(re.sub("<_io.BytesIO[^>]*>", "", str(error)).split()) or type(error).__name__
         raise InputError(
-            f"{path}: found no readable image ({reason}); expected a whole image file; replace or remove it"
+            f"{path}: cannot read the image ({reason}); expected a complete image file; replace or remove it"
         ) from None
 
 
 def _orientation(image):
-    # Pillow itself turns TIFF files. A PNG's EXIF is asked for only where the header has it: else Pillow would decode
-    # the pixels to look behind them.
+    # Pillow rotates TIFF files itself. A PNG's EXIF is read only if it is in the header: otherwise Pillow would decode
+    # the pixels to look for it after them.
     if image.format == "TIFF" or (image.format == "PNG" and "exif" not in image.info):
         return 1
     orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
@@ -145,6 +146,6 @@ def _to_rgb(image, path):
     if image.mode in ("I", "F"):
         raise InputError(f"{path}: found 32-bit samples; expected 8 or 16 bits; convert the image to PNG")
     if image.mode == "P":
-        # By way of RGBA because Pillow warns of transparent palettes otherwise; the colours are the same.
+        # Via RGBA, because Pillow otherwise warns about transparent palettes; the colours are the same.
         image = image.convert("RGBA")
     return image.convert("RGB")

@@ -1,29 +1,30 @@
-"""From the bytes of an image to the network's input: decoding and resizing, in TensorFlow's graph.
+"""Decodes and resizes images for the network, as TensorFlow ops.
 
-Training, detection and the exported models share these functions, so that none of them sees other pixels.
+Training, detection and the exported models share these functions, so they all see the same pixels.
 """
 
 from __future__ import annotations
 
 import tensorflow as tf
 
-# Mean of ImageNet's mean colour: close to zero for any backbone once it has preprocessed it, as the original pads with
-# zeros after it subtracted the mean. One number, since padding each channel with its own costs as much as decoding.
+# The mean over channels of ImageNet's mean colour, which is close to zero after any backbone's preprocessing; the
+# original pads with zeros after subtracting the mean. One value for all channels, because padding each channel with its
+# own mean costs as much as decoding.
 PADDING_GREY = 114.5
 
 
 def decode_image(image_bytes: tf.Tensor) -> tf.Tensor:
-    """JPEG or PNG bytes as uint8 `[H, W, 3]` RGB, with the values that Pillow gives.
+    """Decodes JPEG or PNG bytes to uint8 `[H, W, 3]` RGB, with the same values as Pillow.
 
     Args:
         image_bytes: string tensor `[]`. EXIF orientation is not applied: readers and clients do that.
 
     Raises:
-        tf.errors.InvalidArgumentError: when run on bytes that are no image, or an animated one.
+        tf.errors.InvalidArgumentError: when run on bytes that are not an image, or are an animated one.
     """
     image = tf.cond(
         tf.io.is_jpeg(image_bytes),
-        # TensorFlow's default for JPEG is faster and differs by up to 4.
+        # TensorFlow's default for JPEG is faster, but its values differ by up to 4.
         lambda: tf.io.decode_jpeg(image_bytes, channels=3, dct_method="INTEGER_ACCURATE"),
         lambda: tf.io.decode_image(image_bytes, channels=3, expand_animations=False),
     )
@@ -31,9 +32,9 @@ def decode_image(image_bytes: tf.Tensor) -> tf.Tensor:
 
 
 def resize_to_network(image: tf.Tensor, shorter_side: int = 600, longer_side: int = 1000) -> tf.Tensor:
-    """Resizes so that the shorter side has a given length, unless the longer one then exceeds its limit.
+    """Resizes an image so that its shorter side has a given length, or less if the longer side would exceed its limit.
 
-    (Section 5.2 of the paper: s = 600, the longest side capped at 1000.) Bilinear, without antialiasing, as the
+    (Section 5.2 of the paper: s = 600, with the longest side capped at 1000.) Bilinear without antialiasing, as in the
     released system.
 
     Args:
@@ -56,12 +57,12 @@ def network_size(
     longer_side: int | tf.Tensor = 1000,
     within: tuple[int, int] | None = None,
 ) -> tf.Tensor:
-    """The height and width that `resize_to_network` gives images.
+    """The height and width of images after `resize_to_network`.
 
     Args:
         size: int `[..., 2]`, height and width of the images.
         shorter_side, longer_side: pixels; numbers or float32 `[...]`.
-        within: (height, width) that is not to be exceeded either, or None.
+        within: maximum (height, width), or None.
 
     Returns:
         int32 `[..., 2]`, at least 1.
@@ -74,8 +75,8 @@ def network_size(
 
 
 def resize(image: tf.Tensor, new_size: tf.Tensor) -> tf.Tensor:
-    """An image, uint8 or float32 `[H, W, 3]`, as float32 of a new height and width, as `resize_to_network` does it."""
-    # TensorFlow resizes float32 to the same values in half the time; a large image takes longer to be converted.
+    """Resizes an image, uint8 or float32 `[H, W, 3]`, to float32 of size `new_size`, int32 `[2]`, height and width."""
+    # TensorFlow resizes float32 to the same values in half the time, but converting a large image takes longer.
     large = tf.size(image) > 5 * tf.reduce_prod(new_size)
     resized = tf.cond(
         large, lambda: tf.image.resize(image, new_size), lambda: tf.image.resize(tf.cast(image, tf.float32), new_size)

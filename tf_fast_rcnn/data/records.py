@@ -1,6 +1,6 @@
-"""What every reader gives and everything else takes: annotated images, a data set of them, and detections.
+"""The types that all readers return and everything else uses: annotated images, data sets and detections.
 
-Nothing here imports TensorFlow: processes that compute proposals use these types.
+This module does not import TensorFlow, because the processes that compute proposals use it.
 """
 
 from __future__ import annotations
@@ -39,18 +39,18 @@ class ImageRecord:
     """One annotated image.
 
     Attributes:
-        image_id: its name in the data set, unique there (VOC: the file's name without extension).
-        image_path: the image file. Prepared data sets hold its bytes instead; the path then tells where it came from.
-        height, width: size in pixels as displayed, that is after EXIF orientation.
+        image_id: its unique name in the data set (VOC: the file name without extension).
+        image_path: the image file. In a prepared data set, which contains the image itself, the original file.
+        height, width: size in pixels as displayed, i.e. after applying EXIF orientation.
         boxes: float32 `[G, 4]`, `[ymin, xmin, ymax, xmax]` relative to the image; G may be 0.
         class_ids: int32 `[G]`, 1..K: `class_names[label - 1]` is the name.
         difficult: bool `[G]`, objects that VOC's evaluation ignores.
-        crowd: bool `[G]`, boxes around many objects of a class that are not told apart (COCO's "iscrowd"); default:
-            none.
+        crowd: bool `[G]`, boxes around groups of objects that are not annotated individually (COCO's "iscrowd");
+            default: none.
         proposal_boxes: float32 `[P, 4]`, the object proposals, relative to the image; None before `prepare`.
-        image_bytes: the image as the bytes of a JPEG or PNG file; None where it is read from `image_path`.
-        areas: float32 `[G]`, the objects' areas as shares of the image's, which may be smaller than their boxes' (those
-            of COCO's outlines); None where the annotations have boxes alone.
+        image_bytes: the image as the bytes of a JPEG or PNG file; None if it is read from `image_path`.
+        areas: float32 `[G]`, the objects' areas as fractions of the image's area, which may be smaller than their
+            boxes' (COCO's areas of segmentation masks); None if the annotations have only boxes.
     """
 
     image_id: str
@@ -66,7 +66,7 @@ class ImageRecord:
     areas: np.ndarray | None = None
 
     def __post_init__(self) -> None:
-        # object.__setattr__ is how a frozen dataclass normalises its own fields.
+        # A frozen dataclass can only set its own fields like this.
         object.__setattr__(self, "boxes", np.asarray(self.boxes, np.float32).reshape(-1, 4))
         object.__setattr__(self, "class_ids", np.asarray(self.class_ids, np.int32).reshape(-1))
         object.__setattr__(self, "difficult", np.asarray(self.difficult, bool).reshape(-1))
@@ -90,21 +90,21 @@ class ImageRecord:
         return read_image(self.image_path, self.image_bytes)
 
     def encoded_image(self) -> bytes:
-        """The bytes of a JPEG or PNG file that TensorFlow decodes to the pixels of `image`; see `read_encoded`."""
+        """The bytes of a JPEG or PNG file that TensorFlow decodes to the same pixels as `image`; see `read_encoded`."""
         return read_encoded(self.image_path, self.image_bytes)
 
     def proposals(self) -> np.ndarray:
         """The image's object proposals, float32 `[P, 4]` relative.
 
         Raises:
-            InputError: if none were computed.
+            InputError: if they have not been computed.
         """
         if self.proposal_boxes is None:
             raise InputError(f"image {self.image_id}: found no proposals; expected a prepared data set; run `prepare`")
         return self.proposal_boxes
 
     def relabelled(self, label_map: np.ndarray) -> ImageRecord:
-        """The same image with labels `label_map[label]`, without the objects whose new label is 0."""
+        """The same image with class ids mapped by `label_map`, int32 `[K + 1]`; objects mapped to 0 are dropped."""
         labels = label_map[self.class_ids]
         kept = labels > 0
         return dataclasses.replace(
@@ -118,12 +118,12 @@ class ImageRecord:
 
 
 class RecordView(Sequence[ImageRecord]):
-    """Records chosen from sequences of them, and relabelled, without reading any: what slices and unions are made of.
+    """A lazy selection of records from one or more sequences, with optional relabelling; used for slices and unions.
 
     Attributes:
-        sources: the sequences of `ImageRecord`; those of prepared data sets read a record when it is asked for.
-        label_maps: for each source None, or int32 `[K + 1]`: the new label of each label, 0 to drop its objects.
-        source_of, index_of: int32 and int64 `[N]`: where each record is.
+        sources: the sequences of `ImageRecord`; those of prepared data sets read records on demand.
+        label_maps: for each source None, or int32 `[K + 1]`: the new class id of each class id, 0 to drop its objects.
+        source_of, index_of: int32 and int64 `[N]`: the source of each record and its index there.
     """
 
     def __init__(
@@ -140,7 +140,7 @@ class RecordView(Sequence[ImageRecord]):
 
     @classmethod
     def of(cls, records: Iterable[ImageRecord]) -> RecordView:
-        """All of some records; what is no sequence yet is listed."""
+        """A view of all `records`; an iterable that is not a sequence is read into memory."""
         if isinstance(records, cls):
             return records
         records = records if isinstance(records, Sequence) else tuple(records)
@@ -156,7 +156,7 @@ class RecordView(Sequence[ImageRecord]):
     def __getitem__(self, index: slice | np.ndarray) -> RecordView: ...
 
     def __getitem__(self, index: int | slice | np.ndarray) -> ImageRecord | RecordView:
-        """The record at an integer; the view of those at a slice or an array of integers."""
+        """The record at an integer index; a view for a slice or an array of integers."""
         source, index_there = self.source_of[index], self.index_of[index]
         if source.ndim:
             return RecordView(self.sources, self.label_maps, source, index_there)
@@ -173,7 +173,7 @@ class RecordView(Sequence[ImageRecord]):
         )
 
     def image_sizes(self) -> np.ndarray:
-        """Height and width of each image as displayed, int32 `[N, 2]`; prepared data sets tell them unread."""
+        """Height and width of each image as displayed, int32 `[N, 2]`; prepared data sets know them without reading."""
         sizes = np.zeros((len(self), 2), np.int32)
         for number, source in enumerate(self.sources):
             chosen = self.source_of == number
@@ -184,7 +184,7 @@ class RecordView(Sequence[ImageRecord]):
         return sizes
 
     def relabelled(self, label_map: np.ndarray) -> RecordView:
-        """The same records, each `ImageRecord.relabelled`."""
+        """A view of the same records, each relabelled by `ImageRecord.relabelled`."""
         maps = [label_map if earlier is None else label_map[earlier] for earlier in self.label_maps]
         return RecordView(self.sources, maps, self.source_of, self.index_of)
 
@@ -195,12 +195,12 @@ class DetectionDataset(Sequence[ImageRecord]):
     Args:
         name: the SPEC that it was read from.
         class_names: names of the classes 1..K.
-        records: the images. A sequence is kept as it is: that of a prepared data set reads each record on demand.
-        fixes: what the reader clipped, dropped or skipped, and how many of each.
-        proposals: settings of the records' proposals, as `prepare` takes them; None before `prepare`.
+        records: the images. Sequences are not copied: that of a prepared data set reads records on demand.
+        fixes: number of boxes, images etc. that the reader clipped, dropped or skipped, by description.
+        proposals: settings of the records' proposals, as passed to `prepare`; None before `prepare`.
 
-    Slices are data sets too, and so is what an array of image numbers gives; `+` gives the union of two that have the
-    same classes. None of these reads a record.
+    A slice or an array of image indices returns a data set; `+` returns the union of two data sets with the same
+    classes. None of these reads any records.
 
     Example:
         >>> dataset = load_dataset("voc:cells@train")                       # doctest: +SKIP
@@ -241,7 +241,7 @@ class DetectionDataset(Sequence[ImageRecord]):
         if self.class_names != other.class_names:
             raise InputError(
                 f"{self.name}+{other.name}: found classes {', '.join(self.class_names)} and "
-                f"{', '.join(other.class_names)}; expected the same; read both with one list of class names"
+                f"{', '.join(other.class_names)}; expected the same classes; read both with the same class_names"
             )
         fixes = Counter(self.fixes) + Counter(other.fixes)
         proposals = self.proposals if self.proposals == other.proposals else None
@@ -253,15 +253,15 @@ class DetectionDataset(Sequence[ImageRecord]):
         return f"<DetectionDataset {self.name}: {len(self)} images, {len(self.class_names)} classes>"
 
     def with_class_names(self, class_names: Iterable[str]) -> DetectionDataset:
-        """The same images with labels that count in another list of class names.
+        """The same images with class ids that refer to another list of class names.
 
         Raises:
-            InputError: if an object has a class that is not in the list.
+            InputError: if an object's class is not in the list.
         """
         class_names = tuple(class_names)
         numbers = [class_names.index(name) + 1 if name in class_names else 0 for name in self.class_names]
         unlisted = {label for label, number in enumerate(numbers, start=1) if not number}
-        # Only where some name is not in the list must the objects be looked at.
+        # Objects need to be checked only if a name is not in the list.
         found = (
             {label for record in self.records for label in unlisted.intersection(record.class_ids)} if unlisted else ()
         )
@@ -274,10 +274,10 @@ class DetectionDataset(Sequence[ImageRecord]):
         return self.relabelled(class_names, numbers)
 
     def relabelled(self, class_names: Iterable[str], new_labels: Iterable[int]) -> DetectionDataset:
-        """The same images in other classes: `new_labels[k - 1]` is the new label of class k, 0 to drop its objects."""
+        """The same images with other classes: `new_labels[k - 1]` is the new id of class k, 0 to drop its objects."""
         records = self.records.relabelled(np.array([0, *new_labels], np.int32))
         return DetectionDataset(self.name, class_names, records, self.fixes, self.proposals)
 
     def with_records(self, records: Iterable[ImageRecord]) -> DetectionDataset:
-        """The same data set, classes and counts with other records."""
+        """A data set of other records with the same name, classes and counts of fixes."""
         return DetectionDataset(self.name, self.class_names, records, self.fixes, self.proposals)

@@ -1,4 +1,4 @@
-"""Parts of data sets drawn by a seed, and subsets and new names of their classes."""
+"""Random parts of data sets, and selecting, renaming and merging classes."""
 
 from __future__ import annotations
 
@@ -14,55 +14,55 @@ from tf_fast_rcnn.errors import InputError
 if TYPE_CHECKING:
     from tf_fast_rcnn.data.records import DetectionDataset
 
-# "[START:STOP]" at the end of a SPEC, with percentages or numbers of images, and perhaps ",seed=N".
+# "[START:STOP]" at the end of a SPEC, with percentages or numbers of images, and optionally ",seed=N".
 _PART = re.compile(r"\[(?P<start>[\d.]*%?):(?P<stop>[\d.]*%?)(?:,seed=(?P<seed>\d{1,9}))?\]")
-# The same loosely: what a user meant for one, right or wrong.
+# The same, less strictly: anything that the user probably meant as a part, valid or not.
 _ANY_PART = re.compile(r"\[[^\[\]/\\]*:[^\[\]/\\]*\]$")
 
 
 def split_dataset(
     dataset: DetectionDataset, fraction: float, seed: int = 0
 ) -> tuple[DetectionDataset, DetectionDataset]:
-    """Two parts of a data set, without a common image: `fraction` of its images drawn at random, and the rest.
+    """Splits a data set at random into two disjoint parts: `fraction` of its images, and the rest.
 
-    For a fraction of 0.8 these are the SPECs "...[:80%,seed=0]" and "...[80%:,seed=0]", see `select_part`.
+    For a fraction of 0.8 these are the SPECs "...[:80%,seed=0]" and "...[80%:,seed=0]"; see `select_part`.
 
     Args:
         dataset: `DetectionDataset`.
-        fraction: between 0 and 1; the number of images is rounded (a half to the even number).
+        fraction: between 0 and 1; the number of images is rounded (halves to the even number).
         seed: of the permutation, 0 to 999,999,999.
 
     Returns:
         `(part, rest)`.
 
     Raises:
-        InputError: for a fraction that leaves a part without images.
+        InputError: if a part would have no images.
 
     Example:
         >>> train, val = split_dataset(load_dataset("voc:cells@trainval"), 0.8)          # doctest: +SKIP
     """
     if not 0 < fraction < 1:
-        raise InputError(f"fraction: found {fraction}; expected a number between 0 and 1; 0.8 is usual")
+        raise InputError(f"fraction: found {fraction}; expected a number between 0 and 1, for example 0.8")
     percentage = f"{100 * fraction:.10g}%"
     return select_part(dataset, f"[:{percentage},seed={seed}]"), select_part(dataset, f"[{percentage}:,seed={seed}]")
 
 
 def without_part(spec: str) -> tuple[str, str | None]:
-    """`(SPEC, part)` of a SPEC that may end with a part as "[:80%]"; the part is None where there is none."""
+    """Splits a SPEC that may end with a part such as "[:80%]" into `(SPEC, part)`; part is None if there is none."""
     match = _ANY_PART.search(spec)
     return (spec, None) if match is None else (spec[: match.start()], match[0])
 
 
 def select_part(dataset: DetectionDataset, part: str) -> DetectionDataset:
-    """The images of a part as "[:80%]", "[80%:]", "[10%:20%,seed=3]" or "[:500]".
+    """Selects a random part of a data set, given as "[:80%]", "[80%:]", "[10%:20%,seed=3]" or "[:500]".
 
-    START and STOP are positions in a permutation of the data set made by the seed (default 0): percentages, rounded to
-    whole images (a half to the even number), or numbers of images. Parts that meet at one boundary, under one seed,
-    have no image in common and none between them. The permutation depends on the number of images and the seed alone;
-    within a part the images keep their order. `fixes` is that of the whole.
+    START and STOP are positions in a random permutation of the data set by the seed (default 0): percentages, rounded
+    to whole images (halves to the even number), or numbers of images. Parts with a common boundary and the same seed
+    are disjoint and adjacent. The permutation depends only on the number of images and the seed; the images of a part
+    keep their order. `fixes` is that of the whole data set.
 
     Raises:
-        InputError: for a part that is not written so, or without images.
+        InputError: for an invalid part, or one without images.
     """
     match = _PART.fullmatch(part)
     bounds = match and (
@@ -72,13 +72,13 @@ def select_part(dataset: DetectionDataset, part: str) -> DetectionDataset:
     if match is None or bounds is None or None in bounds:
         raise InputError(
             f"{dataset.name}: found the part {part}; expected [START:STOP] or [START:STOP,seed=N] with percentages or "
-            'numbers of images; write it as in "voc:DIR@train[:80%]"'
+            'numbers of images, as in "voc:DIR@train[:80%]"'
         )
     if bounds[0] >= bounds[1]:
         raise InputError(
-            f"{dataset.name}: found no images in the part {part} of {len(dataset)}; expected one at least; widen it"
+            f"{dataset.name}: found no images in the part {part} of {len(dataset)}; expected at least one; widen it"
         )
-    # NumPy keeps the stream of RandomState the same in all its versions, that of default_rng not.
+    # NumPy guarantees the same stream in all versions for RandomState, but not for default_rng.
     permutation = np.random.RandomState(int(match["seed"] or 0)).permutation(len(dataset))
     selected = dataset[np.sort(permutation[slice(*bounds)])]
     selected.name = f"({dataset.name}){part}" if "+" in dataset.name else f"{dataset.name}{part}"
@@ -86,7 +86,7 @@ def select_part(dataset: DetectionDataset, part: str) -> DetectionDataset:
 
 
 def _position(text, count, default):
-    """The number of images before a bound; None for a bound that is no number or lies outside the data set."""
+    """The number of images before a bound; None if the bound is not a number or is outside the data set."""
     try:
         position = float(text.rstrip("%")) if text else default
     except ValueError:
@@ -99,21 +99,22 @@ def _position(text, count, default):
 def with_classes(
     dataset: DetectionDataset, class_map: Mapping[str, Sequence[str]], ignore_missing: bool = False
 ) -> DetectionDataset:
-    """The same images with a subset of the classes, renamed or merged; objects of other classes are dropped.
+    """The same images with a subset of the classes, optionally renamed or merged.
 
-    Dropped objects are counted in `fixes`. Images that lose all their objects stay, as background.
+    Objects of other classes are dropped and counted in `fixes`. Images without remaining objects are kept as
+    background.
 
     Args:
         dataset: `DetectionDataset`.
-        class_map: new name -> list of names of the data set, in the order of the new labels.
-        ignore_missing: names that the data set does not have stand for nothing, as test data may lack a class of the
+        class_map: dict from new name to a list of names in the data set, in the order of the new class ids.
+        ignore_missing: ignore names that the data set does not have, e.g. because test data lack a class of the
             training data.
 
     Returns:
         `DetectionDataset`.
 
     Raises:
-        InputError: for a name that the data set does not have, or that stands in two classes.
+        InputError: for a name that the data set does not have, or that is in two classes.
 
     Example:
         >>> with_classes(dataset, {"person": ["person"], "vehicle": ["car", "truck"]})         # doctest: +SKIP
@@ -134,17 +135,17 @@ def _check_classes(dataset, class_map, ignore_missing):
     if not names or (missing and not ignore_missing):
         raise InputError(
             f"classes: found {missing[0]!r}, which {dataset.name} does not have; expected some of "
-            f"{', '.join(dataset.class_names)}; correct it"
+            f"{', '.join(dataset.class_names)}"
             if missing
-            else "classes: found none; expected one at least; name some"
+            else "classes: found none; expected at least one"
         )
     repeated = next((name for name, count in Counter(names).items() if count > 1), None)
     if repeated is not None:
-        raise InputError(f"classes: found {repeated!r} twice; expected each name once; remove one")
+        raise InputError(f"classes: found {repeated!r} twice; expected each name only once; remove one")
 
 
 def parse_class_map(text: str) -> dict[str, list[str]]:
-    """The `class_map` of `with_classes` from "person,vehicle=car+truck".
+    """Parses text such as "person,vehicle=car+truck" into the `class_map` of `with_classes`.
 
     Raises:
         InputError: for an empty or repeated name.
@@ -159,8 +160,8 @@ def parse_class_map(text: str) -> dict[str, list[str]]:
         others = [other.strip() for other in others.split("+")] if "=" in item else [name]
         if not name or not all(others) or name in class_map:
             raise InputError(
-                f"classes: found {item!r} in {text!r}; expected NAME or NAME=NAME+NAME, each NAME once, joined by "
-                "commas; correct it"
+                f"classes: found {item!r} in {text!r}; expected NAME or NAME=NAME+NAME, separated by commas, each new "
+                "NAME only once"
             )
         class_map[name] = others
     return class_map

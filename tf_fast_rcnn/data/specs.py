@@ -1,4 +1,4 @@
-"""Data sets by name: SPEC is KIND:LOCATION[@SPLIT], SPEC[:80%] a random part of it, and SPEC+SPEC a union."""
+"""Loads data sets by SPEC: KIND:LOCATION[@SPLIT]; SPEC[:80%] is a random part and SPEC+SPEC a union."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from tf_fast_rcnn.data.records import DetectionDataset
     from tf_fast_rcnn.files import StrPath
 
-# The plus sign of a union stands before a kind and its colon; any other belongs to a location ("voc:c++/cells@train").
-# A kind has two letters or more: one letter and a colon is a Windows drive.
+# The plus sign of a union is followed by a kind and a colon; any other belongs to a location ("voc:c++/cells@train").
+# A kind has at least two letters: one letter and a colon is a Windows drive.
 _UNION = re.compile(r"\+(?=[a-z]{2,}:)")
 
 
@@ -34,29 +34,29 @@ def load_dataset(
 
     Kinds:
 
-    - `voc:DIR@SPLIT`: the folder that holds Annotations/, ImageSets/Main/ and JPEGImages/ (see `read_voc`).
+    - `voc:DIR@SPLIT`: the folder that contains Annotations/, ImageSets/Main/ and JPEGImages/ (see `read_voc`).
     - `coco:JSON[,IMAGES]`: COCO's instances file and the folder of its images (see `read_coco`).
-    - `csv:FILE[,IMAGES]`: a line for each box, and the folder of the images (see `read_csv`).
-    - `yolo:DIR[@SPLIT]`: the folder that holds data.yaml, images/ and labels/ (see `read_yolo`).
-    - `tfds:NAME@SPLIT`: a data set of TensorFlow Datasets that is on disk, as tfds:voc/2007@train (see `read_tfds`).
+    - `csv:FILE[,IMAGES]`: a CSV file with one box per line, and the folder of the images (see `read_csv`).
+    - `yolo:DIR[@SPLIT]`: the folder that contains data.yaml, images/ and labels/ (see `read_yolo`).
+    - `tfds:NAME@SPLIT`: a TensorFlow Datasets data set that is on disk, e.g. tfds:voc/2007@train (see `read_tfds`).
     - `prepared:DIR`: the folder that `prepare` wrote.
 
     A SPEC may end with a part: "voc:DIR@trainval[:80%]" and "voc:DIR@trainval[80%:]" are complementary parts of a
-    random permutation of its images, "[:80%,seed=3]" of another (see `select_part`; also `split_dataset`). Shells want
-    the brackets quoted.
+    random permutation of the images; "[:80%,seed=3]" uses another permutation (see `select_part` and `split_dataset`).
+    Quote the brackets, or your shell will expand them.
 
     Args:
         spec: one of these, or several joined by "+", as in "voc:VOC2007@trainval+voc:VOC2012@trainval".
-        class_names: the classes in the order of their labels 1..K; default: those of the data set (of a union: those of
-            all parts, sorted). Read test data with the training data's.
-        skip_bad: leave out unreadable images and annotations, counted in `fixes`, instead of raising.
+        class_names: the classes in the order of their ids 1..K; default: those of the data set (for a union: those of
+            all parts, sorted). Read test data with the class names of the training data.
+        skip_bad: leave out unreadable images and annotations, and count them in `fixes`, instead of raising.
         cache_dir: where the images of `tfds:` are written; default: $TF_FAST_RCNN_CACHE, else the user's cache folder.
 
     Returns:
         `DetectionDataset`.
 
     Raises:
-        InputError: for an unknown kind, split or class, and for what the kind's reader refuses.
+        InputError: for an unknown kind, split or class, and for data that the reader of the kind rejects.
 
     Example:
         >>> train = load_dataset("voc:cells@train")                                      # doctest: +SKIP
@@ -74,7 +74,7 @@ def _load_part(spec, class_names, skip_bad, cache_dir):
     kind, colon, location = whole.partition(":")
     if not colon or kind not in _READERS or not location:
         raise InputError(
-            f"data set {spec!r}: found no known kind; expected KIND:LOCATION[@SPLIT] with one of the kinds "
+            f"data set {spec!r}: unknown kind; expected KIND:LOCATION[@SPLIT] with one of the kinds "
             f"{', '.join(_READERS)}"
         )
     dataset = _READERS[kind](location, class_names, skip_bad, cache_dir)
@@ -84,7 +84,7 @@ def _load_part(spec, class_names, skip_bad, cache_dir):
 def load_images(
     spec: str, class_names: Sequence[str], skip_bad: bool = False, cache_dir: StrPath | None = None
 ) -> DetectionDataset:
-    """As `load_dataset`, for detection: of `voc:` the annotations are not read, which VOC's test sets do not have.
+    """As `load_dataset`, for detection: `voc:` is read without annotations, because VOC's test sets have none.
 
     Example:
         >>> load_images("voc:VOCdevkit/VOC2012@test", train.class_names)                # doctest: +SKIP
@@ -102,7 +102,7 @@ def load_images(
 
 
 def split_name(spec: str) -> str:
-    """The split that a SPEC names, of a union that of its last part; "" for none.
+    """The split that a SPEC names (in a union, that of the last part); "" if it names none.
 
     Example:
         >>> split_name("voc:VOCdevkit/VOC2012@test[:50%]")
@@ -112,7 +112,7 @@ def split_name(spec: str) -> str:
 
 
 def coco_file(spec: str) -> str | None:
-    """The instances file of a SPEC that is one `coco:`; None for any other.
+    """The instances file of a SPEC that is a single `coco:`; None for any other SPEC.
 
     Example:
         >>> coco_file("coco:instances.json,images[:50%]")
@@ -124,7 +124,7 @@ def coco_file(spec: str) -> str | None:
 
 
 def _location_and_split(location):
-    """Both sides of the last @; one that stands inside a path is no sign of a split."""
+    """Splits at the last @, unless it is inside a path and so does not mark a split."""
     directory, _, split = location.rpartition("@")
     if not directory or any(slash in split for slash in {os.sep, "/"}):
         return location, ""
@@ -132,18 +132,18 @@ def _location_and_split(location):
 
 
 def _file_and_images(location):
-    """The file, which may have commas in its name, and the folder after the next comma; None where there is none."""
+    """The file, whose name may contain commas, and the folder after the next comma; None if there is no folder."""
     commas = [position for position, character in enumerate(location) if character == ","]
     for end in [len(location), *commas]:
         if os.path.isfile(location[:end]):
             return location[:end], location[end + 1 :] or None
-    # No such file: the reader says so.
+    # No such file: the reader reports it.
     path, _, images = location.partition(",")
     return path, images or None
 
 
 def _load_voc(location, class_names, skip_bad, cache_dir):
-    # Of a location without split, read_voc names the splits that there are.
+    # If there is no split, read_voc's error lists the splits.
     return read_voc(*_location_and_split(location), class_names, skip_bad)
 
 

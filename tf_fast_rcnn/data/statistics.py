@@ -1,4 +1,4 @@
-"""Statistics of a data set's regression targets, by which the model normalises them (section 2.3 of the paper)."""
+"""Mean and standard deviation of the regression targets, used to normalise them (section 2.3 of the paper)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from tf_fast_rcnn.data.records import DetectionDataset
     from tf_fast_rcnn.files import StrPath
 
-# Classes with fewer foreground proposals than this lean on the statistics of all classes together.
+# The statistics of classes with fewer foreground proposals are mixed with those of all classes together.
 _ENOUGH_FOREGROUND = 50
 _LEAST_STD = 0.01
 
@@ -27,23 +27,23 @@ def box_statistics(
     cache_dir: StrPath | None = None,
     difficult: str = SamplingRules.difficult,
 ) -> BoxStatistics:
-    """Mean and deviation of the regression targets of each class over a data set's foreground proposals.
+    """Mean and standard deviation of each class's regression targets over a data set's foreground proposals.
 
-    (Section 2.3: "we normalize the ground-truth regression targets to have zero mean and unit variance".) A class
-    with few foreground proposals leans on the statistics of all classes together.
+    (Section 2.3: "we normalize the ground-truth regression targets to have zero mean and unit variance".) For classes
+    with few foreground proposals, the statistics are mixed with those of all classes together.
 
     Args:
-        dataset: `DetectionDataset`; proposals are computed and cached where it has none, as by
-            `hierarchical_batches`.
-        foreground_iou: proposals that overlap an object by at least this count; the objects' own boxes do too. Crowd
-            regions are no objects.
-        difficult: what difficult objects are, see `SamplingRules`; unless "train", they do not count.
+        dataset: `DetectionDataset`; if it has no proposals, they are computed and cached as in `hierarchical_batches`.
+        foreground_iou: proposals with at least this IoU with an object count, as do the objects' own boxes. Crowd
+            regions do not count as objects.
+        cache_dir: folder for cached proposals; default: $TF_FAST_RCNN_CACHE, else the user's cache folder.
+        difficult: how to treat difficult objects, see `SamplingRules`; they count only if this is "train".
 
     Returns:
         `BoxStatistics`, float32 `[K, 4]` each.
     """
     dataset = with_proposals(dataset, cache_dir)
-    sums = np.zeros((3, len(dataset.class_names), 4))  # of 1, of t and of t squared, by class
+    sums = np.zeros((3, len(dataset.class_names), 4))  # sums of 1, t and t squared by class
     for record in tqdm(dataset, desc="box statistics", unit="image", delay=2):
         is_object = ~record.crowd if difficult == "train" else ~record.crowd & ~record.difficult
         if not is_object.any():
@@ -60,7 +60,7 @@ def box_statistics(
 
 
 def _statistics_from_sums(count, total, total_of_squares):
-    """Statistics by class, each with as many stand-in targets of the average class as it lacks to be reliable."""
+    """Statistics by class; missing foreground proposals are replaced by ones with the statistics of all classes."""
     everything = np.maximum(count.sum(axis=0), 1)
     lacking = np.maximum(_ENOUGH_FOREGROUND - count, 0)
     count = count + lacking

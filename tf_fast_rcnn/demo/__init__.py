@@ -1,1 +1,1 @@
-"""What `tf-fast-rcnn demo` needs: handwritten digits, and the page that shows the result."""
+"""The demo: a data set of handwritten digits, and the result page."""

@@ -1,8 +1,8 @@
 """The demo's data set: real handwritten digits on cluttered backgrounds, in Pascal VOC's layout.
 
-The digits are scikit-learn's 1797 scans of 8 x 8 pixels (UCI's "Optical Recognition of Handwritten Digits"), which come
-with that package. They are enlarged, turned by at most 25 degrees so that 6 and 9 differ, and inked in any colour that
-stands out from what is below. Between them lie strokes that are no digits.
+The digits are the 1797 scans of 8 x 8 pixels that come with scikit-learn (UCI's "Optical Recognition of Handwritten
+Digits"). They are enlarged, rotated by at most 25 degrees so that 6 and 9 remain different, and drawn in a random
+colour that contrasts with the background. Shapes that are not digits are drawn between them as distractors.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ CLASS_NAMES = tuple("0123456789")
 
 IMAGE_SIZES = ((240, 320), (320, 240), (256, 256), (240, 360), (300, 225))  # (height, width)
 MAX_DIGITS = 6
-MIN_DIGIT, MAX_DIGIT = 24, 120  # height before turning, in pixels
+MIN_DIGIT, MAX_DIGIT = 24, 120  # height before rotation, in pixels
 MAX_ANGLE = 25  # degrees
-INK_THRESHOLD = 0.5  # opacity from which a pixel belongs to the digit and its box
-MAX_OVERLAP = 0.05  # part of the smaller of two boxes that the other may cover
-MIN_CONTRAST = 75  # difference of luminance (0..255) between ink and the mean below it
+INK_THRESHOLD = 0.5  # pixels of at least this opacity belong to the digit and its box
+MAX_OVERLAP = 0.05  # share of the smaller of two boxes that the other may cover
+MIN_CONTRAST = 75  # difference in luminance (0..255) between the ink and the mean of the background under it
 
-# Polylines in the unit square that resemble no digit.
+# Polylines in the unit square that do not resemble any digit.
 _DISTRACTORS = (
     [[(0, 1), (0.5, 0), (1, 1), (0, 1)]],  # triangle
     [[(0, 0.5), (1, 0.5)], [(0.5, 0), (0.5, 1)]],  # cross
@@ -57,20 +57,20 @@ class Scene(NamedTuple):
 
 
 def generate_digits(directory: StrPath, images: Mapping[str, int] | None = None, seed: int = 0) -> Path:
-    """Writes the data set in Pascal VOC's layout; 300 images take some seconds.
+    """Writes the data set in Pascal VOC's layout; 300 images take a few seconds.
 
-    The splits share no handwritten digit. The same arguments give the same files.
+    No scan is used in two splits. The same arguments always write the same files.
 
     Args:
-        directory: the folder to make; it must not exist, or be empty. It appears when everything is written.
-        images: images in each split; default `{"train": 240, "test": 60}`.
-        seed: any whole number from 0.
+        directory: the folder to create; it must not exist or must be empty. It appears once everything is written.
+        images: number of images by split; default `{"train": 240, "test": 60}`.
+        seed: a whole number, 0 or more.
 
     Returns:
         The folder, a `pathlib.Path`.
 
     Raises:
-        InputError: if the folder has contents.
+        InputError: if the folder is not empty.
 
     Example:
         >>> generate_digits("digits")                                           # doctest: +SKIP
@@ -79,7 +79,7 @@ def generate_digits(directory: StrPath, images: Mapping[str, int] | None = None,
     images = {"train": 240, "test": 60} if images is None else images
     directory = Path(directory)
     if directory.exists() and any(directory.iterdir()):
-        raise InputError(f"{directory}: found a folder with contents; expected none; choose another or remove it")
+        raise InputError(f"{directory}: not empty; expected a new or empty folder; choose another or remove it")
     scans, digits = _load_scans()
     sources = split_sources(digits, images, seed)
     directory.parent.mkdir(parents=True, exist_ok=True)
@@ -93,18 +93,18 @@ def generate_digits(directory: StrPath, images: Mapping[str, int] | None = None,
 
 
 def split_sources(digits: np.ndarray, images: Mapping[str, int], seed: int) -> dict[str, np.ndarray]:
-    """Shares the scans among the splits, class by class, in proportion to the splits' images.
+    """Divides the scans of each digit among the splits in proportion to their numbers of images.
 
     Args:
         digits: int `[S]`, the digit of each scan.
-        images: images in each split.
-        seed: any whole number from 0.
+        images: number of images by split.
+        seed: a whole number, 0 or more.
 
     Returns:
-        A dict from split to the positions of its scans; no scan is in two.
+        A dict from split to the indices of its scans; no scan is in two splits.
     """
     rng = np.random.default_rng([seed, 0])
-    # A split of few images still needs a variety of each digit.
+    # A small split still needs some variety of each digit.
     weights = np.maximum(list(images.values()), 0.05 * sum(images.values()))
     shares = {split: [] for split in images}
     for digit in range(10):
@@ -116,22 +116,22 @@ def split_sources(digits: np.ndarray, images: Mapping[str, int], seed: int) -> d
 
 
 def render_digit(scan: np.ndarray, height: float, angle: float) -> np.ndarray:
-    """The opacity of a scan enlarged to about `height` pixels and turned, cropped to what is visible.
+    """Enlarges a scan to about `height` pixels, rotates it, and crops it to its visible part.
 
     Args:
         scan: float `[8, 8]`, 0 to 1.
-        height: of the scan's 8 rows, in pixels.
+        height: height of the scan's 8 rows, in pixels.
         angle: degrees, counter-clockwise.
 
     Returns:
-        float32 `[h, w]`, 0 to 1.
+        The opacity, float32 `[h, w]`, 0 to 1.
     """
-    margin = 3  # rows and columns, so that bicubic interpolation and turning lose nothing
+    margin = 3  # rows and columns, so that bicubic interpolation and rotation cut nothing off
     padded = Image.fromarray(np.pad(np.float32(scan), margin))
     side = round(height * (8 + 2 * margin) / 8)
     enlarged = padded.resize((side, side), Image.Resampling.BICUBIC)
     turned = np.asarray(enlarged.rotate(angle, Image.Resampling.BICUBIC))
-    # The scans count the dark pixels of 4 x 4 blocks: the edge of a stroke is where the count is about half.
+    # The scans are counts of dark pixels in 4 x 4 blocks: a stroke's edge is where the count is about half.
     return _crop(np.clip((turned - 0.3) / 0.4, 0, 1))
 
 
@@ -163,7 +163,7 @@ def draw_scene(scans: Iterator[tuple[np.ndarray, int]], rng: np.random.Generator
 def _load_scans():
     """The scans, float `[1797, 8, 8]` from 0 to 1, and their digits."""
     try:
-        from sklearn.datasets import load_digits  # takes a second: only who generates waits for it
+        from sklearn.datasets import load_digits  # takes a second to import
     except ImportError as error:
         raise missing_package("digits", error, "demo") from None
     data = load_digits()
@@ -171,7 +171,7 @@ def _load_scans():
 
 
 def _deal(scans, digits, rng):
-    """Yields (scan, digit) without end, each round with every digit once, each digit's scans in turn."""
+    """Yields (scan, digit) endlessly: every digit once per round in random order, cycling through its scans."""
     piles = [rng.permutation(np.flatnonzero(digits == digit)) for digit in range(10)]
     turn = 0
     while True:
@@ -182,12 +182,12 @@ def _deal(scans, digits, rng):
 
 
 def _random_size(rng):
-    """Pixels, log-uniform: as many small things as large ones."""
+    """A log-uniform size in pixels."""
     return np.exp(rng.uniform(np.log(MIN_DIGIT), np.log(MAX_DIGIT)))
 
 
 def _extent(mask):
-    """The box around the true pixels, whole numbers `(ymin, xmin, ymax, xmax)` with continuous edges."""
+    """The bounding box of the true pixels, whole numbers `(ymin, xmin, ymax, xmax)` with continuous edges."""
     rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
     return rows[0], columns[0], rows[-1] + 1, columns[-1] + 1
 
@@ -198,7 +198,7 @@ def _crop(opacity):
 
 
 def _place(canvas, opacity, taken, rng, attempts=40):
-    """Inks a shape at a free random position and adds its box to `taken`; False where no attempt finds room."""
+    """Draws a shape at a free random position and adds its box to `taken`; False if no attempt finds room."""
     height, width = opacity.shape
     ink_box = np.float32([_extent(opacity >= INK_THRESHOLD)])
     for _ in range(attempts):
@@ -213,7 +213,7 @@ def _place(canvas, opacity, taken, rng, attempts=40):
 
 
 def _covered(box, taken):
-    """The largest part of the smaller box that `box` `[1, 4]` shares with any of `taken`."""
+    """The largest overlap of `box` `[1, 4]` with any of `taken`, as a share of the smaller box's area."""
     if not taken:
         return 0.0
     others = np.stack(taken)
@@ -223,14 +223,14 @@ def _covered(box, taken):
 
 
 def _ink(canvas, opacity, top, left, rng):
-    """Blends a random colour that stands out from the canvas into it."""
+    """Blends a random colour into the canvas that contrasts with it."""
     patch = canvas[top : top + opacity.shape[0], left : left + opacity.shape[1]]
     color = _contrasting_color(patch[opacity >= INK_THRESHOLD], rng)
     patch += opacity[..., None] * (color - patch)
 
 
 def _contrasting_color(ground, rng):
-    """A random colour whose luminance differs from the mean of the pixels `ground` `[N, 3]` by MIN_CONTRAST."""
+    """A random colour whose luminance differs by at least MIN_CONTRAST from the mean of pixels `ground` `[N, 3]`."""
     below = _luminance(ground.mean(axis=0))
     while True:
         color = rng.uniform(0, 255, 3)
@@ -243,15 +243,15 @@ def _luminance(color):
 
 
 def _render_distractor(size, rng):
-    """The opacity of a random shape of strokes, float32 `[h, w]`, cropped to what is visible."""
-    fine = 3  # drawn larger and reduced: smooth edges
+    """The opacity of a random distractor, float32 `[h, w]`, cropped to its visible part."""
+    fine = 3  # drawn larger and reduced for smooth edges
     side = int(size * fine)
     margin = side // 2
     picture = Image.new("L", (side + 2 * margin, side + 2 * margin))
     draw = ImageDraw.Draw(picture)
     width = max(fine, round(side * rng.uniform(0.08, 0.16)))
     for line in _DISTRACTORS[rng.integers(len(_DISTRACTORS))]:
-        # Bent a little, like handwriting.
+        # Slightly distorted, like handwriting.
         points = margin + side * (np.array(line) + rng.normal(0, 0.05, (len(line), 2)))
         draw.line([tuple(point) for point in points], fill=255, width=width, joint="curve")
     picture = picture.rotate(rng.uniform(-MAX_ANGLE, MAX_ANGLE), Image.Resampling.BICUBIC).reduce(fine)
@@ -259,7 +259,7 @@ def _render_distractor(size, rng):
 
 
 def _draw_background(height, width, rng):
-    """A gradient, soft stains, blobs and lines around one colour: float64 `[height, width, 3]`, about 0 to 255."""
+    """A gradient, stains, blobs and lines around one colour: float64 `[height, width, 3]`, about 0 to 255."""
     base = rng.uniform(30, 225, 3)
     rows, columns = np.mgrid[-0.5 : 0.5 : height * 1j, -0.5 : 0.5 : width * 1j]
     angle = rng.uniform(0, 2 * np.pi)
@@ -272,7 +272,7 @@ def _draw_background(height, width, rng):
 
 
 def _stains(height, width, rng):
-    """Smooth random colour differences, `[height, width, 3]`."""
+    """Smooth random colour variation, float `[height, width, 3]`."""
     coarse = rng.normal(0, 14, (3, *rng.integers(3, 12, 2))).astype(np.float32)
     planes = [Image.fromarray(plane).resize((width, height), Image.Resampling.BICUBIC) for plane in coarse]
     return np.stack([np.asarray(plane) for plane in planes], axis=-1)
@@ -289,14 +289,14 @@ def _draw_blobs_and_lines(picture, base, rng):
         center, radii = rng.uniform(0, 1, 2) * size, rng.uniform(8, 60, 2)
         draw.ellipse((*(center - radii), *(center + radii)), fill=color())
     for _ in range(rng.integers(2, 9)):
-        # From edge to edge: a short stroke would be a 1.
+        # From edge to edge, because a short stroke would look like a 1.
         start, end = rng.uniform(0, 1, (2, 2)) * size
         reach = 2 * (end - start) / np.linalg.norm(end - start) * size.max()
         draw.line((*(start - reach), *(start + reach)), fill=color(), width=int(rng.integers(1, 5)))
 
 
 def _write_split(folder, split, count, scans, digits, rng):
-    """Writes the images, annotations and list of one split."""
+    """Writes the images, the annotations and the image list of one split."""
     for name in ("Annotations", "ImageSets/Main", "JPEGImages"):
         (folder / name).mkdir(parents=True, exist_ok=True)
     dealt = _deal(scans, digits, rng)

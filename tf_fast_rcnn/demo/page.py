@@ -1,4 +1,4 @@
-"""The page that shows what the demo's detector finds."""
+"""The demo's result page."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ if TYPE_CHECKING:
 
 
 def write_page(folder: StrPath, **values: Any) -> None:
-    """Writes index.html to a folder: metrics, curves and pictures, by relative paths alone.
+    """Writes index.html with metrics, curves and pictures, linked by relative paths.
 
     Args:
-        folder: where the demo wrote everything else.
-        values: what `page.html` asks for.
+        folder: the demo's output folder.
+        values: the variables of `page.html`.
     """
     write_text(Path(folder) / "index.html", render_page("demo/page.html", **values))

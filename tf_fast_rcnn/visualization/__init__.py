@@ -1,1 +1,1 @@
-"""Pictures, plots and pages."""
+"""Drawings of boxes, plots and HTML pages."""

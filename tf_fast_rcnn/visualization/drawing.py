@@ -1,4 +1,4 @@
-"""Boxes with class and score drawn on images, and sheets of such images."""
+"""Draws boxes with class and score on images, and arranges images in contact sheets."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from tf_fast_rcnn import boxes
 if TYPE_CHECKING:
     from tf_fast_rcnn.data.records import Detections, ImageRecord
 
-# M. A. Petroff, "Accessible Color Sequences for Data Visualization" (arXiv:2107.02270): ten colours chosen to stay
-# apart under colour-vision deficiency, the most distinct first.
+# M. A. Petroff, "Accessible Color Sequences for Data Visualization" (arXiv:2107.02270): ten colours that remain
+# distinguishable with colour-vision deficiency, the most distinct first.
 PALETTE = (
     "#3f90da",
     "#ffa90e",
@@ -44,13 +44,13 @@ def class_colors(labels: np.ndarray) -> list[str]:
 def draw_detections(
     image: np.ndarray | Image.Image, detections: Detections, class_names: Sequence[str], min_score: float = 0.0
 ) -> Image.Image:
-    """Draws detections as boxes in their class's colour, each with a label such as "cat 0.93".
+    """Draws detections as boxes in the colour of their class, with labels such as "cat 0.93".
 
     Args:
-        image: uint8 `[H, W, 3]` RGB, or a PIL image; it is not changed.
+        image: uint8 `[H, W, 3]` RGB, or a PIL image; it is not modified.
         detections: `Detections`, boxes relative to the image.
         class_names: names of the classes 1..K.
-        min_score: detections below it are not drawn.
+        min_score: detections with a lower score are not drawn.
 
     Returns:
         A new PIL image, RGB, of the same size.
@@ -58,7 +58,7 @@ def draw_detections(
     Example:
         >>> draw_detections(read_image("cat.jpg"), detections, ["cat"]).save("found.png")        # doctest: +SKIP
     """
-    # Best last: it then lies on top.
+    # Highest score last, so that it is drawn on top.
     order = np.argsort(detections.scores, kind="stable")
     shown = [index for index in order if detections.scores[index] >= min_score]
     classes = [int(detections.class_ids[index]) for index in shown]
@@ -69,10 +69,10 @@ def draw_detections(
 
 
 def draw_ground_truth(image: np.ndarray | Image.Image, record: ImageRecord, class_names: Sequence[str]) -> Image.Image:
-    """Draws an image's annotated objects: dashed white boxes with the class's name, difficult ones in brackets.
+    """Draws the ground truth: dashed white boxes with class names, in brackets for difficult objects.
 
     Args:
-        image: uint8 `[H, W, 3]` RGB, or a PIL image; it is not changed.
+        image: uint8 `[H, W, 3]` RGB, or a PIL image; it is not modified.
         record: `ImageRecord` with the objects.
         class_names: names of the classes 1..K.
 
@@ -83,7 +83,7 @@ def draw_ground_truth(image: np.ndarray | Image.Image, record: ImageRecord, clas
 
 
 def object_captions(record: ImageRecord, class_names: Sequence[str]) -> list[str]:
-    """The class's name of each object of an `ImageRecord`; difficult ones in brackets, crowds marked so."""
+    """The class name of each object of an `ImageRecord`, in brackets if difficult; crowds are marked "crowd"."""
     names = [class_names[label - 1] for label in record.class_ids]
     names = [f"{name}: crowd" if crowd else name for name, crowd in zip(names, record.crowd, strict=True)]
     return [f"({name})" if difficult else name for name, difficult in zip(names, record.difficult, strict=True)]
@@ -96,14 +96,14 @@ def draw_boxes(
     colors: Iterable[str] | None = None,
     fitting: bool = False,
 ) -> Image.Image:
-    """Draws boxes with a caption each; later ones lie on top.
+    """Draws boxes with captions; later boxes are on top.
 
     Args:
-        image: uint8 `[H, W, 3]` RGB, or a PIL image; it is not changed.
+        image: uint8 `[H, W, 3]` RGB, or a PIL image; it is not modified.
         relative_boxes: float `[N, 4]`, relative to the image.
-        captions: N texts; an empty one is not drawn.
-        colors: N colours "#rrggbb" of solid lines; None: dashed white lines.
-        fitting: leave out captions that are wider than their box, which would hide its neighbours.
+        captions: N strings; empty ones are not drawn.
+        colors: N colours "#rrggbb" for solid lines; None: dashed white lines.
+        fitting: omit captions wider than their box, which could hide neighbouring boxes.
 
     Returns:
         A new PIL image, RGB, of the same size.
@@ -117,18 +117,18 @@ def draw_boxes(
             _draw_dashed_outline(draw, corner, _line_width(picture))
         else:
             _draw_outline(draw, corner, color, _line_width(picture))
-    for corner, color, caption in zip(corners, plates, captions, strict=True):  # after all outlines: none strikes it
+    for corner, color, caption in zip(corners, plates, captions, strict=True):  # after all outlines
         if caption:
             _draw_label(draw, corner, caption, color, picture, fitting)
     return picture
 
 
 def contact_sheet(images: Sequence[np.ndarray | Image.Image], columns: int = 4, gap: int = 8) -> Image.Image:
-    """A grid of images on white, row by row; rows and columns are as large as their largest image.
+    """Arranges images row by row in a grid on white; each row and column fits its largest image.
 
     Args:
         images: sequence of PIL images or uint8 `[H, W, 3]` arrays; at least one.
-        columns: images in a row.
+        columns: images per row.
         gap: pixels around each image.
 
     Returns:
@@ -163,7 +163,7 @@ def _line_width(picture):
 
 
 def _pixel_corners(relative_box, picture):
-    """First and last pixel inside the box, `(left, top, right, bottom)`, within the image; at least one pixel."""
+    """First and last pixel of the box, `(left, top, right, bottom)`, clipped to the image; at least one pixel."""
     edges = boxes.scale(boxes.clip(np.asarray(relative_box)), picture.height, picture.width)
     top, left, bottom, right = np.rint(edges).astype(int).tolist()
     left, top = min(left, picture.width - 1), min(top, picture.height - 1)
@@ -172,13 +172,13 @@ def _pixel_corners(relative_box, picture):
 
 def _draw_outline(draw, corners, color, width):
     left, top, right, bottom = corners
-    # A dark rim keeps the line visible on a ground of its own colour.
+    # A black border keeps the line visible on a background of the same colour.
     draw.rectangle((left - 1, top - 1, right + 1, bottom + 1), outline="black", width=width + 2)
     draw.rectangle(corners, outline=color, width=width)
 
 
 def _draw_dashed_outline(draw, corners, width):
-    """White with black gaps: visible on any ground."""
+    """White with black gaps, which is visible on any background."""
     left, top, right, bottom = corners
     draw.rectangle(corners, outline="black", width=width)
     dash = _DASH * width
@@ -193,7 +193,7 @@ def _draw_dashed_outline(draw, corners, width):
 
 
 def _draw_label(draw, corners, text, color, picture, fitting):
-    """Text on a plate of `color`: above the box where there is room, else inside at its top; never cut off."""
+    """Draws text on a plate of `color`, above the box if there is room, else inside at its top; never cut off."""
     font = ImageFont.load_default(size=max(11, round(min(picture.size) / 32)))
     padding = 2
     text_left, text_top, text_right, text_bottom = draw.textbbox((0, 0), text, font=font)
@@ -210,7 +210,7 @@ def _draw_label(draw, corners, text, color, picture, fitting):
 
 
 def _ink(plate_color):
-    """Black or white, whichever reads better: WCAG's contrast crosses over at a relative luminance of 0.179."""
+    """Black or white, whichever has more contrast by WCAG's formula: the two are equal at a luminance of 0.179."""
     channels = np.array([int(plate_color[start : start + 2], 16) for start in (1, 3, 5)]) / 255
     linear = np.where(channels <= 0.04045, channels / 12.92, ((channels + 0.055) / 1.055) ** 2.4)
     return "black" if linear @ [0.2126, 0.7152, 0.0722] > 0.179 else "white"

@@ -1,6 +1,7 @@
-"""Pages for a browser: templates of one look, and what they are filled by.
+"""Renders HTML pages from templates.
 
-A page needs nothing from outside its folder. `base.html` holds its style, `macros.html` what several pages draw.
+Pages are self-contained: they load nothing from outside their folder. `base.html` has the shared layout and style,
+`macros.html` the shared elements.
 """
 
 from __future__ import annotations
@@ -13,11 +14,11 @@ from tf_fast_rcnn.visualization.drawing import class_color
 
 
 def render_page(template: str, **values: Any) -> str:
-    """The text of a page.
+    """Renders a template as HTML.
 
     Args:
-        template: its path below the package, as "browsing/page.html".
-        values: what the template asks for; texts among them are escaped.
+        template: path inside the package, e.g. "browsing/page.html".
+        values: the template's variables; strings are escaped.
     """
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("tf_fast_rcnn", ""),

@@ -1,6 +1,6 @@
-"""Curves and histograms as pictures: losses over training, precision over recall, sizes of objects.
+"""Plots as image files: training losses, precision-recall curves, histograms and benchmark results.
 
-Figures are made through Matplotlib's object interface: no window system, no global state, safe in any thread.
+Uses Matplotlib's object-oriented interface: no window system, no global state, safe in any thread.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ if TYPE_CHECKING:
 
 _LOSS_NAMES = {"loss": "total", "class_loss": "class (log loss)", "box_loss": "box (smooth L1)"}
 _LINE_STYLES = ("-", "--", ":", "-.")
-_CHART_SIZE = (6, 3.6)  # inches: two side by side on a page, one on a phone
+_CHART_SIZE = (6, 3.6)  # inches; two fit side by side on a page
 
 
 class HasCurves(Protocol):
-    """What is drawn of an `EvaluationResult`, which is defined in a part that builds on this one."""
+    """The attributes of `EvaluationResult` that are plotted; that class is in a package that imports this one."""
 
     @property
     def classes(self) -> Sequence[Any]: ...
@@ -44,14 +44,14 @@ class HasCurves(Protocol):
 
 
 def plot_losses(rows: Sequence[Mapping[str, Any]], path: StrPath) -> None:
-    """Draws losses over training steps, and validation mAP below them where there is any.
+    """Plots losses against training steps, and validation mAP below them if there is any.
 
-    Many points are drawn pale, with their running mean over them.
+    Long curves are drawn in a light colour with their running mean on top.
 
     Args:
         rows: sequence of dicts with "step" and any of "loss", "class_loss", "box_loss" and other "..._loss" keys,
             and "mean_ap" or "..._mean_ap"; a row need not have every key.
-        path: the picture to write; its ending says the format (.png, .svg, .pdf).
+        path: the file to write; its extension is the format (.png, .svg, .pdf).
     """
     loss_names = _columns(rows, "loss")
     ap_names = _columns(rows, "mean_ap")
@@ -74,11 +74,11 @@ def plot_losses(rows: Sequence[Mapping[str, Any]], path: StrPath) -> None:
 
 
 def plot_precision_recall(result: HasCurves, path: StrPath) -> None:
-    """Draws the precision-recall curve of each class, with its AP in the legend, best first.
+    """Plots the precision-recall curve of each class, with its AP in the legend, highest first.
 
     Args:
         result: `EvaluationResult`; classes without objects are left out.
-        path: the picture to write; its ending says the format (.png, .svg, .pdf).
+        path: the file to write; its extension is the format (.png, .svg, .pdf).
     """
     curves = [
         (label, of_class) for label, of_class in enumerate(result.classes, start=1) if not math.isnan(of_class.ap)
@@ -87,11 +87,11 @@ def plot_precision_recall(result: HasCurves, path: StrPath) -> None:
     figure = Figure(figsize=(6 + 2 * columns, 5), layout="constrained")
     axes = figure.subplots()
     for label, of_class in sorted(curves, key=lambda curve: -curve[1].ap):
-        style = _LINE_STYLES[(label - 1) // 10 % len(_LINE_STYLES)]  # the ten colours repeat: the style tells apart
+        style = _LINE_STYLES[(label - 1) // 10 % len(_LINE_STYLES)]  # the ten colours repeat with other line styles
         recall, precision = _curve_from_zero(of_class)
         text = f"{of_class.name}  {of_class.ap:.3f}"
         axes.plot(recall, precision, style, color=class_color(label), linewidth=1.8, label=text)
-    # COCO's AP averages ten overlaps; the curve that is drawn belongs to the first.
+    # COCO's AP averages over ten IoU thresholds; the curve is that of the first.
     rule = result.rule() + ("; curves at 0.50" if result.iou_threshold is None else "")
     axes.set(
         title=f"Precision and recall: mean AP {result.mean_ap:.3f} ({rule})",
@@ -109,14 +109,14 @@ def plot_precision_recall(result: HasCurves, path: StrPath) -> None:
 def plot_breakdown(
     gains: Mapping[str, float], counts: np.ndarray, class_names: Sequence[str], path: StrPath, title: str
 ) -> None:
-    """Draws what mending each kind of errors would add to mean AP, and beside it how many there are of each class.
+    """Plots the mean AP to be gained by fixing each type of error, next to the number of errors by class.
 
     Args:
-        gains: dict from each kind to a number, in the order in which they are drawn from above.
-        counts: `[kinds, K]`, errors of each kind and class.
+        gains: dict from error type to gain in mean AP, drawn from top to bottom.
+        counts: int `[types, K]`, number of errors by type and class.
         class_names: names of the classes 1..K.
-        path: the picture to write; its ending says the format (.png, .svg, .pdf).
-        title: text.
+        path: the file to write; its extension is the format (.png, .svg, .pdf).
+        title: of the figure.
     """
     figure = Figure(figsize=(10, 3.6), layout="constrained")
     cost, number = figure.subplots(1, 2, sharey=True)
@@ -130,7 +130,7 @@ def plot_breakdown(
     if left.any():
         number.legend(fontsize="small", loc="upper left", bbox_to_anchor=(1.0, 1.0))
     cost.invert_yaxis()
-    cost.set(title="What mending a kind would add", xlabel="mean AP")
+    cost.set(title="Gain from fixing each error type", xlabel="mean AP")
     number.set(title="Errors with a score of 0.5 or more", xlabel="detections; missed objects")
     for panel in (cost, number):
         panel.grid(axis="x", alpha=0.3)
@@ -141,13 +141,15 @@ def plot_breakdown(
 def plot_reliability(
     curves: Iterable[tuple[str, int, np.ndarray, np.ndarray]], counts: np.ndarray, path: StrPath
 ) -> None:
-    """Draws precision against score, with the diagonal on which scores are probabilities, and how many detections
-    there are of each score.
+    """Plots a reliability diagram: precision against score, and a histogram of the scores below it.
+
+    On the diagonal, scores are probabilities.
 
     Args:
-        curves: `(name, label, scores [B], precisions [B])` of each; the label 1..K gives the colour; NaN is left out.
-        counts: `[B]`, detections in equal parts of 0 to 1.
-        path: the picture to write; its ending says the format (.png, .svg, .pdf).
+        curves: `(name, label, scores [B], precisions [B])` for each curve; the label 1..K selects the colour; NaN
+            values are left out.
+        counts: `[B]`, number of detections in B equal bins from 0 to 1.
+        path: the file to write; its extension is the format (.png, .svg, .pdf).
     """
     figure = Figure(figsize=(6, 5), layout="constrained")
     panel, below = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
@@ -175,22 +177,22 @@ def plot_histogram(
     log: bool = False,
     limit: tuple[float, str] | None = None,
 ) -> None:
-    """Draws how often values occur.
+    """Plots a histogram.
 
     Args:
         values: finite numbers `[N]`, N may be 0.
-        path: the picture to write; its ending says the format (.png, .svg, .pdf).
-        title, xlabel, ylabel: texts.
+        path: the file to write; its extension is the format (.png, .svg, .pdf).
+        title, xlabel, ylabel: labels of the figure and its axes.
         bins: number of bins, or their edges.
-        log: bins of equal width in the logarithm; values and edges are then above 0.
-        limit: `(value, text)`: a dashed line to compare with.
+        log: logarithmic x axis and bins; values and edges must be positive.
+        limit: `(value, label)` of a dashed reference line.
     """
     values = np.asarray(values, float)
     figure = Figure(figsize=_CHART_SIZE, layout="constrained")
     axes = figure.subplots()
     if log and isinstance(bins, int):
         low, high = (values.min(), values.max()) if len(values) else (1.0, 1.0)
-        # One value alone still needs bins around it.
+        # A single value still needs bins around it.
         bins = np.geomspace(min(low, high / 2), max(high, low * 2), bins + 1).tolist()
     axes.hist(values, bins, color=class_color(1), edgecolor="white", linewidth=0.5)
     if log:
@@ -207,13 +209,13 @@ def plot_histogram(
 def plot_recall(
     curves: Mapping[str, tuple[npt.ArrayLike, npt.ArrayLike]], path: StrPath, title: str, xlabel: str, log: bool = False
 ) -> None:
-    """Draws recall, 0 to 1, against what it depends on.
+    """Plots recall, 0 to 1, against another quantity.
 
     Args:
-        curves: dict, name to `(x [N], recall [N])`; drawn in colours and line styles that differ.
-        path: the picture to write; its ending says the format (.png, .svg, .pdf).
-        title, xlabel: texts.
-        log: x on a logarithmic axis.
+        curves: dict from name to `(x [N], recall [N])`; each curve has its own colour and line style.
+        path: the file to write; its extension is the format (.png, .svg, .pdf).
+        title, xlabel: labels of the figure and its x axis.
+        log: logarithmic x axis.
     """
     figure = Figure(figsize=_CHART_SIZE, layout="constrained")
     axes = figure.subplots()
@@ -228,11 +230,11 @@ def plot_recall(
 
 
 def plot_sampling_speed(results: Sequence[Mapping[str, Any]], path: StrPath) -> None:
-    """Draws RoIs a second over the number of images of a mini-batch, both on logarithmic axes.
+    """Plots RoIs per second against images per mini-batch, both on logarithmic axes.
 
     Args:
-        results: of `benchmarks.sampling.measure_sampling`, of one or several backbones.
-        path: the picture to write; its ending says the format (.png, .svg, .pdf).
+        results: from `benchmarks.sampling.measure_sampling`, for one or more backbones.
+        path: the file to write; its extension is the format (.png, .svg, .pdf).
     """
     figure = Figure(figsize=_CHART_SIZE, layout="constrained")
     panel = figure.subplots()
@@ -241,9 +243,9 @@ def plot_sampling_speed(results: Sequence[Mapping[str, Any]], path: StrPath) -> 
         images, speeds = [row["images"] for row in rows], [row["rois_per_second"] for row in rows]
         panel.plot(images, speeds, marker="o", color=class_color(number), label=backbone)
     panel.set(
-        title=f"Training on {results[0]['rois']} RoIs of N images",
-        xlabel="N (images a mini-batch)",
-        ylabel="RoIs a second",
+        title=f"Training on {results[0]['rois']} RoIs from N images",
+        xlabel="N (images per mini-batch)",
+        ylabel="RoIs per second",
     )
     panel.set_xscale("log", base=2)
     panel.set_yscale("log")
@@ -254,11 +256,11 @@ def plot_sampling_speed(results: Sequence[Mapping[str, Any]], path: StrPath) -> 
 
 
 def plot_search_growth(rows: Sequence[Mapping[str, Any]], path: StrPath) -> None:
-    """Draws time over pixels on logarithmic axes, beside n log n through the first point.
+    """Plots time against pixels on logarithmic axes, compared with n log n through the first point.
 
     Args:
-        rows: of `benchmarks.proposals.measure_growth`.
-        path: the picture to write; its ending says the format (.png, .svg, .pdf).
+        rows: from `benchmarks.proposals.measure_growth`.
+        path: the file to write; its extension is the format (.png, .svg, .pdf).
     """
     figure = Figure(figsize=_CHART_SIZE, layout="constrained")
     panel = figure.subplots()
@@ -267,28 +269,28 @@ def plot_search_growth(rows: Sequence[Mapping[str, Any]], path: StrPath) -> None
     expected = pixels * np.log(pixels)
     expected *= milliseconds[0] / expected[0]
     panel.plot(pixels, expected, "--", color=class_color(2), label="n log n")
-    panel.set(title="One image at growing sizes", xlabel="pixels", ylabel="milliseconds", xscale="log", yscale="log")
+    panel.set(title="One image at increasing sizes", xlabel="pixels", ylabel="milliseconds", xscale="log", yscale="log")
     _finish(panel)
     save_figure(figure, path)
 
 
 def plot_parts(panels: Mapping[str, Mapping[str, Mapping[str, float]]], path: StrPath) -> None:
-    """Draws where time goes: a panel for each comparison, in it a bar for each contestant, stacked of its parts.
+    """Plots a breakdown of time: one panel per comparison, with a stacked bar for each implementation.
 
     Args:
-        panels: dict, title to `{contestant: {part: seconds}}`; all panels have the same axis.
-        path: the picture to write; its ending says the format (.png, .svg, .pdf).
+        panels: dict from title to `{implementation: {part: seconds}}`; all panels share the x axis.
+        path: the file to write; its extension is the format (.png, .svg, .pdf).
     """
-    bars = max(len(contestants) for contestants in panels.values())
+    bars = max(len(implementations) for implementations in panels.values())
     size = (9, 1.2 + len(panels) * (0.55 + 0.3 * bars))
     figure = Figure(figsize=size, layout="constrained")
     axes = figure.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0]
     parts = dict.fromkeys(part for each in panels.values() for shares in each.values() for part in shares)
-    for panel, (title, contestants) in zip(axes, panels.items(), strict=True):
-        starts = np.zeros(len(contestants))
+    for panel, (title, implementations) in zip(axes, panels.items(), strict=True):
+        starts = np.zeros(len(implementations))
         for number, part in enumerate(parts, start=1):
-            seconds = np.array([shares.get(part, 0.0) for shares in contestants.values()])
-            panel.barh(list(contestants), seconds, left=starts, color=class_color(number), label=part)
+            seconds = np.array([shares.get(part, 0.0) for shares in implementations.values()])
+            panel.barh(list(implementations), seconds, left=starts, color=class_color(number), label=part)
             starts += seconds
         for row, total in enumerate(starts):
             panel.text(total, row, f" {total:.3g} s", va="center", fontsize="small")
@@ -302,7 +304,7 @@ def plot_parts(panels: Mapping[str, Mapping[str, Mapping[str, float]]], path: St
 
 
 def _columns(rows, ending):
-    """The keys that are `ending` or end with it, in order of first appearance."""
+    """The keys that equal `ending` or end with "_" and it, in order of first appearance."""
     names = {name: None for row in rows for name in row}
     return [name for name in names if name == ending or name.endswith(f"_{ending}")]
 
@@ -326,7 +328,7 @@ def _plot_column(axes, rows, name, color):
 
 
 def _curve_from_zero(of_class):
-    """The curve with its first precision drawn from recall 0, and a fall to 0 where recall ends."""
+    """The curve extended to recall 0 with its first precision, and dropping to 0 at its last recall."""
     if not len(of_class.recall):
         return [0.0, 0.0], [0.0, 0.0]
     recall = np.concatenate([[0.0], of_class.recall, of_class.recall[-1:]])
@@ -335,7 +337,7 @@ def _curve_from_zero(of_class):
 
 
 def _label_bars(axes, values, form):
-    """Numbers beside horizontal bars, with room for them."""
+    """Writes values next to horizontal bars and makes room for them."""
     values = list(values)
     axes.set_xlim(min([0, *values]), 1.2 * max([*values, 1e-3]))
     for position, value in enumerate(values):
@@ -343,12 +345,11 @@ def _label_bars(axes, values, form):
 
 
 def _most_frequent(class_names, counts, shown=9):
-    """`(name, number of its colour, counts)` of classes that occur: the most frequent ones by themselves, the rest
-    together."""
+    """`(name, colour number, counts)` of the most frequent classes that occur, and one row for the rest together."""
     order = [index for index in np.argsort(-counts.sum(axis=1), kind="stable") if counts[index].any()]
-    # As many as there are colours; one rest alone needs no other name.
+    # At most as many rows as colours; a single remaining class keeps its own row.
     kept = order if len(order) <= shown + 1 else order[:shown]
-    # Of many classes those that are shown get colours of their own.
+    # With more classes than colours, the classes shown are numbered again so that their colours differ.
     numbers = range(1, len(kept) + 1) if len(class_names) > len(PALETTE) else [index + 1 for index in sorted(kept)]
     rows = [(class_names[index], number, counts[index]) for index, number in zip(sorted(kept), numbers, strict=True)]
     rest = [index for index in order if index not in kept]
@@ -358,11 +359,11 @@ def _most_frequent(class_names, counts, shown=9):
 
 
 def make_x_logarithmic(axes: Axes) -> None:
-    """With numbers as people write them: 30, not 3 x 10^1."""
+    """Makes the x axis logarithmic, with plain tick labels (30, not 3 x 10^1)."""
     axes.set_xscale("log")
     axes.xaxis.set_major_formatter("{x:g}")
     low, high = axes.get_xlim()
-    if high < 30 * low:  # the powers of ten alone are too few then
+    if high < 30 * low:  # powers of ten alone would be too few ticks
         axes.xaxis.set_minor_locator(LogLocator(subs=(2, 3, 5)))
         axes.xaxis.set_minor_formatter("{x:g}")
 
@@ -374,7 +375,7 @@ def _finish(axes):
 
 
 def save_figure(figure: Figure, path: StrPath) -> None:
-    """Writes the picture under a temporary name, then renames it: a reader never sees half of it."""
+    """Writes a figure atomically."""
     FigureCanvasAgg(figure)
     with replacing_path(path) as temporary:
         figure.savefig(temporary, dpi=120)

@@ -1,1 +1,1 @@
-"""Hierarchical mini-batches: images, then RoIs of each."""
+"""Hierarchical mini-batches: first images are sampled, then RoIs from each."""

@@ -1,6 +1,6 @@
-"""Random variations of a training image and its boxes, in TensorFlow's graph: mirroring, scale and colours.
+"""Random augmentation of a training image and its boxes (flip, scale, colour jitter) as TensorFlow ops.
 
-Each function is given the numbers that chance has drawn, so that they follow from the seed alone.
+The random numbers are passed in as arguments, so that they depend only on the seed.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 def mirror(
     image: tf.Tensor, rois: tf.Tensor, targets: tf.Tensor, horizontally: tf.Tensor, vertically: tf.Tensor
 ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """Exchanges left and right, top and bottom, of an image and all that lies in it.
+    """Flips an image, its RoIs and their regression targets horizontally and vertically.
 
     Args:
         image: `[H, W, 3]` of any type.
@@ -27,7 +27,7 @@ def mirror(
         horizontally, vertically: bool `[]`.
 
     Returns:
-        The three, mirrored. The mirror image of tx is -tx, that of ty -ty; th and tw stay.
+        The flipped `(image, rois, targets)`. A flip changes the sign of tx or ty; th and tw stay the same.
     """
     image = tf.cond(horizontally, lambda: tf.reverse(image, [1]), lambda: image)
     image = tf.cond(vertically, lambda: tf.reverse(image, [0]), lambda: image)
@@ -38,26 +38,29 @@ def mirror(
 
 
 def drawn_shorter_side(rules: SamplingRules, side_chance: tf.Tensor, jitter_chance: tf.Tensor) -> tf.Tensor:
-    """One of the rules' shorter sides, times a number from the range of the scale jitter: float32 `[...]`, pixels.
+    """Draws one of the rules' shorter sides and multiplies it by a factor from the scale jitter's range.
 
     Args:
         rules: `SamplingRules`.
-        side_chance, jitter_chance: float32 `[...]` in [0, 1).
+        side_chance, jitter_chance: random numbers, float32 `[...]` in [0, 1).
+
+    Returns:
+        float32 `[...]`, in pixels.
     """
     sides = tf.constant(rules.shorter_sides, tf.float32)
-    # The largest float below 1, times many sides, may round up to their number.
+    # The product may be rounded up to the number of sides.
     which = tf.minimum(tf.cast(side_chance * len(rules.shorter_sides), tf.int32), len(rules.shorter_sides) - 1)
     low, high = rules.scale_jitter
     return tf.gather(sides, which) * (low + (high - low) * jitter_chance)
 
 
 def jitter_colours(image: tf.Tensor, rules: SamplingRules, chances: tf.Tensor) -> tf.Tensor:
-    """Changes brightness, contrast, saturation and hue, in this order, as far as the rules allow.
+    """Changes brightness, contrast, saturation and hue, in this order, within the limits of the rules.
 
     Args:
         image: float32 `[H, W, 3]`, RGB 0..255.
         rules: `SamplingRules`.
-        chances: float32 `[4]` in [0, 1); a half changes nothing.
+        chances: random numbers, float32 `[4]` in [0, 1); 0.5 changes nothing.
 
     Returns:
         float32 `[H, W, 3]`, 0..255.

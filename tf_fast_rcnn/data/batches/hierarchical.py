@@ -1,7 +1,7 @@
-"""Hierarchical mini-batches (section 2.3 of the paper): N images, then R/N RoIs of each.
+"""Hierarchical mini-batches (section 2.3 of the paper): N images, then R/N RoIs from each.
 
-RoIs of one image share its convolutions, forwards and backwards, which makes a mini-batch of 128 RoIs from 2 images
-roughly 64 times cheaper than one of 128 RoIs from 128 images.
+RoIs of the same image share its convolutions in the forward and backward pass, which makes a mini-batch of 128 RoIs
+from 2 images roughly 64 times cheaper than one of 128 RoIs from 128 images.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from tf_fast_rcnn.data.records import DetectionDataset
     from tf_fast_rcnn.files import StrPath
 
-# Each use of chance has a stream of its own, named by its number; `image_order` orders images by the seed itself.
+# Each use of random numbers has its own stream, identified by its number; `image_order` uses the seed itself.
 _AUGMENTATION, _ROIS, _SIDES = 1, 2, 3
 
 
@@ -38,26 +38,25 @@ def hierarchical_batches(
     cache_dir: StrPath | None = None,
     **sampling_rules: Any,
 ) -> tf.data.Dataset:
-    """Endless mini-batches of N images and R/N RoIs of each, for `model.fit`.
+    """Endless mini-batches of N images and R/N RoIs from each, for `model.fit`.
 
-    Every pass over the data set takes each image once, in an order of its own (see `image_order`), and draws its RoIs
-    (see `sample_rois`). What a mini-batch holds follows from the seed and its number alone, whatever the parallelism:
-    `start` resumes at any mini-batch at once, without reading what came before, so that neither tf.data nor Keras
-    need save a position.
+    Every pass over the data set visits each image once, in a new order (see `image_order`), and samples its RoIs (see
+    `sample_rois`). The contents of a mini-batch depend only on the seed and its number, not on the parallelism.
+    Training can therefore resume at mini-batch `start` without reading the earlier ones, and neither tf.data nor Keras
+    needs to save a position.
 
     Args:
-        dataset: `DetectionDataset`. Where it has no proposals yet, dense boxes fitted to its objects are computed and
-            cached.
+        dataset: `DetectionDataset`. If it has no proposals, dense boxes fitted to its objects are computed and cached.
         images_per_batch, rois_per_batch: N and R.
-        seed: the same seed gives the same mini-batches.
-        start: number of the first mini-batch, to go on where an earlier run stopped.
-        cache_dir: where proposals are cached.
+        seed: the same seed results in the same mini-batches.
+        start: number of the first mini-batch, to resume an earlier run.
+        cache_dir: folder for cached proposals; default: $TF_FAST_RCNN_CACHE, else the user's cache folder.
         **sampling_rules: the other attributes of `SamplingRules`.
 
     Returns:
         `tf.data.Dataset` of `(inputs, targets)`: `inputs` has `images`, float32 `[N, H, W, 3]`, RGB 0..255, padded
-        to one size with grey, and `rois`, float32 `[N, R/N, 4]`, `[ymin, xmin, ymax, xmax]` in pixels; `targets` has
-        `class_logits`, int32 `[N, R/N]`, and `box_deltas`, float32 `[N, R/N, 5]` (see `losses`).
+        to a common size with grey, and `rois`, float32 `[N, R/N, 4]`, `[ymin, xmin, ymax, xmax]` in pixels; `targets`
+        has `class_logits`, int32 `[N, R/N]`, and `box_deltas`, float32 `[N, R/N, 5]` (see `losses`).
 
     Raises:
         InputError: for rules that contradict each other, or an empty data set.
@@ -74,18 +73,18 @@ def hierarchical_batches(
     examples = _planned(dataset, rules, seed, start).map(
         lambda plan: _training_example(plan, read(plan["image"]), rules, seed), num_parallel_calls=tf.data.AUTOTUNE
     )
-    # One ahead hides the pipeline behind training. A mini-batch of 128 images takes 0.7 GB.
+    # Prefetching one is enough to overlap the pipeline with training. A mini-batch of 128 images takes 0.7 GB.
     return examples.batch(images_per_batch, drop_remainder=True).prefetch(1)
 
 
 def roi_centric_batches(dataset: DetectionDataset, rois_per_batch: int = 128, **options: Any) -> tf.data.Dataset:
-    """Mini-batches of one RoI from each of R images, as R-CNN and SPPnet train: the baseline of section 2.3.
+    """Mini-batches of one RoI from each of R images, as in R-CNN and SPPnet: the baseline of section 2.3.
 
-    Every RoI costs the convolutions of a whole image. A quarter of the RoIs are foreground on average, as drawn for
-    each image apart.
+    Every RoI costs the convolutions of a whole image. On average a quarter of the RoIs are foreground, drawn
+    independently for each image.
 
     Args:
-        dataset, rois_per_batch, **options: as for `hierarchical_batches`, which gives the same with N = R.
+        dataset, rois_per_batch, **options: as for `hierarchical_batches`; the result is the same as with N = R.
 
     Returns:
         As `hierarchical_batches`, with N = R and R/N = 1.
@@ -94,14 +93,14 @@ def roi_centric_batches(dataset: DetectionDataset, rois_per_batch: int = 128, **
 
 
 def _planned(dataset, rules, seed, start):
-    """What is to be made of each visit, before anything is read: its `position`, its `image`, the `shorter_side` to
-    resize it to, and the `canvas` (height, width) of its mini-batch."""
+    """Plans the examples before anything is read: a dataset of dicts with the example's `position`, its `image`, the
+    `shorter_side` to resize it to, and the `canvas` (height, width) of its mini-batch."""
     sizes = dataset.records.image_sizes()
     order = image_order(len(sizes), rules.images_per_batch, seed, start, sizes if rules.similar_shapes else None)
     sizes = tf.constant(sizes)
 
     def plan(positions, images):
-        # Images that share a mini-batch for their shapes share a scale too.
+        # Images that are batched by shape also share a scale.
         drawn = 1 if rules.similar_shapes else rules.images_per_batch
         chances = _chances(seed, _SIDES, positions[0], [2, drawn])
         shorter_side = drawn_shorter_side(rules, *tf.unstack(chances)) + tf.zeros(rules.images_per_batch)
@@ -114,7 +113,7 @@ def _planned(dataset, rules, seed, start):
 
 
 def _training_example(plan, example, rules, seed):
-    """One image with its R/N RoIs; every random choice follows from the seed and the position alone."""
+    """One image with its R/N RoIs; every random choice depends only on the seed and the position."""
     chances = _chances(seed, _AUGMENTATION, plan["position"], [6])
     rois, roi_labels, targets = sample_rois(example, rules, _stream(seed, _ROIS, plan["position"]))
     image = decode_image(example["image_bytes"])
@@ -123,7 +122,7 @@ def _training_example(plan, example, rules, seed):
     )
 
     new_size = network_size(tf.shape(image)[:2], plan["shorter_side"], rules.longer_side, rules.pad_to)
-    # Larger than planned only where a file has changed since the data set was read.
+    # It can be larger than planned only if a file has changed since the data set was read.
     new_size = tf.minimum(new_size, plan["canvas"])
     image = jitter_colours(resize(image, new_size), rules, chances[2:])
     height, width = tf.unstack(tf.cast(new_size, tf.float32))
@@ -135,7 +134,7 @@ def _training_example(plan, example, rules, seed):
 
 
 def _padded(image, canvas, rules):
-    """The image with grey below it and to its right, as large as the canvas."""
+    """The image padded with grey at the bottom and right to the size of the canvas."""
     missing = canvas - tf.shape(image)[:2]
     below, right = tf.unstack(missing)
     image = tf.cond(
@@ -147,7 +146,7 @@ def _padded(image, canvas, rules):
 
 
 def _stream(seed, use, position):
-    """A seed of its own for each use of chance at each position."""
+    """A separate seed for each use of random numbers at each position."""
     return tf.random.fold_in(tf.random.fold_in([seed, 0], use), position)
 
 

@@ -1,35 +1,35 @@
-"""The order in which training visits the images, and from which position it goes on."""
+"""The order in which training visits the images, resumable at any position."""
 
 from __future__ import annotations
 
 import numpy as np
 import tensorflow as tf
 
-# Mini-batches of similar shapes are made within groups of this many, so that images meet other partners in every pass.
+# Images are sorted by shape only within groups of this many mini-batches, so that every pass combines them differently.
 _BATCHES_IN_GROUP = 50
 
 
 def image_order(
     number_of_images: int, images_per_batch: int, seed: int, start: int = 0, sizes: np.ndarray | None = None
 ) -> tf.data.Dataset:
-    """Endless `(position, image)`: passes over the images, each a permutation fixed by the seed and its number.
+    """Endless `(position, image)` pairs: passes over the images, each a permutation given by the seed and its number.
 
-    Mini-batches are N visits in a row. Where N does not divide the number of images, the last mini-batch of a pass is
-    completed by the first images of the next pass: no image is left out, and none comes twice in a pass.
+    A mini-batch is N consecutive pairs. If N does not divide the number of images, the last mini-batch of a pass is
+    completed with the first images of the next pass, so that no image is left out or repeated within a pass.
 
-    With sizes, each pass is drawn as before and cut into groups of 50 mini-batches; a group's images are sorted by
-    their aspect ratio, mini-batches cut off in that order, and the mini-batches of the pass shuffled. The images that
-    share a mini-batch with the pass before or after are no part of this.
+    If sizes are given, each pass is shuffled as before and then divided into groups of 50 mini-batches; the images of
+    a group are sorted by aspect ratio and cut into mini-batches, and the mini-batches of the pass are shuffled. Images
+    in a mini-batch that spans two passes are not sorted.
 
     Args:
-        number_of_images: of the data set.
+        number_of_images: size of the data set.
         images_per_batch: N.
-        seed: the same seed gives the same order.
-        start: number of mini-batches to pass over; costs one permutation, however large.
-        sizes: int `[M, 2]`, height and width of all images, for mini-batches of similar shapes; or None.
+        seed: the same seed results in the same order.
+        start: number of mini-batches to skip; this costs one permutation, however large it is.
+        sizes: int `[M, 2]`, height and width of all images, to combine images of similar shapes; or None.
 
     Returns:
-        `tf.data.Dataset` of int64 `[]` pairs: positions `start * N`, `start * N + 1`, ... and numbers of images.
+        `tf.data.Dataset` of int64 `[]` pairs: positions `start * N`, `start * N + 1`, ... and image indices.
     """
     first = start * images_per_batch
     first_pass = first // number_of_images
@@ -48,7 +48,7 @@ def image_order(
 
 
 def _by_shape(order, aspects, images_per_batch, number, seed):
-    """A pass's order, int64 `[M]`, changed so that its mini-batches hold images of similar aspect ratio."""
+    """Reorders a pass, int64 `[M]`, so that the images of a mini-batch have similar aspect ratios."""
     number_of_images = tf.size(order, out_type=tf.int64)
     begin = tf.minimum(-number * number_of_images % images_per_batch, number_of_images)
     batches = (number_of_images - begin) // images_per_batch
@@ -56,7 +56,7 @@ def _by_shape(order, aspects, images_per_batch, number, seed):
 
     body = order[begin:end]
     groups = tf.range(end - begin) // (_BATCHES_IN_GROUP * images_per_batch)
-    # Stable, one key after the other: by aspect ratio within groups.
+    # Two stable sorts: by aspect ratio within groups.
     by_aspect = tf.argsort(tf.gather(aspects, body), stable=True)
     by_group = tf.argsort(tf.gather(groups, by_aspect), stable=True)
     body = tf.gather(body, tf.gather(by_aspect, by_group))

@@ -1,1 +1,1 @@
-"""Prepared data sets: written by `prepare`, read again by every later command."""
+"""Prepared data sets: written once by `prepare`, then read by training and evaluation."""

@@ -1,7 +1,7 @@
-"""Annotated images as `tf.train.Example`s in TFRecord files, and the one way by which TensorFlow's graph reads them.
+"""Annotated images as `tf.train.Example`s in TFRecord files, and reading them in a TensorFlow graph.
 
-Training, detection and measurements read through `example_reader`. The keys are those of the TF Object Detection API,
-with the proposals as one more; docs/prepared_data.md describes them.
+Training, detection and benchmarks read data through `example_reader`. The keys are those of the TF Object Detection
+API, plus one for the proposals; docs/prepared_data.md describes them.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ if TYPE_CHECKING:
 
 _SIDES = tuple(f"image/object/bbox/{side}" for side in ("ymin", "xmin", "ymax", "xmax"))
 _LABEL, _NAME = "image/object/class/label", "image/object/class/text"
-_AREA = "image/object/area"  # in pixels; only where objects have areas of their own
+_AREA = "image/object/area"  # in pixels; only if objects have areas other than their boxes'
 _DIFFICULT, _CROWD = "image/object/difficult", "image/object/is_crowd"
 _ENCODED, _PATH, _PROPOSALS = "image/encoded", "image/path", "image/proposals"
 
-# What `example_reader` gives: type and shape by name.
+# The tensors that `example_reader` returns: type and shape by name.
 _TENSORS = {
     "image_bytes": tf.TensorSpec([], tf.string),
     "proposals": tf.TensorSpec([None, 4], tf.float32),
@@ -39,19 +39,20 @@ _TENSORS = {
     "crowd": tf.TensorSpec([None], tf.bool),
 }
 _READ_BUFFER = 1 << 17
-# A TFRecord is its data, with their length and its checksum (8 + 4 bytes) before and their checksum (4) behind them.
+# In a TFRecord file, each record's data are preceded by their length (8 bytes) and its checksum (4), and followed by
+# their own checksum (4).
 _RECORD_OVERHEAD = 16
 
 
 class PreparedRecords(Sequence[ImageRecord]):
-    """The records of a prepared folder; each is read from its shard when it is asked for.
+    """The records of a prepared folder, read from their shards on demand.
 
     Attributes:
         paths: the shards.
         shard_of: int32 `[N]`, the shard of each image.
-        offsets: int64 `[N]`, the byte of the shard at which the image's record begins.
+        offsets: int64 `[N]`, the byte offset of each image's record in its shard.
         num_classes: K.
-        image_sizes: int32 `[N, 2]`, height and width of each image; None where they are not known.
+        image_sizes: int32 `[N, 2]`, height and width of each image; None if they are not known.
     """
 
     def __init__(
@@ -61,7 +62,7 @@ class PreparedRecords(Sequence[ImageRecord]):
         num_classes: int,
         image_sizes: npt.ArrayLike | None = None,
     ) -> None:
-        """`record_bytes`: for each shard the length of each record's data."""
+        """`record_bytes`: for each shard, the length of each record's data in bytes."""
         self.paths = tuple(paths)
         self.num_classes = num_classes
         counts = [len(lengths) for lengths in record_bytes]
@@ -77,28 +78,28 @@ class PreparedRecords(Sequence[ImageRecord]):
         record = read_record(path, self.offsets[index])
         if np.any((record.class_ids < 1) | (record.class_ids > self.num_classes)):
             raise InputError(
-                f"{path}: found a label of image {record.image_id} outside 1..{self.num_classes}; expected labels that "
-                "count in the manifest's class names; run `prepare` again"
+                f"{path}: found a class id of image {record.image_id} outside 1..{self.num_classes}; expected one of "
+                "the manifest's classes; run `prepare` again"
             )
         return record
 
 
 def record_offsets(record_bytes: Sequence[int]) -> np.ndarray:
-    """Where the records of a shard begin, int64 `[N]`, from the lengths of their data."""
+    """Byte offsets of a shard's records, int64 `[N]`, from the lengths of their data."""
     lengths = np.asarray(record_bytes, np.int64) + _RECORD_OVERHEAD
     return np.cumsum(lengths) - lengths
 
 
 def example_reader(dataset: DetectionDataset) -> Callable[[tf.Tensor], dict[str, tf.Tensor]]:
-    """How the graph reads a data set: a function for `tf.data.Dataset.map`.
+    """Returns a function for `tf.data.Dataset.map` that reads images of a data set by index.
 
-    Prepared data are read from their shards, at each call anew; nothing but where each image lies is kept in memory.
+    Prepared data are read from their shards at every call; only the position of each image is kept in memory.
 
     Args:
         dataset: `DetectionDataset` with proposals.
 
     Returns:
-        A function that takes the number of an image, int64 `[]`, and returns a dict of tensors: `image_bytes` string
+        A function that takes the index of an image, int64 `[]`, and returns a dict of tensors: `image_bytes` string
         `[]` (a file that `decode_image` decodes), `proposals` float32 `[P, 4]` and `boxes` float32 `[G, 4]`, both
         `[ymin, xmin, ymax, xmax]` relative to the image, `class_ids` int32 `[G]`, 1..K, `difficult` and `crowd` bool
         `[G]`.
@@ -114,7 +115,7 @@ def example_reader(dataset: DetectionDataset) -> Callable[[tf.Tensor], dict[str,
 
 
 def _reader_of_shards(view):
-    """Reads a `RecordView` of `PreparedRecords`."""
+    """`example_reader` for a `RecordView` of `PreparedRecords`."""
     first_shards = np.cumsum([0] + [len(source.paths) for source in view.sources])
     paths = tf.constant([path for source in view.sources for path in source.paths], tf.string)
     shard, offset = np.zeros(len(view), np.int32), np.zeros(len(view), np.int64)
@@ -136,7 +137,7 @@ def _reader_of_shards(view):
 
 
 def _relabelled(example, label_map):
-    """`ImageRecord.relabelled` in the graph."""
+    """`ImageRecord.relabelled` as TensorFlow ops."""
     labels = tf.gather(label_map, example["class_ids"])
     objects = {**example, "class_ids": labels}
     kept = {name: tf.boolean_mask(objects[name], labels > 0) for name in ("boxes", "class_ids", "difficult", "crowd")}
@@ -144,7 +145,7 @@ def _relabelled(example, label_map):
 
 
 def _reader_of_records(dataset):
-    """Reads records that are in memory: data sets that were put together by hand."""
+    """`example_reader` for records in memory, i.e. data sets that are not prepared."""
 
     def values_of(index):
         record = dataset[int(index)]
@@ -162,14 +163,17 @@ def _reader_of_records(dataset):
 
 
 def read_serialized(path: tf.Tensor, offset: tf.Tensor) -> tf.Tensor:
-    """The record that begins at byte `offset` of a TFRecord file, with its checksum checked: a string tensor `[]`.
+    """Reads the record at byte `offset` of a TFRecord file and verifies its checksum.
 
     Args:
-        path: string `[]`, on any file system of TensorFlow.
+        path: string `[]`, on any file system that TensorFlow supports.
         offset: int64 `[]`.
 
+    Returns:
+        A string tensor `[]`.
+
     Raises:
-        tf.errors.OpError: when run on a damaged file, or at an offset where no record begins.
+        tf.errors.OpError: when run on a damaged file, or at an offset that is not the beginning of a record.
     """
     records = tf.raw_ops.TFRecordDatasetV2(
         filenames=[path],
@@ -181,7 +185,7 @@ def read_serialized(path: tf.Tensor, offset: tf.Tensor) -> tf.Tensor:
 
 
 def parse_example(serialized: tf.Tensor) -> dict[str, tf.Tensor]:
-    """The tensors of a serialised Example, as `example_reader` gives them."""
+    """Parses a serialised Example into the tensors that `example_reader` returns."""
 
     def numbers(dtype):
         return tf.io.FixedLenSequenceFeature([], dtype, allow_missing=True)
@@ -206,7 +210,7 @@ def parse_example(serialized: tf.Tensor) -> dict[str, tf.Tensor]:
 
 
 def to_example(record: ImageRecord, class_names: Sequence[str]) -> bytes:
-    """A record with proposals as the bytes of an Example; without `image_bytes` it refers to the image's file."""
+    """Serialises a record with proposals as an Example; without `image_bytes` it refers to the image file."""
     name = str(record.image_path).rpartition("/")[2]
     texts = {"image/source_id": [record.image_id], "image/filename": [name], _PATH: [str(record.image_path)]}
     texts[_NAME] = [class_names[label - 1] for label in record.class_ids]
@@ -243,19 +247,19 @@ _read_eagerly = tf.function(
 
 
 def read_record(path: str, offset: int) -> ImageRecord:
-    """The `ImageRecord` that begins at byte `offset` of a shard.
+    """Reads the `ImageRecord` at byte `offset` of a shard.
 
     Raises:
-        InputError: if the shard is missing, damaged or no shard.
+        InputError: if the file is missing, damaged or not a shard.
     """
     try:
         example = tf.train.Example.FromString(_read_eagerly(path, offset).numpy())
         return _to_record(example.features.feature)
     except tf.errors.NotFoundError:
-        found = "no such file"
+        problem = "no such file"
     except (tf.errors.OpError, DecodeError, ValueError, IndexError, OverflowError) as error:
-        found = f"no readable image at byte {offset} ({type(error).__name__})"
-    raise InputError(f"{path}: found {found}; expected what `prepare` wrote; run `prepare` again")
+        problem = f"cannot read the image at byte {offset} ({type(error).__name__})"
+    raise InputError(f"{path}: {problem}; expected a shard written by `prepare`; run `prepare` again")
 
 
 def _to_record(feature):
@@ -282,9 +286,9 @@ def _to_record(feature):
 
 @contextlib.contextmanager
 def input_errors(dataset: DetectionDataset) -> Iterator[None]:
-    """Turns TensorFlow's errors about what it read of a data set into an `InputError` that names the file.
+    """Converts TensorFlow's errors while reading a data set to an `InputError` that names the file.
 
-    TensorFlow tells neither image nor shard, so that both are looked for, image by image.
+    TensorFlow's messages name neither image nor shard, so all images are read again to find it.
     """
     try:
         yield

@@ -1,11 +1,12 @@
-"""Prepared data sets: the folder that `prepare` writes, read without its images in memory.
+"""Reads the folders that `prepare` writes, without loading the images into memory.
 
-    manifest.json                     format version, SPEC, class names, proposal settings, statistics, and for each
-                                      shard its checksum and the length of each record
-    shard-NUMBER-KEY.tfrecord         tf.train.Examples, one an image; KEY is a hash of all that they depend on
+    manifest.json                     format version, SPEC, class names, proposal settings, statistics, and each shard's
+                                      checksum and record lengths
+    shard-NUMBER-KEY.tfrecord         one tf.train.Example per image; KEY is a hash of everything they depend on
 
-docs/prepared_data.md describes both. Everything is read through tf.io, so that a folder may be on any file system of
-TensorFlow. TensorFlow is imported only when something is read: the processes that compute proposals do without.
+docs/prepared_data.md describes both. Everything is read through tf.io, so a folder may be on any file system that
+TensorFlow supports. TensorFlow is imported only when something is read, because the processes that compute proposals do
+not need it.
 """
 
 from __future__ import annotations
@@ -32,13 +33,14 @@ _PARALLEL_REQUESTS = 16
 
 
 def read_prepared(directory: StrPath) -> DetectionDataset:
-    """Reads the folder that `prepare` wrote, as `DetectionDataset`.
+    """Reads a folder that `prepare` wrote, as a `DetectionDataset`.
 
     Args:
-        directory: the folder, on any file system of TensorFlow ("gs://bucket/cells").
+        directory: the folder, on any file system that TensorFlow supports, e.g. "gs://bucket/cells".
 
     Raises:
-        InputError: if its manifest is missing, broken or of another version, or a shard is missing or of another size.
+        InputError: if the manifest is missing, invalid or of another version, or a shard is missing or has a different
+            size.
     """
     directory = str(directory)
     manifest = read_manifest(directory)
@@ -54,10 +56,10 @@ def read_prepared(directory: StrPath) -> DetectionDataset:
 
 
 def verify_prepared(directory: StrPath) -> None:
-    """Reads all of a prepared folder and compares it with the checksums of its manifest: after copying it, say.
+    """Reads a whole prepared folder and verifies its checksums, e.g. after copying it.
 
     Raises:
-        InputError: as `read_prepared`, and for the first shard with another checksum.
+        InputError: as in `read_prepared`, and for the first shard with a wrong checksum.
 
     Example:
         >>> verify_prepared("/mnt/copy/cells-prepared")          # doctest: +SKIP
@@ -71,7 +73,7 @@ def verify_prepared(directory: StrPath) -> None:
             found = hashlib.sha256(file.read()).hexdigest()
         if found != shard["sha256"]:
             raise InputError(
-                f"{path}: found SHA-256 {found[:16]}...; expected {shard['sha256'][:16]}..., as the manifest says; "
+                f"{path}: found SHA-256 {found[:16]}...; expected {shard['sha256'][:16]}... as in the manifest; "
                 "copy it again, or run `prepare` again"
             )
 
@@ -82,7 +84,7 @@ def dataset_of(directory: str, manifest: dict[str, Any], name: str | None = None
 
     shards, class_names = manifest["shards"], manifest["class_names"]
     if not all(isinstance(name, str) for name in [*class_names]):
-        raise TypeError("class names that are no text")
+        raise TypeError("class names that are not text")
     records = PreparedRecords(
         [shard_path(directory, shard) for shard in shards],
         [shard["record_bytes"] for shard in shards],
@@ -95,7 +97,7 @@ def dataset_of(directory: str, manifest: dict[str, Any], name: str | None = None
 
 
 def shard_path(directory: str, shard: Mapping[str, Any]) -> str:
-    """Where a shard of the manifest is; absolute on the local file system, whose current folder may change."""
+    """The path of a shard in the manifest; absolute if local, because the current folder may change."""
     directory = str(directory)
     if "://" not in directory:
         directory = os.path.abspath(directory)
@@ -103,10 +105,10 @@ def shard_path(directory: str, shard: Mapping[str, Any]) -> str:
 
 
 def read_manifest(directory: StrPath) -> dict[str, Any]:
-    """The content of a prepared folder's manifest.
+    """Reads the manifest of a prepared folder.
 
     Raises:
-        InputError: if there is none, or it is broken, was changed, or is of another version.
+        InputError: if it is missing, invalid, modified, or of another version.
     """
     import tensorflow as tf
 
@@ -116,23 +118,23 @@ def read_manifest(directory: StrPath) -> dict[str, Any]:
             manifest = json.loads(file.read())
     except tf.errors.NotFoundError:
         raise InputError(
-            f"{directory}: found no {MANIFEST}; expected a folder that `prepare` finished; run it again"
+            f"{directory}: found no {MANIFEST}; expected a folder that `prepare` has finished; run `prepare` again"
         ) from None
     except tf.errors.OpError as error:
-        raise InputError(f"{path}: found it unreadable ({error.message}); expected a manifest of `prepare`") from None
+        raise InputError(f"{path}: cannot read the file ({error.message}); expected a manifest of `prepare`") from None
     except (ValueError, RecursionError) as error:
-        raise _broken(directory, f"broken JSON ({error})") from None
+        raise _broken(directory, f"invalid JSON ({error})") from None
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
         raise _broken(directory, "another kind of file")
     if manifest.get("version") != VERSION:
         raise _broken(directory, f"version {manifest.get('version')}")
     if manifest.get("checksum") != manifest_checksum(manifest):
-        raise _broken(directory, "content that does not fit its checksum")
+        raise _broken(directory, "content that does not match its checksum")
     return manifest
 
 
 def manifest_checksum(manifest: dict[str, Any]) -> str:
-    """SHA-256 of a manifest without its own checksum, as JSON with sorted keys and no blanks."""
+    """SHA-256 of a manifest without its checksum, as JSON with sorted keys and no spaces."""
     content = {key: value for key, value in manifest.items() if key != "checksum"}
     text = json.dumps(content, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()
@@ -150,7 +152,7 @@ def _broken(directory, found):
 
 
 def _check_sizes(expected):
-    """Compares the sizes of files with those that are expected: `{path: bytes}`."""
+    """Compares the sizes of files with the expected ones, `{path: bytes}`."""
     import tensorflow as tf
 
     def size(path):
@@ -159,12 +161,12 @@ def _check_sizes(expected):
         except tf.errors.OpError:
             return None
 
-    # Each may be a request to a server.
+    # In parallel, because each may be a request to a server.
     with ThreadPoolExecutor(_PARALLEL_REQUESTS) as pool:
         sizes = pool.map(size, expected)
     for (path, wanted), found in zip(expected.items(), sizes, strict=True):
         if found != wanted:
-            what = "no such file" if found is None else f"{found} bytes"
+            problem = "no such file" if found is None else f"found {found} bytes"
             raise InputError(
-                f"{path}: found {what}; expected {wanted} bytes, as the manifest says; run `prepare` again"
+                f"{path}: {problem}; expected {wanted} bytes according to the manifest; run `prepare` again"
             )

@@ -1,4 +1,4 @@
-"""How `prepare` divides a data set into shards, knows which of them are right already, and writes the others."""
+"""Divides a data set into shards, recognises those that are already up to date, and writes the others."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ if TYPE_CHECKING:
     from tf_fast_rcnn.data.proposals.settings import ProposalSettings
     from tf_fast_rcnn.data.records import DetectionDataset, ImageRecord
 
-# A shard is also ended where it gets too large to be worth less than what a kill loses.
+# A shard ends at this size even if it has fewer images, to limit the work lost when the process is killed.
 _MAX_IMAGE_BYTES = 64 << 20
 
 
 @dataclasses.dataclass(frozen=True)
 class ShardPlan:
-    """A shard that is to be there: the images from number `start` on.
+    """A planned shard: the images of the data set from index `start`.
 
     Attributes:
-        file: its name, which has a hash of all that it depends on: a file of this name is finished and right.
-        start: number of its first image in the data set.
-        image_keys: for each image a hash of what its pixels and proposals depend on, but not its annotations.
+        file: its name, which contains a hash of everything it depends on: an existing file of this name is up to date.
+        start: index of its first image in the data set.
+        image_keys: for each image, a hash of what its pixels and proposals depend on, without its annotations.
     """
 
     file: str
@@ -43,7 +43,7 @@ class ShardPlan:
 def plan_shards(
     dataset: DetectionDataset, proposals: ProposalSettings | FileProposals, embed: bool, images_per_shard: int
 ) -> list[ShardPlan]:
-    """The shards of a data set, as a list of `ShardPlan`; image files are asked for size and time of change alone."""
+    """Plans the shards of a data set; only the size and modification time of image files are read."""
     header = json.dumps([VERSION, proposals.to_json(), embed])
     plans, keys, annotations, size = [], [], [], 0
 
@@ -66,14 +66,14 @@ def plan_shards(
 
 
 def _identity(record):
-    """What tells whether an image is still the same, and its size in bytes."""
+    """A value that changes if the image changes, and the image's size in bytes."""
     if record.image_bytes is not None:
         return hashlib.sha256(record.image_bytes).hexdigest(), len(record.image_bytes)
     path = os.path.abspath(record.image_path)
     try:
         status = os.stat(path)
     except OSError:
-        # Found by the worker, which tells of it as of any other unreadable image.
+        # The worker reports it like any other unreadable image.
         return [path, "missing"], 0
     return [path, status.st_size, status.st_mtime_ns], status.st_size
 
@@ -91,12 +91,13 @@ def _hash(value):
 def write_shard(
     path: Path, plan: ShardPlan, records: Iterator[ImageRecord | None], class_names: Sequence[str]
 ) -> dict[str, Any]:
-    """Writes a shard under a temporary name and renames it.
+    """Writes a shard atomically.
 
     Args:
         path: `Path` of the shard.
         plan: its `ShardPlan`.
-        records: iterator of `ImageRecord`s with proposals, or None for bad images; as many are taken as are planned.
+        records: iterator of `ImageRecord`s with proposals, or None for unreadable images; the planned number is
+            consumed.
         class_names: names of the classes 1..K.
 
     Returns:
@@ -139,7 +140,7 @@ def write_shard(
 
 
 def statistics_of(shards: Iterable[Mapping[str, Any]], class_names: Sequence[str]) -> dict[str, Any]:
-    """The manifest's statistics: sums over the entries of its shards."""
+    """The manifest's statistics, summed over the entries of its shards."""
     images = sum(len(shard["record_bytes"]) for shard in shards)
     objects, recalled = (
         np.sum([np.zeros(len(class_names), int), *(shard[name] for shard in shards)], axis=0)

@@ -1,4 +1,4 @@
-"""What `prepare` does with one image, and the processes that do it. Without TensorFlow, whose start takes seconds."""
+"""Prepares single images in parallel processes. Does not import TensorFlow, which takes seconds."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from tf_fast_rcnn.data.proposals.settings import ProposalSettings
     from tf_fast_rcnn.data.records import ImageRecord
 
-# Images given to each process ahead: enough that none waits for a slow neighbour, and bounded in memory.
+# Images queued per process: enough that no process waits for a slow one, with bounded memory.
 _AHEAD = 4
 
 
@@ -35,12 +35,12 @@ def prepare_image(
 
     Args:
         record: `ImageRecord`.
-        proposals: `ProposalSettings`; None where the record has its proposals.
-        embed: whether to read the image's bytes into the record. Those of images that TensorFlow would decode otherwise
-            are in any case, as PNG.
+        proposals: `ProposalSettings`; None if the record already has proposals.
+        embed: whether to store the image's bytes in the record. Images that TensorFlow would decode differently are
+            always stored, as PNG.
 
     Returns:
-        `(record, None)` with `proposal_boxes` and perhaps `image_bytes`; or, for a bad image, `(None, message)`.
+        `(record, None)` with `proposal_boxes` and possibly `image_bytes`; or `(None, message)` for an unreadable image.
     """
     use_one_thread()
     try:
@@ -48,7 +48,7 @@ def prepare_image(
         if image.shape[:2] != (record.height, record.width):
             raise InputError(
                 f"{record.image_path}: found {image.shape[1]}x{image.shape[0]} pixels; expected "
-                f"{record.width}x{record.height}, as annotated; read the data set again"
+                f"{record.width}x{record.height} as annotated; load the data set again"
             )
         contents = record.image_bytes
         if contents is None and (embed or not is_plain(record.image_path)):
@@ -60,12 +60,12 @@ def prepare_image(
 
 
 def in_order(function: Callable[..., Any], jobs: Iterable[tuple], workers: int) -> Iterator[Any]:
-    """Yields `function(*job)` of each job, in order, computed in parallel processes; few are in memory at a time.
+    """Yields `function(*job)` for each job in order, computed in parallel processes, with few results in memory.
 
     Args:
-        function: of a module that the processes can import.
+        function: a function at the top level of an importable module.
         jobs: iterable of tuples of arguments.
-        workers: number of processes; with 1 the work is done in this one.
+        workers: number of processes; 1 runs everything in the current process.
 
     Raises:
         InputError: if a process was killed.
@@ -85,22 +85,23 @@ def in_order(function: Callable[..., Any], jobs: Iterable[tuple], workers: int) 
 
 @contextlib.contextmanager
 def _processes(workers):
-    # loky's processes start afresh: safe beside TensorFlow's threads, and scripts need no `if __name__ == "__main__"`.
+    # loky starts fresh processes: unlike forks they are safe with TensorFlow's threads, and unlike multiprocessing's
+    # spawned ones they do not need `if __name__ == "__main__"` in scripts.
     executor = loky.ProcessPoolExecutor(workers, initializer=end_with_parent, initargs=(os.getpid(),))
     try:
         yield executor
     except BrokenProcessPool:
         raise InputError(
-            "prepare: found a worker process killed, perhaps for want of memory; expected it to finish; "
-            "give the same command with fewer workers, it goes on where it stopped"
+            "prepare: a worker process was killed, probably out of memory; run the same command with fewer workers to "
+            "continue where it stopped"
         ) from None
     finally:
-        # After an error or Ctrl-C nobody wants what is still being computed.
+        # After an error or Ctrl-C, pending results are not needed.
         executor.shutdown(kill_workers=True)
 
 
 def end_with_parent(parent: int) -> None:
-    """Ends this process soon after its parent: loky's would wait for work of a killed one for ever."""
+    """Ends this process soon after its parent; otherwise loky's workers would wait forever if the parent is killed."""
 
     def watch():
         while os.getppid() == parent:

@@ -1,8 +1,8 @@
-"""Preparing a data set: every image is decoded and its proposals are computed once, in parallel processes, and written
-to shards from which training and evaluation read (see `prepared`).
+"""Prepares a data set: parallel processes decode every image and compute its proposals once, and the results are
+written to shards for training and evaluation (see `read`).
 
-After a kill the same call goes on: finished shards are told by their names. Of an image whose annotations changed, or
-that came to stand in another shard, pixels and proposals are taken from the old one.
+If the process is killed, the same call continues: finished shards are recognised by their names. If an image's
+annotations have changed, or it is now in another shard, its pixels and proposals are copied from the old shard.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ if TYPE_CHECKING:
     from tf_fast_rcnn.data.records import DetectionDataset
     from tf_fast_rcnn.files import StrPath
 
-# What a kill costs at most, and how many images one file of a large data set has.
+# Images per file, and so the most work that is lost if the process is killed.
 IMAGES_PER_SHARD = 64
-# Lines of JSON: the entries of the shards that are finished while the manifest is not.
+# The manifest's entries of finished shards, one line of JSON each, until the manifest is written.
 _PROGRESS = "progress.jsonl"
 
 
@@ -48,26 +48,26 @@ def prepare(
     skip_bad: bool = False,
     images_per_shard: int = IMAGES_PER_SHARD,
 ) -> DetectionDataset:
-    """Writes a prepared folder, which needs no original files afterwards: images, annotations and proposals.
+    """Writes a prepared folder with images, annotations and proposals; the original files are not needed afterwards.
 
-    Every image is decoded, so that a broken one is found now and not in the middle of training. After an interruption
-    the same call goes on; images that changed since are computed again. Memory does not grow with the number of images.
+    Every image is decoded, so that broken ones are found now and not during training. After an interruption, the same
+    call continues; images that have changed are processed again. Memory use does not grow with the number of images.
 
     Args:
         dataset: `DetectionDataset`.
-        out_dir: local folder to write, or to bring up to date; it may be copied elsewhere then.
-        proposals: `ProposalSettings` (see `proposal_settings`), by which proposals are computed from pixels; or an
-            object with `to_json()` and `of(record)`, which gives an image's proposals, float32 `[P, 4]` relative.
-        workers: number of processes, one thread each; default: one a processor.
-        progress: show a progress bar on stderr.
-        skip_bad: leave out images that cannot be read, counted in `fixes`, instead of raising.
-        images_per_shard: images in a file, at most.
+        out_dir: local folder to write or update; it may be copied elsewhere afterwards.
+        proposals: `ProposalSettings` (see `proposal_settings`) to compute proposals from pixels, or `FileProposals`
+            (see `file_proposals`).
+        workers: number of single-threaded processes; default: one per processor.
+        progress: whether to show a progress bar on stderr.
+        skip_bad: leave out images that cannot be read, and count them in `fixes`, instead of raising.
+        images_per_shard: maximum number of images in a file.
 
     Returns:
-        The data set as `prepared:OUT_DIR` reads it, under its own name.
+        The data set as `prepared:OUT_DIR` reads it, but with the name of `dataset`.
 
     Raises:
-        InputError: for an unreadable image, a folder that holds another data set, or a worker that was killed.
+        InputError: for an unreadable image, a folder that contains another data set, or a worker that was killed.
 
     Example:
         >>> proposals = proposal_settings("selective-search+dense", train)    # doctest: +SKIP
@@ -85,10 +85,10 @@ def cached_proposals(
     progress: bool = True,
     skip_bad: bool = False,
 ) -> DetectionDataset:
-    """Keeps a data set's proposals in a cache folder named by its images; quick when nothing is missing there.
+    """Computes a data set's proposals, or reads them from the cache folder if they are there.
 
-    The format is that of `prepare`, but the shards refer to the image files, which must stay where they are. (Images
-    that TensorFlow would decode otherwise are copied as PNG.)
+    The format is that of `prepare`, but the shards refer to the image files, which must not be moved. (Images that
+    TensorFlow would decode differently are copied as PNG.)
 
     Args:
         dataset, proposals, workers, progress, skip_bad: as for `prepare`.
@@ -106,7 +106,7 @@ def cached_proposals(
 
 
 def with_proposals(dataset: DetectionDataset, cache_dir: StrPath | None = None) -> DetectionDataset:
-    """The data set as it is where it has proposals, else with dense boxes fitted to its objects, cached."""
+    """The data set itself if it has proposals; otherwise with cached dense boxes, fitted to its objects."""
     if dataset.proposals is not None:
         return dataset
     return cached_proposals(dataset, proposal_settings("dense", dataset), cache_dir=cache_dir)
@@ -116,7 +116,7 @@ def _write(dataset, out_dir, proposals, workers, progress, skip_bad, images_per_
     import tensorflow as tf
 
     if "://" in str(out_dir):
-        raise InputError(f"{out_dir}: found no local folder; expected one to write to; copy the finished folder there")
+        raise InputError(f"{out_dir}: not a local folder; write to a local one and copy it there")
     out_dir = Path(out_dir)
     try:
         out_dir.mkdir(parents=True, exist_ok=True)
@@ -130,39 +130,39 @@ def _write(dataset, out_dir, proposals, workers, progress, skip_bad, images_per_
             manifest = _write_manifest(out_dir, dataset, proposals, shards)
             _remove_what_is_not_named(out_dir, shards)
     except (OSError, tf.errors.OpError) as error:
-        raise InputError(f"{out_dir}: found {error}; expected a folder to write prepared data to") from None
+        raise InputError(f"{out_dir}: cannot write ({error}); expected a folder to write prepared data to") from None
     return dataset_of(out_dir, manifest, dataset.name)
 
 
 @contextlib.contextmanager
 def _only_writer(out_dir):
-    """Waits while another process writes the folder; a killed one leaves no lock behind."""
+    """Waits while another process writes to the folder; the lock of a killed process is released."""
     with open(out_dir / ".lock", "w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            print(f"{out_dir}: waiting for another process that prepares it", file=sys.stderr)
+            print(f"{out_dir}: waiting for another process that is preparing this folder", file=sys.stderr)
             fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
 
 def _finished_shards(out_dir, dataset, skip_bad):
-    """The manifest entries of shards that earlier calls wrote, by file name."""
+    """The manifest entries of shards written by earlier calls, by file name."""
     entries = []
     if (out_dir / MANIFEST).exists():
         manifest = read_manifest(out_dir)
         if manifest.get("spec") != dataset.name:
             raise InputError(
                 f"{out_dir}: found the prepared data set {manifest.get('spec')}; expected {dataset.name} or an empty "
-                "folder; give another folder or remove this one"
+                "folder; choose another folder or remove this one"
             )
         entries += manifest["shards"]
     with contextlib.suppress(FileNotFoundError):
         for line in (out_dir / _PROGRESS).read_text().splitlines():
-            # The kill may have cut the last line short.
+            # The last line may be incomplete if the process was killed.
             with contextlib.suppress(ValueError):
                 entries.append(json.loads(line))
-    # Without skip_bad, an image that was left out has to be told of.
+    # Without skip_bad, shards that leave out images are written again, to report the first of these.
     usable = (entry for entry in entries if skip_bad or not entry["unreadable"])
     return {entry["file"]: entry for entry in usable if _is_whole(out_dir, entry)}
 
@@ -173,13 +173,13 @@ def _is_whole(out_dir, entry):
 
 
 class _Jobs:
-    """The arguments of `prepare_image` for each image, with what earlier calls found out."""
+    """The arguments of `prepare_image` for each image, reusing the results of earlier calls."""
 
     def __init__(self, dataset, proposals, embed, finished, out_dir):
         from tf_fast_rcnn.data.prepared.examples import record_offsets
 
         self._dataset, self._proposals, self._embed = dataset, proposals, embed
-        self._known = {}  # by image key, the shard and the byte at which the image begins
+        self._known = {}  # image key -> shard and byte offset of the image's record
         for shard in finished.values():
             path = str(out_dir / shard["file"])
             offsets = record_offsets(shard["record_bytes"])
@@ -205,13 +205,13 @@ class _Jobs:
             return None
         try:
             record = read_record(*self._known[image_key])
-        except InputError:  # A damaged shard: the image is taken from its file again.
+        except InputError:  # A damaged shard: read the image from its file again.
             return None
         return {"image_bytes": record.image_bytes, "proposal_boxes": record.proposal_boxes}
 
 
 def _write_shards(out_dir, dataset, plans, finished, jobs, workers, progress, skip_bad):
-    """Writes the shards that are missing; returns the manifest entries of all."""
+    """Writes the missing shards; returns the manifest entries of all shards."""
     missing = [plan for plan in plans if plan.file not in finished]
     lacking = sum(len(plan.image_keys) for plan in missing)
     outcomes = in_order(
@@ -229,14 +229,15 @@ def _write_shards(out_dir, dataset, plans, finished, jobs, workers, progress, sk
         for plan in missing:
             entry = write_shard(out_dir / plan.file, plan, checked, dataset.class_names)
             with open(out_dir / _PROGRESS, "a") as file:
-                # The line before may be one that a kill cut short.
+                # Starts with a new line, because the previous line may be incomplete if the process was killed.
                 file.write(f"\n{json.dumps(entry)}\n")
             finished[plan.file] = entry
     return [finished[plan.file] for plan in plans]
 
 
 def _checked(outcomes, skip_bad, bar):
-    """The records of `prepare_image`'s results, None for bad images; or the first error."""
+    """Yields the records of `prepare_image`'s results, None for unreadable images; raises the first error unless
+    `skip_bad` is set."""
     for record, error in outcomes:
         if error and not skip_bad:
             raise InputError(error)
@@ -256,7 +257,7 @@ def _write_manifest(out_dir, dataset, proposals, shards):
         "statistics": statistics_of(shards, dataset.class_names),
         "shards": shards,
     }
-    # As it is read: with lists in place of tuples.
+    # The same types as after reading: lists instead of tuples.
     manifest = json.loads(json.dumps(manifest))
     manifest["checksum"] = manifest_checksum(manifest)
     with replacing(out_dir / MANIFEST) as file:
@@ -265,7 +266,7 @@ def _write_manifest(out_dir, dataset, proposals, shards):
 
 
 def _remove_what_is_not_named(out_dir, shards):
-    """Removes the shards of data that changed, and what a kill left behind."""
+    """Removes outdated shards and leftovers of killed processes."""
     named = {shard["file"] for shard in shards}
     for pattern in ("shard-*.tfrecord", f"{PARTIAL_PREFIX}*", "*.partial", "*.tmp", _PROGRESS):
         for path in out_dir.glob(pattern):
