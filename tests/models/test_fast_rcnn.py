@@ -396,7 +396,7 @@ def test_stages_compose_to_the_model(tmp_path, roi_pooling, loaded):
     [
         (
             {"finetune_from": "conv9"},
-            r"^finetune_from: found 'conv9'; expected a layer of the backbone; known: .*conv1, bn1",
+            r"^finetune_from: found 'conv9'; expected one of the layers .*conv1, bn1",
         ),
         ({"stride": 16}, r"^stride: found no feature map of stride 16"),
         (

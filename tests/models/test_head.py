@@ -388,13 +388,17 @@ def two_outputs():
         (
             vgg_like,
             {"roi_output_size": 3},
-            r"^roi_output_size: found \(3, 3\); expected \(4, 4\), which fc of two_stages takes",
+            r"^roi_output_size: found \(3, 3\); expected \(4, 4\), the input size of fc in two_stages",
         ),
         (vgg_like, {"roi_output_size": (1, 2, 4)}, r"^roi_output_size: found \(\(1, 1\), .*; expected \(4, 4\)"),
         (resnet, {"stride": (4, 16)}, r"^stride: found 2 feature maps with head='reuse'; expected one"),
         (resnet, {"roi_output_size": (1, 2, 4)}, r"^roi_output_size: found .*; expected one grid such as \(4, 4\)"),
         (resnet, {"stride": 64}, r"^stride: found no feature map of stride 64"),
-        (with_paths_around, {"stride": 4}, r"^head: found 'reuse' for around, where paths lead past the feature map"),
+        (
+            with_paths_around,
+            {"stride": 4},
+            r"^head: found 'reuse' for around, whose skip connections bypass the pooled",
+        ),
         (two_outputs, {"stride": 4}, r"^head: found 'reuse' for double"),
     ],
 )
