@@ -41,8 +41,8 @@ if TYPE_CHECKING:
 # later systems.
 DEFAULT_TARGET_STD = (0.1, 0.1, 0.2, 0.2)
 
-# The first layers are generic, and fine-tuning them costs time and memory without benefit: conv1 in the paper's S and M,
-# conv1 and conv2 in L (section 4.5).
+# The first layers are generic, and fine-tuning them costs time and memory without benefit (section 4.5): conv1 in the
+# paper's networks S and M, conv1 and conv2 in L.
 FINETUNE_FROM = {
     "caffenet": "conv2",
     "vgg_cnn_m_1024": "conv2",
