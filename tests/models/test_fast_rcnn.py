@@ -212,7 +212,7 @@ def test_the_seed_decides_on_new_layers():
     assert not any(np.array_equal(a, b) for a, b in zip(kernels[0], kernels[2], strict=True))
 
 
-def test_fully_connected_layers_are_carried_over_or_made():
+def test_fully_connected_layers_are_reused_or_new():
     def names(model):
         return [layer.name for layer in model.layers if layer.name.startswith("fc")]
 

@@ -91,7 +91,7 @@ LAYOUTS = {
 }
 
 
-def naive_carried(model, network, cut_layer, kept_layer, inputs, size, stride, averaged=False):
+def naive_reused(model, network, cut_layer, kept_layer, inputs, size, stride, averaged=False):
     """The network's own layers, applied to one RoI after another."""
     convolve = keras.Model(network.inputs[0], network.get_layer(cut_layer).output)
     features = convolve.call(inputs["images"]).numpy()
@@ -115,11 +115,11 @@ def reusing_model(network=None, **options):
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_a_carried_stage_is_the_networks_own(layout):
+def test_a_reused_stage_is_the_networks_own(layout):
     after, averaged = LAYOUTS[layout]()
     network = two_stages(*after)
     model, inputs = reusing_model(network), some_inputs()
-    expected = naive_carried(model, network, "features", "kept", inputs, (8, 8), 4, averaged)
+    expected = naive_reused(model, network, "features", "kept", inputs, (8, 8), 4, averaged)
     assert np.ptp(expected["class_logits"], axis=1).min() > 0.01  # the outputs differ between RoIs
     assert_outputs(model(inputs), expected)
 
@@ -128,7 +128,7 @@ def test_a_cut_at_another_stride_and_another_pooled_size():
     after, _ = LAYOUTS["convolution"]()
     network = two_stages(*after)
     model, inputs = reusing_model(network, stride=2, roi_output_size=(4, 6)), some_inputs()
-    assert_outputs(model(inputs), naive_carried(model, network, "first", "kept", inputs, (4, 6), 2))
+    assert_outputs(model(inputs), naive_reused(model, network, "first", "kept", inputs, (4, 6), 2))
 
 
 @pytest.mark.parametrize("roi_output_size", [None, (3, 3)])
@@ -139,13 +139,13 @@ def test_resnet_50_is_cut_before_conv5(roi_output_size):
     inputs = some_inputs(1, 3, 48, 64)
     size = roi_output_size or (4, 4)  # 64 / 16
     # Initially, Keras's biases are zero and its batch normalisations have no effect, so activations stay small.
-    expected = naive_carried(model, network, "conv4_block6_out", "avg_pool", inputs, size, 16)
+    expected = naive_reused(model, network, "conv4_block6_out", "avg_pool", inputs, size, 16)
     scale = np.abs(expected["class_logits"]).max()
     assert_outputs(model(inputs), expected, rtol=1e-4, atol=1e-4 * scale)
-    carried = [layer for layer in model.get_layer("last_stage").layers if layer.weights]
-    assert {layer.name.split("_")[0] for layer in carried} == {"conv5"}
-    assert len(carried) == 2 * (3 * 3 + 1)  # three blocks of three convolutions, one shortcut; each is normalised
-    for layer in carried:
+    reused = [layer for layer in model.get_layer("last_stage").layers if layer.weights]
+    assert {layer.name.split("_")[0] for layer in reused} == {"conv5"}
+    assert len(reused) == 2 * (3 * 3 + 1)  # three blocks of three convolutions, one shortcut; each is normalised
+    for layer in reused:
         for found, expected in zip(layer.get_weights(), network.get_layer(layer.name).get_weights(), strict=True):
             np.testing.assert_array_equal(found, expected)
 
@@ -158,7 +158,7 @@ def test_no_rois_and_sizes_that_vary():
         found = model.predict_on_batch(inputs)
         assert found["box_deltas"].shape == (images, rois, CLASSES, 4)
         if rois:
-            assert_outputs(found, naive_carried(model, network, "features", "kept", inputs, (8, 8), 4))
+            assert_outputs(found, naive_reused(model, network, "features", "kept", inputs, (8, 8), 4))
 
 
 @pytest.mark.parametrize("roi_pooling", [None, "portable"])

@@ -405,12 +405,12 @@ def test_the_backbone_must_fit_even_where_other_layers_do(train, tiny_run, tiny_
 
 def test_a_reused_stage_must_fit_too(train, tiny_run, tiny_recipe, tiny_backbone, tmp_path, no_steps):
     """It would keep random weights: the tiny run has new layers instead of the stage."""
-    carried = with_changes(tiny_recipe, {"network.head": "reuse", "network.stride": 4})
+    reused = with_changes(tiny_recipe, {"network.head": "reuse", "network.stride": 4})
     with pytest.raises(InputError, match=r"weights: found a run whose layers do not fit \(last_stage\)"):
-        train(with_changes(carried, {"network.stride": 8}), weights=str(tiny_run[0]))
-    train(carried, folder=tmp_path / "carried")
-    train(carried, folder=tmp_path / "same", weights=str(tmp_path / "carried"), seed=4)
-    source, target = (load_run(tmp_path / name).model for name in ("carried", "same"))
+        train(with_changes(reused, {"network.stride": 8}), weights=str(tiny_run[0]))
+    train(reused, folder=tmp_path / "reused")
+    train(reused, folder=tmp_path / "same", weights=str(tmp_path / "reused"), seed=4)
+    source, target = (load_run(tmp_path / name).model for name in ("reused", "same"))
     for expected, found in zip(weights_of(source, "last_stage"), weights_of(target, "last_stage"), strict=True):
         np.testing.assert_array_equal(found, expected)
     assert len(weights_of(source, "last_stage")) == 2  # conv2

@@ -267,7 +267,7 @@ def with_changes(recipe: Recipe, changes: Mapping[str, Any]) -> Recipe:
         group, _, field = name.rpartition(".")
         if group and not dataclasses.is_dataclass(getattr(recipe, group)):
             raise InputError(
-                f"{name}: found a Keras optimiser, which has its own settings; expected a recipe with ours; "
+                f"{name}: found a Keras optimiser, which has its own settings; expected one of this package's; "
                 "change the optimiser in Python"
             )
         groups.setdefault(group, {})[field] = _typed(name, value, known[name])
