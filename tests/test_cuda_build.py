@@ -11,7 +11,7 @@ from tf_fast_rcnn.ops import native
 
 PROJECT = pathlib.Path(__file__).parent.parent
 
-# Lists what it could compile for, tells where its libraries are, and notes in a file how it was called.
+# A fake nvcc: lists the architectures it could compile for, prints its library path, and logs its calls to a file.
 NVCC = """#!/bin/sh
 folder=$(dirname "$0")
 case "$*" in
@@ -62,7 +62,7 @@ def test_nvcc_of_cuda_12_is_preferred_to_newer_ones_and_a_named_one_to_all(setup
 @pytest.mark.parametrize(
     ("script", "word"),
     [
-        (None, "no nvcc was found; name it in NVCC"),
+        (None, "nvcc was not found; set NVCC to its path"),
         ("#!/bin/sh\nexit 3\n", "returned non-zero exit status 3"),
         (NVCC.replace("*) echo", "*) exit 7; echo"), "returned non-zero exit status 7"),
         (NVCC.replace("-L$folder", "-L/nowhere"), "has no libcudart_static.a in /nowhere/stubs, /nowhere"),
@@ -119,14 +119,15 @@ def test_architectures_may_be_chosen(setup_py, tmp_path, monkeypatch, capsys):
     assert setup_py.cuda_architectures(nvcc) == [86, 120]
     monkeypatch.setenv("TF_FAST_RCNN_CUDA_ARCHITECTURES", "8.6;12.0")
     assert setup_py.compile_cuda(tmp_path) == []
-    assert "TF_FAST_RCNN_CUDA_ARCHITECTURES is '8.6;12.0'; expected numbers such as '80 90'" in capsys.readouterr().err
+    assert "TF_FAST_RCNN_CUDA_ARCHITECTURES is '8.6;12.0'; expected numbers, e.g. '80 90'" in capsys.readouterr().err
 
 
 def device_code(library):
-    """{(kind, architecture)} of the code for GPUs in a file, where kind is "PTX" or "machine code".
+    """{(kind, architecture)} of the GPU code in a file; kind is "PTX" or "machine code".
 
-    CUDA's compiler packs it so: a header of magic number, version, own size and size of what follows; then for each
-    piece a header of kind, version, own size, size of the piece, and (at byte 28) the architecture.
+    nvcc's format: a header with a magic number, a version, the header's size and the size of what follows; then for
+    each piece a header with its kind, a version, the header's size, the size of the piece, and (at byte 28) the
+    architecture.
     """
     data, magic, found = library.read_bytes(), struct.pack("<I", 0xBA55ED50), set()
     start = data.find(magic)

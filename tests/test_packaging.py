@@ -1,4 +1,4 @@
-"""What is built from the sources: with a compiler, without one, from a source archive, in place."""
+"""Building the package: with a compiler, without one, from a source archive, in place."""
 
 import os
 import pathlib
@@ -17,7 +17,7 @@ LIBRARIES = ["tf_fast_rcnn/_native_ops.tf2.21.so", "tf_fast_rcnn/_selective_sear
 
 @pytest.fixture
 def sources(tmp_path):
-    """A copy of what git keeps, since a build writes into the source folder."""
+    """A copy of the files tracked by git, since a build writes into the source folder."""
     folder = tmp_path / "sources"
     folder.mkdir()
     for name in ("setup.py", "pyproject.toml", "MANIFEST.in", "LICENSE"):
@@ -29,7 +29,7 @@ def sources(tmp_path):
 
 
 def build(what, sources, out, **environment):
-    """Calls a hook of the build backend as pip does; returns what it printed and the file that it made."""
+    """Calls a hook of the build backend as pip does; returns its output and the file that it made."""
     command = [sys.executable, "-c", f"import setuptools.build_meta as b; b.build_{what}({str(out)!r})"]
     out.mkdir()
     ran = subprocess.run(
@@ -70,9 +70,11 @@ def test_wheel_from_a_source_archive_holds_the_library(sources, tmp_path):
     with tarfile.open(archive) as tar:
         tar.extractall(tmp_path / "unpacked", filter="data")
     (unpacked,) = (tmp_path / "unpacked").iterdir()
-    (unpacked / "tf_fast_rcnn/_native_ops.tf1.15.so").touch()  # of an editable installation; not for the wheel
+    (
+        unpacked / "tf_fast_rcnn/_native_ops.tf1.15.so"
+    ).touch()  # left by an editable installation; must not get into the wheel
     _, wheel = build("wheel", unpacked, tmp_path / "out")
-    # It uses no part of Python's ABI, but is machine code.
+    # It does not use Python's ABI, but it is machine code.
     assert "-py3-none-" in wheel.name
     assert not wheel.name.endswith("-any.whl")
     names = zipfile.ZipFile(wheel).namelist()

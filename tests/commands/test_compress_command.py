@@ -94,5 +94,5 @@ def test_bad_options(refused, tiny_run, tmp_path, options, message):
 
 def test_a_compressed_layer_and_an_existing_folder_are_refused(refused, small_run, tmp_path):
     line = refused("compress", small_run, "--fc6", 3, "--out", tmp_path / "again")
-    assert line.startswith("fc6: found a layer that is compressed already (t = 6)")
+    assert line.startswith("fc6: found a layer that is already compressed (t = 6)")
     assert "found an existing file or folder" in refused("compress", small_run, "--fc6", 3, "--out", small_run)

@@ -59,8 +59,8 @@ def test_train_end_to_end(command, refused, digits, tmp_path):
         ("--recipe", "voc07", "recipe voc07: found class '0' in voc:"),
         ("--early-stopping", "3", "early_stopping: found no validation images; expected some to choose the model by"),
         ("--backbone", "vgg61", "backbone: found 'vgg61'; expected one of "),
-        ("--weights", "nowhere.h5", "weights: found 'nowhere.h5', which is no file"),
-        ("--finetune-from", "conv9", "finetune_from: found 'conv9'; expected a layer of the backbone"),
+        ("--weights", "nowhere.h5", "weights: found 'nowhere.h5', which is not a file"),
+        ("--finetune-from", "conv9", "finetune_from: found 'conv9'; expected one of the layers "),
         ("--val", "voc:nowhere@test", "nowhere"),
     ],
 )

@@ -1,4 +1,4 @@
-"""Inputs and targets of a small detector of three classes, and RoI pooling by loops."""
+"""Inputs and targets for a small detector with three classes, and RoI pooling by loops."""
 
 import numpy as np
 from keras import layers
@@ -15,7 +15,7 @@ def with_lived_in_statistics(network):
 
 
 def with_large_predictors(model):
-    """The predictor layers start so small that all RoIs would look alike."""
+    """The initial weights of the predictor layers are so small that all RoIs would have similar outputs."""
     rng = np.random.default_rng(7)
     for name in ("class_logits", "box_regression"):
         layer = model.get_layer(name)
@@ -24,7 +24,7 @@ def with_large_predictors(model):
 
 
 def some_inputs(images=2, rois=6, height=32, width=44, seed=0):
-    """RoIs with continuous edges: the whole image, half pixels, the last pixel alone, and any."""
+    """RoIs with continuous edges: the whole image, half pixels, only the last pixel, and random ones."""
     rng = np.random.default_rng(seed)
     corners = rng.uniform(0, 1, (images, rois, 2, 2)) * [height, width]
     boxes = np.concatenate([corners.min(axis=2), corners.max(axis=2)], axis=-1)
@@ -45,7 +45,7 @@ def targets_for(inputs, seed=0):
 
 
 def naive_roi_pool(features, rois, output_size, stride):
-    """RoIs with continuous edges in pixels: their last row and column is one pixel before the edge."""
+    """RoIs with continuous edges, in pixels: their last row and column is one pixel before the edge."""
     cells = np.floor(np.abs(scaled := (rois - [0, 0, 1, 1]) / stride) + 0.5) * np.sign(scaled)
     pooled = np.zeros((*rois.shape[:2], *output_size, features.shape[-1]))
     for b, r in np.ndindex(rois.shape[:2]):

@@ -1,4 +1,4 @@
-"""Cutting against the layers' names in known networks, and against sub-models of the original for the values."""
+"""Splitting networks: checked by layer names in known networks, and by the values of sub-models of the original."""
 
 import keras
 import numpy as np
@@ -19,7 +19,7 @@ def cut_layer(cut):
 
 
 def assert_features_are_the_originals(network, cut, layer_name):
-    """At the network's own size, by the cut and by its copy for any size."""
+    """At the network's own size, with the split network and with its copy for any size."""
     images = images_like(network)
     expected = keras.Model(network.inputs[0], network.get_layer(layer_name).output)(images).numpy()
     assert np.ptp(expected) > 0
@@ -149,10 +149,12 @@ def test_features_are_those_of_the_original(name):
 
 
 def test_a_network_whose_cells_overlap_is_cut_at_the_last_cell_of_the_stage():
-    """NASNet's cells take the outputs of the two before them, so that no map is passed by every path."""
+    """NASNet's cells use the outputs of the two previous cells, so no map is on every path."""
     cut = cut_at_roi_pooling(keras.applications.NASNetMobile(weights=None))
     assert cut.strides == [16]
-    assert cut.convolutions.layers[-1].name == "normal_concat_8"  # of cells 0..3, 5..8, 9..12 the last at stride 16
+    assert (
+        cut.convolutions.layers[-1].name == "normal_concat_8"
+    )  # the last cell at stride 16, of cells 0..3, 5..8, 9..12
     assert cut.convolutions.outputs[0].shape == (None, 14, 14, 528)  # 6 parts of 88 channels (Zoph et al., 2018, N = 4)
 
 
@@ -180,7 +182,7 @@ def test_a_plain_network_that_widens_at_each_stage_keeps_the_stages_convolutions
 
 
 def residual_network():
-    """A block whose branch is narrower than what goes around it, then the expansion of an inverted bottleneck."""
+    """A block whose branch is narrower than its shortcut, then the expansion of an inverted bottleneck."""
     images = keras.Input((32, 32, 3))
     trunk = layers.Conv2D(8, 3, 2, padding="same", name="stem")(images)
     branch = layers.Conv2D(2, 1, name="squeeze")(trunk)
@@ -264,7 +266,7 @@ def test_the_given_network_is_left_as_it_was(make):
     np.testing.assert_array_equal(network(images), scores)
 
 
-# --- what cannot be cut -----------------------------------------------------------------------------------------------
+# --- what cannot be split ---------------------------------------------------------------------------------------------
 
 
 class Subclassed(keras.Model):

@@ -1,4 +1,4 @@
-"""Trained detectors of the original system against its computation in NumPy: from pixels to boxes."""
+"""Trained detectors of the original system compared with its computation in NumPy, from pixels to boxes."""
 
 import keras
 import numpy as np
@@ -18,7 +18,7 @@ IMAGE = np.random.default_rng(5).integers(0, 256, (80, 96, 3)).astype(np.float32
 
 
 def detector_weights(name, ranks=None):
-    """As a snapshot of the released system: no fc8, but cls_score and bbox_pred of K + 1 classes."""
+    """Like a snapshot of the released system: cls_score and bbox_pred for K + 1 classes instead of fc8."""
     weights, rng = random_weights(name), np.random.default_rng(1)
     units = weights.pop("fc8")[0].shape[1]
     weights["cls_score"] = random_layer(rng, (CLASSES + 1, units))
@@ -32,7 +32,7 @@ def detector_weights(name, ranks=None):
 
 
 def make(name):
-    """The network's constructor at a sixteenth of its channels."""
+    """The constructor of the network, with a sixteenth of the channels."""
     return lambda **options: CAFFE_NETWORKS[name](width=1 / SHRINK, **options)
 
 
@@ -51,8 +51,8 @@ def roi_pool(features, roi, size):
 
 
 def original_outputs(name, weights):
-    """cls_score `[R, K + 1]` and bbox_pred `[R, 4 * (K + 1)]` of the RoIs."""
-    features = list(convolutional_maps(name, weights, IMAGE).values())[-2]  # in front of pool5
+    """cls_score `[R, K + 1]` and bbox_pred `[R, 4 * (K + 1)]` for the RoIs."""
+    features = list(convolutional_maps(name, weights, IMAGE).values())[-2]  # before pool5
     scores, deltas = [], []
     for roi in CORNERS:
         # Flattened as channels, rows, columns.
@@ -85,7 +85,7 @@ def test_outputs_are_the_originals(tmp_path, name, ranks, version):
     weights = detector_weights(name, ranks)
     path = write(tmp_path / "detector.caffemodel", weights, version=version)
     scores, deltas = original_outputs(name, weights)
-    assert np.ptp(scores, axis=0).min() > 0.1  # RoIs do differ
+    assert np.ptp(scores, axis=0).min() > 0.1  # the outputs differ between RoIs
     outputs = load_caffe_detector(path, make(name))(our_inputs())
     np.testing.assert_allclose(outputs["class_logits"][0], scores, rtol=1e-3, atol=1e-3)
     without_background = deltas.reshape(len(CORNERS), CLASSES + 1, 4)[:, 1:]
@@ -110,7 +110,7 @@ def test_boxes_are_the_originals_but_for_its_narrower_widths(tmp_path):
 
 
 def test_fc_layers_of_a_compressed_network(tmp_path):
-    """Dropout follows both factors, not the first: they are one layer."""
+    """Dropout follows the second factor, not the first: together they are one layer."""
     path = write(tmp_path / "svd.caffemodel", detector_weights("vgg_cnn_m_1024", {"fc6": 20, "fc7": 9}))
     model = load_caffe_detector(path, make("vgg_cnn_m_1024"))
     names = [layer.name for layer in model.layers if layer.name.startswith("fc")]
@@ -172,13 +172,13 @@ def test_what_a_file_is_and_what_is_left_of_it(tmp_path):
         (lambda weights: weights.pop("fc6"), "found no layer fc6 among"),
         (
             lambda weights: weights.update(bbox_pred=[np.ones((8, 256)), np.ones(8)]),
-            r"found layer bbox_pred of shapes \[8, 256\] and \[8\]; expected \[16, 256\] and \[16\]",
+            r"found layer bbox_pred with shapes \[8, 256\] and \[8\]; expected \[16, 256\] and \[16\]",
         ),
         (lambda weights: weights.update(cls_score=[np.ones((1, 256)), np.ones(1)]), "cls_score with 1 outputs; exp"),
-        (lambda weights: weights.update(fc6_L=[np.float32(2.0)]), "found no layer fc6_U|found layer fc6_L of shapes"),
+        (lambda weights: weights.update(fc6_L=[np.float32(2.0)]), "found no layer fc6_U|found layer fc6_L with shapes"),
     ],
 )
-def test_files_that_are_no_detectors(tmp_path, change, message):
+def test_files_that_are_not_detectors(tmp_path, change, message):
     weights = detector_weights("caffenet")
     change(weights)
     path = write(tmp_path / "other.caffemodel", weights)

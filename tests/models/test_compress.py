@@ -1,4 +1,4 @@
-"""How far layers are compressed: by number, by kept energy."""
+"""Compression of layers to a given number of singular values, or by the energy to keep."""
 
 import numpy as np
 import pytest
@@ -10,7 +10,7 @@ from tf_fast_rcnn.models.truncated_svd import factor_ranks
 
 @pytest.fixture(scope="module")
 def model(tiny_backbone):
-    """fc6 of 72 x 30 and fc7 of 30 x 20, whose singular values fall slowly and steeply."""
+    """fc6 of 72 x 30 with slowly decreasing singular values, and fc7 of 30 x 20 with steeply decreasing ones."""
     made = frcnn.fast_rcnn(tiny_backbone, 3, stride=8, roi_output_size=(3, 3), fc_units=(30, 20), seed=5)
     kernel, bias = made.get_layer("fc7").get_weights()
     left, _, right = np.linalg.svd(kernel, full_matrices=False)
@@ -19,7 +19,7 @@ def model(tiny_backbone):
 
 
 def smallest_rank(kernel, energy):
-    """By trying them all."""
+    """By trying all ranks."""
     squares = np.linalg.svd(np.float64(kernel), compute_uv=False) ** 2
     return next(rank for rank in range(1, len(squares) + 1) if squares[:rank].sum() >= energy * squares.sum() - 1e-9)
 
@@ -36,7 +36,7 @@ def test_energy(model, energy):
     expected = {}
     for name, (inputs, outputs) in {"fc6": (72, 30), "fc7": (30, 20)}.items():
         rank = smallest_rank(model.get_layer(name).get_weights()[0], energy)
-        # Where two layers would cost as much as one, it stays one.
+        # A layer stays uncompressed if two layers would cost as much.
         if rank * (inputs + outputs) < inputs * outputs:
             expected[name] = rank
     assert found == expected
@@ -57,11 +57,11 @@ def test_energy_is_for_layers_without_a_number(model):
         ({"energy": 0}, "energy: found 0; expected a share above 0, at most 1"),
         ({"energy": 1.5}, "energy: found 1.5; expected"),
         ({"fc6": 31}, "fc6: found t = 31; expected a whole number from 1 to 30"),
-        ({"fc6": 3, "ranks": {"fc6": 4}}, "fc6: found a second t for fc6, which ranks names"),
+        ({"fc6": 3, "ranks": {"fc6": 4}}, "fc6: found a second t for fc6, which is also in ranks"),
         ({"ranks": {"conv1": 4}}, "conv1: found no such fully connected layer"),
     ],
 )
-def test_what_makes_no_sense(model, options, message):
+def test_bad_arguments(model, options, message):
     with pytest.raises(InputError, match=f"^{message}"):
         compress(model, **options)
 

@@ -1,4 +1,4 @@
-"""`fast_rcnn` against the same layers computed one by one: NumPy loops for the RoIs, the given network for the rest."""
+"""`fast_rcnn` compared with its layers one by one: NumPy loops for the RoIs, the given network for the rest."""
 
 import itertools
 import zipfile
@@ -32,7 +32,7 @@ PREPROCESSING = {"channel_order": "bgr", "mean": (100.0, 110.0, 120.0), "scale":
 
 
 def residual_backbone():
-    """Ends in global pooling; stride 4; batch normalisation with statistics that are not the initial ones."""
+    """Ends in global pooling; stride 4; batch normalisation with statistics other than the initial ones."""
     keras.utils.set_random_seed(1)
     images = keras.Input((None, None, 3))
     trunk = layers.Conv2D(6, 3, 2, padding="same", activation="relu", name="conv1")(images)
@@ -46,7 +46,7 @@ def residual_backbone():
 
 
 def vgg_like_backbone():
-    """Ends in a pooling to 4x4, flattening and two fully connected layers with what people put around them."""
+    """Ends in a pooling to 4x4, flattening and two fully connected layers with common layers between them."""
     keras.utils.set_random_seed(2)
     network = keras.Sequential(
         [
@@ -106,7 +106,7 @@ def naive_residual(model, inputs):
 
 
 def naive_vgg_like(model, inputs):
-    """With the given network's fully connected layers: they must have been carried over."""
+    """With the fully connected layers of the given network, which must have been reused."""
     backbone = vgg_like_backbone()
     features = preprocessed(inputs["images"])
     for name in ("conv1", "pool1", "features"):
@@ -138,7 +138,7 @@ def test_inputs_and_outputs():
 def test_outputs_equal_the_naive_computation(make, naive, roi_pooling):
     model, inputs = with_large_predictors(make(roi_pooling=roi_pooling)), some_inputs()
     expected = naive(model, inputs)
-    assert np.ptp(expected["class_logits"], axis=1).min() > 0.1  # RoIs do differ
+    assert np.ptp(expected["class_logits"], axis=1).min() > 0.1  # the outputs differ between RoIs
     assert_outputs(model(inputs), expected)
     assert_outputs(model.predict(inputs, verbose=0), expected)
 
@@ -212,7 +212,7 @@ def test_the_seed_decides_on_new_layers():
     assert not any(np.array_equal(a, b) for a, b in zip(kernels[0], kernels[2], strict=True))
 
 
-def test_fully_connected_layers_are_carried_over_or_made():
+def test_fully_connected_layers_are_reused_or_new():
     def names(model):
         return [layer.name for layer in model.layers if layer.name.startswith("fc")]
 
@@ -225,7 +225,7 @@ def test_fully_connected_layers_are_carried_over_or_made():
 
 
 def dropped(model):
-    """The share of ones that each dropout layer of a model drops, and what it drops."""
+    """For each dropout layer of a model, the share of ones that it drops, and which."""
     dropouts = [layer for layer in model.layers if isinstance(layer, layers.Dropout)]
     return [layer(np.ones((1, 50, 12), np.float32), training=True).numpy() == 0 for layer in dropouts]
 
@@ -251,7 +251,7 @@ def weights_by_layer(model):
 
 
 def changed_by_training(model):
-    """Names of the layers of which every weight changed; no layer may change in part."""
+    """Names of the layers whose weights all changed; no layer may change partially."""
     before = weights_by_layer(model)
     fit_two_steps(model)
     after = weights_by_layer(model)
@@ -264,7 +264,7 @@ def changed_by_training(model):
 
 
 def test_training_reaches_all_layers_but_batch_normalization():
-    """Among these the first convolution: gradients go back through RoI pooling."""
+    """Including the first convolution: gradients pass through RoI pooling."""
     new = {"fc6", "fc7", "class_logits", "box_regression"}
     assert changed_by_training(residual_model()) == {"conv1", "conv2", "conv3"} | new
 
@@ -289,7 +289,7 @@ def test_layers_before_tune_from_keep_their_weights(finetune_from, tuned):
 
 
 def test_vgg16_is_tuned_from_conv3_1():
-    """Section 4.5; the application at a size that keeps its fully connected layers small."""
+    """Section 4.5; with an input size that keeps the fully connected layers small."""
     network = keras.applications.VGG16(weights=None, classes=2, input_shape=(32, 32, 3))
     convolutions = fast_rcnn(network, 2).get_layer("convolutions")
     frozen = [layer.name for layer in convolutions.layers if layer.weights and not layer.trainable]
@@ -326,7 +326,7 @@ def test_a_saved_model_is_complete(tmp_path, make):
 
 
 def test_a_model_that_0_1_saved_is_read(tmp_path, monkeypatch):
-    """There the standard deviations were "deviation", in the model's layer and in its loss."""
+    """There, the standard deviations were called "deviation" in the layer and in the loss."""
     model, inputs = with_large_predictors(residual_model()), some_inputs()
     model.compile(loss=multi_task_loss(model))
     for kind in (BoxDenormalization, BoxLoss):
@@ -361,7 +361,7 @@ def bfloat16_policy():
 
 @pytest.mark.usefixtures("bfloat16_policy")
 def test_half_types_touch_neither_rois_nor_outputs():
-    """bfloat16 has 8 bits: beyond column 256 it knows no odd pixels."""
+    """bfloat16 has 8 significant bits: beyond column 256 it cannot represent odd pixels."""
     model = with_large_predictors(residual_model())
     inputs = some_inputs(1, 40, 16, 900)
     parts = stages(model)
@@ -396,7 +396,7 @@ def test_stages_compose_to_the_model(tmp_path, roi_pooling, loaded):
     [
         (
             {"finetune_from": "conv9"},
-            r"^finetune_from: found 'conv9'; expected a layer of the backbone; known: .*conv1, bn1",
+            r"^finetune_from: found 'conv9'; expected one of the layers .*conv1, bn1",
         ),
         ({"stride": 16}, r"^stride: found no feature map of stride 16"),
         (

@@ -1,5 +1,5 @@
-"""What follows RoI pooling: a network's own last stage carried over, against the network's own layers on RoIs that are
-pooled by a loop; and new layers in its place."""
+"""The head after RoI pooling: a reused last stage, compared with the network's own layers on RoIs pooled by a loop; and
+new layers instead of it."""
 
 import keras
 import numpy as np
@@ -26,7 +26,8 @@ from tf_fast_rcnn.training.precision import set_precision
 
 
 def two_stages(*after, side=32, name="two_stages"):
-    """Convolutions at strides 2 and 4 (`first`, `features`), then what is given: `features` has 8x8 cells at 32."""
+    """Convolutions at strides 2 and 4 (`first`, `features`), then the given layers. `features` has 8x8 cells for images
+    of 32x32 pixels."""
     keras.utils.set_random_seed(3)
     convolutions = [
         layers.Conv2D(6, 3, 2, padding="same", activation="relu", name="first"),
@@ -43,7 +44,7 @@ def next_stage():
     ]
 
 
-# Name -> layers after `features`, the last one whose output is kept, whether a map is left to average.
+# Name -> layers after `features`, the last one whose output is reused, whether its output is a map to be averaged.
 LAYOUTS = {
     "classifier alone": lambda: ([layers.GlobalAveragePooling2D(name="kept"), layers.Dense(5)], False),
     "convolution": lambda: ([*next_stage(), layers.GlobalAveragePooling2D(name="kept"), layers.Dense(5)], False),
@@ -90,8 +91,8 @@ LAYOUTS = {
 }
 
 
-def naive_carried(model, network, cut_layer, kept_layer, inputs, size, stride, averaged=False):
-    """The network's own layers on one RoI after the other."""
+def naive_reused(model, network, cut_layer, kept_layer, inputs, size, stride, averaged=False):
+    """The network's own layers, applied to one RoI after another."""
     convolve = keras.Model(network.inputs[0], network.get_layer(cut_layer).output)
     features = convolve.call(inputs["images"]).numpy()
     after = keras.Model(network.get_layer(cut_layer).output, network.get_layer(kept_layer).output)
@@ -114,12 +115,12 @@ def reusing_model(network=None, **options):
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_a_carried_stage_is_the_networks_own(layout):
+def test_a_reused_stage_is_the_networks_own(layout):
     after, averaged = LAYOUTS[layout]()
     network = two_stages(*after)
     model, inputs = reusing_model(network), some_inputs()
-    expected = naive_carried(model, network, "features", "kept", inputs, (8, 8), 4, averaged)
-    assert np.ptp(expected["class_logits"], axis=1).min() > 0.01  # RoIs do differ
+    expected = naive_reused(model, network, "features", "kept", inputs, (8, 8), 4, averaged)
+    assert np.ptp(expected["class_logits"], axis=1).min() > 0.01  # the outputs differ between RoIs
     assert_outputs(model(inputs), expected)
 
 
@@ -127,24 +128,24 @@ def test_a_cut_at_another_stride_and_another_pooled_size():
     after, _ = LAYOUTS["convolution"]()
     network = two_stages(*after)
     model, inputs = reusing_model(network, stride=2, roi_output_size=(4, 6)), some_inputs()
-    assert_outputs(model(inputs), naive_carried(model, network, "first", "kept", inputs, (4, 6), 2))
+    assert_outputs(model(inputs), naive_reused(model, network, "first", "kept", inputs, (4, 6), 2))
 
 
 @pytest.mark.parametrize("roi_output_size", [None, (3, 3)])
 def test_resnet_50_is_cut_before_conv5(roi_output_size):
-    """K. He et al. (CVPR 2016): RoI pooling before conv5_1, whose first block has stride 2; then the average."""
+    """K. He et al. (CVPR 2016): RoI pooling before conv5_1, whose first block has stride 2; then average pooling."""
     network = keras.applications.ResNet50(weights=None, input_shape=(64, 64, 3), classes=2)
     model = with_large_predictors(fast_rcnn(network, CLASSES, roi_output_size=roi_output_size))
     inputs = some_inputs(1, 3, 48, 64)
     size = roi_output_size or (4, 4)  # 64 / 16
-    # Keras's convolutions have biases of zeros and its batch normalisations no effect yet: activations stay tame.
-    expected = naive_carried(model, network, "conv4_block6_out", "avg_pool", inputs, size, 16)
+    # Initially, Keras's biases are zero and its batch normalisations have no effect, so activations stay small.
+    expected = naive_reused(model, network, "conv4_block6_out", "avg_pool", inputs, size, 16)
     scale = np.abs(expected["class_logits"]).max()
     assert_outputs(model(inputs), expected, rtol=1e-4, atol=1e-4 * scale)
-    carried = [layer for layer in model.get_layer("last_stage").layers if layer.weights]
-    assert {layer.name.split("_")[0] for layer in carried} == {"conv5"}
-    assert len(carried) == 2 * (3 * 3 + 1)  # three blocks of three convolutions, one shortcut; each is normalised
-    for layer in carried:
+    reused = [layer for layer in model.get_layer("last_stage").layers if layer.weights]
+    assert {layer.name.split("_")[0] for layer in reused} == {"conv5"}
+    assert len(reused) == 2 * (3 * 3 + 1)  # three blocks of three convolutions, one shortcut; each is normalised
+    for layer in reused:
         for found, expected in zip(layer.get_weights(), network.get_layer(layer.name).get_weights(), strict=True):
             np.testing.assert_array_equal(found, expected)
 
@@ -157,7 +158,7 @@ def test_no_rois_and_sizes_that_vary():
         found = model.predict_on_batch(inputs)
         assert found["box_deltas"].shape == (images, rois, CLASSES, 4)
         if rois:
-            assert_outputs(found, naive_carried(model, network, "features", "kept", inputs, (8, 8), 4))
+            assert_outputs(found, naive_reused(model, network, "features", "kept", inputs, (8, 8), 4))
 
 
 @pytest.mark.parametrize("roi_pooling", [None, "portable"])
@@ -188,7 +189,7 @@ def fit_two_steps(model, optimizer=None):
 
 
 def changed_by_training(model):
-    """Names of the layers of which every weight changed; no layer may change in part."""
+    """Names of the layers whose weights all changed; no layer may change partially."""
 
     def weights():
         every = [*model.get_layer("convolutions").layers, *model.get_layer("last_stage").layers, *model.layers]
@@ -232,7 +233,7 @@ def test_the_given_network_is_left_as_it_was():
 
 
 def test_the_stage_learns_at_the_backbones_rate():
-    """A rate of 0 for the pre-trained layers leaves the predictor layers alone to learn."""
+    """With learning rate 0 for the pre-trained layers, only the predictor layers learn."""
     model = reusing_model(two_stages(*LAYOUTS["convolution"]()[0]))
     before = model.get_layer("last_stage").get_weights()
     sibling = model.get_layer("class_logits").get_weights()[0]
@@ -319,7 +320,7 @@ def vgg_like():
 
 
 def resnet(name="resnet_tiny"):
-    """Cut at stride 16 where the name has it that it is a ResNet."""
+    """Split at stride 16 if the name says that it is a ResNet."""
     deeper = [layers.Conv2D(8, 3, 4, padding="same", name="conv4"), *next_stage()]
     return two_stages(*deeper, layers.GlobalAveragePooling2D(), layers.Dense(5), side=64, name=name)
 
@@ -367,7 +368,7 @@ def test_new_layers_where_the_network_has_its_own():
 
 
 def with_paths_around():
-    """As NASNet's cells, which take the outputs of the two before them."""
+    """Like NASNet's cells, which use the outputs of the two previous cells."""
     images = keras.Input((32, 32, 3))
     first, second = (layers.Conv2D(4, 3, 4, padding="same")(images) for _ in range(2))
     joint = layers.Add()([first, second])
@@ -388,17 +389,21 @@ def two_outputs():
         (
             vgg_like,
             {"roi_output_size": 3},
-            r"^roi_output_size: found \(3, 3\); expected \(4, 4\), which fc of two_stages takes",
+            r"^roi_output_size: found \(3, 3\); expected \(4, 4\), the input size of fc in two_stages",
         ),
         (vgg_like, {"roi_output_size": (1, 2, 4)}, r"^roi_output_size: found \(\(1, 1\), .*; expected \(4, 4\)"),
         (resnet, {"stride": (4, 16)}, r"^stride: found 2 feature maps with head='reuse'; expected one"),
         (resnet, {"roi_output_size": (1, 2, 4)}, r"^roi_output_size: found .*; expected one grid such as \(4, 4\)"),
         (resnet, {"stride": 64}, r"^stride: found no feature map of stride 64"),
-        (with_paths_around, {"stride": 4}, r"^head: found 'reuse' for around, where paths lead past the feature map"),
+        (
+            with_paths_around,
+            {"stride": 4},
+            r"^head: found 'reuse' for around, whose skip connections bypass the pooled",
+        ),
         (two_outputs, {"stride": 4}, r"^head: found 'reuse' for double"),
     ],
 )
-def test_what_cannot_be_carried_is_an_input_error(make, options, message):
+def test_what_cannot_be_reused_is_an_input_error(make, options, message):
     with pytest.raises(InputError, match=message):
         cut_at_roi_pooling(make(), **{"head": "reuse", **options})
 

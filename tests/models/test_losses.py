@@ -1,4 +1,4 @@
-"""The multi-task loss against loops over RoIs and numbers computed by hand."""
+"""The multi-task loss compared with loops over RoIs and with numbers computed by hand."""
 
 import keras
 import numpy as np
@@ -70,7 +70,7 @@ def test_smooth_l1s_slope_is_at_most_1(x, slope):
 
 
 def test_one_roi_by_hand():
-    """Class 2 of 2 with unit deviations: differences 0.5, -1, 3 and 0 are 0.125 + 0.5 + 2.5 = 3.125."""
+    """Class 2 of 2, standard deviations 1: differences 0.5, -1, 3 and 0 cost 0.125 + 0.5 + 2.5 + 0 = 3.125."""
     targets = tf.constant([[[2.0, 1.0, 1.0, 1.0, 1.0]]])
     deltas = tf.constant([[[[9.0, 9.0, 9.0, 9.0], [1.5, 0.0, 4.0, 1.0]]]])
     assert BoxLoss(np.ones((2, 4)))(targets, deltas).numpy() == 3.125
@@ -79,7 +79,7 @@ def test_one_roi_by_hand():
 
 
 def test_both_losses_are_divided_by_the_number_of_labels_from_0_on():
-    """One foreground RoI alone, then with background beside it, then with ignored RoIs too."""
+    """One foreground RoI alone, then together with background, then also with ignored RoIs."""
     deltas, logits = tf.zeros([1, 4, 1, 4]), tf.zeros([1, 4, 2])
     for others, count in [([-1, -1, -1], 1), ([0, -1, -1], 2), ([0, 0, 0], 4)]:
         labels = np.float32([[1, *others]])
@@ -89,7 +89,7 @@ def test_both_losses_are_divided_by_the_number_of_labels_from_0_on():
 
 
 def test_a_mini_batch_of_ignored_rois_costs_nothing():
-    """Not even where the network's outputs are large."""
+    """Not even if the network's outputs are large."""
     labels = -np.ones((2, 3), np.int32)
     targets, deltas = tf.fill([2, 3, 5], -1.0), tf.fill([2, 3, CLASSES, 4], 1e6)
     logits = tf.constant(np.random.default_rng(0).normal(scale=1e3, size=(2, 3, CLASSES + 1)), tf.float32)
@@ -124,7 +124,7 @@ def test_serialisation_round_trip(loss):
 
 
 def linear_detector():
-    """Regression and scores straight from the RoIs, with the layer whose statistics the losses take."""
+    """Regression and scores computed directly from the RoIs, with the layer whose statistics the losses use."""
     from tf_fast_rcnn.models.fast_rcnn import BoxDenormalization
 
     rois = keras.Input((None, 4), name="rois")
@@ -160,7 +160,7 @@ def test_keras_adds_the_two_losses_up_and_fit_reduces_them():
 
 
 def test_class_weights_multiply_each_rois_loss():
-    """Against the loop; the divisor stays the number of RoIs, so that the box loss keeps its share."""
+    """Compared with the loop; the divisor is still the number of RoIs, so the box loss keeps its weight."""
     labels, logits, _, _ = random_mini_batch(3)
     weights = [0.5, 1.0, 3.0, 0.0]
     expected = 0.0

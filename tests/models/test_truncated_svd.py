@@ -1,4 +1,4 @@
-"""Truncated SVD of fully connected layers, against NumPy's SVD."""
+"""Truncated SVD of fully connected layers, compared with NumPy's SVD."""
 
 import keras
 import numpy as np
@@ -25,7 +25,7 @@ INPUTS = {
 
 @pytest.fixture(scope="module")
 def model(tiny_backbone):
-    """fc6 of 72 x 12 and fc7 of 12 x 10, 3 classes; biases that are not 0."""
+    """fc6 of 72 x 12 and fc7 of 12 x 10, 3 classes, non-zero biases."""
     keras.utils.set_random_seed(3)
     made = frcnn.fast_rcnn(tiny_backbone, 3, stride=8, roi_output_size=(3, 3), fc_units=(12, 10), seed=5)
     for name in ("fc6", "fc7", "class_logits", "box_regression"):
@@ -35,7 +35,7 @@ def model(tiny_backbone):
 
 
 def truncated(kernel, rank):
-    """The nearest kernel of that rank, by NumPy's SVD."""
+    """The closest kernel with that rank, by NumPy's SVD."""
     left, values, right = np.linalg.svd(kernel, full_matrices=False)
     return left[:, :rank] * values[:rank] @ right[:rank]
 
@@ -140,7 +140,7 @@ def test_bad_ranks(model, ranks, message):
 
 def test_a_layer_is_not_compressed_twice(model):
     small = factorize(model, {"fc6": 5})
-    with pytest.raises(InputError, match=r"^fc6: found a layer that is compressed already \(t = 5\)"):
+    with pytest.raises(InputError, match=r"^fc6: found a layer that is already compressed \(t = 5\)"):
         factorize(small, {"fc6": 3})
     both = factorize(small, {"fc7": 2})
     assert factor_ranks(both) == {"fc6": 5, "fc7": 2}

@@ -1,4 +1,4 @@
-"""The CUDA kernels, compiled for the CPU: custom_ops/test/cuda_on_cpu/ stands in for CUDA's headers.
+"""The CUDA kernels, compiled for the CPU: custom_ops/test/cuda_on_cpu/ replaces the CUDA headers.
 
 On a machine with a GPU, `make -C custom_ops cuda-check` runs the same program on it.
 """
@@ -37,6 +37,6 @@ def test_kernels_keep_to_their_arrays(tmp_path):
 
 @pytest.mark.slow
 def test_threads_of_a_block_wait_for_one_another(tmp_path):
-    """A __syncthreads() that is missing is a data race between the threads that stand in for CUDA's."""
-    # Without position independence: ThreadSanitizer of older compilers cannot map the addresses of newer kernels.
+    """A missing __syncthreads() shows up as a data race between the threads that emulate CUDA threads."""
+    # No position-independent code: the ThreadSanitizer of older compilers cannot map the addresses of newer kernels.
     run_check(tmp_path, 1, "-fsanitize=thread", "-no-pie", "-fno-pie")

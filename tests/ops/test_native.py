@@ -1,4 +1,4 @@
-"""Finding and loading the compiled library, and what is said where that cannot be done."""
+"""Finding and loading the compiled library, and the messages if that fails."""
 
 import pathlib
 import shutil
@@ -16,7 +16,8 @@ from tf_fast_rcnn.ops import native
 
 @pytest.fixture
 def package_folder(tmp_path, monkeypatch):
-    """An empty folder in place of the package's own; the library is looked for anew there, and afterwards again."""
+    """An empty folder in place of the package's own. Clears the caches, so that the library is searched for again, and
+    once more after the test."""
     monkeypatch.setattr(native, "_PACKAGE", tmp_path)
     for cached in (native._load, native.why_no_cuda):
         cached.cache_clear()
@@ -38,7 +39,7 @@ def test_library_is_found_by_the_minor_version(tmp_path):
 
 
 def check_fallback(reason):
-    """One warning however often it is asked for; "auto" works on; "native" says why it cannot."""
+    """Warns only once; "auto" keeps working; "native" raises an error with the reason."""
     features, rois = tf.reshape(tf.range(4.0), [1, 2, 2, 1]), tf.constant([[[0.0, 0, 1, 1]]])
     with pytest.warns(RuntimeWarning, match=reason) as caught:
         assert not native_ops_available()
@@ -60,7 +61,7 @@ def test_library_for_another_tensorflow_is_not_opened(package_folder, monkeypatc
     (package_folder / "_native_ops.tf1.15.so").touch()
     opened = []
     monkeypatch.setattr(tf, "load_op_library", opened.append)
-    check_fallback(f"built for TensorFlow 1.15, while {tf.__version__} runs")
+    check_fallback(f"built for TensorFlow 1.15, but {tf.__version__} is running")
     assert opened == []
 
 
@@ -78,6 +79,6 @@ assert native.native_ops_available(), native.why_unavailable()
 
 
 def test_library_loads_from_any_folder(tmp_path):
-    """In a process of its own: loaded from two folders, the library would register its kernels twice."""
+    """Runs in a separate process, because a library loaded from two folders would register its kernels twice."""
     shutil.copy(native.find_library(pathlib.Path(native.__file__).parents[1], tf.__version__), tmp_path)
     subprocess.run([sys.executable, "-c", LOAD_FROM, tmp_path], check=True)

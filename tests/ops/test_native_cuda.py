@@ -1,6 +1,6 @@
-"""What the package knows of its CUDA kernels: whether they are in the library, and whether they can run here.
+"""Checks for the CUDA kernels: whether the library contains them, and whether they can run on this machine.
 
-The tests pretend that there is a GPU; tests/ops/test_cuda_kernels.py has the kernels themselves.
+The tests simulate a GPU; the kernels themselves are tested in tests/ops/test_cuda_kernels.py.
 """
 
 import os
@@ -22,7 +22,7 @@ PROJECT = pathlib.Path(__file__).parents[2]
 
 @pytest.fixture
 def pretend(monkeypatch):
-    """A function that makes TensorFlow see GPUs of these compute capabilities, and the library have these versions."""
+    """A function that makes TensorFlow see GPUs with these compute capabilities, and a library with these versions."""
 
     def pretend(capabilities, versions=None):
         details = [{"compute_capability": capability} if capability else {} for capability in capabilities]
@@ -45,13 +45,13 @@ def test_without_a_gpu_there_is_nothing_to_say(pretend):
 @pytest.mark.parametrize(
     ("versions", "capabilities", "reason"),
     [
-        (None, [(9, 0)], "without CUDA kernels; install tf-fast-rcnn again where nvcc is found"),
+        (None, [(9, 0)], r"without CUDA kernels; install the CUDA toolkit \(nvcc\) and reinstall tf-fast-rcnn"),
         (CudaVersions(13000, 12080, 75), [(9, 0)], "driver for CUDA 12.8, .* built with CUDA 13.0"),
         (CudaVersions(12050, 11080, 70), [(9, 0)], "driver for CUDA 11.8, .* built with CUDA 12.5"),
         (CudaVersions(13000, 13010, 75), [(9, 0), (7, 0)], "compute capability 7.0, .* built for 7.5 and later"),
     ],
 )
-def test_gpu_that_the_kernels_cannot_use_is_told_once(pretend, versions, capabilities, reason):
+def test_unusable_gpu_is_reported_once(pretend, versions, capabilities, reason):
     pretend(capabilities, versions)
     with pytest.warns(RuntimeWarning, match=reason) as caught:
         found = native.why_no_cuda()
@@ -66,7 +66,7 @@ def test_gpu_that_the_kernels_cannot_use_is_told_once(pretend, versions, capabil
         (CudaVersions(13000, 13000, 75), [(7, 5)]),
         (CudaVersions(12050, 12020, 70), [(9, 0)]),  # within a major version any driver runs any runtime
         (CudaVersions(12050, 13000, 70), [(12, 0), (8, 6)]),
-        (CudaVersions(12050, 13000, 70), [None]),  # TensorFlow does not tell
+        (CudaVersions(12050, 13000, 70), [None]),  # TensorFlow does not report it
     ],
 )
 def test_gpu_that_the_kernels_can_use(pretend, versions, capabilities):
@@ -77,7 +77,7 @@ def test_gpu_that_the_kernels_can_use(pretend, versions, capabilities):
 
 
 def test_library_without_cuda_has_no_versions(tmp_path):
-    """Told by what a library exports: a build with TF_FAST_RCNN_CUDA=0 leaves out the file that exports it."""
+    """The exported functions decide: a build with TF_FAST_RCNN_CUDA=0 leaves out the file that exports them."""
     for source, versions in (
         ("int other() { return 0; }", None),
         (
@@ -93,7 +93,7 @@ def test_library_without_cuda_has_no_versions(tmp_path):
 
 
 def test_the_built_library_and_its_kernels_agree():
-    """Kernels for the GPU are registered where, and only where, the library says that it has them."""
+    """GPU kernels are registered if and only if the library reports that it contains them."""
     from tensorflow.python.framework import kernels
 
     native.native_ops()
@@ -109,7 +109,7 @@ def test_the_built_library_and_its_kernels_agree():
 
 
 def test_the_question_leaves_the_devices_alone():
-    """Memory growth, for one, cannot be set once TensorFlow has taken its devices."""
+    """Memory growth, for example, cannot be set after TensorFlow has initialised its devices."""
     code = """
 from tensorflow.python.eager import context
 from tf_fast_rcnn.ops import native

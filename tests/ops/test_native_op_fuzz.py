@@ -48,7 +48,7 @@ def fits(features, rois):
 
 
 def checked_when_it_runs(features, rois):
-    """In a graph that knows no shape the op itself must check them."""
+    """In a graph without static shapes, the op itself must check them."""
     unknown = [tf.TensorSpec(None, array.dtype) for array in (features, rois)]
 
     @tf.function(input_signature=unknown, autograph=False)
@@ -84,7 +84,7 @@ def test_any_shapes(features, rois):
     seed=st.integers(0, 2**32 - 1),
 )
 def test_any_values(dtype, channels, images, rois, seed):
-    """Features hold no NaN: what its bins give is not specified."""
+    """Features contain no NaN: the value of a bin with a NaN is unspecified."""
     rng = np.random.default_rng(seed)
     features = tf.cast(rng.choice(ODD[:-1], (images, 5, 6, channels)), dtype)
     corners = rng.choice(ODD, (images, rois, 4)).astype(np.float32)
@@ -98,7 +98,7 @@ def test_any_values(dtype, channels, images, rois, seed):
 
 @pytest.mark.parametrize("dtype", ["float32", "float64", "bfloat16", "float16"])
 def test_features_that_are_no_numbers(dtype):
-    """They may give anything in their own bins, and nothing elsewhere."""
+    """They may have any effect on their own bins, but none on other bins."""
     features = np.ones((1, 4, 4, 35))
     features[0, 0, 0] = np.nan
     pooled, gradient = checked_when_it_runs(tf.cast(features, dtype), tf.constant([[[0.0, 0, 3, 3]]]))

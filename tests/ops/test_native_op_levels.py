@@ -1,7 +1,7 @@
-"""The native op gives the same bits at every level of instructions, and as the rule written as a naive loop.
+"""The native op returns the same bits for every instruction set, and the same as a naive loop over the rule.
 
-The library reads TF_FAST_RCNN_CPU, so each level runs in a process of its own; one that the CPU lacks runs as the
-highest that it has.
+The library reads TF_FAST_RCNN_CPU when it is loaded, so each level runs in its own process. A level that the CPU does
+not support falls back to the highest supported one.
 """
 
 import os
@@ -49,7 +49,7 @@ np.savez(sys.argv[2], **results)
 
 
 def some_inputs():
-    """Few different features, both zeros and infinities among them: many ties, of which the first must win."""
+    """Few distinct features, including both zeros and infinities: many ties, of which the first must win."""
     rng = np.random.default_rng(7)
     values = np.array([-np.inf, -2.0, -0.0, 0.0, 0.5, np.inf])
     inputs = {"rois": random_rois(rng, IMAGES, ROIS, 16 * HEIGHT, 16 * WIDTH)}
@@ -95,10 +95,10 @@ def test_every_level_equals_the_naive_loop_to_the_bit(results, level, channels):
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_denormal_features_are_told_apart(dtype):
-    """TensorFlow's threads count denormals as 0, to which all of them would be equal."""
+    """TensorFlow's threads flush denormals to 0, which would make them all equal."""
     tiny = np.nextafter(np.zeros(1, dtype), np.ones(1, dtype))[0]
     features = np.array([0, tiny, 3 * tiny, 2 * tiny], dtype).reshape(1, 2, 2, 1)
-    rois = np.repeat(np.array([[[0, 0, 1, 1]]], np.float32), 5000, axis=1)  # many, so that all threads take some
+    rois = np.repeat(np.array([[[0, 0, 1, 1]]], np.float32), 5000, axis=1)  # enough that every thread gets some
     found = native_ops().tf_fast_rcnn_roi_pool_with_argmax(
         features, rois, output_height=1, output_width=1, spatial_scale=1.0
     )
@@ -107,7 +107,7 @@ def test_denormal_features_are_told_apart(dtype):
 
 
 def test_large_outputs_are_the_same():
-    """From 32 MB on, outputs are written past the cache; compared with the same RoIs a few at a time."""
+    """Outputs of 32 MB and more bypass the cache; compared with pooling the same RoIs a few at a time."""
     rng = np.random.default_rng(8)
     features = tf.constant(rng.normal(size=(1, 20, 30, 128)), tf.float32)
     rois = random_rois(rng, 1, 1700, 320, 480)

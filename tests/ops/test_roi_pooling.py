@@ -1,6 +1,6 @@
 """RoI pooling against a naive loop, ONNX Runtime's MaxRoiPool, OpenVINO and numeric gradients.
 
-The native op must be there: without it these tests fail rather than pass by testing half of the matter.
+The native op is required: without it these tests fail, instead of passing with only one implementation tested.
 """
 
 import math
@@ -78,7 +78,7 @@ def test_equals_the_naive_loop(implementation, dtype, channels):
     ],
 )
 def test_halves_round_away_from_zero(implementation, pixel, cell):
-    """Python's round would take 40 / 16 = 2.5 to 2; floor(x + 0.5) in float32 takes the number before 0.5 to 1."""
+    """Python's round would map 40 / 16 = 2.5 to 2; floor(x + 0.5) in float32 maps the number just below 0.5 to 1."""
     features = tf.reshape(tf.range(1.0, 7.0), [1, 6, 1, 1])
     pooled = roi_pool(features, [[[pixel, 0, pixel, 0]]], (1, 1), 1 / 16, implementation)
     assert pooled.numpy().item() == (0 if cell is None else cell + 1)
@@ -87,7 +87,7 @@ def test_halves_round_away_from_zero(implementation, pixel, cell):
 @both_implementations
 @pytest.mark.parametrize("height", [57, 114, 121, 228])
 def test_bin_edges_are_the_float32_rule(implementation, height):
-    """At these heights integer arithmetic gives another last row to some bin."""
+    """At these heights, integer arithmetic would give some bin a different last row."""
     features = np.arange(240, dtype=np.float32).reshape(1, 240, 1, 1)
     pooled = roi_pool(features, [[[0, 0, height - 1, 0]]], (7, 1), 1.0, implementation).numpy().ravel()
     last_rows = [end - 1 for _, end in naive_spans(0, height - 1, 1.0, 7, 240)]
@@ -97,7 +97,7 @@ def test_bin_edges_are_the_float32_rule(implementation, height):
 
 @both_implementations
 def test_first_rows_of_all_heights(implementation):
-    """A falling map shows where bins begin; 400 heights, of which graph optimisers got 171 wrong."""
+    """A decreasing map shows where bins begin. Graph optimisers got 171 of these 400 heights wrong."""
     features = -np.arange(400, dtype=np.float32).reshape(1, 400, 1, 1)
     rois = np.array([[[0, 0, height - 1, 0] for height in range(1, 401)]], np.float32)
     pool = tf.function(lambda rois: roi_pool(features, rois, (7, 1), 1.0, implementation))
@@ -164,7 +164,7 @@ def test_both_implementations_equal_the_naive_loop(data, shape, output_size):
 
 
 def onnx_max_roi_pool(features, rois, output_size, spatial_scale):
-    """ONNX Runtime's operator; it wants NCHW and [image, x1, y1, x2, y2]."""
+    """ONNX Runtime's operator, which expects NCHW and [image, x1, y1, x2, y2]."""
     tensor = onnx.helper.make_tensor_value_info
     node = onnx.helper.make_node(
         "MaxRoiPool", ["features", "rois"], ["pooled"], pooled_shape=output_size, spatial_scale=spatial_scale
@@ -197,7 +197,7 @@ UNKNOWN = [tf.TensorSpec([None] * 4, tf.float32), tf.TensorSpec([None, None, 4],
 
 @both_implementations
 def test_equals_openvino_but_for_some_sides(implementation):
-    """It computes bins in integers, which gives others at sides of 57, 114, 121, ... cells."""
+    """It computes bins in integers, which yields different bins at sides of 57, 114, 121, ... cells."""
     heights = np.delete(np.arange(1, 130), [57 - 1, 114 - 1, 121 - 1])
     features = np.random.default_rng(0).normal(size=(1, 130, 3, 2)).astype(np.float32)
     corners = np.array([[0, 0, height - 1, 2] for height in heights], np.float32)
@@ -206,13 +206,13 @@ def test_equals_openvino_but_for_some_sides(implementation):
 
 
 def openvino_roi_pool(features, corners):
-    """The same of one image at scale 1."""
+    """The same for one image at scale 1."""
     opset = openvino.opset13
     channels_first = np.ascontiguousarray(np.moveaxis(features, 3, 1))
     rows = np.insert(corners[:, [1, 0, 3, 2]], 0, 0, axis=1)  # image, x1, y1, x2, y2
     inputs = [opset.parameter(array.shape, np.float32) for array in (channels_first, rows)]
     model = openvino.Model([opset.roi_pooling(*inputs, [7, 7], 1.0, "max")], inputs)
-    # By default it computes in bfloat16 where the CPU can.
+    # By default it computes in bfloat16 if the CPU supports it.
     compiled = openvino.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     return np.moveaxis(compiled((channels_first, rows))[0], 1, 3)
 
@@ -277,7 +277,7 @@ def test_portable_in_tf_lite_built_ins():
 @pytest.mark.parametrize("training", [False, True])
 @pytest.mark.parametrize("channels", [3, 70])
 def test_native_gradient_equals_the_naive_one(training, channels):
-    """Few different values: ties, where the first cell in row-major order takes the gradient."""
+    """Few distinct values cause ties; the first cell in row-major order receives the gradient."""
     rng = np.random.default_rng(0)
     features = rng.integers(0, 4, (2, 9, 14, channels)).astype(np.float64)
     rois = random_rois(rng, 2, 15, 144, 224)
@@ -314,7 +314,7 @@ def test_portable_gradient_equals_native_where_maxima_are_single():
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 def test_many_gradients_of_16_bits_meet_in_one_cell(dtype):
-    """Summed in bfloat16, ones would stop at 256."""
+    """A sum of ones in bfloat16 would stop at 256."""
     gradient = features_gradient(
         tf.ones([1, 1, 1, 3], dtype), tf.zeros([1, 1000, 4]), np.ones([1, 1000, 1, 1, 3]), output_size=(1, 1)
     )
@@ -405,7 +405,7 @@ def test_second_gradients_are_refused():
     with tf.GradientTape() as outer, tf.GradientTape() as inner:
         total = tf.reduce_sum(roi_pool(features, rois, (2, 2), 1.0, "native") ** 2)
         gradient = inner.gradient(total, features)
-    with pytest.raises(NotImplementedError, match="no gradient of its gradient"):
+    with pytest.raises(NotImplementedError, match=r"no second derivative: .* native"):
         outer.gradient(gradient, features)
 
 

@@ -1,4 +1,4 @@
-"""roi_pool where TensorFlow runs it for someone: tf.data, tf.map_fn, tf.vectorized_map, tf.distribute."""
+"""roi_pool inside other TensorFlow APIs: tf.data, tf.map_fn, tf.vectorized_map, tf.distribute."""
 
 import subprocess
 import sys
@@ -16,7 +16,7 @@ both_implementations = pytest.mark.parametrize("implementation", ["native", "por
 
 @pytest.fixture(scope="module")
 def inputs():
-    """Features, RoIs, and what the naive loop pools to 2 x 3 at scale 1."""
+    """Features, RoIs, and the naive loop's result for 2 x 3 bins at scale 1."""
     rng = np.random.default_rng(0)
     features = rng.normal(size=(IMAGES, HEIGHT, WIDTH, CHANNELS)).astype(np.float32)
     rois = rng.uniform(-2, 10, (IMAGES, ROIS, 4)).astype(np.float32)
@@ -46,7 +46,7 @@ def test_in_map_fn(inputs, implementation):
 
 @both_implementations
 def test_in_vectorized_map(inputs, implementation):
-    """The native op is not vectorised: TensorFlow then loops."""
+    """The native op has no vectorised form, so TensorFlow falls back to a loop."""
     features, rois, expected = inputs
     pooled = tf.vectorized_map(pool_one(implementation), (tf.constant(features), tf.constant(rois)))
     np.testing.assert_array_equal(pooled, expected)
@@ -95,7 +95,7 @@ np.save(sys.argv[1] + "/weights.npy", weights)
 
 @both_implementations
 def test_two_replicas_train_as_one(inputs, implementation, tmp_path):
-    """On two logical CPUs, of which each takes half of the images; in a process of its own, for they are made at its
+    """Two logical CPUs, each with half of the images; in a separate process, because they are created at its
     start.
     """
     np.savez(tmp_path / "inputs.npz", features=inputs[0], rois=inputs[1])

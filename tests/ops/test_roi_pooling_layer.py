@@ -17,7 +17,7 @@ both_implementations = pytest.mark.parametrize("implementation", IMPLEMENTATIONS
 
 
 def small_model(implementation):
-    """A convolution, RoI pooling, one unit a RoI."""
+    """A convolution, RoI pooling, one unit per RoI."""
     keras.utils.set_random_seed(0)
     images = keras.Input((None, None, 3), name="images")
     rois = keras.Input((None, 4), name="rois")
@@ -36,7 +36,7 @@ def some_inputs(images=2, rois=5):
 
 
 def ops_of(graph):
-    """Types of the ops in a graph and in the functions that it calls."""
+    """The op types in a graph and in the functions that it calls."""
     functions = graph.as_graph_def().library.function
     return {op.type for op in graph.get_operations()} | {node.op for f in functions for node in f.node_def}
 
@@ -68,7 +68,7 @@ def test_model_survives_saving(tmp_path, implementation):
 @both_implementations
 @pytest.mark.parametrize(("policy", "dtype"), [("mixed_bfloat16", "bfloat16"), ("mixed_float16", "float16")])
 def test_mixed_precision_keeps_rois_in_float32(implementation, policy, dtype):
-    """Pixels 999 and 1001 are one number in bfloat16."""
+    """Pixels 999 and 1001 are the same number in bfloat16."""
     layer = RoIPooling((1, 1), 1.0, implementation, dtype=policy)
     features = tf.cast(tf.reshape(tf.range(1002.0) >= 1000.0, [1, 1002, 1, 1]), dtype)
     pooled = layer(features, tf.constant([[[999.0, 0, 999, 0], [1001, 0, 1001, 0]]]))
@@ -118,7 +118,7 @@ def test_only_training_computes_the_argmax(training):
 
 
 def naive_pyramid(features, rois, grids):
-    """Maxima `[B, R, bins, C]` on features at scale 1, bin after bin and level after level."""
+    """Maxima `[B, R, bins, C]` at scale 1, level after level, each in the order of its bins."""
     pooled = []
     for rows, columns in grids:
         for p, q in np.ndindex(rows, columns):
@@ -208,7 +208,7 @@ with tf.compat.v1.Session(graph=tf.Graph()) as session:
 
 @both_implementations
 def test_session_without_this_package_runs_a_saved_model(tmp_path, implementation):
-    """TensorFlow Serving loads by session; the portable graph needs no library there."""
+    """TensorFlow Serving loads models through a session, where the portable graph needs no library."""
     model, inputs = small_model(implementation), some_inputs()
     module = tf.Module()
     module.variables_of_the_model = [variable.value for variable in model.variables]
@@ -231,7 +231,7 @@ def test_session_without_this_package_runs_a_saved_model(tmp_path, implementatio
 
 
 def test_loaded_saved_model_can_be_trained(tmp_path):
-    """Saved functions keep no Python gradient: loading finds the gradients registered with the ops."""
+    """Saved functions do not contain Python gradients: after loading, the registered gradients of the ops are used."""
     module = tf.Module()
     module.weight = tf.Variable(2.0)
     module.call = tf.function(

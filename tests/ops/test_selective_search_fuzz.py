@@ -1,4 +1,4 @@
-"""The selective search on images of any shape, under the sanitizers of addresses, undefined behaviour and threads."""
+"""Selective search on images of any shape, under AddressSanitizer, UBSan and ThreadSanitizer."""
 
 import os
 import pathlib
@@ -25,7 +25,7 @@ def checksum(folder, *flags, rounds):
 
 @pytest.mark.slow
 def test_random_images_under_sanitizers(tmp_path):
-    """They leave out the loops for later CPUs, which must give the same boxes."""
+    """They leave out the loops for newer CPUs, which must return the same boxes."""
     expected = checksum(tmp_path, "-O3", "-fno-math-errno", rounds=40)
     stop = "-fno-sanitize-recover=all"
     assert checksum(tmp_path, "-O1", "-g", "-fsanitize=address,undefined", stop, rounds=40) == expected

@@ -1,4 +1,4 @@
-"""The op gives what the library without TensorFlow gives, in every way that TensorFlow runs it."""
+"""The op returns the same as the library without TensorFlow, in every way that TensorFlow can run it."""
 
 import subprocess
 import sys
@@ -23,7 +23,7 @@ def search(images, **attributes):
 
 
 def check_equal(found, image, count, **arguments):
-    """`found`: (boxes, count) of one image."""
+    """`found`: (boxes, count) for one image."""
     boxes, number = (part.numpy() for part in found)
     expected = selective_search(image, implementation="native", **arguments)
     assert number == len(expected)
@@ -70,7 +70,7 @@ def test_shapes_are_known_in_graphs():
 @settings(deadline=None, max_examples=40)
 @given(st.lists(st.integers(0, 4), max_size=5).map(tuple))
 def test_any_shape(shape):
-    """Checked while a graph is built, where that knows the shape, and when it runs."""
+    """Checked while a graph is built, if the shape is known by then, and again when it runs."""
 
     @tf.function(input_signature=[tf.TensorSpec(None, tf.uint8)], autograph=False)
     def graph(images):

@@ -1,4 +1,4 @@
-"""The callbacks of training on a model of one weight, whose losses are known."""
+"""The callbacks of training, on a model with one weight and known losses."""
 
 import json
 
@@ -14,7 +14,7 @@ from tf_fast_rcnn.training.callbacks import Checkpoints, LossLog, Position, Prog
 
 @keras.saving.register_keras_serializable(package="test_callbacks")
 class Constant(keras.losses.Loss):
-    """The mean of the targets, whatever the model says."""
+    """The mean of the targets, whatever the model predicts."""
 
     def call(self, targets, outputs):
         return tf.reduce_mean(targets) + 0.0 * tf.reduce_sum(outputs)
@@ -48,7 +48,7 @@ def rows_in(folder):
 
 
 class Metric(keras.callbacks.Callback):
-    """Stands for a validation callback."""
+    """A fake validation callback."""
 
     def on_epoch_end(self, epoch, logs=None):
         logs["mean_ap"] = 0.25 * epoch
@@ -60,7 +60,7 @@ def test_rows_are_means_since_the_row_before(tmp_path):
     assert rows_in(tmp_path) == [
         {"step": 10, "loss": losses[:10].mean(), "rate": 0.5},
         {"step": 12, "loss": losses[10:12].mean(), "rate": 0.5, "mean_ap": 0.0},
-        # Keras begins each epoch's means anew.
+        # Keras restarts its means with each epoch.
         {"step": 20, "loss": losses[12:20].mean(), "rate": 0.5},
         {"step": 24, "loss": losses[20:24].mean(), "rate": 0.5, "mean_ap": 0.25},
     ]
@@ -86,7 +86,7 @@ def test_a_run_of_few_steps_has_a_loss(tmp_path):
 def test_a_loss_that_is_not_finite_stops_at_once(tmp_path, bad):
     with pytest.raises(InputError, match=rf"step 3: found a loss of {bad}; expected a finite one; lower the learning"):
         fit([1.0, 1.0, bad, 1.0], [*logged(RunLog(tmp_path, 0)), *checkpointed(tmp_path)], steps_per_epoch=2)
-    # The last checkpoint is from before.
+    # The last checkpoint was saved before.
     assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["step-00000002.keras"]
 
 
@@ -118,7 +118,7 @@ def test_checkpoints_after_each_epoch_and_within_long_ones(tmp_path, monkeypatch
     saved = []
     monkeypatch.setattr(callbacks, "save_checkpoint", lambda model, folder, step: saved.append((folder, step)))
     fit(np.ones(20), checkpointed(tmp_path), steps_per_epoch=10)
-    # Not twice at step 20, where an epoch ends: what validation adds belongs to it.
+    # Only one row at step 20, the end of an epoch: it includes the validation results.
     assert [step for _, step in saved] == [4, 8, 10, 12, 16, 20]
     assert {folder for folder, _ in saved} == {tmp_path}
 

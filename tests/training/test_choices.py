@@ -67,7 +67,7 @@ def test_sizes_are_those_in_the_networks_input():
 def test_a_network_without_a_stride_is_not_asked_for_it():
     stride, (reason,) = strides(dataset((40,)), tiny_network())
     assert stride == (8,)  # its feature maps have strides 4 and 8
-    assert reason.endswith("tiny_network has those of 1, 4, 8")
+    assert reason.endswith("tiny_network has strides 1, 4, 8")
 
 
 def test_a_reused_head_continues_from_one_map():

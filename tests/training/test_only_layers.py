@@ -1,4 +1,4 @@
-"""Training of a few layers alone, as in the stages of stage-wise training (section 5.1 of the paper)."""
+"""Training only some layers, as in stage-wise training (section 5.1 of the paper)."""
 
 import keras
 import numpy as np
@@ -12,7 +12,7 @@ from tf_fast_rcnn.training.settings import with_changes
 
 @pytest.fixture
 def train(prepared_digits, tiny_backbone, tiny_recipe, tiny_run, tmp_path):
-    """Goes on from the tiny run with some layers alone; returns the layers whose weights changed, RUN left behind."""
+    """Continues the tiny run with only some layers; returns the layers whose weights changed."""
 
     def run(*names, folder=tmp_path / "run", **options):
         recipe = with_changes(tiny_recipe, {"only_layers": names})
@@ -51,5 +51,5 @@ def test_also_after_an_interruption(train, monkeypatch, tmp_path):
 
 
 def test_unknown_layers_are_told(train):
-    with pytest.raises(InputError, match=r"^only_layers: found 'fc9'; expected layers of the model; known: .*box_reg"):
+    with pytest.raises(InputError, match=r"^only_layers: found 'fc9'; expected layers of the model: .*box_reg"):
         train("fc9")

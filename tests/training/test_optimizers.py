@@ -1,4 +1,4 @@
-"""Optimisers against steps of the published rules in NumPy, and against themselves after a file."""
+"""Optimisers compared with the published update rules in NumPy, and with themselves after saving and loading."""
 
 import keras
 import numpy as np
@@ -59,7 +59,7 @@ def test_sgd_takes_caffes_steps(bias_lr_multiplier, decay_biases):
 
 
 def test_sgds_defaults_are_the_papers():
-    """Section 2.3: "a global learning rate of 0.001", momentum 0.9, decay 0.0005, biases at twice the rate."""
+    """Section 2.3: "a global learning rate of 0.001", momentum 0.9, decay 0.0005, twice the rate for biases."""
     config = sgd().get_config()
     found = [
         config[name] for name in ("learning_rate", "momentum", "gradient_decay", "bias_lr_multiplier", "weight_decay")
@@ -70,7 +70,7 @@ def test_sgds_defaults_are_the_papers():
 
 
 def adamw_steps(weight, gradient_of_step, rate, decay, steps=3):
-    """Algorithm 2 of Loshchilov and Hutter: the decay is a share of the variable's own rate."""
+    """Algorithm 2 of Loshchilov and Hutter: the decay is proportional to the learning rate of the variable."""
     first = second = 0.0
     for step in range(steps):
         gradient = gradient_of_step(step).astype(np.float64)
@@ -102,7 +102,7 @@ def test_adamw_moves_and_decays_slow_variables_by_the_multiple(slow_lr_multiplie
 
 
 def test_adamw_at_one_rate_is_keras_own():
-    """Keras's AdamW, which knows no slow variables, as the reference."""
+    """The reference is Keras's AdamW, which has no slow variables."""
     found, expected = named_variables(), named_variables()
     reference = keras.optimizers.AdamW(RATE, weight_decay=DECAY)
     for optimizer, variables in [
@@ -116,7 +116,7 @@ def test_adamw_at_one_rate_is_keras_own():
 
 
 def test_adamw_slows_the_backbone_alone():
-    """Adam's first step is the rate itself, whatever the gradient (unless it is as small as Adam's epsilon)."""
+    """Adam's first step equals the learning rate for any gradient that is much larger than Adam's epsilon."""
     model = tiny_detector()
     model.compile(optimizer=adamw(model, 0.01, 0.25, weight_decay=0.0), loss=multi_task_loss(model), jit_compile=False)
     before = [variable.numpy() for variable in model.trainable_variables]
@@ -161,13 +161,13 @@ def test_configuration_round_trip(optimizer):
 
 
 def optimizer_with(name, model, **options):
-    """Rates and decays so large that every part of a step shows."""
+    """Learning rates and decays so large that every part of a step is visible."""
     return sgd(0.1, weight_decay=0.1, **options) if name == "sgd" else adamw(model, 0.02, 0.2, 5.0, **options)
 
 
 @pytest.mark.parametrize("name", ["sgd", "adamw"])
 def test_a_saved_model_goes_on_as_if_it_had_not_been_saved(tmp_path, name):
-    """Momentum, step count, slow variables and what does not decay: all must survive the file."""
+    """Momentum, step count, slow variables and variables without decay must all survive saving and loading."""
     inputs, targets = tiny_mini_batch()
     model = tiny_detector()
     model.compile(optimizer=optimizer_with(name, model), loss=multi_task_loss(model), jit_compile=False)
@@ -191,8 +191,8 @@ def test_a_saved_model_goes_on_as_if_it_had_not_been_saved(tmp_path, name):
 
 @pytest.mark.parametrize("name", ["sgd", "adamw"])
 def test_accumulated_parts_are_one_large_mini_batch(name):
-    """Two images at once, and one after the other: as many RoIs are used of each, so that the mean of the parts'
-    losses is the loss of the whole."""
+    """Two images in one mini-batch, or one after the other. Each uses the same number of RoIs, so the mean of the two
+    losses is the loss of the joint mini-batch."""
     inputs, targets = tiny_mini_batch()
     labels = np.abs(targets["class_logits"])
     targets = {"class_logits": labels, "box_deltas": targets["box_deltas"].copy()}

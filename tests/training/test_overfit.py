@@ -1,7 +1,7 @@
-"""The whole chain, from generated images to AP: what the default recipe is shown, it fits.
+"""End to end, from generated images to AP: the default recipe fits its training images.
 
-Eight images of drawn shapes, evaluated on themselves. A fault in the targets, the normalisation, the losses, RoI
-pooling or the decoding keeps AP well below 1 here.
+It is trained and evaluated on the same eight images of drawn shapes. A bug in the targets, the normalisation, the
+losses, RoI pooling or the decoding keeps AP well below 1 here.
 """
 
 import numpy as np
@@ -12,7 +12,7 @@ import tf_fast_rcnn as frcnn
 
 IMAGES, SIDES = 8, (160, 208)
 SHAPES = ("disc", "square", "triangle")
-# Share of the image's shorter side that an object takes, and how many there are in an image.
+# Object sizes relative to the image's shorter side, and the number of objects per image.
 SIZES = {"large": (0.6, 0.9, 1), "medium": (0.3, 0.45, 2), "small": (0.14, 0.2, 4)}
 
 
@@ -32,7 +32,7 @@ def draw_shape(canvas, shape, box, colour):
 
 
 def place(random, taken, low, high):
-    """A free box `(left, top, right, bottom)` with sides of a share of the image."""
+    """A box `(left, top, right, bottom)` that overlaps no other, with sides relative to those of the image."""
     for _ in range(1000):
         height, width = random.uniform(low, high, 2) * min(SIDES)
         top, left = random.uniform(0, SIDES[0] - height), random.uniform(0, SIDES[1] - width)

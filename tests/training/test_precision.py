@@ -1,4 +1,4 @@
-"""Mixed precision: what computes in a half type and what does not, and that Keras's global policy stays out of it."""
+"""Mixed precision: which layers compute in a half type, and that Keras's global policy is not changed."""
 
 import keras
 import numpy as np
@@ -15,7 +15,7 @@ HALF_TYPES = {"mixed_bfloat16": "bfloat16", "mixed_float16": "float16"}
 
 
 def detector():
-    """With preprocessing in front and inside of the network, and fully connected layers with dropout."""
+    """With preprocessing before and inside the network, and fully connected layers with dropout."""
     layers = keras.layers
     keras.utils.set_random_seed(0)
     network = keras.Sequential(
@@ -44,7 +44,7 @@ def mini_batch():
 
 
 def types_of_outputs(model, inputs, monkeypatch):
-    """Layer name -> type of what it gives."""
+    """Output dtype by layer name."""
     found = {}
     call = keras.layers.Layer.__call__
 
@@ -90,7 +90,7 @@ def test_a_gpu_computes_all_layers_in_the_half_type(monkeypatch):
 
 @pytest.mark.parametrize("dtype", HALF_TYPES)
 def test_losses_and_their_targets_are_float32(monkeypatch, dtype):
-    """Within `fit`, where Keras hands the losses what the model gave."""
+    """Within `fit`, where Keras passes the outputs of the model to the losses."""
     types = []
 
     def noted(kind):
@@ -109,7 +109,7 @@ def test_losses_and_their_targets_are_float32(monkeypatch, dtype):
     set_precision(model, dtype)
     model.compile(optimizer=sgd(0.01), loss=multi_task_loss(model), jit_compile=False)
     model.train_on_batch(*mini_batch())
-    # The class labels may be whole numbers.
+    # The class labels may be integers.
     assert set(types) <= {tf.float32, tf.int32}
     assert types.count(tf.float32) >= 5
 
@@ -145,7 +145,7 @@ def test_in_precision_ends():
 
 @pytest.mark.parametrize("dtype", HALF_TYPES)
 def test_a_run_in_mixed_precision(prepared_digits, tiny_recipe, tiny_backbone, tmp_path, dtype):
-    """The loss falls nearly as in float32; the model that is left, and Keras's policy, are float32."""
+    """The loss decreases nearly as in float32; the saved model and Keras's policy are float32."""
     policies = []
 
     class Policy(keras.callbacks.Callback):

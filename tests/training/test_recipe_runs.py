@@ -1,4 +1,4 @@
-"""Every recipe trains its first 20 mini-batches on generated data in Pascal VOC's layout."""
+"""Every recipe trains for 20 mini-batches on generated data in Pascal VOC format."""
 
 import dataclasses
 import json
@@ -16,7 +16,7 @@ STEPS = 20
 
 
 class FirstSteps(keras.callbacks.Callback):
-    """Ends training after 20 mini-batches, as Ctrl-C does: the recipe keeps its own number of steps."""
+    """Interrupts training after 20 mini-batches like Ctrl-C, so that the recipe keeps its number of steps."""
 
     def __init__(self):
         super().__init__()
@@ -30,7 +30,7 @@ class FirstSteps(keras.callbacks.Callback):
 
 @pytest.fixture(scope="module")
 def data(digits):
-    """`dataset of a recipe`: the digits under names of classes that the recipe is for, 40 visits to 8 images."""
+    """`dataset of a recipe`: digits with class names of the recipe; 8 images, each used five times."""
     images = frcnn.load_dataset(f"voc:{digits}@train", tuple("0123456789"))
     images = images + images + images + images + images
 
@@ -42,7 +42,7 @@ def data(digits):
 
 
 def first_steps(recipe, dataset, folder, **options):
-    """The losses of the first mini-batches, after checking that the run is under way and says what it is."""
+    """The losses of the first mini-batches, after checking that RUN holds an interrupted run of this recipe."""
     steps = FirstSteps()
     with pytest.raises(KeyboardInterrupt):
         frcnn.train(dataset, folder, recipe=recipe, workers=1, progress=False, callbacks=[steps], **options)
@@ -54,7 +54,7 @@ def first_steps(recipe, dataset, folder, **options):
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_first_mini_batches(name, data, tiny_backbone, tmp_path):
-    """As the recipe has it, its proposals included, but for the network and the images' size."""
+    """The settings of the recipe, including its proposals, except for the network and the image size."""
     changes = {"sampling.shorter_side": 128, "sampling.longer_side": 192, "network.fc_units": 32}
     recipe = with_changes(frcnn.recipe(name), changes)
     if recipe.network.stride == 16:
@@ -62,7 +62,7 @@ def test_first_mini_batches(name, data, tiny_backbone, tmp_path):
     else:
         recipe = with_changes(recipe, {"network.stride": "4,8"})
     losses = first_steps(recipe, data(recipe), tmp_path / "run", backbone=tiny_backbone)
-    # From log(K + 1) on, for the predictor layers begin near 0.
+    # The loss starts at log(K + 1), because the predictor layers start near 0.
     assert losses[0] == pytest.approx(math.log(len(data(recipe).class_names) + 1), rel=0.25)
     if recipe.optimizer.schedule == "step":  # the cosine is still warming up
         assert losses[-1] < losses[0]
@@ -71,7 +71,7 @@ def test_first_mini_batches(name, data, tiny_backbone, tmp_path):
 @pytest.mark.slow  # fully connected layers of 50 to 120 million weights
 @pytest.mark.parametrize("backbone", ["caffenet", "vgg_cnn_m_1024", "caffe_vgg16", "vgg16"])
 def test_first_mini_batches_of_the_papers_networks(backbone, data, tmp_path):
-    """From random weights whose first layer brings colours to about 1, as training on ImageNet does to features."""
+    """Random weights; the first layer scales colours to about 1, as features have after training on ImageNet."""
     network = load_backbone(backbone, weights=None).network
     first = next(layer for layer in network.layers if isinstance(layer, keras.layers.Conv2D))
     first.set_weights([values / 128 for values in first.get_weights()])

@@ -1,4 +1,4 @@
-"""A run that is interrupted, at any moment, ends with the weights of one that is not, bit for bit.
+"""A run that is interrupted at any moment ends with exactly the same weights as an uninterrupted one.
 
 Dropout draws, weights are averaged, gradients accumulated and the rate follows a schedule: all of it must go on.
 """
@@ -35,7 +35,7 @@ VARIANTS = {
 
 
 class Interrupt(keras.callbacks.Callback):
-    """Ctrl-C after so many mini-batches of this sitting."""
+    """Ctrl-C after this number of mini-batches since the start or the resumption."""
 
     def __init__(self, after):
         super().__init__()
@@ -49,7 +49,7 @@ class Interrupt(keras.callbacks.Callback):
 
 @pytest.fixture(scope="module")
 def train(prepared_digits, tiny_recipe, tiny_backbone, tmp_path_factory):
-    """Trains a variant into a folder; returns what the folder's model holds."""
+    """Trains a variant into a folder; returns the weights of its model."""
 
     def run(folder, variant, callbacks=()):
         recipe = with_changes(tiny_recipe, EVERYTHING | VARIANTS[variant])
@@ -63,12 +63,13 @@ def train(prepared_digits, tiny_recipe, tiny_backbone, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def undisturbed(train, tmp_path_factory):
-    """variant -> the weights of a run without an interruption."""
+    """The weights of an uninterrupted run, by variant."""
     return {variant: train(tmp_path_factory.mktemp("undisturbed") / "run", variant) for variant in VARIANTS}
 
 
 def assert_same(weights, folder, expected):
-    """Logs have losses since the row before, which an interruption may cut short: their steps are the same."""
+    """The losses in the log cover the mini-batches since the previous row, which an interruption may cut short; so only
+    the steps must be the same."""
     for found, wanted in zip(weights, expected, strict=True):
         np.testing.assert_array_equal(found, wanted)
     rows = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
@@ -78,7 +79,7 @@ def assert_same(weights, folder, expected):
 
 @pytest.mark.parametrize(("variant", "sittings"), [("adamw", [(3, None), (7, 6)]), ("sgd in float16", [(7, 6)])])
 def test_interrupted_in_the_middle_of_epochs(train, undisturbed, tmp_path, monkeypatch, variant, sittings):
-    """Before any checkpoint, and between those within an epoch, at multiples of 3."""
+    """Before the first checkpoint, and between the checkpoints within an epoch, at multiples of 3."""
     monkeypatch.setattr(training_callbacks, "_CHECKPOINT_INTERVAL", 3)
     folder = tmp_path / "run"
     for steps, checkpoint in sittings:
@@ -131,7 +132,7 @@ frcnn.train(dataset, folder, recipe=recipe, backbone=backbone, progress=False, c
 
 
 def sitting(arguments, kill_at):
-    """Runs the trainer until it has said `kill_at`, (text, times), or to its end; returns what it said."""
+    """Runs the trainer until it has printed `kill_at`, (text, times), or to its end; returns its output."""
     command = [sys.executable, "-c", TRAINER, arguments]
     said = []
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:

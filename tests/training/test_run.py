@@ -1,4 +1,4 @@
-"""Training runs: what they write, that they learn, go on after a kill, start from other runs, and stop on bad input."""
+"""Training runs: their files, learning, resuming after a kill, starting from other runs, and errors on bad input."""
 
 import dataclasses
 import itertools
@@ -27,7 +27,7 @@ FILES = {"run.json", "model.keras", "log.jsonl", "losses.png", "tensorboard"}
 
 
 class Steps(keras.callbacks.Callback):
-    """Notes the steps that are done."""
+    """Records the completed steps."""
 
     def __init__(self):
         super().__init__()
@@ -39,13 +39,13 @@ class Steps(keras.callbacks.Callback):
 
 @pytest.fixture
 def no_steps(monkeypatch):
-    """Runs end as they began."""
+    """Runs finish without training."""
     monkeypatch.setattr(training_run, "_fit", lambda *arguments: None)
 
 
 @pytest.fixture
 def train(prepared_digits, tiny_backbone, tmp_path):
-    """`frcnn.train` of the tiny network on all training images, into `tmp_path / "run"` if not told otherwise."""
+    """`frcnn.train` of the tiny network on all training images, into `tmp_path / "run"` by default."""
 
     def run(recipe, dataset=prepared_digits[0], folder=tmp_path / "run", **options):
         return frcnn.train(dataset, folder, recipe=recipe, progress=False, **{"backbone": tiny_backbone, **options})
@@ -92,7 +92,7 @@ def test_run_json_holds_everything_that_the_run_depends_on(tiny_run, tiny_recipe
 def test_log_has_losses_and_validation_map(tiny_run):
     folder, summary = tiny_run
     rows = log_of(folder)
-    # Four steps an epoch: its end is logged, and every tenth step.
+    # Four steps per epoch: the end of each epoch is logged, and every tenth step.
     assert [row["step"] for row in rows] == [4, 8, 10, 12]
     for row in rows:
         assert row["loss"] == pytest.approx(row["class_loss"] + row["box_loss"], rel=1e-4)
@@ -160,7 +160,7 @@ def test_a_killed_run_goes_on_from_the_last_checkpoint(
     assert last_step == 6
     assert [path.name for path in (folder / "checkpoints").glob("step*")] == ["step-00000004.keras"]
     assert not (folder / "model.keras").exists()
-    with pytest.raises(InputError, match=r"found a run without model.keras; .* give its `train` command again"):
+    with pytest.raises(InputError, match=r"found a run without model.keras; .* repeat its `train` command"):
         load_run(folder)
 
     def kill(*_):
@@ -172,7 +172,7 @@ def test_a_killed_run_goes_on_from_the_last_checkpoint(
         train(recipe, folder=folder, callbacks=[steps])
     assert steps.done == list(range(5, 15))
 
-    # Killed once more, between the last step and the model's file: nothing is left to train.
+    # Killed again, between the last step and saving the model: nothing is left to train.
     monkeypatch.undo()
     summary = train(recipe, folder=folder, callbacks=[steps])
     assert steps.done == list(range(5, 15))
@@ -189,7 +189,7 @@ def test_the_same_folder_takes_the_same_arguments_alone(train, tiny_run, tiny_re
     with pytest.raises(InputError, match="found a run with another seed; expected a new folder or the same command"):
         train(tiny_recipe, folder=folder, seed=1)
     (tmp_path / "notes.txt").write_text("mine")
-    with pytest.raises(InputError, match="found files that are no run"):
+    with pytest.raises(InputError, match="not empty and not a training run; choose"):
         train(tiny_recipe, folder=tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
 
@@ -222,7 +222,9 @@ def test_a_data_set_without_objects(train, prepared_digits, tmp_path):
 
 
 def test_a_recipe_for_other_classes(train, prepared_digits, tiny_recipe, tmp_path):
-    with pytest.raises(InputError, match=r"^recipe small-data: found class '0' in .*; expected cat, dog; take another"):
+    with pytest.raises(
+        InputError, match=r"^recipe small-data: found class '0' in .*; expected cat, dog; choose another"
+    ):
         train(with_changes(tiny_recipe, {"class_names": "cat,dog"}))
     with pytest.raises(InputError, match=r"^class_weights: found class 'cat'; expected one of background, 0, 1, 2, "):
         train(with_changes(tiny_recipe, {"class_weights": {"cat": 2}}))
@@ -261,7 +263,7 @@ def test_a_checkpoint_of_another_model(train, tiny_recipe, tiny_model, tiny_back
 
 
 class Weights(keras.callbacks.Callback):
-    """Notes the trained weights after each step, and gives each epoch an mAP from a list, by the step that ends it."""
+    """Records the trained weights after each step, and reports an mAP from a list after each epoch."""
 
     def __init__(self, mean_aps=(), interrupt=None):
         super().__init__()
@@ -314,7 +316,7 @@ def test_the_average_of_the_weights_is_what_is_validated_and_saved(
 
 @pytest.mark.parametrize("interrupt", [None, 6, 10])
 def test_early_stopping_keeps_the_best_model(train, tiny_recipe, tmp_path, interrupt):
-    """Epochs of four steps; the second is best, and two without a better one follow it."""
+    """Epochs of four steps; the second is the best, and two epochs without improvement follow."""
     mean_aps = [0.2, 0.5, 0.4, 0.5, 0.9]
     recipe = with_changes(tiny_recipe, {"steps": 20, "early_stopping": 2})
     weights = Weights(mean_aps, interrupt)
@@ -356,7 +358,7 @@ def test_early_stopping_needs_a_validation_map(train, tiny_recipe):
 
 
 def test_any_keras_optimiser_and_schedule(train, tiny_recipe, tmp_path):
-    """As the log has it, the rate of the second epoch's end is the schedule's; the run says which optimiser it was."""
+    """The logged learning rates follow the schedule; run.json names the optimiser."""
     schedule = keras.optimizers.schedules.ExponentialDecay(0.001, decay_steps=1, decay_rate=0.5)
     recipe = dataclasses.replace(tiny_recipe, steps=8, optimizer=keras.optimizers.Nadam(schedule))
     train(recipe)
@@ -381,7 +383,7 @@ def test_weights_of_a_run_with_the_same_classes(train, tiny_run, tiny_recipe, tm
 
 
 def test_weights_of_a_run_with_other_classes(train, tiny_run, prepared_digits, tiny_recipe, tmp_path, no_steps):
-    """As many classes, in another order: the predictor layers would fit in shape and say the wrong classes."""
+    """The same number of classes in another order: the shapes of the predictor layers fit, but their classes do not."""
     folder, _ = tiny_run
     dataset = prepared_digits[0].with_class_names("9876543210")
     train(tiny_recipe, dataset=dataset, weights=str(folder), seed=3)
@@ -396,19 +398,19 @@ def test_weights_of_a_run_with_other_classes(train, tiny_run, prepared_digits, t
 
 
 def test_the_backbone_must_fit_even_where_other_layers_do(train, tiny_run, tiny_recipe):
-    """The predictor layers of another network would fit, and leave its convolutions at random weights."""
+    """The predictor layers of another network would fit, but its backbone would keep random weights."""
     with pytest.raises(InputError, match=r"weights: found a run whose layers do not fit \(convolutions\)"):
         train(tiny_recipe, backbone="mobilenet", weights=str(tiny_run[0]))
 
 
-def test_a_carried_stage_must_fit_too(train, tiny_run, tiny_recipe, tiny_backbone, tmp_path, no_steps):
-    """It would stay at random weights: the tiny run has new layers in its place."""
-    carried = with_changes(tiny_recipe, {"network.head": "reuse", "network.stride": 4})
+def test_a_reused_stage_must_fit_too(train, tiny_run, tiny_recipe, tiny_backbone, tmp_path, no_steps):
+    """It would keep random weights: the tiny run has new layers instead of the stage."""
+    reused = with_changes(tiny_recipe, {"network.head": "reuse", "network.stride": 4})
     with pytest.raises(InputError, match=r"weights: found a run whose layers do not fit \(last_stage\)"):
-        train(with_changes(carried, {"network.stride": 8}), weights=str(tiny_run[0]))
-    train(carried, folder=tmp_path / "carried")
-    train(carried, folder=tmp_path / "same", weights=str(tmp_path / "carried"), seed=4)
-    source, target = (load_run(tmp_path / name).model for name in ("carried", "same"))
+        train(with_changes(reused, {"network.stride": 8}), weights=str(tiny_run[0]))
+    train(reused, folder=tmp_path / "reused")
+    train(reused, folder=tmp_path / "same", weights=str(tmp_path / "reused"), seed=4)
+    source, target = (load_run(tmp_path / name).model for name in ("reused", "same"))
     for expected, found in zip(weights_of(source, "last_stage"), weights_of(target, "last_stage"), strict=True):
         np.testing.assert_array_equal(found, expected)
     assert len(weights_of(source, "last_stage")) == 2  # conv2

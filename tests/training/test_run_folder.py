@@ -1,4 +1,4 @@
-"""RUN: what is accepted as a run to go on with or to use, and every way in which it is not."""
+"""RUN: which folders are accepted to continue or to use a run, and which are rejected."""
 
 import dataclasses
 import json
@@ -14,7 +14,7 @@ DESCRIPTION = {"seed": 0, "class_names": ("cat",), "recipe": {"rate": 0.1}}
 
 
 def compiled_model():
-    """A model that Keras calls by one layer, as runs name theirs."""
+    """A model whose single layer has the name of an output of real models."""
     inputs = keras.Input((2,))
     model = keras.Model(inputs, keras.layers.Dense(1, name="convolutions")(inputs))
     model.compile("sgd", "mse")
@@ -23,7 +23,7 @@ def compiled_model():
 
 @pytest.fixture
 def run_copy(tiny_run, tmp_path):
-    """A copy of a finished run that a test may break."""
+    """A copy of a finished run that a test may damage."""
     folder = tmp_path / "copy"
     folder.mkdir()
     for name in ("run.json", "model.keras"):
@@ -43,7 +43,7 @@ def test_an_empty_folder_becomes_a_run(tmp_path):
     assert run_folder.read_description(tmp_path)["seed"] == 0
 
 
-def test_an_interrupted_run_is_opened_by_the_same_description_alone(tmp_path):
+def test_an_interrupted_run_is_opened_only_by_the_same_description(tmp_path):
     run_folder.open_run(tmp_path, DESCRIPTION)
     run_folder.save_checkpoint(compiled_model(), tmp_path, 5)
     assert run_folder.open_run(tmp_path, DESCRIPTION) == tmp_path
@@ -53,7 +53,7 @@ def test_an_interrupted_run_is_opened_by_the_same_description_alone(tmp_path):
     assert run_folder.read_description(tmp_path)["seed"] == 0
 
 
-def test_a_run_that_0_1_began_is_gone_on_with(tmp_path):
+def test_a_run_started_by_0_1_can_be_continued(tmp_path):
     current = {**DESCRIPTION, "recipe": {"optimizer": {"learning_rate": 0.1}, "network": {"head": "reuse"}}}
     run_folder.open_run(tmp_path, current)
     run_folder.save_checkpoint(compiled_model(), tmp_path, 5)
@@ -65,7 +65,7 @@ def test_a_run_that_0_1_began_is_gone_on_with(tmp_path):
         run_folder.open_run(tmp_path, {**current, "recipe": {"optimizer": {"learning_rate": 0.2}}})
 
 
-def test_a_run_without_a_checkpoint_is_begun_anew(tmp_path):
+def test_a_run_without_a_checkpoint_starts_again(tmp_path):
     run_folder.open_run(tmp_path, DESCRIPTION)
     run_folder.open_run(tmp_path, {**DESCRIPTION, "seed": 1})
     assert run_folder.read_description(tmp_path)["seed"] == 1
@@ -79,7 +79,7 @@ def test_a_finished_run_is_not_opened_again(run_copy):
 def test_a_folder_with_other_files_and_a_file_are_refused(tmp_path):
     (tmp_path / "notes.txt").write_text("mine")
     for path in (tmp_path, tmp_path / "notes.txt"):
-        with pytest.raises(InputError, match="found files that are no run; expected a new folder; give another --out"):
+        with pytest.raises(InputError, match="not empty and not a training run; choose a new folder for --out"):
             run_folder.open_run(path, DESCRIPTION)
     assert (tmp_path / "notes.txt").read_text() == "mine"
 
@@ -127,7 +127,7 @@ def test_load_run_of_a_folder_that_is_no_run(tmp_path):
 
 def test_load_run_of_a_run_that_has_not_ended(run_copy):
     (run_copy / "model.keras").unlink()
-    with pytest.raises(InputError, match=r"found a run without model.keras; .*give its `train` command again"):
+    with pytest.raises(InputError, match=r"found a run without model.keras; .*repeat its `train` command"):
         load_run(run_copy)
 
 

@@ -1,4 +1,4 @@
-"""Settings by dotted names: what text stands for, what is refused, and JSON there and back."""
+"""Settings by dotted names: parsing of text, errors, and conversion to JSON and back."""
 
 import dataclasses
 import inspect
@@ -214,7 +214,7 @@ def test_defaults_are_the_papers():
 
 # --- what 0.1 saved ---------------------------------------------------------------------------------------------------
 
-# As run.json of 0.1 has a recipe, but for the settings whose names are as they were.
+# A recipe as in run.json of version 0.1, without the settings whose names have not changed.
 RECIPE_OF_0_1 = {
     "name": "mine",
     "classes": ["cat", "dog"],
@@ -254,6 +254,6 @@ def test_a_keras_optimiser_of_0_1_is_read():
 @pytest.mark.parametrize("name", EARLIER_NAMES)
 def test_an_earlier_name_is_refused_with_the_new_one(name):
     new = EARLIER_NAMES[name]
-    with pytest.raises(InputError, match=f"^{re.escape(name)}: .* expected {re.escape(new)}; give that$"):
+    with pytest.raises(InputError, match=f"^{re.escape(name)}: .* expected {re.escape(new)}; use that$"):
         with_changes(voc07(), {name: "1"})
     assert with_changes(voc07(), {new: value_of(voc07(), new)}) == voc07()

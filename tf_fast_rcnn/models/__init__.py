@@ -1,1 +1,1 @@
-"""Networks: backbones, the detector made from one, its losses, and truncated SVD."""
+"""Networks: backbones, Fast R-CNN detectors built from them, the losses, and truncated SVD."""

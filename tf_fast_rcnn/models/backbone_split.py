@@ -1,6 +1,6 @@
-"""Finds where a classification network is cut for RoI pooling: the first of the paper's three transformations.
+"""Splits a classification network for RoI pooling: the first of the paper's three transformations.
 
-Works on the graph of any functional or sequential Keras model, and not on a list of known networks.
+Works on the graph of any functional or sequential Keras model, not on a list of known networks.
 """
 
 from __future__ import annotations
@@ -20,31 +20,31 @@ from tf_fast_rcnn.ops.roi_pooling import is_pyramid, pooling_grids
 if TYPE_CHECKING:
     from tf_fast_rcnn.ops.roi_pooling import PoolSize
 
-# The image side at which a network with a free input size is laid out to read its strides.
+# Networks with variable input size are built for this image side, so that the strides of their layers are known.
 _LAYOUT_SIDE = 224
 
 HEADS = ("auto", "fc", "reuse")
 
-# The carried stage's name in the detector.
+# The name of the reused last stage in the detector.
 STAGE_NAME = "last_stage"
 
-# Of the paper's network L.
+# Used by the paper's network L.
 DEFAULT_OUTPUT_SIZE = (7, 7)
 
 _POOLINGS = (keras.layers.MaxPooling2D, keras.layers.AveragePooling2D)
 
 
 class Cut(NamedTuple):
-    """A classification network cut in two at the place of RoI pooling.
+    """A classification network split in two where RoI pooling is inserted.
 
     Attributes:
         convolutions: `keras.Model`, preprocessed images -> list of the feature maps that RoIs are pooled from.
-        strides: pixels of the image per cell of each map.
+        strides: image pixels per cell of each map.
         roi_output_size: `(H, W)` of a pooled RoI, or several for a pyramid (see `pooling_grids`).
-        fc_layers: the network's fully connected layers (with their activations and dropout) without the last one,
-            which classifies, where they are carried over.
-        stage: where the network's last stage is carried over: `keras.Model`, pooled RoIs `[N, H, W, C]` -> `[N, D]`.
-            Where there are neither layers nor a stage, fully connected layers have to be made.
+        fc_layers: the network's fully connected layers (with their activations and dropout) except the last one, which
+            is the classifier; empty if they are not reused.
+        stage: the network's last stage if it is reused: `keras.Model`, pooled RoIs `[N, H, W, C]` -> `[N, D]`. If there
+            are neither layers nor a stage, the detector needs new fully connected layers.
     """
 
     convolutions: keras.Model
@@ -57,19 +57,19 @@ class Cut(NamedTuple):
 def cut_at_roi_pooling(
     network: keras.Model, stride: int | Sequence[int] = 16, roi_output_size: PoolSize | None = None, head: str = "auto"
 ) -> Cut:
-    """Cuts at the pooling that feeds the classifier; where there is none, at the last feature map of each stride.
+    """Splits a network at the pooling before its classifier, or else at the last feature map of each stride.
 
     Args:
-        network: functional or sequential `keras.Model` from images to class scores; left as it is.
-        stride: where the network is cut, unless that is at the pooling before its fully connected layers: a number, or
-            several.
-        roi_output_size: of a pooled RoI, as in `pooling_grids`. None: what the carried layers saw when the network
-            classified images, or (7, 7).
+        network: functional or sequential `keras.Model` from images to class scores; it is not modified.
+        stride: image pixels per cell of the feature map where the network is split, one number or several. Not used if
+            the network is split at the pooling before its fully connected layers.
+        roi_output_size: size of a pooled RoI, as in `pooling_grids`. None: the size that the reused layers received
+            when the network classified images, or (7, 7).
         head: "fc", "reuse" or "auto": see `fast_rcnn`.
 
     Raises:
-        InputError: where the network is no graph of layers, or has no feature map of `stride`; where a stage cannot be
-            carried over, or the carried layers do not fit `roi_output_size`.
+        InputError: if the network is not a graph of layers or has no feature map with `stride`; if a stage cannot be
+            reused, or the reused layers do not fit `roi_output_size`.
 
     Example:
         >>> cut = cut_at_roi_pooling(keras.applications.VGG16(weights=None))
@@ -96,54 +96,54 @@ def _cut(network, features, grids, fc_layers=(), stage=None):
 
 
 def _cut_before_fc_layers(network, pooling, fc_layers, grids, head):
-    """RoI pooling takes the place of the network's last pooling, and gives what the first layer takes."""
+    """Replaces the network's last pooling by RoI pooling of the size that its first dense layer expects."""
     own = pooling.outputs[0].shape[1:3]
     if grids in (None, own):
         return _cut(network, pooling.input_tensors, own, fc_layers)
     if head == "reuse":
-        _refuse_output_size(grids, f"{own}, which {fc_layers[0].name} of {network.name} takes")
+        _refuse_output_size(grids, f"{own}, the input size of {fc_layers[0].name} in {network.name}")
     return _cut(network, pooling.input_tensors, grids)
 
 
 def _refuse_output_size(grids, expected):
     raise InputError(
-        f"roi_output_size: found {grids}; expected {expected}; leave it out, or make new layers (head='fc')"
+        f"roi_output_size: found {grids}; expected {expected}; leave it out, or use new layers (head='fc')"
     )
 
 
 def _reuses_stage(network, stride, grids):
-    """Whether "auto" keeps the last stage: of ResNets cut before conv5, as He et al. (2016) do."""
+    """Whether "auto" reuses the last stage: for ResNets split before conv5, as in He et al. (2016)."""
     single = np.atleast_1d(stride).tolist() == [16] and not (grids and is_pyramid(grids))
     return single and network.name.startswith("resnet")
 
 
 def _cut_before_stage(network, features, grids):
-    """RoI pooling takes the place of the whole image's feature map, and gives the stages after it what they saw."""
+    """Feeds the stages after the split with pooled RoIs instead of the feature map of the whole image."""
     if len(features) > 1:
         raise InputError(
-            f"stride: found {len(features)} feature maps with head='reuse'; expected one, for {network.name} went on "
-            "from one; give one stride, or make new layers (head='fc')"
+            f"stride: found {len(features)} feature maps with head='reuse'; expected one, the input of the last stage "
+            f"of {network.name}; give one stride, or use new layers (head='fc')"
         )
     if len(network.outputs) > 1 or all(node.outputs[0] is not features[0] for node in _waists(network)):
         raise InputError(
-            f"head: found 'reuse' for {network.name}, where paths lead past the feature map that is pooled; expected "
-            "one that all paths pass; give another stride, or make new layers (head='fc')"
+            f"head: found 'reuse' for {network.name}, whose skip connections bypass the pooled feature map; "
+            "expected a map that all paths pass through; choose another stride, or use new layers (head='fc')"
         )
     own = features[0].shape[1:3]
     if grids and is_pyramid(grids):
-        _refuse_output_size(grids, f"one grid such as {own}, since convolutions follow")
+        _refuse_output_size(grids, f"one grid such as {own}, since convolutions follow it")
     try:
         stage = _stage_after(network, features[0], grids or own)
-    except ValueError:  # Keras's word for a map that is too small, or a weight of another shape
-        _refuse_output_size(grids, f"a size that the layers of {network.name} after the cut take, such as {own}")
+    except ValueError:  # Keras raises it for a map that is too small and for a weight with another shape
+        _refuse_output_size(grids, f"a size that the layers of {network.name} after the split accept, such as {own}")
     return _cut(network, features, grids or own, stage=stage)
 
 
 def _stage_after(network, features, grid):
-    """The layers from a feature map to what the classifier is given, as a model of `[N, H, W, C]` -> `[N, D]`.
+    """The layers between a feature map and the classifier, as a model `[N, H, W, C]` -> `[N, D]`.
 
-    A map that is left at the end is averaged: where a 1x1 convolution classifies each cell and the mean is taken after
-    it (SqueezeNet), that is the same.
+    If the classifier's input is still a map, it is averaged. Networks that classify each cell by a 1x1 convolution and
+    then average (SqueezeNet) compute the same.
     """
     classifier = _classifier(network)
     vectors = network.outputs[0] if classifier is None else classifier.input_tensors[0]
@@ -158,8 +158,8 @@ def _stage_after(network, features, grid):
 
 
 def _classifier(network):
-    """The node of the last layer with weights, where that classifies: a dense layer, or a 1x1 convolution of a network
-    whose output is no map. Else None: the network was given without a classifier."""
+    """The node of the last layer with weights if it is a classifier: a dense layer, or a 1x1 convolution in a network
+    whose output is not a map. Otherwise None: the network has no classifier."""
     weighted = [node for node in _nodes(network) if getattr(node.operation, "weights", None)]
     layer = weighted[-1].operation if weighted else None
     by_cells = isinstance(layer, keras.layers.Conv2D) and layer.kernel_size == (1, 1)
@@ -168,7 +168,7 @@ def _classifier(network):
 
 
 def with_any_image_size(convolutions: keras.Model, name: str) -> keras.Model:
-    """A copy with the same weights that takes images of any height and width."""
+    """A copy with the same weights that accepts images of any height and width."""
     images = keras.Input((None, None, convolutions.input.shape[-1]), name="preprocessed_images")
     copy = keras.models.clone_model(convolutions, input_tensors=images)
     copy.set_weights(convolutions.get_weights())
@@ -177,7 +177,7 @@ def with_any_image_size(convolutions: keras.Model, name: str) -> keras.Model:
 
 
 def _flat_copy(network):
-    """A copy without models nested in it, whose input size is known so that every layer's stride is."""
+    """A copy without nested models and with a fixed input size, so that the stride of every layer is known."""
     _check_is_graph(network)
     sides = [side or _LAYOUT_SIDE for side in network.inputs[0].shape[1:3]]
     images = keras.Input((*sides, network.inputs[0].shape[-1]), name="preprocessed_images")
@@ -193,7 +193,7 @@ def _check_is_graph(network):
 
 
 def _replay(network, tensor, copies):
-    """Applies copies of a network's layers to a tensor, going into the models that are nested in it."""
+    """Applies copies of a network's layers to a tensor, including those of nested models."""
 
     def call(layer, *args, **kwargs):
         if isinstance(layer, keras.Model):
@@ -214,8 +214,8 @@ def _replay(network, tensor, copies):
 
 
 def _layers_after_pooling(network):
-    """`(node of the pooling, fully connected layers without the classifier)` where a pooling is flattened into a chain
-    of layers that ends in the classifier; else None."""
+    """`(node of the pooling, fully connected layers without the classifier)` if a pooling is flattened into a chain of
+    layers that ends with the classifier; otherwise None."""
     nodes = _nodes(network)
     flatten = next((i for i, node in enumerate(nodes) if isinstance(node.operation, keras.layers.Flatten)), None)
     if flatten is None or not isinstance(nodes[flatten - 1].operation, _POOLINGS):
@@ -225,22 +225,22 @@ def _layers_after_pooling(network):
         return None
     layers = [node.operation for node in nodes[flatten + 1 :]]
     dense = [i for i, layer in enumerate(layers) if isinstance(layer, keras.layers.Dense)]
-    # Pooling to a single cell is global pooling by another name.
+    # Pooling to a single cell is the same as global pooling.
     if not dense or nodes[flatten - 1].outputs[0].shape[1:3] == (1, 1):
         return None
     return nodes[flatten - 1], layers[: dense[-1]]
 
 
 def _last_feature_map(network, stride):
-    """The last feature map of a stride that every path through the network passes, before it widens again or
-    classifies.
+    """The last feature map with a stride that every path through the network passes, before the expansion for the next
+    stage and before the classifier.
 
-    Networks of inverted bottlenecks (MobileNet, EfficientNet) widen the map that they are about to reduce; that
-    expansion belongs to the next stage and would make fc6 several times larger for nothing. So, of the maps since the
-    stage last mixed cells or paths, the last of the narrowest is taken.
+    Networks with inverted bottlenecks (MobileNet, EfficientNet) expand the channels of a map before they reduce its
+    size. That expansion belongs to the next stage, and would make fc6 several times larger without benefit. So, among
+    the maps since the last layer that mixes cells or paths, the last of the narrowest is used.
 
-    Where paths of two cells run side by side everywhere (NASNet), no map is passed by all of them; the last
-    and widest that joins paths is what the stage has put together.
+    In networks whose cells use the outputs of the two previous cells (NASNet), no map is passed by all paths. Then the
+    last of the widest maps that join paths is used: the concatenated output of the stage.
     """
     maps = _feature_maps(network)
     maps_at_stride = [node for node in maps if _stride(network, node.outputs[0]) == stride]
@@ -248,7 +248,7 @@ def _last_feature_map(network, stride):
         found = sorted({_stride(network, node.outputs[0]) for node in maps})
         raise InputError(
             f"stride: found no feature map of stride {stride} in {network.name}; expected one of {found}; "
-            "give one of these as stride"
+            "choose one of these as stride"
         )
     waists = {id(node) for node in _waists(network)}
     at_stride = [node for node in maps_at_stride if id(node) in waists]
@@ -265,7 +265,7 @@ def _last_feature_map(network, stride):
 
 
 def feature_strides(network: keras.Model) -> list[int]:
-    """The strides at which a classification network has feature maps, rising.
+    """The strides of the feature maps of a classification network, in ascending order.
 
     Args:
         network: functional or sequential `keras.Model` from images to class scores.
@@ -282,23 +282,24 @@ def feature_strides(network: keras.Model) -> list[int]:
 
 
 def _feature_maps(network):
-    """The nodes before the classifier that make feature maps, in order."""
+    """The nodes before the classifier that output feature maps, in order."""
     classifier = _classifier(network)
     before = itertools.takewhile(lambda node: node is not classifier, _nodes(network))
     return [node for node in before if _is_feature_map(node)]
 
 
 def _is_feature_map(node):
-    """Whether a node makes `[B, h, w, C]` of something; padding does not: its zeros are the next layer's business."""
+    """Whether a node computes a feature map `[B, h, w, C]`; zero padding does not: it belongs to the next layer."""
     shape = node.outputs[0].shape
     no_maps = (keras.layers.InputLayer, keras.layers.ZeroPadding2D)
     return len(shape) == 4 and bool(shape[1]) and not isinstance(node.operation, no_maps)
 
 
 def _mixes(node):
-    """Whether a node joins paths or neighbouring cells; 1x1 convolutions, normalisations and activations do neither.
+    """Whether a node joins paths or mixes neighbouring cells; 1x1 convolutions, normalisations and activations do not.
 
-    A product is an activation such as x * sigmoid(x): by Keras's layer, or by its operation, which has no public name.
+    A product counts as an activation, such as x * sigmoid(x). It may be a Keras layer or an operation, which has no
+    public name.
     """
     sizes = [getattr(node.operation, name, 1) for name in ("kernel_size", "pool_size")]
     joins = len(node.input_tensors) > 1 and type(node.operation).__name__ != "Multiply"
@@ -306,10 +307,9 @@ def _mixes(node):
 
 
 def _waists(network):
-    """The nodes, in order, through whose output every path from the input to the network's output leads.
+    """The nodes, in order, whose output is on every path from the network's input to its output.
 
-    Going through the nodes in order, one is such a waist where, once its output is made, nothing made before it is
-    still waiting to be used.
+    Going through the nodes in order, a node is such a waist if no output of an earlier node is still needed after it.
     """
     nodes = _nodes(network)
     uses = collections.Counter(id(tensor) for node in nodes for tensor in node.input_tensors)
@@ -326,10 +326,11 @@ def _waists(network):
 
 
 def _nodes(network):
-    """Every call of an operation, in order; a layer that is called twice, or in another network too, has several."""
+    """The nodes of a network, one per call of an operation, in order. A layer that is called several times, possibly in
+    different networks, has several nodes."""
     return [node for depth in sorted(network._nodes_by_depth, reverse=True) for node in network._nodes_by_depth[depth]]
 
 
 def _stride(network, features):
-    """Pixels of the image per cell: a power of two, since convolutions without padding lose some cells."""
+    """Image pixels per cell, rounded to a power of two, since convolutions without padding lose some cells."""
     return 2 ** round(math.log2(network.input.shape[1] / features.shape[1]))

@@ -1,14 +1,14 @@
-"""Fast R-CNN as a functional Keras model, made from a classification network by the paper's three transformations.
+"""Fast R-CNN as a functional Keras model, built from a classification network by the paper's three transformations.
 
 Section 2.2 of the paper ("Initializing from pre-trained networks"):
 
 1. the last max pooling layer is replaced by a RoI pooling layer, whose H and W fit the first fully connected layer;
-2. the last fully connected layer and softmax are replaced by two sibling layers: K + 1 class scores, and box
-   regression for each of the K classes;
+2. the last fully connected layer and softmax are replaced by two predictor layers (the paper's "sibling layers"):
+   K + 1 class scores, and box regression for each of the K classes;
 3. the network takes two inputs: images, and RoIs in those images.
 
-`backbone_split` finds the place of the first transformation; this module makes the three. `parts` takes a detector
-apart again.
+`backbone_split` finds where RoI pooling is inserted; this module applies the transformations; `parts` gives access to
+the parts of a finished detector.
 """
 
 from __future__ import annotations
@@ -37,11 +37,12 @@ if TYPE_CHECKING:
     from tf_fast_rcnn.files import StrPath
     from tf_fast_rcnn.ops.roi_pooling import PoolSize, Shape
 
-# The spread of regression targets of proposals with IoU >= 0.5, which Girshick's later systems use as constants.
+# Typical standard deviations of the regression targets of proposals with IoU >= 0.5, used as constants by Girshick's
+# later systems.
 DEFAULT_TARGET_STD = (0.1, 0.1, 0.2, 0.2)
 
-# The first layers are generic, and tuning them costs time and memory for nothing: conv1 of the paper's networks S and
-# M, conv1 and conv2 of L (section 4.5).
+# The first layers are generic, and fine-tuning them costs time and memory without benefit (section 4.5): conv1 in the
+# paper's networks S and M, conv1 and conv2 in L.
 FINETUNE_FROM = {
     "caffenet": "conv2",
     "vgg_cnn_m_1024": "conv2",
@@ -53,15 +54,16 @@ FINETUNE_FROM = {
 
 @keras.saving.register_keras_serializable(package="tf_fast_rcnn")
 class RoICorners(keras.layers.Layer):
-    """RoIs with continuous edges, float32 `[B, R, 4]`, as `RoIPooling` takes them: last row and column included.
+    """Converts RoIs with continuous edges, float32 `[B, R, 4]`, to the corners that `RoIPooling` expects, which include
+    the last row and column.
 
     Args:
-        context: the RoIs are enlarged by this factor about their centres, so that what is pooled shows their
-            surroundings too.
+        context: the RoIs are enlarged by this factor about their centres, so that the pooled features include their
+            surroundings.
     """
 
     def __init__(self, context: float = 1.0, **kwargs: Any) -> None:
-        # RoIs are never cast to a half type: bfloat16 cannot tell pixel 600 from 601.
+        # RoIs are never cast to a half type: bfloat16 cannot distinguish pixel 600 from 601.
         super().__init__(**{**kwargs, "autocast": False, "dtype": "float32"})
         self.context = float(context)
 
@@ -77,10 +79,10 @@ class RoICorners(keras.layers.Layer):
 
 @keras.saving.register_keras_serializable(package="tf_fast_rcnn")
 class BoxDenormalization(keras.layers.Layer):
-    """Turns regression outputs with zero mean and unit variance into `(ty, tx, th, tw)`.
+    """Converts regression outputs with zero mean and unit variance to `(ty, tx, th, tw)`.
 
-    The paper normalises the regression targets (section 2.3); keeping their statistics here, and not in the training
-    code, is what makes a saved model complete.
+    The paper normalises the regression targets (section 2.3). Their statistics are stored in this layer, not in the
+    training code, so that a saved model is complete.
 
     Args:
         mean, std: `[K, 4]` numbers.
@@ -107,8 +109,11 @@ class BoxDenormalization(keras.layers.Layer):
 
 @keras.saving.register_keras_serializable(package="tf_fast_rcnn")
 class RoIsToBatch(keras.layers.Layer):
-    """Pooled RoIs `[B, R, P, Q, C]` -> `[B * R, P, Q, C]`, as convolutions take them; where there are none, one of
-    zeros, since TensorFlow's convolutions give nothing a wrong shape on CPUs."""
+    """Pooled RoIs `[B, R, P, Q, C]` -> `[B * R, P, Q, C]`, the input of convolutions.
+
+    Without RoIs the result is a single map of zeros, since TensorFlow's convolutions return a wrong shape for an empty
+    batch on CPUs.
+    """
 
     def call(self, pooled: tf.Tensor) -> tf.Tensor:
         maps = keras.ops.reshape(pooled, (-1, *pooled.shape[2:]))
@@ -121,7 +126,7 @@ class RoIsToBatch(keras.layers.Layer):
 
 @keras.saving.register_keras_serializable(package="tf_fast_rcnn")
 class BatchToRoIs(keras.layers.Layer):
-    """`[B * R, D]` -> `[B, R, D]`, with B and R of the pooled RoIs `[B, R, P, Q, C]` that it came from."""
+    """`[B * R, D]` -> `[B, R, D]`, where B and R are those of the pooled RoIs `[B, R, P, Q, C]`."""
 
     def call(self, vectors: tf.Tensor, pooled: tf.Tensor) -> tf.Tensor:
         images, rois = keras.ops.shape(pooled)[:2]
@@ -149,12 +154,12 @@ def fast_rcnn(
     roi_pooling: str = "auto",
     seed: int = 0,
 ) -> keras.Model:
-    """A Fast R-CNN detector over a classification network.
+    """Builds a Fast R-CNN detector from a classification network.
 
-    Where the network pools its last convolutional map and flattens it for fully connected layers (VGG16), that
-    pooling becomes RoI pooling and the layers are carried over with their weights. Where it does not (networks that
-    end in global pooling), it is cut at `stride`; after RoI pooling either stand the layers that followed, with their
-    weights, or two fully connected layers that are made.
+    If the network max-pools its last feature map and flattens it into fully connected layers (VGG16), RoI pooling
+    replaces that pooling layer, and the fully connected layers are reused with their weights. Otherwise (networks that
+    end in global pooling) the network is split at `stride`, and RoI pooling is followed either by the network's
+    remaining layers with their weights, or by two new fully connected layers.
 
     Args:
         backbone: a name ("caffenet", "vgg_cnn_m_1024" and "caffe_vgg16", the paper's S, M and L; "vgg16",
@@ -162,37 +167,36 @@ def fast_rcnn(
             images.
         num_classes: K, the number of classes without the background.
         weights: "imagenet", None (random), or a weights file of the backbone.
-        preprocessing: with a `keras.Model` as backbone, the layer that turns RGB 0..255 into what it takes; None
-            where it takes RGB 0..255 itself.
+        preprocessing: if the backbone is a `keras.Model`, the layer that converts RGB 0..255 to its input; None if the
+            model itself accepts RGB 0..255.
         box_statistics: `boxes.BoxStatistics` of the training set; None for constants that suit most data sets.
-        head: what follows RoI pooling. "reuse": what followed in the network, up to its classifier, with its weights:
-            fully connected layers (fc6 and fc7 of VGG16), or else all layers from the cut on, which then run on each
-            pooled RoI (conv5 and global average pooling of ResNets, as in K. He et al., CVPR 2016). "fc": new fully
-            connected layers. "auto": "reuse" for networks with fully connected layers after a pooling, unless they do
-            not fit `roi_output_size`, and for ResNets at stride 16 (a network whose name begins with "resnet"); "fc"
-            elsewhere.
-        stride: pixels of the image per cell of the feature map, where the network is cut, unless that is at the pooling
-            before fully connected layers that are carried over; several, as in (8, 16), pool every RoI from as many
-            maps, whose channels are put side by side (small objects gain; new layers only).
-        roi_output_size: (H, W) of a pooled RoI; three numbers or more are the levels of a spatial pyramid, as in
-            (1, 2, 3, 6): see `pooling_grids`. None: what the layers that are carried over were given when
-            the network classified images, (7, 7) in VGG16 and (14, 14) in ResNets; (7, 7) for new layers.
-        lateral_channels: a 1x1 convolution reduces each feature map to this many channels before RoI pooling (as the
-            lateral connections of feature pyramid networks do), so that several maps cost the first fully connected
-            layer no more than one. None: the maps are pooled as they are. A head that is reused with its weights
-            takes its map as it is in any case.
-        context: from the coarsest of several maps, RoIs are pooled enlarged by this factor about their centres: what
-            surrounds a box says how to move its edges. A single map is pooled without context.
-        fc_units: sizes of the fully connected layers that are made.
-        dropout: probability of dropping each output of the fully connected layers in training; a carried stage has
-            the dropout that the network has.
-        finetune_from: name of the first layer that is fine-tuned, of the backbone's or of those after RoI pooling;
-            layers before it keep their weights. "head": no convolution is tuned, only what follows RoI pooling.
-            None: conv3_1 for VGG networks and conv2 for S and M as in the paper, all layers elsewhere. Batch
-            normalisation is frozen always: mini-batches of two images are too small for its statistics.
-        roi_pooling: the `implementation` of RoI pooling: "native", "portable" or "auto" (see `roi_pool`). The argument
-            has this name in every function of models.
-        seed: of the new layers' initial weights and of dropout.
+        head: the layers after RoI pooling. "reuse": the network's own layers up to its classifier, with their weights.
+            These are its fully connected layers (fc6 and fc7 of VGG16) or else all layers after the split, which then
+            run on each pooled RoI (conv5 and global average pooling in ResNets, as in K. He et al., CVPR 2016). "fc":
+            new fully connected layers. "auto": "reuse" for networks with fully connected layers after a pooling, unless
+            they do not fit `roi_output_size`, and for ResNets at stride 16 (networks whose name starts with "resnet");
+            "fc" for all others.
+        stride: image pixels per feature-map cell where the network is split; not used if fully connected layers after a
+            pooling are reused. Several numbers, such as (8, 16), pool every RoI from several maps and concatenate the
+            channels (this helps with small objects; only with new layers).
+        roi_output_size: (H, W) of a pooled RoI; three or more numbers are the levels of a spatial pyramid, such as
+            (1, 2, 3, 6): see `pooling_grids`. None: for reused layers, the size that they received when the network
+            classified images, (7, 7) in VGG16 and (14, 14) in ResNets; (7, 7) for new layers.
+        lateral_channels: a 1x1 convolution reduces each feature map to this many channels before RoI pooling (like the
+            lateral connections of feature pyramid networks), so that the first fully connected layer does not grow with
+            the number of maps. None: no reduction. A reused head always receives its feature map unchanged.
+        context: RoIs pooled from the coarsest of several maps are enlarged by this factor about their centres, because
+            the surroundings of a box help to predict its edges. A single map is pooled without context.
+        fc_units: sizes of the new fully connected layers.
+        dropout: probability of dropping each output of the fully connected layers in training; a reused stage keeps the
+            dropout of the network.
+        finetune_from: name of the first layer that is fine-tuned, in the backbone or after RoI pooling; all layers
+            before it are frozen. "head": the whole backbone is frozen. None: conv3_1 for VGG networks and conv2 for S
+            and M as in the paper, all layers for other networks. Batch normalisation is always frozen: mini-batches of
+            two images are too small for its statistics.
+        roi_pooling: the `implementation` of RoI pooling: "native", "portable" or "auto" (see `roi_pool`). All functions
+            of `models` use this argument name.
+        seed: seed for the initial weights of new layers and for dropout.
 
     Returns:
         A functional `keras.Model`:
@@ -205,8 +209,8 @@ def fast_rcnn(
         B, R, H and W may vary from call to call; R may be 0.
 
     Raises:
-        InputError: where the backbone is unknown, cannot be cut at `stride`, or has no layer `finetune_from`; where
-            what is to be carried over does not fit `stride` or `roi_output_size`.
+        InputError: if the backbone is unknown, cannot be split at `stride`, or has no layer `finetune_from`; if reused
+            layers do not fit `stride` or `roi_output_size`.
 
     Example:
         >>> model = fast_rcnn("vgg16", num_classes=20, weights=None)
@@ -217,7 +221,7 @@ def fast_rcnn(
         R. Girshick, "Fast R-CNN", ICCV 2015, sections 2.1 to 2.3.
     """
     if num_classes < 1:
-        raise InputError(f"num_classes: found {num_classes}; expected at least one class; name the objects to detect")
+        raise InputError(f"num_classes: found {num_classes}; expected at least one class besides the background")
     name, network, preprocess = load_backbone(backbone, weights=weights, preprocessing=preprocessing)
     cut = cut_at_roi_pooling(network, stride, roi_output_size, head)
     convolutions = with_any_image_size(cut.convolutions, name=parts.BACKBONE)
@@ -234,14 +238,14 @@ def fast_rcnn(
     else:
         vectors = cut.stage(RoIsToBatch(name="rois_to_batch")(pooled))
         hidden = BatchToRoIs(name="batch_to_rois")(vectors, pooled)
-    outputs = _siblings(hidden, num_classes, box_statistics, seed)
+    outputs = _predictors(hidden, num_classes, box_statistics, seed)
     model = keras.Model({"images": images, "rois": rois}, outputs, name="fast_rcnn")
     _freeze(model, finetune_from or FINETUNE_FROM.get(name))
     return model
 
 
 def _lateral(features, cut, channels, seed):
-    """Each feature map with fewer channels, by a 1x1 convolution."""
+    """Reduces the channels of each feature map by a 1x1 convolution."""
     return [
         keras.layers.Conv2D(
             channels,
@@ -254,8 +258,8 @@ def _lateral(features, cut, channels, seed):
 
 
 def _pool(features, rois, cut, context, implementation):
-    """Pools the RoIs from each feature map, with their context from the coarsest of several; their channels are
-    concatenated."""
+    """Pools the RoIs from each feature map and concatenates the channels. With several maps, the RoIs are enlarged by
+    `context` for the coarsest one."""
     corners = dict.fromkeys(cut.strides, RoICorners(name=parts.ROI_CORNERS)(rois))
     if context != 1.0 and len(features) > 1:
         corners[max(cut.strides)] = RoICorners(context, name=parts.ROI_CONTEXT)(rois)
@@ -269,7 +273,7 @@ def _pool(features, rois, cut, context, implementation):
 
 
 def _fully_connected(vectors, reused_layers, fc_units, dropout, seed):
-    """fc6 and fc7: the network's own with their weights, or new ones; dropout after each (section 4.2's solver)."""
+    """fc6 and fc7, reused with their weights or new, each followed by dropout."""
     if not reused_layers:
         reused_layers = [
             keras.layers.Dense(
@@ -277,24 +281,25 @@ def _fully_connected(vectors, reused_layers, fc_units, dropout, seed):
             )
             for number, units in enumerate(fc_units, start=6)
         ]
-    # `dropout` takes the place of the network's own: both would drop more than either says.
+    # `dropout` replaces the network's own dropout layers; together they would drop too much.
     layers = [layer for layer in reused_layers if not isinstance(layer, keras.layers.Dropout)]
     for number, (layer, following) in enumerate(itertools.zip_longest(layers, layers[1:])):
         vectors = _apply_copy(layer, vectors)
         if isinstance(layer, keras.layers.Dense) and dropout > 0 and not _are_factors(layer, following):
-            # A seed of its own: with one seed, layers of one size would drop the same units.
+            # Each layer needs a different seed: with the same seed, layers of equal size would drop the same units.
             vectors = keras.layers.Dropout(dropout, seed=seed + number, name=f"{layer.name}_dropout")(vectors)
     return vectors
 
 
 def _are_factors(layer, following):
-    """Whether two layers are one fully connected layer by truncated SVD (section 3.1): no bias, nothing in between."""
+    """Whether two layers are one fully connected layer split by truncated SVD (section 3.1): the first has neither bias
+    nor activation."""
     linear = not layer.use_bias and layer.activation is keras.activations.linear
     return linear and isinstance(following, keras.layers.Dense)
 
 
 def _apply_copy(layer, tensor):
-    """Applies a new layer of the same configuration and weights, so that the given network is left as it was."""
+    """Applies a copy of a layer, with its configuration and weights, so that the original network is not modified."""
     copy = type(layer).from_config(layer.get_config())
     result = copy(tensor)
     if layer.built:
@@ -302,15 +307,16 @@ def _apply_copy(layer, tensor):
     return result
 
 
-def _siblings(hidden, num_classes, box_statistics, seed):
-    """Class scores and box regression side by side, initialised as in section 2.3 ("SGD hyper-parameters")."""
+def _predictors(hidden, num_classes, box_statistics, seed):
+    """The two predictor layers, class scores and box regression, initialised as in section 2.3 ("SGD
+    hyper-parameters")."""
     normal = keras.initializers.RandomNormal
     if box_statistics is None:
         box_statistics = boxes.BoxStatistics(np.zeros((num_classes, 4)), np.tile(DEFAULT_TARGET_STD, (num_classes, 1)))
     if np.shape(box_statistics.mean) != (num_classes, 4):
         raise InputError(
-            f"box_statistics: found shape {np.shape(box_statistics.mean)}; expected ({num_classes}, 4), a row a class; "
-            "compute them on a data set with these classes"
+            f"box_statistics: found shape {np.shape(box_statistics.mean)}; expected ({num_classes}, 4), one row per "
+            "class; compute them on a data set with these classes"
         )
     class_logits = keras.layers.Dense(
         num_classes + 1, kernel_initializer=normal(stddev=0.01, seed=seed), dtype="float32", name=parts.CLASS_LOGITS
@@ -332,7 +338,7 @@ def _freeze(model, finetune_from):
     names = [*(layer.name for layer in convolutions), "head", *(layer.name for layer in head if layer.weights)]
     if finetune_from is not None and finetune_from not in names:
         raise InputError(
-            f"finetune_from: found {finetune_from!r}; expected a layer of the backbone; known: {', '.join(names)}"
+            f"finetune_from: found {finetune_from!r}; expected one of the layers {', '.join(names)}; choose one"
         )
     frozen = set() if finetune_from is None else set(names[: names.index(finetune_from)])
     for layer in (*convolutions, *head):

@@ -2,13 +2,13 @@
 
 The targets of a mini-batch of B images with R RoIs each:
 
-- `class_logits`: int32 `[B, R]`, the label u of each RoI: 0 for background, 1..K for classes, -1 for a RoI that fills
-  the mini-batch up and is ignored;
-- `box_deltas`: float32 `[B, R, 5]`, the label again, then the regression targets `(ty, tx, th, tw)` of that class's
-  box, not normalised.
+- `class_logits`: int32 `[B, R]`, the label u of each RoI: 0 for background, 1..K for classes, -1 for padding, which is
+  ignored;
+- `box_deltas`: float32 `[B, R, 5]`, the label again, then the regression targets `(ty, tx, th, tw)` for the box of that
+  class, not normalised.
 
 Both losses are divided by the number of labels >= 0 in the mini-batch, as in the released system, so that a
-background RoI weighs as much as a foreground one.
+background RoI has the same weight as a foreground RoI.
 """
 
 from __future__ import annotations
@@ -30,18 +30,19 @@ if TYPE_CHECKING:
 def multi_task_loss(
     model: keras.Model, box_weight: float = 1.0, class_weights: Sequence[float] | None = None
 ) -> dict[str, keras.losses.Loss]:
-    """The two losses of a Fast R-CNN model for `model.compile(loss=...)`; Keras adds them up.
+    """The two losses of a Fast R-CNN model for `model.compile(loss=...)`; Keras adds them.
 
     Args:
         model: what `fast_rcnn` returned; its statistics normalise the regression targets to zero mean and unit
             variance.
         box_weight: lambda; the paper uses 1.
-        class_weights: `[K + 1]` numbers, that of the background first: the classification loss of a RoI is multiplied
-            by its class's, as if there were so many of it; None for 1. The divisor stays the number of RoIs, so that
-            raising one class's weight lowers no other's, nor that of the box loss.
+        class_weights: `[K + 1]` numbers, the background first. The classification loss of a RoI is multiplied by the
+            weight of its class, as if the RoI occurred that many times. None: all 1. The losses are still divided by
+            the number of RoIs, so a larger weight for one class does not reduce the weight of the others or of the box
+            loss.
 
     Returns:
-        A dictionary from the model's output names to Keras losses.
+        dict from the model's output names to Keras losses.
 
     Example:
         >>> model.compile(optimizer=sgd(), loss=multi_task_loss(model))
@@ -55,7 +56,7 @@ class ClassLoss(keras.losses.Loss):
     """Lcls: log loss -log p_u over K + 1 classes, from logits `[B, R, K + 1]` and labels `[B, R]`.
 
     Args:
-        class_weights: `[K + 1]` numbers that the log losses of each class's RoIs are multiplied by, or None.
+        class_weights: `[K + 1]` factors for the log losses of the RoIs of each class, or None.
     """
 
     def __init__(self, class_weights: Sequence[float] | None = None, name: str = "class_loss", **kwargs: Any) -> None:
@@ -81,8 +82,8 @@ class BoxLoss(keras.losses.Loss):
     """Lloc: smooth L1 over the four regression values of the true class's box, foreground RoIs only.
 
     Args:
-        std: `[K, 4]` standard deviations of the targets. Dividing the difference by them compares normalised
-            values: the mean falls out.
+        std: `[K, 4]` standard deviations of the targets. The differences are divided by them, which compares
+            normalised values: the mean cancels out.
         weight: lambda.
     """
 
@@ -110,7 +111,7 @@ class BoxLoss(keras.losses.Loss):
 
 
 def smooth_l1(x: tf.Tensor) -> tf.Tensor:
-    """Equation 3 of the paper: 0.5 x^2 where |x| < 1, else |x| - 0.5."""
+    """Equation 3 of the paper: 0.5 x^2 if |x| < 1, otherwise |x| - 0.5."""
     magnitude = tf.abs(x)
     return tf.where(magnitude < 1.0, 0.5 * tf.square(x), magnitude - 0.5)
 

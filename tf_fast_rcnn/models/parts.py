@@ -1,6 +1,6 @@
-"""The parts of a detector that `fast_rcnn` made, also after it was saved and loaded.
+"""Access to the parts of a detector made by `fast_rcnn`, including one that was saved and loaded.
 
-A detector is a plain `keras.Model`; its parts are known by the names of their layers, which this module alone spells.
+A detector is a plain `keras.Model`; its parts are found by the names of their layers, which only this module knows.
 """
 
 from __future__ import annotations
@@ -16,71 +16,71 @@ from tf_fast_rcnn.ops.roi_pooling import RoIPooling
 
 BACKBONE = "convolutions"
 ROI_CORNERS = "roi_corners"
-# The corners of RoIs that are enlarged to show their surroundings.
+# The corners of RoIs that are enlarged to include context.
 ROI_CONTEXT = "roi_context"
-# What several pooled feature maps are joined by.
+# The layer that concatenates RoIs pooled from several feature maps.
 POOLED = "roi_pooling"
-# The predictor layers of the paper's two outputs; the class scores' layer is also the model's first output.
+# The predictor layers for the paper's two outputs. The layer of the class scores is also the model's first output.
 CLASS_LOGITS, BOX_REGRESSION = PREDICTOR_LAYERS = ("class_logits", "box_regression")
 BOX_BY_CLASS = "box_by_class"
-# The layer that undoes the normalisation of the targets; also the model's second output.
+# The layer that undoes the normalisation of the targets. It is also the model's second output.
 BOX_DELTAS = "box_deltas"
-# Of the configurations of layers and losses, in models that 0.1 saved.
+# Names in the configurations of layers and losses in models saved by version 0.1.
 EARLIER_NAMES = {"deviation": "std"}
 
 
 def number_of_classes(model: keras.Model) -> int:
-    """K: the classes without the background."""
+    """K, the number of classes without the background."""
     return model.output[CLASS_LOGITS].shape[-1] - 1
 
 
 def backbone_of(model: keras.Model) -> keras.Model:
-    """The model of the convolutions before RoI pooling."""
+    """The convolutional network before RoI pooling, as a model."""
     return model.get_layer(BACKBONE)
 
 
 def pretrained_parts(model: keras.Model) -> list[keras.Model]:
-    """The models whose weights come from the pre-trained network: the backbone, and a stage carried over behind RoI
-    pooling where there is one."""
+    """The models whose weights come from the pre-trained network: the backbone and, if there is one, the reused stage
+    after RoI pooling."""
     return [layer for layer in model.layers if layer.name in (BACKBONE, STAGE_NAME)]
 
 
 def class_layer(model: keras.Model) -> keras.layers.Layer:
-    """The fully connected layer of the class scores."""
+    """The fully connected layer that outputs the class scores."""
     return model.get_layer(CLASS_LOGITS)
 
 
 def regression_layer(model: keras.Model) -> keras.layers.Layer:
-    """The fully connected layer of the normalised box regression."""
+    """The fully connected layer that outputs the normalised box regression."""
     return model.get_layer(BOX_REGRESSION)
 
 
 def denormalization_layer(model: keras.Model) -> keras.layers.Layer:
-    """The layer with the mean and the deviation of the regression targets."""
+    """The layer with the mean and the standard deviation of the regression targets."""
     return model.get_layer(BOX_DELTAS)
 
 
 def backbone_layers(model: keras.Model) -> list[keras.layers.Layer]:
-    """The layers of the convolutions, in order."""
+    """The layers of the backbone, in order."""
     return backbone_of(model).layers
 
 
 def head_layers(model: keras.Model) -> list[keras.layers.Layer]:
-    """The layers after the convolutions, in order, those of a carried stage among them, down to the outputs."""
+    """The layers after the backbone up to the outputs, in order, including those of a reused stage."""
     names = [layer.name for layer in model.layers]
     after = model.layers[names.index(BACKBONE) + 1 :]
     return [part for layer in after for part in getattr(layer, "layers", [layer])]
 
 
 class Stages(NamedTuple):
-    """A model in three parts that share its layers: what runs once an image, once a RoI, and in between.
+    """A model in three parts that share its layers: per image, RoI pooling, and per RoI.
 
     Attributes:
         convolve: images float32 `[B, H, W, 3]` -> feature map `[B, h, w, C]`, or a list of several.
-        pool: what `convolve` gives and rois `[B, R, 4]` -> `[B, R, P, Q, C]`; training: see `roi_pool`.
+        pool: output of `convolve` and rois `[B, R, 4]` -> `[B, R, P, Q, C]`; training: see `roi_pool`.
         classify: pooled RoIs -> the model's outputs.
-        cells: rois `[R, 4]` -> for each feature map int32 `[R, 4]`, the cells of their corners: RoIs with the same ones
-            are pooled to the same values.
+        cells: rois `[R, 4]` -> for each feature map int32 `[R, 4]`, the feature-map cells of their corners. RoIs with
+            equal cells are pooled to the same values.
     """
 
     convolve: Callable
@@ -90,11 +90,11 @@ class Stages(NamedTuple):
 
 
 def stages(model: keras.Model, roi_pooling: str | None = None) -> Stages:
-    """Takes a Fast R-CNN model apart, so that images of different sizes can share one pass of the RoI layers.
+    """Splits a Fast R-CNN model, so that RoIs of images of different sizes can share one pass through the RoI layers.
 
     Args:
-        model: what `fast_rcnn` returned.
-        roi_pooling: "native", "portable" or "auto"; None for the model's own.
+        model: a model made by `fast_rcnn`.
+        roi_pooling: "native", "portable" or "auto"; None keeps the model's setting.
     """
     poolings = [layer for layer in model.layers if isinstance(layer, RoIPooling)]
     features = [layer.input[0] for layer in poolings]

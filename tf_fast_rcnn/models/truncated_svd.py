@@ -1,8 +1,8 @@
-"""Truncated SVD for faster detection (section 3.1 of the paper): fully connected layers as two smaller ones each.
+"""Truncated SVD for faster detection (section 3.1 of the paper): splits fully connected layers into two smaller ones.
 
-A layer of weights W, u outputs by v inputs, is W ~ U S V^T with the t largest singular values: first a layer S V^T of t
-outputs without bias or activation, then a layer U with the bias and the activation of the original. Keras's kernels are
-the transposes of these: `[v, t]` and `[t, u]`.
+A weight matrix W with u outputs and v inputs is approximated with its t largest singular values as W ~ U S V^T: first a
+layer S V^T with t outputs and no bias or activation, then a layer U with the bias and the activation of the original.
+Keras stores the transposes of these matrices: kernels `[v, t]` and `[t, u]`.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from tf_fast_rcnn.models.parts import PREDICTOR_LAYERS
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-# What the names of the first and the second layer end in: ours, and those of the released system's files.
+# Suffixes of the names of the first and the second layer: ours, and those in the files of the original system.
 _SUFFIXES = (("_v", "_u"), ("_L", "_U"))
 
 
 def fully_connected_names(model: keras.Model) -> list[str]:
-    """Names of the fully connected layers before the two predictor layers, in order; one that is two layers already has
-    its original name.
+    """Names of the fully connected layers before the two predictor layers, in order. A compressed layer is listed once,
+    under its original name.
 
     Example:
         >>> fully_connected_names(fast_rcnn("vgg16", 20, weights=None))         # doctest: +SKIP
@@ -43,7 +43,12 @@ def fully_connected_names(model: keras.Model) -> list[str]:
 
 
 def factor_ranks(model: keras.Model) -> dict[str, int]:
-    """The number t of singular values by the original name of each layer that is two."""
+    """The number t of singular values of each compressed layer, by its original name.
+
+    Example:
+        >>> factor_ranks(compress(model, fc6=1024, fc7=256))                    # doctest: +SKIP
+        {'fc6': 1024, 'fc7': 256}
+    """
     layers = {layer.name: layer for layer in model.layers if isinstance(layer, keras.layers.Dense)}
     ranks = {}
     for first, second in _SUFFIXES:
@@ -56,10 +61,11 @@ def factor_ranks(model: keras.Model) -> dict[str, int]:
 
 
 def singular_vectors(kernel: npt.ArrayLike) -> tuple[np.ndarray, np.ndarray]:
-    """Squares of the singular values of a kernel `[v, u]`, float64 `[u]` falling, and the columns of U, float64
+    """Squares of the singular values of a kernel `[v, u]`, float64 `[u]` in descending order, and the matrix U, float64
     `[u, u]`.
 
-    By the eigenvectors of the u x u products of the kernel's columns: fc6 of VGG16 has six times as many rows.
+    Computes the eigenvectors of the u x u matrix of products of the kernel's columns, which is faster than an SVD if
+    the kernel has many more rows (six times as many in fc6 of VGG16).
     """
     kernel = np.asarray(kernel, np.float64)
     squares, vectors = np.linalg.eigh(kernel.T @ kernel)
@@ -67,14 +73,17 @@ def singular_vectors(kernel: npt.ArrayLike) -> tuple[np.ndarray, np.ndarray]:
 
 
 def with_factors(model: keras.Model, ranks: Mapping[str, int]) -> keras.Model:
-    """A copy of a model in which layers are two, whose weights are not set; all others have the model's.
+    """A copy of a model in which the given layers are each split in two.
+
+    The weights of the split layers are not set; all other layers have the weights of the model.
 
     Args:
-        model: what `fast_rcnn` returned.
+        model: a model made by `fast_rcnn`.
         ranks: the number t by layer name.
 
     Raises:
-        InputError: for a name of no fully connected layer or of one that is two already, or a t out of range.
+        InputError: if a name is not that of a fully connected layer, if the layer is already compressed, or if a t is
+            out of range.
     """
     for name, rank in ranks.items():
         _check(model, name, rank)
@@ -101,7 +110,7 @@ def with_factors(model: keras.Model, ranks: Mapping[str, int]) -> keras.Model:
 
 
 def with_factors_of(model: keras.Model, other: keras.Model) -> keras.Model:
-    """A model that takes the weights of another one: with two layers where `compress` made two in the other."""
+    """A copy of a model with the same layers compressed as in another model, so that it can take its weights."""
     names = {layer.name for layer in other.layers}
     ranks = {name: rank for name, rank in factor_ranks(other).items() if f"{name}_v" in names}
     ranks = {name: rank for name, rank in ranks.items() if name in fully_connected_names(model)}
@@ -111,11 +120,11 @@ def with_factors_of(model: keras.Model, other: keras.Model) -> keras.Model:
 def factorize(
     model: keras.Model, ranks: Mapping[str, int], vectors: Mapping[str, tuple[np.ndarray, np.ndarray]] | None = None
 ) -> keras.Model:
-    """A copy of a model in which layers are two, by truncated SVD.
+    """A copy of a model in which the given layers are compressed by truncated SVD.
 
     Args:
         model, ranks: as in `with_factors`.
-        vectors: the layers' `singular_vectors` by name, where they are known.
+        vectors: `singular_vectors` by layer name, if they are already known.
     """
     copy = with_factors(model, ranks)
     for name, rank in ranks.items():
@@ -132,8 +141,8 @@ def _check(model, name, rank):
     factors = factor_ranks(model)
     if name in factors:
         raise InputError(
-            f"{name}: found a layer that is compressed already (t = {factors[name]}); expected an uncompressed one; "
-            "compress the model that it was made of"
+            f"{name}: found a layer that is already compressed (t = {factors[name]}); expected an uncompressed one; "
+            "compress the original model"
         )
     if name not in (*known, *PREDICTOR_LAYERS):
         raise InputError(
@@ -153,27 +162,27 @@ def compress(
     energy: float | None = None,
     ranks: Mapping[str, int] | None = None,
 ) -> keras.Model:
-    """A copy of a model whose fully connected layers are compressed by truncated SVD.
+    """Returns a copy of a model whose fully connected layers are compressed by truncated SVD.
 
-    A layer of v inputs and u outputs becomes two: `NAME_v` with t outputs, without bias or activation, and `NAME_u`
-    with those of the original (`class_logits` and `box_regression` keep their names). It costs t (u + v)
-    multiplications a RoI in place of u v. The result is a model as `fast_rcnn` returns them: it is saved, exported and
-    trained further.
+    A layer with v inputs and u outputs becomes two: `NAME_v` with t outputs and no bias or activation, and `NAME_u`
+    with the bias and the activation of the original (`class_logits` and `box_regression` keep their names). Per RoI
+    this costs t (u + v) multiplications instead of u v. The result is a model like those of `fast_rcnn`: it can be
+    saved, exported and trained further.
 
     Args:
-        model: what `fast_rcnn` returned.
-        fc6, fc7: the number t of singular values of the first and of the second fully connected layer, whatever their
-            names are; the paper's are 1024 and 256 for VGG16. None leaves a layer as it is.
-        energy: for all fully connected layers that no t is given for: the smallest t that keeps this share of the sum
-            of squares of the singular values, 0 to 1. A layer to which that would save nothing stays as it is.
-        ranks: t by layer name, for any layer, `class_logits` and `box_regression` among them.
+        model: a model made by `fast_rcnn`.
+        fc6, fc7: the number t of singular values of the first and the second fully connected layer, whatever their
+            names; the paper uses 1024 and 256 for VGG16. None leaves a layer unchanged.
+        energy: for every fully connected layer without a given t, the smallest t that keeps this share of the sum of
+            squares of the singular values, above 0, at most 1. Layers that would not become smaller stay unchanged.
+        ranks: t by layer name, for any fully connected layer, including `class_logits` and `box_regression`.
 
     Returns:
-        `keras.Model` with weights of its own.
+        `keras.Model` that does not share weights with `model`.
 
     Raises:
-        InputError: for a layer that is not there, that is compressed already or that is named twice, for a t that is
-            no rank of it, and where nothing is asked for.
+        InputError: if a layer does not exist, is already compressed or is given twice; if a t is out of range; if no
+            argument selects a layer.
 
     Example:
         >>> small = compress(model, fc6=1024, fc7=256)                         # doctest: +SKIP
@@ -188,7 +197,7 @@ def compress(
     vectors = {}
     if energy is not None:
         if not 0 < energy <= 1:
-            raise InputError(f"energy: found {energy}; expected a share above 0, at most 1; 0.9 keeps nine tenths")
+            raise InputError(f"energy: found {energy}; expected a share above 0, at most 1; 0.9 keeps 90 %")
         left = [name for name in fully_connected_names(model) if name not in {*asked, *factor_ranks(model)}]
         vectors = {name: singular_vectors(model.get_layer(name).get_weights()[0]) for name in left}
         asked |= _ranks_by_energy(model, vectors, energy)
@@ -196,7 +205,7 @@ def compress(
 
 
 def _by_name(model, fc6, fc7, ranks):
-    """`ranks` with those of the first and the second fully connected layer."""
+    """`ranks` together with `fc6` and `fc7` under the names of the layers."""
     asked = dict(ranks)
     names = fully_connected_names(model)
     for position, (argument, rank) in enumerate((("fc6", fc6), ("fc7", fc7))):
@@ -208,17 +217,19 @@ def _by_name(model, fc6, fc7, ranks):
                 f"{('one', 'two')[position]} or more; leave {argument} out"
             )
         if names[position] in asked:
-            raise InputError(f"{argument}: found a second t for {names[position]}, which ranks names; expected one")
+            raise InputError(
+                f"{argument}: found a second t for {names[position]}, which is also in ranks; expected one"
+            )
         asked[names[position]] = rank
     return asked
 
 
 def _ranks_by_energy(model, vectors, energy):
-    """The smallest t that keeps a share of each layer's energy, where that makes it smaller."""
+    """The smallest t that keeps the share `energy` of each layer, for layers that become smaller by it."""
     ranks = {}
     for name, (squares, _) in vectors.items():
         kept = np.cumsum(squares) / squares.sum()
-        # The sum of all may come out a rounding error below 1.
+        # Because of rounding errors, the last element may be slightly below 1.
         rank = int(np.searchsorted(kept, min(energy, kept[-1]))) + 1
         if rank < break_even(model.get_layer(name)):
             ranks[name] = rank
@@ -226,20 +237,20 @@ def _ranks_by_energy(model, vectors, energy):
 
 
 def break_even(layer: keras.layers.Layer) -> float:
-    """The t at which two layers cost as much as one."""
+    """The t at which the two layers cost as much as the original one."""
     inputs, outputs = layer.kernel.shape
     return inputs * outputs / (inputs + outputs)
 
 
 class LayerChange(NamedTuple):
-    """What compression made of one layer.
+    """How compression changed one layer.
 
     Attributes:
-        name: of the layer.
+        name: name of the layer.
         inputs, outputs: v and u.
         rank: t.
-        parameters_before, parameters_after: numbers of weights and biases.
-        energy: share of the sum of squares of the singular values that is kept.
+        parameters_before, parameters_after: number of weights and biases.
+        energy: the kept share of the sum of squares of the singular values.
     """
 
     name: str
@@ -253,13 +264,13 @@ class LayerChange(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class CompressionSummary:
-    """What compression changed.
+    """What compression changed in a model.
 
     Attributes:
-        layers: a `LayerChange` for each layer that was compressed.
-        parameters: of the whole model, before and after.
-        flops_per_roi: multiplications and additions of the fully connected layers, predictor layers among them, before
-            and after.
+        layers: a `LayerChange` for each compressed layer.
+        parameters: number of parameters of the whole model, before and after.
+        flops_per_roi: multiplications and additions per RoI in the fully connected layers, including the predictor
+            layers, before and after.
     """
 
     layers: list
@@ -286,12 +297,12 @@ class CompressionSummary:
         (before, after), (work_before, work_after) = self.parameters, self.flops_per_roi
         lines.append(f"parameters of the model: {before:,} -> {after:,}, {after / before:.1%}")
         ratio = work_after / work_before
-        lines.append(f"operations a RoI, fully connected: {work_before:,} -> {work_after:,}, {ratio:.1%}")
+        lines.append(f"operations per RoI in fully connected layers: {work_before:,} -> {work_after:,}, {ratio:.1%}")
         return "\n".join(lines)
 
 
 def compression_summary(model: keras.Model, compressed: keras.Model) -> CompressionSummary:
-    """The `CompressionSummary` of a model and of what `compress` made of it."""
+    """The `CompressionSummary` for a model and its compressed copy, the result of `compress`."""
     layers = []
     for name, rank in factor_ranks(compressed).items():
         if name in factor_ranks(model):
@@ -301,7 +312,7 @@ def compression_summary(model: keras.Model, compressed: keras.Model) -> Compress
         kernel, small = (each.get_weights()[0].astype(np.float64) for each in (layer, first))
         before = layer.count_params()
         after = before - inputs * outputs + rank * (inputs + outputs)
-        # The rows of the second layer are orthonormal: the singular values are all in the first.
+        # The rows of the second kernel are orthonormal, so the first one contains the singular values.
         energy = float((small**2).sum() / (kernel**2).sum())
         layers.append(LayerChange(name, inputs, outputs, rank, before, after, energy))
     both = (model, compressed)

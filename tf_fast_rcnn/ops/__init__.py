@@ -1,1 +1,1 @@
-"""The native library, and RoI pooling over it."""
+"""The compiled ops, and RoI pooling built on them."""

@@ -1,8 +1,8 @@
-"""Finds and loads the compiled ops, or says why it cannot.
+"""Finds and loads the compiled ops, or explains why they cannot be used.
 
 setup.py compiles the library into this package. It uses TensorFlow's C++ interface, which changes with every minor
-version of TensorFlow: loading a library that was built for another one may crash the process. So the library's file
-name tells the version, and a library for another version is never opened.
+version of TensorFlow: loading a library that was built for a different version may crash the process. So the file name
+of the library contains the TensorFlow version, and a library for a different version is never opened.
 """
 
 from __future__ import annotations
@@ -22,13 +22,11 @@ if TYPE_CHECKING:
     from tf_fast_rcnn.files import StrPath
 
 _PACKAGE = pathlib.Path(__file__).parents[1]
-_REINSTALL = (
-    "install tf-fast-rcnn again where a C++17 compiler is found (`pip install -v` shows the compiler's messages)"
-)
+_REINSTALL = "install a C++17 compiler and reinstall tf-fast-rcnn (`pip install -v` shows the compiler's messages)"
 
 
 def native_ops_available() -> bool:
-    """Whether the compiled ops are loaded; loads them at the first call. `why_unavailable` tells the reason.
+    """Whether the compiled ops are loaded. The first call loads them; `why_unavailable` returns the reason if it fails.
 
     Example:
         >>> implementation = "native" if native_ops_available() else "portable"
@@ -37,7 +35,7 @@ def native_ops_available() -> bool:
 
 
 def why_unavailable() -> str | None:
-    """Why the compiled ops cannot be used, in one sentence; None where they can."""
+    """Why the compiled ops cannot be used, in one sentence; None if they can."""
     return _load()[1]
 
 
@@ -45,7 +43,7 @@ def native_ops() -> types.ModuleType:
     """The module of the compiled ops' Python functions.
 
     Raises:
-        InputError: they cannot be used; says why.
+        InputError: if they cannot be used; the message says why.
     """
     ops, reason = _load()
     if ops is None:
@@ -55,7 +53,7 @@ def native_ops() -> types.ModuleType:
 
 @functools.cache
 def _load():
-    """(ops, None) or (None, reason). Cached, so that a process looks for the library and warns once."""
+    """(ops, None) or (None, reason). Cached, so that a process searches for the library, and warns, only once."""
     try:
         return tf.load_op_library(str(find_library(_PACKAGE, tf.__version__))), None
     except FileNotFoundError as error:
@@ -74,11 +72,11 @@ def _load():
 def why_no_cuda() -> str | None:
     """Why the compiled ops cannot run on the GPUs that TensorFlow uses here, in one sentence.
 
-    None where they can, where there is no GPU, and where there are no compiled ops at all (see `why_unavailable`). Asks
-    for the list of GPUs, which does not occupy them, and warns once where there is a reason.
+    None if they can, if there is no GPU, or if there are no compiled ops at all (see `why_unavailable`). Lists the GPUs
+    without allocating memory on them. Warns once if there is a reason.
 
     Example:
-        >>> native_ops_available() and why_no_cuda() is None  # what "auto" asks
+        >>> native_ops_available() and why_no_cuda() is None  # the condition that "auto" checks
         True
     """
     gpus = tf.config.get_visible_devices("GPU")
@@ -97,15 +95,15 @@ def why_no_cuda() -> str | None:
 
 
 class CudaVersions(NamedTuple):
-    """What the library's CUDA kernels need and find: versions as 12050 for 12.5, compute capabilities as 80 for 8.0."""
+    """CUDA versions of the library and of this machine: 12050 means 12.5; a compute capability of 80 means 8.0."""
 
     runtime: int
-    driver: int  # the latest version that the driver supports; 0 where there is no driver
+    driver: int  # the latest version that the driver supports; 0 if there is no driver
     oldest_architecture: int
 
 
 def cuda_versions(library: StrPath) -> CudaVersions | None:
-    """CudaVersions of the compiled library at this path; None where it was built without CUDA."""
+    """CudaVersions of the compiled library at this path; None if it was built without CUDA."""
     functions = ctypes.CDLL(str(library))
     try:
         return CudaVersions(*(getattr(functions, f"tf_fast_rcnn_cuda_{name}")() for name in CudaVersions._fields))
@@ -114,24 +112,24 @@ def cuda_versions(library: StrPath) -> CudaVersions | None:
 
 
 def _cuda_obstacle(versions, capabilities):
-    """Why kernels of these CudaVersions cannot run on GPUs of these compute capabilities, or None."""
+    """Why kernels of these CudaVersions cannot run on GPUs with these compute capabilities, or None if they can."""
     if versions is None:
         return (
-            "native ops without CUDA kernels; install tf-fast-rcnn again where nvcc is found (`pip install -v` shows "
-            "the compiler's messages)"
+            "native ops without CUDA kernels; install the CUDA toolkit (nvcc) and reinstall tf-fast-rcnn "
+            "(`pip install -v` shows the compiler's messages)"
         )
-    # Within a major version any driver runs any runtime.
+    # Within a major version, any driver runs any runtime.
     if versions.driver // 1000 < versions.runtime // 1000:
         found, needed = (f"{version // 1000}.{version % 1000 // 10}" for version in (versions.driver, versions.runtime))
         return (
-            f"a driver for CUDA {found}, while the native ops were built with CUDA {needed}; update the driver, or "
-            "install tf-fast-rcnn again with NVCC naming an older CUDA's nvcc"
+            f"a driver for CUDA {found}, but the native ops were built with CUDA {needed}; update the driver, or "
+            "reinstall tf-fast-rcnn with NVCC set to the nvcc of an older CUDA toolkit"
         )
     if capabilities and min(capabilities) < versions.oldest_architecture:
         oldest = min(capabilities)
         return (
-            f"a GPU of compute capability {oldest / 10}, while the native ops were built for "
-            f"{versions.oldest_architecture / 10} and later; install tf-fast-rcnn again with "
+            f"a GPU of compute capability {oldest / 10}, but the native ops were built for "
+            f"{versions.oldest_architecture / 10} and later; reinstall tf-fast-rcnn with "
             f"TF_FAST_RCNN_CUDA_ARCHITECTURES={oldest}"
         )
     return None
@@ -141,11 +139,11 @@ def find_library(folder: pathlib.Path, tensorflow_version: str) -> pathlib.Path:
     """The path of the library in `folder` that was built for this minor version of TensorFlow.
 
     Args:
-        folder: pathlib.Path.
-        tensorflow_version: such as "2.21.0".
+        folder: the folder to search.
+        tensorflow_version: for example "2.21.0".
 
     Raises:
-        FileNotFoundError: there is none; tells the versions that were found instead.
+        FileNotFoundError: if there is none; the message lists the versions that were found instead.
     """
     minor_version = ".".join(tensorflow_version.split(".")[:2])
     library = folder / f"_native_ops.tf{minor_version}.so"
@@ -155,5 +153,7 @@ def find_library(folder: pathlib.Path, tensorflow_version: str) -> pathlib.Path:
         path.name.removeprefix("_native_ops.tf").removesuffix(".so") for path in folder.glob("_native_ops.tf*")
     )
     if others:
-        raise FileNotFoundError(f"a library built for TensorFlow {', '.join(others)}, while {tensorflow_version} runs")
+        raise FileNotFoundError(
+            f"a library built for TensorFlow {', '.join(others)}, but {tensorflow_version} is running"
+        )
     raise FileNotFoundError(f"no compiled library for TensorFlow {minor_version} in {folder}")

@@ -1,29 +1,30 @@
 """RoI max pooling in stock TensorFlow ops, which convert to TF Lite and TensorFlow.js and compile with XLA.
 
-Every bin is the maximum of at most four overlapping windows whose sides are powers of two, taken from a table of the
-maxima of all such windows: a sparse table in two dimensions.
+The maximum of a bin is the maximum of at most four overlapping windows whose sides are powers of two. The maxima of all
+these windows are computed once per feature map, in a two-dimensional sparse table.
 
-In one dimension, five cells give the maxima over all windows of 1, 2 and 4 cells:
+In one dimension, these are the maxima over all windows of 1, 2 and 4 cells of a map of five cells:
 
     cells   3 1 4 1 5
     level 0 3 1 4 1 5      windows of 1 cell, 5 of them
-    level 1 3 4 4 5        windows of 2 cells, 4 of them: the maximum of two neighbours of level 0
-    level 2 4 5            windows of 4 cells, 2 of them: of two of level 1 that are 2 cells apart
+    level 1 3 4 4 5        windows of 2 cells, 4 of them: maxima of two neighbours in level 0
+    level 2 4 5            windows of 4 cells, 2 of them: maxima of two entries of level 1 that are 2 cells apart
 
-A bin of 3 cells, 1 to 3, takes the longest windows that fit in it, of 2 cells: the one that begins where the bin
-begins (cells 1 and 2, 4) and the one that ends where it ends (cells 2 and 3, 4). They overlap, which does not change a
-maximum: max(4, 4) = 4, and so it is for max(1, 4, 1). Two lookups do for a bin of any length, and which level they are
-of depends on the length alone.
+A bin of 3 cells, 1 to 3, uses the longest windows that fit into it, which have 2 cells: the one that starts at the
+start of the bin (cells 1 and 2, maximum 4) and the one that ends at its end (cells 2 and 3, maximum 4). They overlap,
+which does not change the maximum: max(4, 4) = 4 = max(1, 4, 1). Two lookups are enough for a bin of any length, and
+their level depends only on that length.
 
-In two dimensions the table is made along the rows, then along the columns of that: its entry (level i of rows, level j
-of columns) is the maximum over 2^i x 2^j cells, and a bin is the maximum of the four windows in its corners:
+In two dimensions the table is built along the rows first, and then along the columns of the result: its entry (level i
+of rows, level j of columns) is the maximum over 2^i x 2^j cells. A bin is the maximum of the windows at its four
+corners:
 
-    3 1 4                      a bin of 3 x 3 cells takes windows of 2 x 2 cells:
+    3 1 4                      a bin of 3 x 3 cells uses windows of 2 x 2 cells:
     1 5 9     2 x 2: 5 9       max(5, 9, 6, 9) = 9
     2 6 5            6 9
 
-The levels of a side stand behind each other in one axis: for the five cells above 3 1 4 1 5 3 4 4 5 4 5, so that a
-window is one index, and the pooled map is four `tf.gather` calls and three maxima.
+The levels of a side are concatenated along one axis (3 1 4 1 5 3 4 4 5 4 5 for the five cells above), so one index
+identifies a window, and pooling takes four `tf.gather` calls and three maxima.
 """
 
 from __future__ import annotations
@@ -34,32 +35,31 @@ import itertools
 import numpy as np
 import tensorflow as tf
 
-# Scaled coordinates are clamped to this many cells on either side of 0 (kMaxCells of the native op), so that a RoI has
-# at most this many rows or columns, and a table can list its bins.
+# Scaled coordinates are clamped to this many cells on either side of 0 (kMaxCells in the native op). This limits the
+# rows and columns of a RoI, so that a table can list its bins for every possible side length.
 _MAX_CELLS = 4096
-
-
 _LONGEST_SIDE = 2 * _MAX_CELLS + 1
 
-
-# The portable implementation works on the channels in this many parts, unless there are known to be few of them or of
-# bins.
+# The channels are processed in this many parts, unless the channels or the bins are known to be fewer than the numbers
+# below.
 _PARTS = 8
-
-
 _CHANNELS_IN_PARTS = 64
-
-
 _BINS_IN_PARTS = 4096
 
 
 def portable_roi_pool(
     features: tf.Tensor, rois: tf.Tensor, output_size: tuple[int, int], spatial_scale: float
 ) -> tf.Tensor:
+    """`roi_pool` in stock TensorFlow ops; arguments and result as there, already checked.
+
+    Example:
+        >>> portable_roi_pool(tf.zeros([1, 38, 63, 8]), tf.zeros([1, 300, 4]), (7, 7), 1 / 16).shape
+        TensorShape([1, 300, 7, 7, 8])
+    """
     images, height, width, channels = tf.unstack(tf.shape(features), num=4)
-    # A wrong number of images fails here; below it could be broadcast.
+    # A wrong number of images fails here; later it might be broadcast silently.
     rois = tf.reshape(rois, [images, tf.shape(rois)[1], 4])
-    # False for NaN alone; XLA and the graph optimisers may take x == x for granted.
+    # False only for NaN. Not x == x, which XLA and the graph optimisers may simplify to True.
     is_number = tf.abs(rois) >= 0
     cells = to_cells(tf.where(is_number, rois, 0.0), spatial_scale)
     y1, x1, y2, x2 = tf.unstack(cells, axis=-1)
@@ -73,7 +73,7 @@ def portable_roi_pool(
     first_rows = tf.reshape(tf.range(images) * table_height, [-1, 1, 1])
     no_number = tf.reshape(tf.logical_not(tf.reduce_all(is_number, -1)), [images, -1, 1, 1])
     empty = tf.expand_dims(rows_empty, 3) | tf.expand_dims(columns_empty, 2) | no_number
-    # Behind all windows the table has a row of zeros, for empty bins.
+    # The last row of the table, after all windows, holds zeros for empty bins.
     zeros = images * table_height * table_width
 
     def windows(row, column):
@@ -83,7 +83,7 @@ def portable_roi_pool(
     corners = [windows(row, column) for row in (top, bottom) for column in (left, right)]
     pooled = []
     for part in _channel_parts(features, bins=corners[0].shape[0]):
-        # A graph would otherwise work on several parts at once.
+        # Without this, a graph would process several parts at once and need the memory of all of them.
         with tf.control_dependencies(pooled[-1:]):
             table = _window_maxima(_window_maxima(tf.identity(part), 1, row_levels), 2, column_levels)
             table = tf.reshape(table, [-1, tf.shape(part)[3]])
@@ -93,9 +93,11 @@ def portable_roi_pool(
 
 
 def _channel_parts(features, bins):
-    """The features in parts of some channels each, since the table of windows and the four gathered arrays each have
-    the size of the result or more. Not in a loop of the graph, which would keep what every turn needs for the gradient
-    anyhow, and which XLA differentiates for known lengths only. `bins`: of all RoIs, None where that is not known.
+    """Splits the features along the channels to save memory: the window table and the four gathered arrays are each at
+    least as large as the result.
+
+    This is not a graph loop, since a loop would keep the intermediate results of every iteration for the gradient, and
+    XLA can differentiate only loops of known length. `bins`: the number of bins of all RoIs; None if it is not known.
     """
     channels = features.shape[3] or tf.shape(features)[3]
     many = features.shape[3] is None or features.shape[3] >= _CHANNELS_IN_PARTS
@@ -113,18 +115,26 @@ def _maxima_of_windows(table, corners):
 
 
 def to_cells(pixels: tf.Tensor, spatial_scale: float) -> tf.Tensor:
-    """The cells of the map, int32, in which float32 pixels fall: rounded as C's round does, halves away from zero, at
-    most 4096 cells from 0. RoIs whose corners fall in the same cells are pooled to the same values."""
+    """Converts float32 pixel coordinates to int32 cells of the feature map.
+
+    Rounds as C's `round` does, halves away from zero, and clamps to 4096 cells on either side of 0. RoIs whose corners
+    fall into the same cells are pooled to the same values.
+
+    Example:
+        >>> to_cells(tf.constant([8.0, 600.0, -8.0]), 1 / 16).numpy()
+        array([ 1, 38, -1], dtype=int32)
+    """
     scaled = tf.clip_by_value(pixels * np.float32(spatial_scale), -_MAX_CELLS, _MAX_CELLS)
     magnitude = tf.abs(scaled)
     whole = tf.floor(magnitude)
-    # floor(x + 0.5) would be wrong just below a half, where the sum rounds up.
+    # floor(x + 0.5) would be wrong just below one half, because the sum is rounded up to 1.
     rounded = whole + tf.cast(magnitude - whole >= 0.5, tf.float32)
     return tf.cast(tf.sign(scaled) * rounded, tf.int32)
 
 
 def _bins(first_cell, last_cell, bins, cells):
-    """The cells [begin, end) int32 [B, R, bins] of every bin of one side of the RoIs, cut to a map of `cells`."""
+    """The cell range [begin, end) of every bin along one side of the RoIs, int32 [B, R, bins], clipped to a map of
+    `cells` cells."""
     length = tf.maximum(last_cell - first_cell + 1, 1)
     begins, ends = _bin_edges(bins)
     first_cell = tf.expand_dims(first_cell, -1)
@@ -135,9 +145,9 @@ def _bins(first_cell, last_cell, bins, cells):
 
 @functools.cache
 def _bin_edges(bins):
-    """Tables int32 [_LONGEST_SIDE + 1, bins]: where each bin of a RoI side of h cells begins and ends.
+    """Tables int32 [_LONGEST_SIDE + 1, bins]: the begin and the end of each bin of a RoI side of h cells.
 
-    NumPy computes them, since graph optimisers re-associate (p + 1) * (h / bins) and then round elsewhere.
+    They are computed with NumPy, because graph optimisers reorder (p + 1) * (h / bins), which changes the rounding.
     """
     step = np.arange(_LONGEST_SIDE + 1, dtype=np.float32)[:, None] / np.float32(bins)
     p = np.arange(bins, dtype=np.float32)
@@ -145,21 +155,21 @@ def _bin_edges(bins):
 
 
 def _window_levels(cells, bins):
-    """How many window lengths 1, 2, 4, ... bins may need on a map of `cells` (None: not known)."""
+    """The number of window lengths 1, 2, 4, ... that bins may need on a map of `cells` cells (None if not known)."""
     begins, ends = _bin_edges(bins)
     longest_bin = int((ends - begins).max())
     return min(longest_bin, cells or longest_bin).bit_length()
 
 
 def _windows(cells, levels):
-    """How many windows of all lengths `_window_maxima` gives of one side: 0 of those longer than the map."""
+    """The number of windows of all lengths that `_window_maxima` returns for one side; none is longer than the map."""
     return sum(tf.maximum(cells - 2**level + 1, 0) for level in range(levels))
 
 
 def _window_maxima(features, axis, levels):
-    """Maxima over all windows of 1, 2, 4, ... cells along `axis` (1 or 2), one length after the other.
+    """Maxima over all windows of 1, 2, 4, ... cells along `axis` (1 or 2), concatenated in order of length.
 
-    A map of n cells has n - 2^i + 1 windows of 2^i cells: none where the windows are longer than the map.
+    A map of n cells has n - 2^i + 1 windows of 2^i cells, or none if the windows are longer than the map.
     """
     maxima = [features]
     for level in range(levels - 1):
@@ -172,22 +182,22 @@ def _window_maxima(features, axis, levels):
 
 
 def _window_pairs(begin, end, cells):
-    """The two windows of _window_maxima that together cover [begin, end), and where that is empty.
+    """Indices of the two `_window_maxima` windows that together cover [begin, end), and whether that range is empty.
 
-    An empty bin gets the windows of some cell of the map.
+    For an empty bin, the indices are valid but arbitrary.
     """
     levels, lengths = _longest_windows()
     empty = end <= begin
     length = tf.maximum(end - begin, 1)
     begin = tf.minimum(begin, cells - 1)
     level, window = tf.gather(levels, length), tf.gather(lengths, length)
-    # Before level i stand the windows of levels 0 to i - 1: the sum of cells - 2^k + 1.
+    # Level i comes after the windows of levels 0 to i - 1, whose number is the sum of cells - 2^k + 1.
     offset = level * (cells + 1) - (window - 1)
     return offset + begin, offset + begin + length - window, empty
 
 
 @functools.cache
 def _longest_windows():
-    """Tables int32 [_LONGEST_SIDE + 1] by bin length: the greatest i with 2^i <= length, and 2^i."""
+    """Tables int32 [_LONGEST_SIDE + 1], indexed by bin length: the largest i with 2^i <= length, and 2^i."""
     levels = np.array([max(length, 1).bit_length() - 1 for length in range(_LONGEST_SIDE + 1)], np.int32)
     return levels, 2**levels

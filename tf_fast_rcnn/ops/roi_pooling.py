@@ -1,7 +1,7 @@
-"""RoI max pooling (Fast R-CNN, section 2.1): each RoI of a feature map becomes a small map of fixed size.
+"""RoI max pooling (Fast R-CNN, section 2.1): pools each RoI of a feature map to a small map of fixed size.
 
-There are two implementations of one rule, equal in every value: `native`, the compiled op of custom_ops/, and
-`portable`, stock TensorFlow ops, which converts to TF Lite and TF.js and compiles with XLA.
+There are two implementations, which return exactly the same values: `native`, the compiled op of custom_ops/, and
+`portable`, made of stock TensorFlow ops, which converts to TF Lite and TF.js and compiles with XLA.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from tf_fast_rcnn.errors import InputError, check_choice
 from tf_fast_rcnn.ops.native import native_ops, native_ops_available, why_no_cuda
 from tf_fast_rcnn.ops.portable_roi_pooling import portable_roi_pool
 
-# An output size as it is given, see `pooling_grids`, and as that returns it.
+# An output size as the user passes it, and as `pooling_grids` returns it.
 PoolSize = int | Sequence[int | Sequence[int]]
 Grid = tuple[int, int]
 Grids = Grid | tuple[Grid, ...]
-# A tensor's shape as Keras has it.
+# The shape of a tensor as Keras represents it.
 Shape = tuple[int | None, ...]
 
 IMPLEMENTATIONS = ("auto", "native", "portable")
@@ -36,35 +36,36 @@ def roi_pool(
     implementation: str = "auto",
     training: bool = False,
 ) -> tf.Tensor:
-    """RoI max pooling: the maxima over output_size bins of every RoI, for each channel.
+    """RoI max pooling: divides every RoI into a grid of bins and takes the maximum of each bin, per channel.
 
-    The rule is the original's (Caffe). Corners are scaled and rounded to cells, halves away from zero; both corner
-    cells belong to the RoI, which has at least one cell. Of h rows, bin p of P has the rows floor(p * h / P) to
-    ceil((p + 1) * h / P) (in float32, h / P first), so that neighbouring bins may share a row. What lies outside the
-    map is cut off; a bin with no cell left gives 0. Coordinates may be any number: beyond 4096 cells they count as
-    4096, and a RoI with a NaN gives zeros. What a bin gives that has a NaN feature is not specified.
+    The rule is that of the original (Caffe). Corners are scaled and rounded to cells, halves away from zero; both
+    corner cells belong to the RoI, which has at least one cell. If a RoI has h rows, bin p of P covers rows
+    floor(p * h / P) to ceil((p + 1) * h / P), exclusive (in float32, h / P first), so neighbouring bins may share a
+    row. Bins are clipped to the map; an empty bin has the value 0. Coordinates may be any number: they are clamped to
+    4096 cells on either side of 0, and a RoI with a NaN coordinate is pooled to zeros. The value of a bin that contains
+    a NaN feature is unspecified.
 
     Args:
         features: [B, H, W, C], float32, float64, bfloat16 or float16; at least one row and column.
-        rois: float32 [B, R, 4], `[y1, x1, y2, x2]` in pixels of the network's input, where the pixel (y2, x2) belongs
-            to the RoI: the whole of a 600-pixel side is 0..599. R is the same for all images, and may be 0.
+        rois: float32 [B, R, 4], `[y1, x1, y2, x2]` in pixels of the network's input. Pixel (y2, x2) belongs to the
+            RoI: a RoI that covers a 600-pixel side is 0..599. R is the same for all images, and may be 0.
         output_size: (P, Q), rows and columns of bins.
-        spatial_scale: cells of the features a pixel: 1/16 where the network's strides multiply to 16, which takes
-            pixel 600 to cell 37.5, rounded to 38.
-        implementation: "native", "portable", or "auto": native where the library loads and can run on the GPUs that
-            TensorFlow sees. Only the portable one runs under XLA.
-        training: whether the native forward pass keeps where each maximum was. It gives the same values either way;
-            with False a gradient has to find the maxima again, with True the pass takes longer and keeps an int32 for
-            each value.
+        spatial_scale: feature-map cells per input pixel, i.e. 1 / total stride. With 1/16, pixel 600 maps to cell 37.5,
+            which rounds to 38.
+        implementation: "native", "portable", or "auto": native if the library loads and can run on the GPUs that
+            TensorFlow sees. Only the portable implementation runs under XLA.
+        training: whether the native forward pass stores the position of each maximum. The values are the same either
+            way. With False, a gradient has to find the maxima again; with True, the forward pass takes longer and
+            stores an int32 for each value.
 
     Returns:
-        [B, R, P, Q, C] of the features' type. Differentiable with respect to the features: a bin's gradient goes to the
-        cell of its maximum (equation 4), among equals to the first in row-major order (native) or to one of them
-        (portable).
+        [B, R, P, Q, C], with the dtype of the features. Differentiable with respect to the features: the gradient of a
+        bin goes to the cell of its maximum (equation 4); among equal maxima, to the first in row-major order (native)
+        or to one of them (portable).
 
     Raises:
-        tf.errors.InvalidArgumentError: shapes or sizes that do not fit.
-        InputError: "native" where the library cannot be loaded; says why.
+        tf.errors.InvalidArgumentError: if the shapes or the sizes are invalid.
+        InputError: for "native" if the library cannot be loaded; the message says why.
 
     Example:
         >>> features = tf.reshape(tf.range(16.0), [1, 4, 4, 1])
@@ -82,7 +83,7 @@ def roi_pool(
 
 
 def choose_implementation(implementation: str) -> str:
-    """ "native" or "portable" for one of IMPLEMENTATIONS; InputError for another word."""
+    """Resolves one of IMPLEMENTATIONS to "native" or "portable"; raises InputError for any other value."""
     check_choice("implementation", implementation, IMPLEMENTATIONS)
     if implementation == "auto":
         return "native" if native_ops_available() and why_no_cuda() is None else "portable"
@@ -90,7 +91,7 @@ def choose_implementation(implementation: str) -> str:
 
 
 def _check(features, rois, output_size, spatial_scale):
-    """What is known before the graph runs; the ops check the rest."""
+    """Checks what is known statically; the ops check the rest when they run."""
     if not features.dtype.is_floating:
         _invalid(f"features are {features.dtype.name}; expected floating-point numbers")
     if not features.shape.is_compatible_with([None] * 4):
@@ -98,7 +99,7 @@ def _check(features, rois, output_size, spatial_scale):
     if not rois.shape.is_compatible_with([None, None, 4]):
         _invalid(f"rois have shape {rois.shape}; expected [B, R, 4]")
     if features.shape.rank and rois.shape.rank and not features.shape[:1].is_compatible_with(rois.shape[:1]):
-        _invalid(f"features hold {features.shape[0]} images and rois {rois.shape[0]}; expected as many")
+        _invalid(f"features hold {features.shape[0]} images and rois {rois.shape[0]}; expected the same number")
     if len(output_size) != 2 or min(output_size) < 1:
         _invalid(f"output_size is {output_size}; expected two positive numbers")
     if not 0 < spatial_scale < np.inf:
@@ -120,14 +121,14 @@ def _native_roi_pool(features, rois, output_size, spatial_scale, training):
     return ops.tf_fast_rcnn_roi_pool(features, rois, **sizes)
 
 
-# Inference must not pay for the argmax that a gradient needs, and an op cannot know whether one will be asked for. So
-# there are two ops, each with a gradient of its own. (tf.custom_gradient would run the op with argmax in every forward
-# pass, and leave a Python function's name in saved graphs.)
+# Inference should not pay for the argmax that the gradient needs, and an op cannot know whether its gradient will be
+# computed. So there are two ops, each with its own gradient. (tf.custom_gradient would run the op with argmax in every
+# forward pass, and would store the name of a Python function in saved graphs.)
 
 
 @tf.RegisterGradient("TfFastRcnn>RoiPool")
 def _roi_pool_gradient(op, pooled_gradient):
-    """Finds the maxima again, as tf.nn.max_pool's gradient does."""
+    """Finds the maxima again, as the gradient of tf.nn.max_pool does."""
     attributes = {name: op.get_attr(name) for name in ("output_height", "output_width", "spatial_scale")}
     argmax = native_ops().tf_fast_rcnn_roi_pool_with_argmax(*op.inputs, **attributes).argmax
     return _features_gradient(op, pooled_gradient, argmax), None
@@ -148,8 +149,8 @@ def _features_gradient(op, pooled_gradient, argmax):
 @tf.RegisterGradient("TfFastRcnn>RoiPoolGrad")
 def _no_second_gradient(op, _):
     raise NotImplementedError(
-        "roi_pool has no gradient of its gradient: found a gradient taken through the native RoI pooling's backward "
-        'pass; expected first gradients alone; take implementation="portable" for second ones'
+        "roi_pool has no second derivative: found a gradient of native RoI pooling's backward pass; expected first "
+        'derivatives only; use implementation="portable" for second derivatives'
     )
 
 
@@ -160,26 +161,26 @@ def _no_second_gradient(op, _):
 class RoIPooling(keras.layers.Layer):
     """`roi_pool` as a Keras layer, called with features `[B, H, W, C]` and rois `[B, R, 4]`.
 
-    With several output sizes it is spatial pyramid pooling, of which RoI pooling is the case of one level (section 2.1
-    of the paper): K. He et al., "Spatial pyramid pooling in deep convolutional networks for visual recognition", ECCV
-    2014, with levels of 1x1, 2x2, 3x3 and 6x6. SPPnet, with which the paper compares itself (sections 1.1 and 1.2),
-    stands on it.
+    With several output sizes it is spatial pyramid pooling; RoI pooling is the special case of one pyramid level
+    (section 2.1 of the paper). K. He et al., "Spatial pyramid pooling in deep convolutional networks for visual
+    recognition", ECCV 2014, use levels of 1x1, 2x2, 3x3 and 6x6 in SPPnet, which the paper compares with (sections 1.1
+    and 1.2).
 
-    Under mixed precision the features keep the type they come in, and the RoIs stay float32: in bfloat16 neighbouring
-    pixels above 256 are one number.
+    Under mixed precision the features keep their dtype and the RoIs stay float32: bfloat16 cannot distinguish
+    neighbouring pixels above 256.
 
     Args:
         output_size: (P, Q), rows and columns of bins; or the levels of a pyramid: see `pooling_grids`.
-        spatial_scale: cells of the features a pixel.
-        implementation: "auto", "native" or "portable"; kept as it is in the configuration, so that a model saved with
-            "auto" takes what there is where it is loaded.
+        spatial_scale: feature-map cells per input pixel, i.e. 1 / total stride.
+        implementation: "auto", "native" or "portable". The configuration stores the value as given, so a model saved
+            with "auto" uses whichever implementation is available on the machine that loads it.
 
     Returns:
-        `[B, R, P, Q, C]`; of a pyramid `[B, R, sum of P * Q, C]`: the bins of each level in row-major order, level
-        after level.
+        `[B, R, P, Q, C]`; for a pyramid `[B, R, sum of P * Q, C]`: the levels one after another, each with its bins in
+        row-major order.
 
     Raises:
-        InputError: for an output size that is none.
+        InputError: for an invalid output size.
 
     Example:
         >>> layer = RoIPooling((7, 7), spatial_scale=1 / 16)
@@ -196,7 +197,7 @@ class RoIPooling(keras.layers.Layer):
         self.output_size = pooling_grids(output_size)
         self.spatial_scale = float(spatial_scale)
         self.implementation = implementation
-        # XLA cannot compile the native op; Keras asks here before it picks XLA of its own accord.
+        # XLA cannot compile the native op; Keras checks this attribute before it chooses XLA by itself.
         self.supports_jit = choose_implementation(implementation) == "portable"
 
     def call(self, features: tf.Tensor, rois: tf.Tensor, training: bool = False) -> tf.Tensor:
@@ -208,7 +209,7 @@ class RoIPooling(keras.layers.Layer):
         levels = [pool(grid) for grid in self.output_size]
         shape = tf.shape(levels[0])
         images, regions, channels = shape[0], shape[1], features.shape[-1] or shape[-1]
-        # Not -1 for the bins: where there are no RoIs, it could be any number.
+        # Not -1 for the bins: without RoIs it would be ambiguous.
         lists = [
             tf.reshape(level, [images, regions, math.prod(grid), channels])
             for level, grid in zip(levels, self.output_size, strict=True)
@@ -236,14 +237,15 @@ class RoIPooling(keras.layers.Layer):
 
 
 def pooling_grids(output_size: PoolSize, name: str = "output_size") -> Grids:
-    """What an output size means: `(P, Q)` of one grid, or the `((P, Q), ...)` of a pyramid's levels.
+    """Normalises an output size: `(P, Q)` for one grid, or `((P, Q), ...)` for the levels of a pyramid.
 
-    One number is a square, and two are rows and columns. More numbers are a pyramid of squares, as in (1, 2, 3, 6); any
-    other pyramid is written with pairs, as in ((3, 3), (6, 6)), in which numbers stand for squares too.
+    One number means a square grid, two numbers mean rows and columns. Three or more numbers mean a pyramid of square
+    grids, as in (1, 2, 3, 6). Any other pyramid is written with pairs, as in ((3, 3), (6, 6)); a single number in it
+    again means a square grid.
 
     Args:
-        output_size: as above.
-        name: of the argument, for the message of an error.
+        output_size: one of the above.
+        name: the argument's name, for error messages.
 
     Raises:
         InputError: for anything else.
@@ -265,11 +267,11 @@ def pooling_grids(output_size: PoolSize, name: str = "output_size") -> Grids:
         return grid(sizes) if is_grid else tuple(map(grid, sizes))
     except (TypeError, ValueError):
         raise InputError(
-            f"{name}: found {output_size!r}; expected one number (a square), two (rows, columns), or levels of a "
-            "pyramid: three numbers or more (squares), or pairs; change it"
+            f"{name}: found {output_size!r}; expected one number (a square), two (rows, columns), or the levels of a "
+            "pyramid: three or more numbers (squares), or pairs; change it"
         ) from None
 
 
 def is_pyramid(grids: Grids) -> TypeGuard[tuple[Grid, ...]]:
-    """Whether what `pooling_grids` gave has levels."""
+    """Whether a result of `pooling_grids` is a pyramid."""
     return isinstance(grids[0], tuple)

@@ -1,4 +1,4 @@
-"""The exponential moving average of the weights that Keras's optimisers keep: evaluated and saved, not trained on."""
+"""The exponential moving average of the weights, kept by Keras optimisers and used for evaluation and saving."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ if TYPE_CHECKING:
 
 @contextlib.contextmanager
 def averaged_weights(model: keras.Model) -> Iterator[keras.Model]:
-    """The model with its averaged weights, if its optimiser keeps any, for as long as the context lasts.
+    """Gives the model its averaged weights within the context, if its optimiser keeps any.
 
-    Keras's callback for this swaps by adding and subtracting, which changes the last bits of the weights.
+    Keras's callback for this swaps weights by addition and subtraction, which changes their last bits.
 
     Example:
         >>> with averaged_weights(model):                                       # doctest: +SKIP
@@ -35,10 +35,11 @@ def averaged_weights(model: keras.Model) -> Iterator[keras.Model]:
 
 
 def keep_raw_weights(model: keras.Model) -> None:
-    """Keeps `fit` from ending with the averaged weights: a run fits several times and goes on from the raw ones."""
+    """Prevents `fit` from ending with the averaged weights: a run calls `fit` several times and continues from the raw
+    ones."""
     _inner(model.optimizer).finalize_variable_values = lambda variables: None
 
 
 def _inner(optimizer):
-    """The optimiser itself, also where loss scaling wraps it."""
+    """The optimiser itself, even if it is wrapped for loss scaling."""
     return getattr(optimizer, "inner_optimizer", optimizer)

@@ -1,4 +1,4 @@
-"""What happens around the mini-batches of a training run: logs, curves, checkpoints, progress."""
+"""Keras callbacks of a training run: logs, loss curves, checkpoints, early stopping, progress bar."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ if TYPE_CHECKING:
 
 _LOG_INTERVAL = 10
 _CHECKPOINT_INTERVAL = 500
-_DRAWING_INTERVAL = 10  # seconds: epochs over few images end more often than curves are worth drawing
-# Keras names the losses after the model's outputs; logs name them as the paper does.
+_DRAWING_INTERVAL = 10  # seconds; with few images, epochs end more often than the curves need to be drawn
+# Keras names the losses after the model's outputs; the logs use the paper's names.
 _LOSS_NAMES = {"loss": "loss", "class_logits_loss": "class_loss", "box_deltas_loss": "box_loss"}
 
 
 class Position(keras.callbacks.Callback):
-    """`step`, the number of mini-batches that a run has trained on; the first of its callbacks.
+    """Counts `step`, the number of mini-batches that a run has trained on. It must be the first callback.
 
-    The optimiser's own count is another where gradients are accumulated, or loss scaling skips an update.
+    The count of the optimiser differs if gradients are accumulated, or if loss scaling skips an update.
     """
 
     def __init__(self, step: int = 0) -> None:
@@ -44,11 +44,11 @@ class Position(keras.callbacks.Callback):
 
 
 class RunLog:
-    """RUN/log.jsonl, RUN/losses.png and RUN/tensorboard, kept alike.
+    """Writes the same values to RUN/log.jsonl, RUN/losses.png and RUN/tensorboard.
 
     Args:
         folder: RUN.
-        step: the step from which training goes on; later rows, whose mini-batches come again, are dropped.
+        step: the step from which training continues; later rows are dropped, since their mini-batches are repeated.
     """
 
     def __init__(self, folder: StrPath, step: int) -> None:
@@ -62,7 +62,7 @@ class RunLog:
         self._board = tf.summary.create_file_writer(str(self._folder / "tensorboard"))
 
     def add(self, row: Mapping[str, Any]) -> None:
-        """Adds one row: "step" and numbers by name."""
+        """Adds one row: "step", and numbers by name."""
         self.rows.append(row)
         with self._path.open("a") as file:
             file.write(json.dumps(row) + "\n")
@@ -73,14 +73,14 @@ class RunLog:
         self._board.flush()
 
     def draw(self) -> None:
-        """Draws losses.png anew."""
+        """Redraws losses.png."""
         if self.rows:
             plot_losses(self.rows, self._folder / "losses.png")
 
 
 class LossLog(keras.callbacks.Callback):
-    """Writes the losses every few mini-batches and at the end of an epoch, there with what other callbacks have put
-    into Keras's logs; stops the run at once where the loss is not finite."""
+    """Logs the losses every few mini-batches and at the end of each epoch, then together with what other callbacks have
+    added to Keras's logs. Stops the run immediately if the loss is not finite."""
 
     def __init__(self, log: RunLog, position: Position) -> None:
         super().__init__()
@@ -92,11 +92,11 @@ class LossLog(keras.callbacks.Callback):
         if not math.isfinite(logs["loss"]):
             raise InputError(
                 f"step {step}: found a loss of {logs['loss']}; expected a finite one; lower the learning rate, or "
-                "start from other weights"
+                "start from different weights"
             )
         if step % _LOG_INTERVAL == 0:
             self._log.add(self._losses(step, logs))
-            # Keras's losses are means since the epoch began; curves want those of the last mini-batches.
+            # Keras averages losses since the start of the epoch; the curves show the mean of the last mini-batches.
             self.model.reset_metrics()
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
@@ -120,9 +120,9 @@ class LossLog(keras.callbacks.Callback):
 
 
 class BestModel(keras.callbacks.Callback):
-    """Keeps the model with the best validation mAP, and ends training after some epochs without a better one.
+    """Keeps the model with the best validation mAP, and ends training after some epochs without improvement.
 
-    What it knows stands in the log, after `LossLog`, so that an interrupted run goes on with it.
+    Its state is read from the log, which `LossLog` writes before, so that an interrupted run can continue.
 
     Args:
         folder: RUN.
@@ -148,7 +148,7 @@ class BestModel(keras.callbacks.Callback):
         if "mean_ap" not in logs:
             raise InputError(
                 "early_stopping: found no validation mAP after an epoch; expected validation images with objects; "
-                "give --val, or ValidationMap as a callback"
+                "pass --val SPEC, or ValidationMap as a callback"
             )
         mean_aps = self._mean_aps()
         if mean_aps.index(max(mean_aps)) == len(mean_aps) - 1:
@@ -161,14 +161,14 @@ class BestModel(keras.callbacks.Callback):
 
 
 class Checkpoints(keras.callbacks.Callback):
-    """Saves the state after each epoch, and within long ones, so that a killed run can go on."""
+    """Saves the state after each epoch and within long epochs, so that an interrupted run can continue."""
 
     def __init__(self, folder: StrPath, position: Position) -> None:
         super().__init__()
         self._folder, self._position = folder, position
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
-        # A state at the end of an epoch is saved after its validation: the run that goes on from it repeats none.
+        # At the end of an epoch the state is saved after the validation, so that a resumed run does not repeat it.
         ends_epoch = batch + 1 == self.params["steps"]
         if self._position.step % _CHECKPOINT_INTERVAL == 0 and not ends_epoch:
             save_checkpoint(self.model, self._folder, self._position.step)
@@ -178,7 +178,7 @@ class Checkpoints(keras.callbacks.Callback):
 
 
 class ProgressBar(keras.callbacks.Callback):
-    """One bar over all mini-batches of a run, on standard error."""
+    """A progress bar over all mini-batches of a run, on standard error."""
 
     def __init__(self, steps: int, done: int) -> None:
         super().__init__()

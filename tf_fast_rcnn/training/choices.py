@@ -1,6 +1,6 @@
-"""What a recipe leaves to the data ("auto"), and the rules by which it is chosen.
+"""Chooses the settings that a recipe leaves to the data ("auto").
 
-The rules are the same for every data set. `train` prints each choice with its reason, and RUN keeps the chosen values.
+The rules are the same for every data set. `train` prints each choice with its reason, and RUN stores the chosen values.
 """
 
 import dataclasses
@@ -15,26 +15,27 @@ from tf_fast_rcnn.data.records import DetectionDataset
 from tf_fast_rcnn.models.backbone_split import DEFAULT_OUTPUT_SIZE, feature_strides
 from tf_fast_rcnn.training.settings import Recipe
 
-# Where an object is smaller than the bins of the middle stride, bins repeat cells and the finer map adds detail.
+# If an object has fewer cells at the middle stride than RoI pooling has bins, bins repeat cells and a finer map adds
+# detail.
 _FINE_STRIDES, _COARSE_STRIDES = (8, 16, 32), (16, 32)
-# A class's small objects: the tenth percentile of its sizes.
+# The percentile of a class's object sizes that stands for its small objects.
 _SMALL = 10
 
 
 def settle(
     recipe: Recipe, dataset: DetectionDataset, backbone: str | keras.Model, start: dict[str, Any] | None = None
 ) -> tuple[Recipe, list[str]]:
-    """Chooses what a recipe leaves to the data.
+    """Replaces each "auto" in a recipe with a value chosen from the training data.
 
     Args:
         recipe: `Recipe`.
-        dataset: `DetectionDataset`, the training images; it has objects.
-        backbone: name or `keras.Model`, see `fast_rcnn`. Networks that have a name have all strides up to 32; of a
-            model only those strides are chosen that it has.
-        start: run.json of the run that training starts from, whose strides are kept, since its weights fit them.
+        dataset: `DetectionDataset`, the training images, with at least one object.
+        backbone: name or `keras.Model`, see `fast_rcnn`. Networks with a name have all strides up to 32; for a model,
+            only the strides that it has are chosen.
+        start: run.json of the run that training starts from: its strides are kept, because its weights fit them.
 
     Returns:
-        The recipe without "auto", and one sentence for each choice.
+        The recipe without "auto", and one sentence per choice that gives the reason.
 
     Example:
         >>> settled, reasons = settle(small_data(), train, "efficientnet_lite0")                # doctest: +SKIP
@@ -63,7 +64,7 @@ def _as_in(start):
 
 
 def _strides(dataset, sampling):
-    """The strides of the feature maps, and why."""
+    """The strides of the feature maps, and the reason for them."""
     name, size = _smallest_class(dataset, sampling)
     enough = DEFAULT_OUTPUT_SIZE[0] * min(_COARSE_STRIDES)
     stride = _FINE_STRIDES if size < enough else _COARSE_STRIDES
@@ -71,21 +72,21 @@ def _strides(dataset, sampling):
     listed = ", ".join(map(str, stride[:-1])) + f" and {stride[-1]}"
     return stride, (
         f"RoIs are pooled from strides {listed}: the small objects of class {name} (tenth percentile) are {size:.0f} "
-        f"pixels in the network's input, {relation} {enough}, the {DEFAULT_OUTPUT_SIZE[0]} bins of stride "
+        f"pixels in the network's input, {relation} {enough} = {DEFAULT_OUTPUT_SIZE[0]} bins x stride "
         f"{min(_COARSE_STRIDES)}"
     )
 
 
 def _those_of(network, wanted, reason):
-    """Of the strides wanted, those that a user's network has; else the largest that it has."""
+    """The wanted strides that a user's network has; if it has none of them, its largest stride."""
     known = feature_strides(network)
     stride = tuple(each for each in np.atleast_1d(wanted).tolist() if each in known) or (known[-1],)
     stride = stride if isinstance(wanted, tuple) else stride[0]
-    return stride, reason if stride == wanted else f"{reason}; {network.name} has those of {', '.join(map(str, known))}"
+    return stride, reason if stride == wanted else f"{reason}; {network.name} has strides {', '.join(map(str, known))}"
 
 
 def _smallest_class(dataset, sampling):
-    """The class whose small objects are the smallest, and their size: the square root of the area, in pixels of the
+    """The class with the smallest small objects, and their size: the square root of the area, in pixels of the
     network's input."""
     shorter = detection_side(sampling.shorter_side)
     sizes = {name: [] for name in dataset.class_names}
@@ -97,5 +98,5 @@ def _smallest_class(dataset, sampling):
         for class_id, area in zip(record.class_ids[~record.crowd], areas[~record.crowd], strict=True):
             sizes[dataset.class_names[class_id - 1]].append(area**0.5)
     small = {name: float(np.percentile(values, _SMALL)) for name, values in sizes.items() if values}
-    # A data set of crowds alone has nothing to train on, and is refused elsewhere.
+    # A data set with only crowds has nothing to train on; that is an error elsewhere.
     return min(small.items(), key=lambda item: item[1], default=("", 0.0))

@@ -1,4 +1,4 @@
-"""The model that a training run begins with: a backbone's weights, or the detector of another run."""
+"""The initial model of a training run, with the weights of a backbone or of another run's detector."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ def initial_model(
     roi_pooling: str,
     seed: int,
 ) -> keras.Model:
-    """The detector before its first step; arguments as of `train`, the data set with proposals.
+    """The detector before the first training step. Arguments as in `train`; the data set includes proposals.
 
     Raises:
-        InputError: where `weights` is a run of another backbone, head or stride.
+        InputError: if `weights` is a run with a different backbone, head or stride.
     """
     options = {**dataclasses.asdict(recipe.network), "roi_pooling": roi_pooling, "seed": seed}
     if weights is None or not Path(weights).is_dir():
@@ -41,7 +41,7 @@ def initial_model(
         return fast_rcnn(backbone, len(dataset.class_names), weights=weights, box_statistics=statistics, **options)
     other = run_folder.load_run(weights)
     same_classes = other.class_names == dataset.class_names
-    # The other run's box regression speaks in units of its own statistics.
+    # The box regression of the other run is normalised by that run's statistics.
     regression = denormalization_layer(other.model)
     statistics = (
         boxes.BoxStatistics(regression.mean, regression.std)
@@ -56,21 +56,21 @@ def initial_model(
 
 
 def _copy_weights(source, target, left_out):
-    """Copies the weights of the backbone and of a carried stage, which must fit, and of other layers with the same name
-    and shapes."""
+    """Copies the weights of the backbone and of a reused stage, which must fit, and of other layers if their names and
+    shapes are equal."""
     parts = [part.name for part in pretrained_parts(target)]
     known = [layer.name for layer in source.layers]
     for part in parts:
         if part not in known or _copy_layers(source.get_layer(part), target.get_layer(part)):
             raise InputError(
-                f"weights: found a run whose layers do not fit ({part}); expected one of the same backbone, head and "
+                f"weights: found a run whose layers do not fit ({part}); expected one with the same backbone, head and "
                 "stride; check --weights, --backbone and --set network.head"
             )
     _copy_layers(source, target, {*parts, *left_out})
 
 
 def _copy_layers(source, target, left_out=()):
-    """Copies the weights of layers with the same name and shapes; returns the names of those that do not fit."""
+    """Copies the weights of layers with equal names and shapes; returns the names of layers that do not fit."""
     known = {layer.name: layer for layer in source.layers}
     unfit = []
     for layer in target.layers:

@@ -1,7 +1,7 @@
 """Optimisers for fine-tuning: stochastic gradient descent as in the paper, and AdamW for small data sets.
 
-Keras's own SGD takes weight decay out of the variable beside the gradient and momentum, which makes it about ten
-times weaker than Caffe's at the same number; and Keras has no rates for single variables.
+Keras's own SGD applies weight decay directly to the variable and not through the gradient and the momentum, which makes
+it about ten times weaker than Caffe's with the same value. And Keras has no learning rates per variable.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 Rate: TypeAlias = float | keras.optimizers.schedules.LearningRateSchedule
 
-# Of the optimisers' configurations, in models and runs that 0.1 saved.
+# Names in the configurations of optimisers in models and runs saved by version 0.1.
 EARLIER_NAMES = {"bias_rate": "bias_lr_multiplier", "slow_rate": "slow_lr_multiplier"}
 
 
@@ -37,13 +37,13 @@ def sgd(
     """The paper's optimiser (section 2.3, "SGD hyper-parameters").
 
     Args:
-        learning_rate: learning rate, or a Keras schedule. The paper's is 0.001, and a tenth of it for the last quarter.
-        momentum: of the gradient.
+        learning_rate: a number, or a Keras schedule. The paper uses 0.001, and a tenth of it for the last quarter.
+        momentum: momentum of the gradient.
         weight_decay: added to the gradient as `weight_decay * variable`, as in Caffe.
-        bias_lr_multiplier: biases learn at this multiple of the rate.
-        decay_biases: whether biases decay too, as the paper says ("on weights and biases"); in the released solver
-            they do not.
-        **options: of every Keras optimiser: `gradient_accumulation_steps`, `use_ema`, `global_clipnorm`, ...
+        bias_lr_multiplier: factor for the learning rate of biases.
+        decay_biases: whether weight decay also applies to biases, as the paper says ("on weights and biases"); in the
+            released solver it does not.
+        **options: options of all Keras optimisers: `gradient_accumulation_steps`, `use_ema`, `global_clipnorm`, ...
 
     Returns:
         `FineTuningSGD`, a Keras optimiser.
@@ -69,17 +69,23 @@ def adamw(
     decay_biases: bool = False,
     **options: Any,
 ) -> FineTuningAdamW:
-    """AdamW with the backbone at a fraction of the rate: reaches on a small data set in minutes what SGD does in hours.
+    """AdamW with a lower learning rate for the backbone. On a small data set it takes minutes where SGD takes hours.
 
     Args:
-        model: what `fast_rcnn` returned.
-        learning_rate: learning rate, or a Keras schedule.
-        backbone_lr_multiplier: the pre-trained convolutions, those of a carried stage among them, learn, and decay, at
-            this multiple of the rate.
-        weight_decay: decoupled, as in the AdamW paper (Loshchilov and Hutter, 2019): a step takes
-            `learning_rate * weight_decay` of each weight.
-        decay_biases: whether biases decay too.
-        **options: of every Keras optimiser.
+        model: a model made by `fast_rcnn`.
+        learning_rate: a number, or a Keras schedule.
+        backbone_lr_multiplier: factor for the learning rate, and so for the weight decay, of the pre-trained backbone,
+            including a reused stage.
+        weight_decay: decoupled, as in the AdamW paper (Loshchilov and Hutter, 2019): a step subtracts
+            `learning_rate * weight_decay` times each weight.
+        decay_biases: whether weight decay also applies to biases.
+        **options: options of all Keras optimisers.
+
+    Returns:
+        `FineTuningAdamW`, a Keras optimiser.
+
+    Example:
+        >>> model.compile(optimizer=adamw(model, learning_rate=3e-4), loss=multi_task_loss(model))
     """
     slow = [variable.path for layer in pretrained_parts(model) for variable in layer.trainable_variables]
     return FineTuningAdamW(
@@ -94,7 +100,7 @@ def adamw(
 
 @keras.saving.register_keras_serializable(package="tf_fast_rcnn")
 class FineTuningSGD(keras.optimizers.SGD):
-    """SGD with Caffe's weight decay and a rate of its own for biases: see `sgd`."""
+    """SGD with Caffe's weight decay and a separate learning rate for biases: see `sgd`."""
 
     def __init__(
         self,
@@ -129,9 +135,9 @@ class FineTuningSGD(keras.optimizers.SGD):
 
 @keras.saving.register_keras_serializable(package="tf_fast_rcnn")
 class FineTuningAdamW(keras.optimizers.Adam):
-    """AdamW in which some variables learn and decay at a multiple of the rate, and biases do not decay: see `adamw`.
+    """AdamW with a separate learning rate for some variables and no weight decay for biases: see `adamw`.
 
-    Keras's AdamW decays all variables by the one rate that it knows, so that the decay is done here.
+    Keras's AdamW applies weight decay to all variables with one learning rate, so the decay is implemented here.
     """
 
     def __init__(
@@ -169,19 +175,19 @@ class FineTuningAdamW(keras.optimizers.Adam):
 
 
 def _keras_variable(optimizer, variable):
-    """The Keras variable, which knows its path, of the TensorFlow variable that an update step is given."""
+    """The Keras variable, which has a path, for the TensorFlow variable that an update step receives."""
     return optimizer._trainable_variables[optimizer._get_variable_index(variable)]
 
 
 def optimizer_of(recipe: Recipe, model: keras.Model, steps: int) -> keras.optimizers.Optimizer:
-    """The Keras optimiser of a recipe with its schedule over `steps` mini-batches, and loss scaling for float16."""
+    """The Keras optimiser of a recipe, with its schedule over `steps` mini-batches, and loss scaling for float16."""
     settings = recipe.optimizer
     if isinstance(settings, dict):
-        # Deserialising takes what it reads out of the configuration.
+        # Deserialising removes what it reads from the configuration.
         optimizer = keras.optimizers.deserialize(copy.deepcopy(settings))
     else:
         optimizer = _own_optimizer(settings, model, steps)
-    # Keras would wrap it of its own accord only where the global policy is float16.
+    # Keras would add loss scaling by itself only if the global policy were float16.
     return keras.optimizers.LossScaleOptimizer(optimizer) if recipe.dtype == "mixed_float16" else optimizer
 
 
@@ -202,7 +208,7 @@ def _schedule(settings, steps):
     if settings.schedule == "constant":
         return settings.learning_rate
     if settings.schedule == "step":
-        # Keras's boundary is the last step, counted from 0, with the rate before it.
+        # In Keras, a boundary is the last step (counted from 0) that still has the previous learning rate.
         boundaries = [max(1, round(share * steps)) - 1 for share in settings.lr_milestones]
         rates = [settings.learning_rate * 0.1**number for number in range(len(boundaries) + 1)]
         return schedules.PiecewiseConstantDecay(boundaries, rates)

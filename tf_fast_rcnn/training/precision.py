@@ -18,12 +18,12 @@ from tf_fast_rcnn.models.parts import (
     head_layers,
 )
 
-# What these give is compared, decoded or summed up; bfloat16 has 8 significant bits.
+# The outputs of these layers are compared, decoded or summed; bfloat16 has only 8 significant bits.
 _FLOAT32_NAMES = {ROI_CORNERS, ROI_CONTEXT, *PREDICTOR_LAYERS, BOX_BY_CLASS, BOX_DELTAS}
-# Colours 0..255 with fractions would lose them.
+# Colours 0..255 would lose their fractions.
 _FLOAT32_LAYERS = (keras.layers.Rescaling, keras.layers.Normalization)
-# What takes each number a few times only. In half types TensorFlow's code for CPUs needs twice as long for these, and
-# up to 15 times for the gradients of depthwise convolutions: EfficientNet-Lite0 would train at half the speed.
+# Layers with few operations per number. On CPUs, TensorFlow takes twice as long for these in half types, and up to 15
+# times as long for the gradients of depthwise convolutions: EfficientNet-Lite0 would train at half the speed.
 _FLOAT32_LAYERS_ON_CPU = (
     keras.layers.Add,
     keras.layers.BatchNormalization,
@@ -33,14 +33,13 @@ _FLOAT32_LAYERS_ON_CPU = (
 
 
 def set_precision(model: keras.Model, dtype: str) -> None:
-    """Makes the convolutions and the fully connected layers of a Fast R-CNN model compute in `dtype`.
+    """Sets the dtype in which the convolutions and the fully connected layers of a Fast R-CNN model compute.
 
-    Where there is no GPU, layers between them that gain nothing by it stay in float32, depthwise convolutions too.
-    Keras's global policy is left alone: it would reach layers that are made elsewhere, and not those of a network that
-    was made before.
+    Without a GPU, layers that would not become faster stay in float32, including depthwise convolutions. Keras's global
+    policy is not changed: it would affect unrelated layers, but not those of a model that already exists.
 
     Args:
-        model: what `fast_rcnn` returned; already traced functions keep the types that they were traced with.
+        model: a model made by `fast_rcnn`. Functions that are already traced keep their dtypes.
         dtype: name of a Keras dtype policy: "float32", "mixed_bfloat16", "mixed_float16".
     """
     for layer in _half_type_layers(model):
@@ -49,7 +48,7 @@ def set_precision(model: keras.Model, dtype: str) -> None:
 
 @contextlib.contextmanager
 def in_precision(model: keras.Model, dtype: str) -> Iterator[keras.Model]:
-    """The model with its layers at another precision (see `set_precision`), for as long as the context lasts."""
+    """Gives the model another precision (see `set_precision`) within the context."""
     policies = [(layer, layer.dtype_policy) for layer in _half_type_layers(model)]
     set_precision(model, dtype)
     try:
@@ -60,9 +59,9 @@ def in_precision(model: keras.Model, dtype: str) -> Iterator[keras.Model]:
 
 
 def _half_type_layers(model):
-    """The layers of the convolutions and all after them, in order, without those that stay float32."""
+    """The layers of the backbone and the head, in order, except those that stay in float32."""
     whole = _FLOAT32_LAYERS if tf.config.list_physical_devices("GPU") else _FLOAT32_LAYERS + _FLOAT32_LAYERS_ON_CPU
-    # What stands before the convolutions is preprocessing.
+    # The layers before the backbone are preprocessing.
     for layer in (*backbone_layers(model), *head_layers(model)):
         if layer.name not in _FLOAT32_NAMES and not isinstance(layer, whole):
             yield layer

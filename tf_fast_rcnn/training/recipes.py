@@ -1,7 +1,7 @@
-"""Recipes: everything that a training run depends on, by name.
+"""Named recipes: all settings of a training run.
 
-A recipe is a function that returns a `Recipe`; its docstring says when to take it, what it costs and what it gives.
-Figures of the paper are told as the paper's. The run writes the recipe that it used, with every value, into its folder.
+A recipe is a function that returns a `Recipe`; its docstring says when to use it, what it costs and what results to
+expect. Numbers quoted from the paper are marked as such. A run stores the recipe with all its values in its folder.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ VOC_CLASSES = (
     "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable", "dog",
     "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor",
 )
-# As instances_train2014.json has them.
+# As in instances_train2014.json.
 COCO_CLASSES = (
     "person", "bicycle", "car", "motorcycle", "airplane", "bus", "train", "truck", "boat", "traffic light",
     "fire hydrant", "stop sign", "parking meter", "bench", "bird", "cat", "dog", "horse", "sheep", "cow", "elephant",
@@ -41,24 +41,25 @@ def voc07() -> Recipe:
     """VOC07 as in the paper: SGD, 30k mini-batches at 0.001 and 10k at 0.0001, selective search, one scale of 600.
 
     The paper's networks S, M and L are `caffenet`, `vgg_cnn_m_1024` and `caffe_vgg16`; `vgg16` is L from
-    keras.applications. Frozen are, as in the paper, conv1 and conv2 of L, and conv1 of S and M.
+    keras.applications. As in the paper, conv1 and conv2 of L are frozen, and conv1 of S and M.
 
     Command: tf-fast-rcnn train --recipe voc07 --train voc:VOC2007@trainval --out runs/voc07
              with --backbone caffenet for S, --backbone vgg_cnn_m_1024 for M
     Cost: in the paper 1.2 h (S), 2.0 h (M) and 9.5 h (L) on a K40 (table 4); days on a CPU. Selective search takes
-        a tenth of a second an image and core, once.
+        0.1 s per image on one core, once.
     Result: in the paper mAP 57.1 (S), 59.2 (M) and 66.9 (L) on VOC07 test, 11 points (table 4); L with
-        `--set sampling.difficult=drop` 68.1 (table 1). Not run here.
+        `--set sampling.difficult=drop` 68.1 (table 1). We have not run it.
     """
     return Recipe(name="voc07", class_names=VOC_CLASSES)
 
 
 def voc0712() -> Recipe:
-    """VOC07 and VOC12 trainval together: 60k mini-batches. The paper does not say when the rate falls; here after 40k.
+    """VOC07 and VOC12 trainval together: 60k mini-batches. The learning rate drops after 40k (our choice; not in the
+    paper).
 
     Command: tf-fast-rcnn train --recipe voc0712 --train voc:VOC2007@trainval+voc:VOC2012@trainval --out runs/voc0712
-    Cost: half as much again as `voc07`.
-    Result: in the paper mAP 70.0 on VOC07 test with L (table 1). Not run here.
+    Cost: 1.5 times that of `voc07`.
+    Result: in the paper mAP 70.0 on VOC07 test with L (table 1). We have not run it.
     """
     return Recipe(
         name="voc0712",
@@ -69,14 +70,14 @@ def voc0712() -> Recipe:
 
 
 def voc10() -> Recipe:
-    """For VOC10's test server: VOC07 trainval and test and VOC12 trainval ("07++12"), 100k mini-batches, the rate
-    falling every 40k.
+    """For VOC10's test server: VOC07 trainval and test and VOC12 trainval ("07++12"), 100k mini-batches. The learning
+    rate drops every 40k.
 
     Command: tf-fast-rcnn train --recipe voc10
              --train voc:VOC2007@trainval+voc:VOC2007@test+voc:VOC2012@trainval --out runs/voc10
-    Cost: two and a half times as much as `voc07`.
-    Result: in the paper mAP 68.8 on VOC10 test with L (table 2), area under the curve. With VOC12 trainval alone, for
-        which it trains as long as for VOC07 (`--recipe voc07 --train voc:VOC2012@trainval`), 66.1. Not run here.
+    Cost: 2.5 times that of `voc07`.
+    Result: in the paper mAP 68.8 on VOC10 test with L (table 2), area under the curve; 66.1 with VOC12 trainval alone,
+        trained as long as VOC07 (`--recipe voc07 --train voc:VOC2012@trainval`). We have not run it.
     """
     return Recipe(
         name="voc10", class_names=VOC_CLASSES, steps=100_000, optimizer=OptimizerSettings(lr_milestones=(0.4, 0.8))
@@ -84,12 +85,12 @@ def voc10() -> Recipe:
 
 
 def voc12() -> Recipe:
-    """For VOC12's test server: as `voc10`.
+    """For VOC12's test server: the same settings as `voc10`.
 
     Command: tf-fast-rcnn train --recipe voc12
              --train voc:VOC2007@trainval+voc:VOC2007@test+voc:VOC2012@trainval --out runs/voc12
-    Cost: two and a half times as much as `voc07`.
-    Result: in the paper mAP 68.4 on VOC12 test with L (table 3); with VOC12 trainval alone 65.7. Not run here.
+    Cost: 2.5 times that of `voc07`.
+    Result: in the paper mAP 68.4 on VOC12 test with L (table 3); 65.7 with VOC12 trainval alone. We have not run it.
     """
     return Recipe(
         name="voc12", class_names=VOC_CLASSES, steps=100_000, optimizer=OptimizerSettings(lr_milestones=(0.4, 0.8))
@@ -97,12 +98,12 @@ def voc12() -> Recipe:
 
 
 def coco() -> Recipe:
-    """COCO's 80k training images: 240k mini-batches. The paper does not say when the rate falls; here after 200k.
+    """COCO's 80k training images: 240k mini-batches. The learning rate drops after 200k (our choice; not in the paper).
 
     Command: tf-fast-rcnn train --recipe coco --train coco:instances_train2014.json,train2014 --out runs/coco
-    Cost: six times as much as `voc07`; selective search of 80k images takes two hours on one core.
-    Result: in the paper, with L on test-dev, mAP 35.9 at IoU 0.5 and 19.7 averaged over IoUs (section 5.6). Not run
-        here.
+    Cost: six times that of `voc07`; selective search on 80k images takes two hours on one core.
+    Result: in the paper, with L on test-dev, mAP 35.9 at IoU 0.5 and 19.7 averaged over IoUs (section 5.6). We have not
+        run it.
     """
     return Recipe(
         name="coco", class_names=COCO_CLASSES, steps=240_000, optimizer=OptimizerSettings(lr_milestones=(5 / 6,))
@@ -145,14 +146,14 @@ RECIPES = {
 
 
 def recipe(name: StrPath, changes: Mapping[str, Any] | None = None) -> Recipe:
-    """The `Recipe` of a name, or that of another run, with changes.
+    """Returns a named recipe, or the recipe of a run, with changes.
 
     Args:
         name: one of `RECIPES`, or the folder of a run.
         changes: see `with_changes`.
 
     Raises:
-        InputError: where there is no such recipe or setting.
+        InputError: if the recipe or a setting does not exist.
 
     Example:
         >>> recipe("voc07", {"optimizer.learning_rate": 0.002}).optimizer.learning_rate

@@ -1,4 +1,4 @@
-"""A training run: one stage in which all layers are fine-tuned together (section 2.3 of the paper)."""
+"""Trains a detector in a single stage that fine-tunes all layers together (section 2.3 of the paper)."""
 
 from __future__ import annotations
 
@@ -39,8 +39,15 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True)
 class TrainingSummary:
-    """What a training run gave: its folder, mini-batches, seconds (of this sitting), last loss, and the validation mAP
-    of its model."""
+    """The result of a training run.
+
+    Attributes:
+        run: RUN, the folder of the run.
+        steps: number of mini-batches.
+        seconds: training time of this call, without that of an interrupted run before it.
+        loss: the last loss in the log, if there is one.
+        validation_map: the validation mAP of the model, if it was measured.
+    """
 
     run: str
     steps: int
@@ -66,30 +73,30 @@ def train(
     class_map: Mapping[str, Sequence[str]] | None = None,
     callbacks: Iterable[keras.callbacks.Callback] = (),
 ) -> TrainingSummary:
-    """Trains a detector and writes RUN; goes on where an interrupted run of the same arguments stopped.
+    """Trains a detector and writes RUN; continues an interrupted run with the same arguments.
 
     Args:
         train_dataset: `DetectionDataset`.
         out: RUN, a new folder or that of an interrupted run.
         recipe: `Recipe`; None for `small_data()`.
-        proposals: `ProposalSettings` or `FileProposals`; None for those of a prepared data set, else of the recipe.
-        backbone: see `fast_rcnn`; None for the recipe's.
-        weights: of the backbone ("imagenet", None or a weights file), or the folder of another run, whose detector is
-            tuned further (layers that fit neither in name nor shape start anew).
+        proposals: `ProposalSettings` or `FileProposals`; None for those of a prepared data set, or else of the recipe.
+        backbone: see `fast_rcnn`; None for that of the recipe.
+        weights: weights of the backbone ("imagenet", None or a weights file), or the folder of another run, whose
+            detector is fine-tuned further (layers without a counterpart of equal name and shape are initialised).
         roi_pooling: see `RoIPooling`.
-        seed: of initial weights, dropout and mini-batches.
-        workers: processes that compute proposals; None for one a core.
-        cache_dir: where proposals are cached.
+        seed: seed for initial weights, dropout and mini-batches.
+        workers: number of processes that compute proposals; None for one per core.
+        cache_dir: folder in which proposals are cached.
         progress: whether to show a progress bar on standard error.
-        skip_bad: leave out images that cannot be read, instead of stopping.
-        class_map: what `with_classes` was given to make the data set, if it was: RUN keeps it for `evaluate`.
-        callbacks: further Keras callbacks, such as `evaluation.models.ValidationMap`.
+        skip_bad: skip images that cannot be read, instead of stopping.
+        class_map: the argument of `with_classes` that made the data set, if it was used: RUN stores it for `evaluate`.
+        callbacks: additional Keras callbacks, such as `evaluation.models.ValidationMap`.
 
     Returns:
-        `TrainingSummary`. The model is read with `load_run(out)`.
+        `TrainingSummary`. `load_run(out)` reads the model.
 
     Raises:
-        InputError: for data that do not fit, a folder in use, or a loss that is not finite.
+        InputError: if the data do not fit the recipe, the folder is in use, or the loss is not finite.
 
     Example:
         >>> train(load_dataset("voc:cells@trainval"), "runs/cells").loss          # doctest: +SKIP
@@ -136,27 +143,27 @@ def train(
 
 
 def _check_checkpoint(folder, model, expected):
-    """InputError where a checkpoint's model is not like the one that the run would begin with."""
+    """Raises InputError if the model of a checkpoint differs from the initial model of this run."""
 
     def classes(model):
         outputs = model.output if isinstance(model.output, dict) else {}
         return outputs["class_logits"].shape[-1] - 1 if "class_logits" in outputs else 0
 
     def shapes(model):
-        # Without names: they are numbered anew where the user's network is made again.
+        # Without names, because their numbers differ if the user's network is created again.
         return sorted(tuple(weight.shape) for weight in model.weights)
 
-    # A model that was never compiled has no optimiser at all.
+    # A model that was never compiled has no optimizer attribute.
     if shapes(model) != shapes(expected) or getattr(model, "optimizer", None) is None:
         raise InputError(
             f"{folder}/checkpoints: found the checkpoint of another model, with {classes(model)} classes and "
-            f"{model.count_params():,} weights; expected one of this run, with {classes(expected)} and "
-            f"{expected.count_params():,}, and an optimiser; remove it, or give another --out"
+            f"{model.count_params():,} weights; expected one of this run, with {classes(expected)} classes, "
+            f"{expected.count_params():,} weights and an optimiser; remove it, or choose another --out"
         )
 
 
 def _description(train_dataset, recipe, weights, roi_pooling, seed, proposals, class_map):
-    """What run.json says: everything that the run depends on."""
+    """The content of run.json: everything that the run depends on."""
     return {
         "package_version": tf_fast_rcnn.__version__,
         "train": train_dataset.name,
@@ -179,7 +186,7 @@ def _compile(model, recipe, dataset, steps):
     if recipe.class_weights:
         class_weights = [recipe.class_weights.get(name, 1.0) for name in (BACKGROUND, *dataset.class_names)]
     loss = multi_task_loss(model, recipe.box_weight, class_weights)
-    # Keras would take XLA on a GPU, which compiles anew for every shape of image.
+    # On a GPU, Keras would use XLA, which recompiles for every image shape.
     model.compile(optimizer=optimizer_of(recipe, model, steps), loss=loss, jit_compile=False)
 
 
@@ -187,14 +194,14 @@ def _train_only(model, names):
     known = [layer.name for layer in model.layers if layer.weights]
     unknown = [name for name in names if name not in known]
     if unknown:
-        raise InputError(f"only_layers: found {unknown[0]!r}; expected layers of the model; known: {', '.join(known)}")
+        raise InputError(f"only_layers: found {unknown[0]!r}; expected layers of the model: {', '.join(known)}")
     for layer in model.layers:
         if layer.name not in names:
             layer.trainable = False
 
 
 def _fit(model, dataset, recipe, segments, position, seed, callbacks):
-    """Fits from the position on; epochs begin at multiples of an epoch's steps, also after an interruption."""
+    """Trains from the current position on. Epochs begin at multiples of their steps, even after an interruption."""
     keep_raw_weights(model)
     for epochs, epoch_steps in segments:
         batches = hierarchical_batches(dataset, seed=seed, start=position.step, **dataclasses.asdict(recipe.sampling))
@@ -207,7 +214,7 @@ def _fit(model, dataset, recipe, segments, position, seed, callbacks):
 
 
 def _segments(step, steps, steps_per_epoch):
-    """`(epochs, steps of each)` that lead from `step` to `steps`: the rest of an epoch, whole epochs, the last part."""
+    """`(epochs, steps of each)` from `step` to `steps`: the rest of an epoch, full epochs, and a partial last epoch."""
     segments = []
     to_boundary = min(-step % steps_per_epoch, steps - step)
     if to_boundary > 0:
@@ -218,7 +225,7 @@ def _segments(step, steps, steps_per_epoch):
 
 
 def _finish(folder, model, best):
-    """Leaves model.keras, the last or the best model, and no checkpoints."""
+    """Saves the last or the best model as model.keras, and removes the checkpoints."""
     if best:
         os.replace(run_folder.best_model_path(folder), folder / "model.keras")
     else:

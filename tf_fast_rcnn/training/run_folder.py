@@ -1,12 +1,12 @@
-"""RUN, the folder that training writes and every later command reads.
+"""RUN, the folder that training writes and all later commands read.
 
 RUN/
   run.json          class names, recipe, backbone, proposal settings, seed: everything that the run depends on
-  model.keras       the trained model, once training has ended
-  log.jsonl         one line every few mini-batches: step, losses, rate; validation mAP after each epoch
+  model.keras       the trained model, after training has finished
+  log.jsonl         one line every few mini-batches: step, losses, learning rate; validation mAP after each epoch
   losses.png        the same as curves
   tensorboard/      the same for TensorBoard
-  checkpoints/      the last states, while training runs; the same command goes on from there
+  checkpoints/      the last states, during training; the same command continues from there
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ import keras
 
 import tf_fast_rcnn.models.fast_rcnn
 
-# Keras finds the layers, losses and optimisers of a saved model only where their modules have been imported.
+# Keras finds the layers, losses and optimisers of a saved model only if their modules have been imported.
 import tf_fast_rcnn.models.losses
 import tf_fast_rcnn.training.optimizers  # noqa: F401
 from tf_fast_rcnn.data.batches.settings import detection_side
@@ -37,22 +37,22 @@ if TYPE_CHECKING:
     from tf_fast_rcnn.files import StrPath
 
 _KEPT_CHECKPOINTS = 2
-# In a checkpoint's archive beside what Keras writes: what Keras does not save.
+# A file that we add to the archive of a checkpoint, with the state that Keras does not save.
 _STATE_NAME = "training_state.json"
 
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """A trained model with all that is needed to use it.
+    """A trained model with everything that is needed to use it.
 
     Attributes:
         folder: RUN.
         model: the Keras model.
         class_names: names of the classes 1..K.
-        proposals: `ProposalSettings` of training, with which proposals of other images are computed; after training on
-            proposals of a file, `FileProposals` that only say so: other images need proposals of their own.
-        shorter_side, longer_side: the image size of training in pixels, which detection should use too; after
-            multi-scale training its middle one.
+        proposals: the `ProposalSettings` of training, used to compute proposals for other images; after training with
+            proposals from a file, a `FileProposals` placeholder: proposals for other images must be supplied.
+        shorter_side, longer_side: the image size in training, in pixels, which detection should use too; after
+            multi-scale training, the middle size.
         description: the content of run.json.
     """
 
@@ -74,7 +74,7 @@ def load_run(folder: StrPath) -> Run:
     """Reads RUN.
 
     Raises:
-        InputError: where the folder is no run, or its training has not ended.
+        InputError: if the folder is not a training run, or its training has not finished.
 
     Example:
         >>> run = load_run("runs/cells")                                        # doctest: +SKIP
@@ -85,8 +85,8 @@ def load_run(folder: StrPath) -> Run:
     model_file = folder / "model.keras"
     if not model_file.is_file():
         raise InputError(
-            f"{folder}: found a run without model.keras; expected one whose training has ended; give its `train` "
-            "command again to go on"
+            f"{folder}: found a run without model.keras; expected a finished run; repeat its `train` command to "
+            "continue training"
         )
     model = load_model(model_file)
     try:
@@ -107,9 +107,9 @@ def load_run(folder: StrPath) -> Run:
 
 
 def load_model(path: StrPath) -> keras.Model:
-    """A Keras model from a .keras file; InputError where it is not readable."""
+    """Loads a Keras model from a .keras file; raises InputError if it is not readable."""
     try:
-        # The archive's checksums find damage that Keras would load as weights.
+        # The checksums of the archive detect damage that Keras would load as weights.
         with zipfile.ZipFile(path) as archive:
             damaged = archive.testzip()
         if damaged is not None:
@@ -121,7 +121,7 @@ def load_model(path: StrPath) -> keras.Model:
 
 
 def read_description(folder: StrPath) -> dict[str, Any]:
-    """The content of RUN/run.json, its recipe with the names of this version."""
+    """The content of RUN/run.json, with the setting names of this version in its recipe."""
     path = Path(folder) / "run.json"
     if not path.is_file():
         raise InputError(
@@ -132,36 +132,36 @@ def read_description(folder: StrPath) -> dict[str, Any]:
     except ValueError as error:
         raise InputError(f"{path}: found broken JSON ({error}); expected what `train` writes; train again") from None
     if not isinstance(description, dict):
-        raise InputError(f"{path}: found no JSON object; expected what `train` writes; train again")
+        raise InputError(f"{path}: found JSON that is not an object; expected what `train` writes; train again")
     if isinstance(description.get("recipe"), dict):
         description["recipe"] = with_current_names(description["recipe"])
     return description
 
 
 def validation_metrics(run: Run) -> dict[str, Any] | None:
-    """The row of log.jsonl with the validation mAP ("mean_ap", "ap/CLASS", "step") of a run's model, or None."""
+    """The row of log.jsonl with the validation mAP of a run's model ("mean_ap", "ap/CLASS", "step"), or None."""
     path = run.folder / "log.jsonl"
     rows = map(json.loads, path.read_text().splitlines()) if path.is_file() else ()
     rows = [row for row in rows if "mean_ap" in row]
     if not rows:
         return None
-    # With early stopping RUN's model is the best, the first of equals.
+    # With early stopping, the model is the one with the best mAP, the first if there are several.
     return max(rows, key=lambda row: row["mean_ap"]) if run.description["recipe"].get("early_stopping") else rows[-1]
 
 
 def open_run(folder: StrPath, description: Mapping[str, Any]) -> Path:
-    """Makes RUN for a training run, or checks that RUN is an interrupted one of the same description.
+    """Creates RUN for a training run, or checks that it is an interrupted run with the same description.
 
-    A run that was stopped before it had a checkpoint is begun anew, whatever its description.
+    A run that was interrupted before its first checkpoint starts again, whatever its description is.
 
     Raises:
-        InputError: where the folder holds something else, a finished run, or one of another description.
+        InputError: if the folder contains other files, a finished run, or a run with another description.
     """
     folder = Path(folder)
     description = json.loads(json.dumps(description))
     if not (folder / "run.json").is_file():
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-            raise InputError(f"{folder}: found files that are no run; expected a new folder; give another --out")
+            raise InputError(f"{folder}: not empty and not a training run; choose a new folder for --out")
         folder.mkdir(parents=True, exist_ok=True)
     remove_partial_files(folder)
     finished = (folder / "model.keras").exists()
@@ -169,29 +169,29 @@ def open_run(folder: StrPath, description: Mapping[str, Any]) -> Path:
         write_json(folder / "run.json", description)
         return folder
     found = read_description(folder)
-    # An interrupted run may go on after an upgrade.
+    # An interrupted run may continue after an upgrade.
     compared = {*found, *description} - {"package_version"}
     different = sorted(key for key in compared if found.get(key) != description.get(key))
     if different:
         raise InputError(
             f"{folder}: found a run with another {', '.join(different)}; expected a new folder or the same command as "
-            "before; give another --out"
+            "before; choose another --out"
         )
     if finished:
         raise InputError(
-            f"{folder}: found a finished run; expected a new folder or an interrupted run; give another --out"
+            f"{folder}: found a finished run; expected a new folder or an interrupted run; choose another --out"
         )
     return folder
 
 
 def save_model(model: keras.Model, path: StrPath) -> None:
-    """Saves a model without its optimiser, and in float32, under a temporary name first."""
+    """Saves a model in float32, without its optimiser; the file appears only when it is complete."""
     with in_precision(model, "float32"):
         _save(keras.Model(model.input, model.output, name=model.name), Path(path))
 
 
 def save_checkpoint(model: keras.Model, folder: StrPath, step: int) -> None:
-    """Saves a model with its optimiser as the state after `step` mini-batches, and removes older states."""
+    """Saves a model with its optimiser as the state after `step` mini-batches, and removes old states."""
     state = {"step": step, "random_states": [state.numpy().tolist() for state in _random_states(model)]}
     _save(model, Path(folder) / "checkpoints" / f"step-{step:08d}.keras", state)
     for old in _checkpoints(folder)[:-_KEPT_CHECKPOINTS]:
@@ -199,10 +199,10 @@ def save_checkpoint(model: keras.Model, folder: StrPath, step: int) -> None:
 
 
 def last_checkpoint(folder: StrPath) -> tuple[keras.Model, int] | None:
-    """`(compiled model, step)` of the last state that RUN holds, or None.
+    """`(compiled model, step)` of the last state in RUN, or None.
 
     Raises:
-        InputError: where the file is damaged, or no state of a training run.
+        InputError: if the file is damaged, or is not a state of a training run.
     """
     checkpoints = _checkpoints(folder)
     if not checkpoints:
@@ -217,18 +217,18 @@ def last_checkpoint(folder: StrPath) -> tuple[keras.Model, int] | None:
         return model, state["step"]
     except (KeyError, ValueError) as error:
         raise InputError(
-            f"{path}: found no state of training ({error}); expected a checkpoint of `train`; remove it to go on from "
-            "the one before"
+            f"{path}: found no training state ({error}); expected a checkpoint of `train`; remove it to continue from "
+            "the previous one"
         ) from None
 
 
 def best_model_path(folder: StrPath) -> Path:
-    """Where a run with early stopping keeps the best model while it trains."""
+    """The path at which a run with early stopping keeps the best model during training."""
     return Path(folder) / "checkpoints" / "best.keras"
 
 
 def remove_checkpoints(folder: StrPath) -> None:
-    """Removes the states of a run that has ended, and files that a kill left half written."""
+    """Removes the states of a finished run, and incomplete files of an interrupted one."""
     shutil.rmtree(Path(folder) / "checkpoints", ignore_errors=True)
 
 
@@ -237,7 +237,7 @@ def _checkpoints(folder):
 
 
 def _random_states(model):
-    """The variables from which dropout and other layers draw; Keras saves the seeds that they began with alone."""
+    """The random states of dropout and other layers; Keras saves only their initial seeds."""
     return [variable for variable in model.variables if variable.name == "seed_generator_state"]
 
 

@@ -1,4 +1,4 @@
-"""What a recipe is made of: values by name, checked, changed by dotted names, written as JSON and read back."""
+"""The settings of a recipe: validation, changes by dotted name, and conversion from JSON."""
 
 from __future__ import annotations
 
@@ -31,23 +31,24 @@ BACKGROUND = "background"  # the name of class 0 in `class_weights`
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class OptimizerSettings:
-    """One of the two optimisers of `training.optimizers`, and its schedule; the defaults are the paper's.
+    """Settings for one of the two optimisers of `training.optimizers` and its schedule; the defaults are the paper's.
 
     Attributes:
         kind: "sgd" or "adamw".
-        learning_rate: learning rate at the start.
-        schedule: "step" (the rate falls to a tenth at each of `lr_milestones`), "cosine" (a linear warm-up over a
-            twentieth of the steps, then half a cosine down to 0) or "constant".
-        lr_milestones: shares of all steps, rising: (0.75,) is 30k at the first rate and 10k at the second.
+        learning_rate: initial learning rate.
+        schedule: "step" (the rate is divided by 10 at each of `lr_milestones`), "cosine" (a linear warm-up over a
+            twentieth of the steps, then cosine decay to 0) or "constant".
+        lr_milestones: fractions of all steps, in ascending order: (0.75,) means 30k of 40k steps at the first rate and
+            10k at the second.
         momentum: sgd only.
-        weight_decay: sgd: inside the gradient, as in Caffe; adamw: decoupled from it.
-        bias_lr_multiplier: sgd only: biases learn at this multiple of the rate.
-        decay_biases: whether biases decay as weights do. The paper says that they do; the released solver's do not.
-        backbone_lr_multiplier: adamw only: the pre-trained convolutions learn at this multiple of the rate.
-        accumulation: the gradients of so many mini-batches are averaged before each update. Steps, schedules and
+        weight_decay: for sgd part of the gradient, as in Caffe; for adamw decoupled from it.
+        bias_lr_multiplier: sgd only: factor for the learning rate of biases.
+        decay_biases: whether weight decay also applies to biases. It does in the paper, but not in the released solver.
+        backbone_lr_multiplier: adamw only: factor for the learning rate of the pre-trained backbone.
+        accumulation: number of mini-batches whose gradients are averaged for each update. Steps, schedules and
             `average` still count mini-batches.
-        average: momentum of an exponential moving average of the weights, which is then what is evaluated and saved;
-            0.999, for example. None: the weights themselves.
+        average: momentum of an exponential moving average of the weights, which is then used for evaluation and saving;
+            for example 0.999. None: no average.
     """
 
     kind: str = "sgd"
@@ -83,10 +84,10 @@ class OptimizerSettings:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class NetworkSettings:
-    """Options of `fast_rcnn` by the same names.
+    """The options of `fast_rcnn` with the same names.
 
     Attributes:
-        stride: "auto" also: chosen from the sizes of the training objects, see `training.choices`.
+        stride: also "auto": chosen from the sizes of the training objects, see `training.choices`.
     """
 
     dropout: float = 0.5
@@ -114,26 +115,27 @@ class NetworkSettings:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """One way to train; the defaults are the paper's.
+    """All settings of a training run; the defaults are the paper's.
 
     Attributes:
-        name: of the recipe.
-        backbone: network that is tuned, where `train` is given no other.
-        class_names: names of the classes that the recipe is for; data with others are refused. None: any.
-        proposals: one of `data.proposals.METHODS`, where `train` is given no others.
-        steps: mini-batches; None for `epochs` passes over the training images.
-        epochs: passes over the training images where `steps` is None.
+        name: name of the recipe.
+        backbone: the network to fine-tune, unless `train` is given another.
+        class_names: the classes that the recipe is for; data with other classes are an error. None: any classes.
+        proposals: one of `data.proposals.METHODS`, unless `train` is given other proposals.
+        steps: number of mini-batches; None for `epochs` passes over the training images.
+        epochs: number of passes over the training images if `steps` is None.
         box_weight: lambda of the multi-task loss.
-        class_weights: weights of classes in the classification loss by name, as in {"platelet": 2.0}; 1 for those that
-            are not named, and "background" for class 0. See `multi_task_loss`.
-        only_layers: names of the only layers of the model that are trained, as in ("box_regression",); all others keep
-            their weights. None: all, but for what `network.finetune_from` says of the backbone's.
-        early_stopping: training ends after so many epochs without a better validation mAP, and RUN's model is the best
-            one, not the last. None: all steps, and the last model.
-        nms_iou_threshold: of non-maximum suppression when the trained model detects; see `DetectionSettings`.
-        dtype: "float32", or what layers compute in: "mixed_bfloat16", or "mixed_float16" with loss scaling. Weights,
-            RoIs, scores, boxes and losses are float32 always, and so is the model that is saved in the end.
-        optimizer: `OptimizerSettings`, or any Keras optimiser with the schedule that it has; that is kept as its
+        class_weights: weights of classes in the classification loss, by name, for example {"platelet": 2.0}; classes
+            that are not listed have weight 1; "background" is class 0. See `multi_task_loss`.
+        only_layers: names of the only layers to train, for example ("box_regression",); all others are frozen. None:
+            all layers, except those that `network.finetune_from` freezes.
+        early_stopping: training ends after this number of epochs without a better validation mAP, and RUN's model is
+            the best one, not the last. None: all steps, and the last model.
+        nms_iou_threshold: threshold of non-maximum suppression when the trained model detects; see
+            `DetectionSettings`.
+        dtype: the dtype in which layers compute: "float32", "mixed_bfloat16", or "mixed_float16" with loss scaling.
+            Weights, RoIs, scores, boxes and losses are always float32, and so is the saved model.
+        optimizer: `OptimizerSettings`, or any Keras optimiser with its own schedule, which is stored as its
             configuration, `keras.optimizers.serialize(optimizer)`.
         network: `NetworkSettings`.
         sampling: `SamplingRules`.
@@ -177,14 +179,14 @@ class Recipe:
 
 
 def check_classes(recipe: Recipe, dataset: DetectionDataset) -> None:
-    """InputError where a data set has classes that the recipe is not for, or the recipe weights classes that the data
-    set does not have."""
+    """Raises InputError if a data set has classes that the recipe is not for, or if the recipe has weights for classes
+    that the data set does not have."""
     known = recipe.class_names or dataset.class_names
     strange = [name for name in dataset.class_names if name not in known]
     if strange:
         raise InputError(
             f"recipe {recipe.name}: found class {strange[0]!r} in {dataset.name}; expected "
-            f"{', '.join(known)}; take another recipe, or --set class_names=none"
+            f"{', '.join(known)}; choose another recipe, or pass --set class_names=none"
         )
     names = (BACKGROUND, *dataset.class_names)
     strange = [name for name in recipe.class_weights or () if name not in names]
@@ -197,7 +199,7 @@ def check_classes(recipe: Recipe, dataset: DetectionDataset) -> None:
 _GROUPS = {"optimizer": OptimizerSettings, "network": NetworkSettings, "sampling": SamplingRules}
 
 
-# What settings and values were called in 0.1: files are read as they were written, `with_changes` names the new name.
+# The names of settings and values in version 0.1. They are accepted in files; `with_changes` reports the new name.
 EARLIER_NAMES = {
     "classes": "class_names",
     "optimizer.rate": "optimizer.learning_rate",
@@ -213,7 +215,7 @@ _EARLIER_VALUES = {("network.head", "carry"): "reuse"}
 
 
 def with_current_names(values: Mapping[str, Any]) -> dict[str, Any]:
-    """The JSON of a recipe that any version wrote, with the names of this one.
+    """Converts the JSON of a recipe written by any version to the names of this version.
 
     Example:
         >>> with_current_names({"name": "mine", "optimizer": {"rate": 0.01}, "network": {"head": "carry"}})
@@ -230,7 +232,7 @@ def with_current_names(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _with_current_names(values, prefix):
-    """The same of one group, whose dotted names begin with `prefix`."""
+    """The same for one group, whose dotted names begin with `prefix`."""
     current = {}
     for name, value in values.items():
         known = EARLIER_NAMES.get(prefix + name, prefix + name).removeprefix(prefix)
@@ -239,7 +241,7 @@ def _with_current_names(values, prefix):
 
 
 def _known_settings():
-    """Dotted name -> type annotation of every value of a recipe."""
+    """The type annotations of all settings of a recipe, by dotted name."""
     known = {name: hint for name, hint in typing.get_type_hints(Recipe).items() if name not in _GROUPS}
     for group, kind in _GROUPS.items():
         known |= {f"{group}.{name}": hint for name, hint in typing.get_type_hints(kind).items()}
@@ -247,16 +249,16 @@ def _known_settings():
 
 
 def with_changes(recipe: Recipe, changes: Mapping[str, Any]) -> Recipe:
-    """A recipe with other values.
+    """A copy of a recipe with other values.
 
     Args:
         recipe: `Recipe`.
-        changes: dict from dotted names to values: `{"optimizer.learning_rate": 0.01, "steps": 2000}`. Text stands
-            for a value of the setting's type: "0.01", "none", "480,600" or "[480, 600]" for several numbers, JSON
-            for a dict.
+        changes: dict from dotted names to values: `{"optimizer.learning_rate": 0.01, "steps": 2000}`. Text is parsed
+            by the type of the setting: "0.01", "none", "480,600" or "[480, 600]" for several numbers, JSON for a dict.
 
     Raises:
-        InputError: for an unknown name (tells the known ones), a value of another type, or one out of range.
+        InputError: if a name is unknown (the message lists the valid ones), or a value has the wrong type or is out of
+            range.
 
     Example:
         >>> with_changes(Recipe(name="mine"), {"sampling.horizontal_flip_prob": "0"}).sampling.horizontal_flip_prob
@@ -269,19 +271,22 @@ def with_changes(recipe: Recipe, changes: Mapping[str, Any]) -> Recipe:
             _refuse_unknown(name, known)
         group, _, field = name.rpartition(".")
         if group and not dataclasses.is_dataclass(getattr(recipe, group)):
-            raise InputError(f"{name}: found a Keras optimiser, which has its own settings; change it in Python")
+            raise InputError(
+                f"{name}: found a Keras optimiser, which has its own settings; expected one of this package's; "
+                "change the optimiser in Python"
+            )
         groups.setdefault(group, {})[field] = _typed(name, value, known[name])
-    # All at once, for some values are checked together.
+    # All at once, because some values are checked together.
     top = groups.pop("", {})
     top |= {group: dataclasses.replace(getattr(recipe, group), **values) for group, values in groups.items()}
     return dataclasses.replace(recipe, **top)
 
 
 def recipe_from_json(values: Mapping[str, Any]) -> Recipe:
-    """The `Recipe` of what `dataclasses.asdict` made of it, also after it went through a JSON file of any version.
+    """Converts the result of `dataclasses.asdict(recipe)` back to a `Recipe`; JSON of older versions is accepted.
 
     Raises:
-        InputError: as `with_changes`.
+        InputError: as in `with_changes`.
     """
     changes, whole = {}, {}
     for name, value in with_current_names(values).items():
@@ -296,18 +301,20 @@ def recipe_from_json(values: Mapping[str, Any]) -> Recipe:
 
 def _refuse_unknown(name, known):
     if name in EARLIER_NAMES:
-        raise InputError(f"{name}: found a setting's name of version 0.1; expected {EARLIER_NAMES[name]}; give that")
+        raise InputError(
+            f"{name}: found the name of this setting in version 0.1; expected {EARLIER_NAMES[name]}; use that"
+        )
     earlier = [each for old, each in EARLIER_NAMES.items() if old.split(".")[-1] == name]
     close = (
         earlier
         or [each for each in known if each.split(".")[-1] == name]
         or difflib.get_close_matches(name, known, n=1)
     )
-    hint = f"did you mean {close[0]}?" if close else "give one of these"
+    hint = f"did you mean {close[0]}?" if close else "choose one of these"
     raise InputError(f"{name}: found no such setting of a recipe; expected one of {', '.join(known)}; {hint}")
 
 
-# How people call the types of settings; dicts are class_weights alone.
+# The types of settings in plain words; only class_weights is a dict.
 _TYPE_NAMES = {
     int: "a whole number",
     float: "a number",
@@ -320,7 +327,7 @@ _TYPE_NAMES = {
 
 
 def _typed(name, value, hint):
-    """A value, or the one that a text stands for, as its setting's type."""
+    """A value converted to the type of its setting; text is parsed."""
     kinds = typing.get_args(hint) if typing.get_origin(hint) in (typing.Union, types.UnionType) else (hint,)
     words = [word for kind in kinds if typing.get_origin(kind) is Literal for word in typing.get_args(kind)]
     if isinstance(value, str) and value in words:

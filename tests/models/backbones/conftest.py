@@ -1,4 +1,4 @@
-"""Writes PyTorch's legacy files without PyTorch: stand-ins for the classes that its pickles name."""
+"""Writes PyTorch's legacy files without PyTorch, with substitutes for the classes named in its pickles."""
 
 import collections
 import pickle
@@ -19,7 +19,7 @@ class _Storage:
 
 
 class _Pickler(pickle.Pickler):
-    """Arrays become `_rebuild_tensor_v2(storage, ...)` calls, their memory a storage; the rest is left to pickle."""
+    """Writes arrays as `_rebuild_tensor_v2(storage, ...)` calls with their memory as storage; pickle does the rest."""
 
     def __init__(self, file, torch):
         super().__init__(file, protocol=2)
@@ -42,7 +42,7 @@ class _Pickler(pickle.Pickler):
 
 @pytest.fixture
 def save_state_dict(monkeypatch):
-    """`save_state_dict(path, state)` writes what PyTorch's non-zip `torch.save` writes; arrays stand for tensors."""
+    """`save_state_dict(path, state)` writes the same file as PyTorch's non-zip `torch.save`, with arrays as tensors."""
     torch, utils = types.ModuleType("torch"), types.ModuleType("torch._utils")
 
     def _rebuild_tensor_v2(*arguments):

@@ -1,4 +1,4 @@
-"""Caffe's pooling and normalisation against loops over windows and channels."""
+"""Caffe's pooling and normalisation compared with loops over windows and channels."""
 
 import keras
 import numpy as np
@@ -11,12 +11,12 @@ from hypothesis import strategies as st
 from tf_fast_rcnn import InputError
 from tf_fast_rcnn.models.backbones.caffe_layers import CaffeMaxPooling2D, LocalResponseNormalization
 
-# (kernel, stride, pad): those of the networks, windows that the rule about the last one drops, and others.
+# (kernel, stride, pad): those of the networks, cases in which the last window is dropped, and others.
 POOLINGS = [(3, 2, 0), (3, 2, 1), (2, 2, 0), (2, 2, 1), (3, 3, 1), (3, 1, 1), (5, 3, 2)]
 
 
 def negative_map(height, width, channels=2, seed=0):
-    """Below zero, so that padding with zeros would be seen."""
+    """Negative, so that padding with zeros would be noticed."""
     return -np.random.default_rng(seed).uniform(1, 9, (1, height, width, channels)).astype(np.float32)
 
 
@@ -95,7 +95,7 @@ def test_normalization_is_caffes(channels, local_size, alpha, beta, k):
 
 
 def test_normalization_squares_no_half_numbers():
-    """700 squared is more than float16 has."""
+    """700 squared overflows float16."""
     x = np.full((1, 2, 2, 3), 700, np.float16)
     found = LocalResponseNormalization(3, alpha=3.0, beta=0.5, k=0.0, dtype="float16")(x)
     assert found.dtype == "float16"

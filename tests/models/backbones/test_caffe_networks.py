@@ -1,4 +1,4 @@
-"""The paper's networks against NumPy, layer by layer, with weights that come through a `.caffemodel` file."""
+"""The paper's networks compared with NumPy, layer by layer, with weights from a `.caffemodel` file."""
 
 import keras
 import numpy as np
@@ -49,7 +49,7 @@ def test_every_layer_is_what_numpy_computes(name, weights, network, size):
     for layer, values in zip(names, found, strict=True):
         expected_values = expected[layer].transpose(1, 2, 0)
         np.testing.assert_allclose(values[0], expected_values, rtol=1e-3, atol=1e-3, err_msg=layer)
-        assert np.mean(expected_values > 0) > 0.2, layer  # ReLU has not silenced it
+        assert np.mean(expected_values > 0) > 0.2, layer  # ReLU does not zero most of it
 
 
 def test_probabilities_are_what_numpy_computes(name, weights, network):
@@ -79,7 +79,7 @@ def test_caffenet_of_imagenet_has_the_same_weights_without_padding(tmp_path):
 
 
 def normalised_input(network, norm, conv1):
-    """CaffeNet pools first and normalises then: what `norm` takes is conv1's map, pooled."""
+    """CaffeNet pools before it normalises: the input of `norm` is the pooled map of conv1."""
     assert network.get_layer(norm).input is network.get_layer("pool1").output
     return max_pool(conv1.transpose(2, 0, 1), kernel=3, stride=2).transpose(1, 2, 0)
 
@@ -88,7 +88,7 @@ def normalised_input(network, norm, conv1):
     ("name", "cells"), [("caffenet", (39, 64)), ("vgg_cnn_m_1024", (36, 61)), ("caffe_vgg16", (38, 63))]
 )
 def test_cells_of_the_papers_images(name, cells):
-    """Cells of the last convolution at 600x1000 pixels, by hand from the prototxts."""
+    """Feature-map cells of the last convolution at 600x1000 pixels, computed by hand from the prototxts."""
     cut = cut_at_roi_pooling(small(name))
     assert (cut.strides, cut.roi_output_size) == ([16], (POOLED[name], POOLED[name]))
     convolutions = with_any_image_size(cut.convolutions, "convolutions")
@@ -104,7 +104,7 @@ def test_cells_of_the_papers_images(name, cells):
     ],
 )
 def test_parameters_are_as_many_as_published(name, parameters):
-    """S and L as commonly given; M summed by hand over the prototxt's layers."""
+    """S and L as published; M summed by hand over the layers in the prototxt."""
     assert load_backbone(name, weights=None).network.count_params() == parameters
 
 

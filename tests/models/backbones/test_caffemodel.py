@@ -1,4 +1,4 @@
-"""Reading `.caffemodel` files that protobuf's own encoder wrote, and everything that is none."""
+"""Reading `.caffemodel` files written by protobuf's own encoder, and rejecting all other files."""
 
 import struct
 import time
@@ -45,13 +45,13 @@ def test_every_way_of_writing_weights(tmp_path, version, packed, old_shape, doub
 
 
 def test_long_runs_of_single_numbers(tmp_path):
-    """Longer than the reader's first look ahead, which doubles until it finds where a run ends."""
+    """Longer than the reader's first scan, whose length doubles until it finds the end of a run."""
     weights = {f"fc{n}": [np.arange(n, dtype="f4")] for n in (1023, 1024, 1025, 2048, 5000)}
     assert_reads(write(tmp_path / "net.caffemodel", weights, packed=False), weights)
 
 
 def field(number, content):
-    """A length-delimited field, by hand."""
+    """A length-delimited field, encoded by hand."""
     return varint(number << 3 | 2) + varint(len(content)) + content
 
 
@@ -65,7 +65,7 @@ def layer_of(blob, name=b"conv1"):
 
 
 def test_numbers_in_parts_are_joined(tmp_path):
-    """As protobuf allows: packed and single numbers of one field, here with the shape in between."""
+    """Packed and single numbers in one field, as protobuf allows; here with the shape in between."""
     blob = field(5, struct.pack("<2f", 1, 2)) + field(7, field(1, varint(2) + varint(2)))
     blob += b"\x2d" + struct.pack("<f", 3) + field(5, struct.pack("<f", 4))
     (tmp_path / "net.caffemodel").write_bytes(layer_of(blob))
@@ -101,7 +101,7 @@ def refusal(path):
         (field(100, field(1, b"data")), "no layer with weights"),
         (b"\x00\x01", "bytes of another format at its start"),
         (b"\xff" * 12, "bytes of another format at its start"),
-        (layer_of(field(5, b"123")), "3 bytes of numbers of 4 bytes in layer 'conv1'"),
+        (layer_of(field(5, b"123")), "3 bytes for numbers of 4 bytes in layer 'conv1'"),
         (
             layer_of(field(5, bytes(8)) + field(7, field(1, b"\x03"))),
             r"2 numbers for a shape of \[3\] in layer 'conv1'",
@@ -114,7 +114,7 @@ def refusal(path):
         (b"\x50\x01" * 1_000_000, "more than 200000 tags and lengths"),
     ],
 )
-def test_what_is_no_caffemodel(tmp_path, content, found):
+def test_files_that_are_not_a_caffemodel(tmp_path, content, found):
     path = tmp_path / "net.caffemodel"
     path.write_bytes(content)
     with pytest.raises(InputError, match=found):
@@ -129,7 +129,7 @@ def test_absent_files_and_folders(tmp_path):
 
 @pytest.mark.parametrize("version", [1, 2])
 def test_a_file_cut_anywhere_is_refused_or_lacks_layers(tmp_path, version):
-    """A cut between two layers leaves a shorter network, which a network's loader finds out."""
+    """A file truncated between two layers is a valid shorter network; loading it into a network detects this."""
     weights = some_weights()
     content, path = encode(weights, version=version), tmp_path / "net.caffemodel"
     whole = 0
@@ -179,7 +179,7 @@ def read_or_refuse(path):
 
 @pytest.mark.parametrize("tags", [b"\x2d", b"\x2d\x35"])
 def test_hostile_files_cost_neither_time_nor_memory(tmp_path, tags):
-    """30 MB of numbers one by one, under one tag or two in turn."""
+    """30 MB of single numbers, with one tag or with two alternating tags."""
     numbers = b"".join(bytes([tag]) + bytes(4) for tag in tags)
     path = tmp_path / "net.caffemodel"
     path.write_bytes(layer_of(numbers * (30_000_000 // len(numbers))))
@@ -212,11 +212,14 @@ def test_packed_weights_are_not_copied(tmp_path):
         (lambda weights: weights.pop("conv3"), r"found no layer conv3 among conv1, conv2, conv4, .*fc8"),
         (
             lambda weights: weights.update(conv2=[weights["conv2"][0][:, :2], weights["conv2"][1]]),
-            r"found layer conv2 of shapes \[16, 2, 5, 5\] and \[16\]; expected \[16, 3, 5, 5\] and \[16\]",
+            r"found layer conv2 with shapes \[16, 2, 5, 5\] and \[16\]; expected \[16, 3, 5, 5\] and \[16\]",
         ),
-        (lambda weights: weights["conv5"].pop(), r"found layer conv5 of shapes \[16, 12, 3, 3\]; expected"),
+        (lambda weights: weights["conv5"].pop(), r"found layer conv5 with shapes \[16, 12, 3, 3\]; expected"),
         (lambda weights: weights["fc7"][0].__setitem__((0, 0), np.nan), r"not finite in layer fc7"),
-        (lambda weights: weights.update(fc8=[np.ones((5, 256)), np.ones(5)]), r"found layer fc8 of shapes \[5, 256\]"),
+        (
+            lambda weights: weights.update(fc8=[np.ones((5, 256)), np.ones(5)]),
+            r"found layer fc8 with shapes \[5, 256\]",
+        ),
     ],
 )
 def test_another_networks_file_names_the_layer(tmp_path, change, message):

@@ -45,7 +45,7 @@ def state():
 
 
 def naive_windows(x, kernel, stride):
-    """What every kernel tap sees, TensorFlow's SAME padding: yields (tap row, tap column, [H', W', C])."""
+    """The inputs of every kernel tap, with TensorFlow's SAME padding: yields (tap row, tap column, [H', W', C])."""
     height, width = (-(-size // stride) for size in x.shape[:2])
     missing = [
         max((out - 1) * stride + kernel - size, 0) for out, size in zip((height, width), x.shape[:2], strict=True)
@@ -100,7 +100,7 @@ def naive_lite0(image, state):
 
 
 def block_outputs(network):
-    """The stem's and every block's last tensor."""
+    """The outputs of the stem and of every block."""
     stages = {1: "a", 2: "ab", 3: "ab", 4: "abc", 5: "abc", 6: "abcd", 7: "a"}
     names = [f"block{stage}{letter}" for stage, letters in stages.items() for letter in letters]
     layers = {layer.name: layer for layer in network.layers}
@@ -108,7 +108,7 @@ def block_outputs(network):
     return [layers["stem_relu6"].output, *(layer.output for layer in ends)]
 
 
-# Odd and even sides: TensorFlow's SAME padding is lopsided at even ones, which shifts a whole feature map.
+# Odd and even sides: TensorFlow's SAME padding is asymmetric for even ones, which shifts a whole feature map.
 @pytest.mark.parametrize("size", [(64, 96), (75, 50)])
 def test_every_block_is_what_numpy_computes(imagenet_network, state, size):
     image = np.random.default_rng(1).uniform(-1, 1, (*size, 3))
@@ -122,7 +122,7 @@ def test_every_block_is_what_numpy_computes(imagenet_network, state, size):
 
 
 def classify(network, image):
-    """ImageNet's class probabilities of the middle square."""
+    """The ImageNet class probabilities of the central square."""
     height, width = image.shape[:2]
     side = min(height, width)
     top, left = (height - side) // 2, (width - side) // 2
@@ -171,7 +171,7 @@ def test_random_weights_are_not_imagenets(imagenet_network):
     ("change", "found"),
     [
         (lambda state: state.pop("_blocks.3._bn1.running_var"), "found no tensor _blocks.3._bn1.running_var"),
-        (lambda state: state.update({"_fc.bias": state["_fc.bias"][:10]}), "found _fc of another size"),
+        (lambda state: state.update({"_fc.bias": state["_fc.bias"][:10]}), "found _fc with a shape other than"),
     ],
 )
 def test_another_networks_state_dict_is_one_input_error(tmp_path, save_state_dict, change, found):

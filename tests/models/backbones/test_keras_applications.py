@@ -43,7 +43,7 @@ def test_weights_from_a_file(tmp_path):
 
 
 def test_efficientnet_by_path_is_efficientnet_downloaded(tmp_path, monkeypatch):
-    """Keras adds a rescaling layer where it downloads the file; the same file by path must give the same network."""
+    """Keras adds a rescaling layer if it downloads the file; the same file loaded by path must be equivalent."""
     deviation = np.float32([0.229, 0.224, 0.225])
     published = keras.applications.EfficientNetB0(weights=None)
     normalisation = next(layer for layer in published.layers if isinstance(layer, keras.layers.Normalization))

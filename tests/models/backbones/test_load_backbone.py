@@ -66,13 +66,13 @@ def test_an_unknown_name_lists_all_and_close_ones_first():
 
 @pytest.mark.parametrize("backbone", [16, None, keras.layers.Dense(3)])
 def test_what_is_no_name_and_no_model_is_an_input_error(backbone):
-    with pytest.raises(InputError, match=r"^backbone: found .* or give a keras\.Model$"):
+    with pytest.raises(InputError, match=r"^backbone: found .* or pass a keras\.Model$"):
         load_backbone(backbone)
 
 
 @pytest.mark.parametrize("name", ["efficientnet_lite0", "resnet50"])
 def test_an_absent_weights_file_is_an_input_error(name, tmp_path):
-    with pytest.raises(InputError, match=r"^weights: found .*none\.h5', which is no file"):
+    with pytest.raises(InputError, match=r"^weights: found .*none\.h5', which is not a file"):
         load_backbone(name, weights=tmp_path / "none.h5")
 
 

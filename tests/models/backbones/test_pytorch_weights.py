@@ -58,7 +58,7 @@ def test_a_pickle_that_runs_a_command_is_refused_and_not_run(tmp_path, save_stat
     assert_one_line(error, "evil.pth", "system", "do not trust")
     assert not marker.exists()
 
-    pickle.loads(pickle.dumps(exploit))  # The same exploit does run where nothing stops it.
+    pickle.loads(pickle.dumps(exploit))  # Without the protection, the same exploit does run.
     assert marker.exists()
 
 
@@ -98,10 +98,10 @@ def test_a_tensor_outside_its_storage_is_refused(tmp_path, save_state_dict):
         (b"", "damaged"),
         (b"not a pickle at all\n", "damaged"),
         (b"PK\x03\x04rest of a zip", "zip format"),
-        (pickle.dumps(1) + pickle.dumps(2) + pickle.dumps({"little_endian": True}), "another header"),
+        (pickle.dumps(1) + pickle.dumps(2) + pickle.dumps({"little_endian": True}), "a header that is not PyTorch's"),
     ],
 )
-def test_other_files_are_told_apart(tmp_path, content, found):
+def test_other_files_are_identified(tmp_path, content, found):
     path = tmp_path / "other.pth"
     path.write_bytes(content)
     with pytest.raises(InputError) as error:

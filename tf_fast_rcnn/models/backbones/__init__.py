@@ -1,4 +1,4 @@
-"""Classification networks that Fast R-CNN starts from, each with its preprocessing."""
+"""Classification networks that Fast R-CNN detectors are built from, each with its preprocessing."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ _LITE0 = "efficientnet_lite0"
 
 
 class Backbone(NamedTuple):
-    """A classification network and what it wants done to images.
+    """A classification network and its preprocessing.
 
     Attributes:
         name: "vgg16", "efficientnet_lite0", ..., or the name of the user's model.
-        network: `keras.Model` from preprocessed images `[B, H, W, 3]` to class probabilities or logits, with its
-            classification layers. Its input size may be fixed: VGG16's is 224.
-        preprocessing: Keras layer from float32 `[B, H, W, 3]`, RGB 0..255, to what the network takes.
+        network: `keras.Model` from preprocessed images `[B, H, W, 3]` to class probabilities or logits, including its
+            classification layers. Its input size may be fixed, as in VGG16 (224).
+        preprocessing: Keras layer from float32 `[B, H, W, 3]`, RGB 0..255, to the network's input.
     """
 
     name: str
@@ -38,30 +38,35 @@ class Backbone(NamedTuple):
 
 
 def backbone_names() -> list[str]:
-    """Names that `load_backbone` knows: our networks', then those of keras.applications."""
+    """The names that `load_backbone` accepts: first this package's networks, then those of keras.applications.
+
+    Example:
+        >>> backbone_names()[:2]
+        ['efficientnet_lite0', 'caffenet']
+    """
     return [_LITE0, *CAFFE_NETWORKS, *sorted(keras_applications())]
 
 
 def load_backbone(
     backbone: str | keras.Model, weights: StrPath | None = "imagenet", preprocessing: keras.layers.Layer | None = None
 ) -> Backbone:
-    """A classification network by name, or the user's own, with its preprocessing.
+    """Loads a classification network by name, or takes your own, together with its preprocessing.
 
     Args:
         backbone: "efficientnet_lite0"; the paper's "caffenet", "vgg_cnn_m_1024" or "caffe_vgg16"; any network of
-            keras.applications (upper and lower case, "_" and "-" make no difference: "mobilenet_v2" is
-            "MobileNetV2"); or a `keras.Model`, which is returned as it is.
-        weights: of a network given by name: "imagenet", None for random ones, or the path of a weights file
+            keras.applications (case, "_" and "-" are ignored: "mobilenet_v2" is "MobileNetV2"); or a `keras.Model`,
+            which is used as it is.
+        weights: for a network given by name: "imagenet", None for random weights, or the path of a weights file
             (`.weights.h5`, `.h5`, `.keras`; for efficientnet_lite0 also `.pth`, for the paper's three also
-            `.caffemodel`). A `keras.Model` has its own.
-        preprocessing: layer from float32 `[B, H, W, 3]`, RGB 0..255, to what the network takes. None: what a named
-            network prescribes; for a `keras.Model` the identity, so that it sees RGB 0..255.
+            `.caffemodel`). A `keras.Model` keeps its weights.
+        preprocessing: layer from float32 `[B, H, W, 3]`, RGB 0..255, to the network's input. None: the preprocessing
+            of a named network; for a `keras.Model` the identity, so that its input is RGB 0..255.
 
     Returns:
         `Backbone`.
 
     Raises:
-        InputError: an unknown name, weights that cannot be had or do not fit.
+        InputError: if the name is unknown, or the weights are not available or do not fit.
 
     Example:
         >>> load_backbone("vgg16", weights=None).preprocessing.channel_order
@@ -82,11 +87,11 @@ def load_backbone(
 
 
 def check_backbone(backbone: str, weights: StrPath | None) -> str:
-    """The name under which a backbone is known; InputError for one that is not, and for weights that are no file."""
+    """The canonical name of a backbone; raises InputError if it is unknown or if the weights file does not exist."""
     name = _resolve(backbone)
     if weights not in (None, "imagenet") and not os.path.isfile(weights):
         raise InputError(
-            f"weights: found {os.fspath(weights)!r}, which is no file; expected 'imagenet', None or the path of a "
+            f"weights: found {os.fspath(weights)!r}, which is not a file; expected 'imagenet', None or the path of a "
             "weights file; check the path"
         )
     return name
@@ -95,8 +100,8 @@ def check_backbone(backbone: str, weights: StrPath | None) -> str:
 def _own_network(network, weights, preprocessing):
     if weights not in (None, "imagenet"):
         raise InputError(
-            f"weights: found {os.fspath(weights)!r} with a keras.Model; expected no file, for the model has its "
-            "weights; call its load_weights first"
+            f"weights: found {os.fspath(weights)!r} with a keras.Model; expected no file, since the model has its own "
+            "weights; call model.load_weights first"
         )
     return Backbone(
         network.name, network, Preprocessing(name="preprocessing") if preprocessing is None else preprocessing
@@ -104,12 +109,12 @@ def _own_network(network, weights, preprocessing):
 
 
 def _resolve(name):
-    """A known backbone's name from any spelling of it."""
+    """The canonical name of a backbone, from any spelling of it."""
     known = {_spelling(known_name): known_name for known_name in backbone_names()}
     if not isinstance(name, str) or _spelling(name) not in known:
         close = difflib.get_close_matches(_spelling(str(name)), known, n=5)
         names = [known[spelling] for spelling in close + [other for other in known if other not in close]]
-        raise InputError(f"backbone: found {name!r}; expected one of {', '.join(names)}; or give a keras.Model")
+        raise InputError(f"backbone: found {name!r}; expected one of {', '.join(names)}; or pass a keras.Model")
     return known[_spelling(name)]
 
 

@@ -1,9 +1,9 @@
 """The paper's three networks as Caffe computes them: S (CaffeNet), M (VGG_CNN_M_1024) and L (VGG16).
 
-Layers, names and sizes are those of the released models (rbgirshick/fast-rcnn, models/*/train.prototxt). Layers after
-`pool5` are those of the ImageNet networks, from which the weights come:
+Layers, names and sizes are those of the released models (rbgirshick/fast-rcnn, models/*/train.prototxt). The layers
+after `pool5` are those of the ImageNet networks that the weights come from:
 
-- S: Y. Jia's CaffeNet, after A. Krizhevsky et al. (2012), with pooling before normalisation;
+- S: Y. Jia's CaffeNet, a variant of A. Krizhevsky et al. (2012) with pooling before normalisation;
 - M: K. Chatfield et al., "Return of the devil in the details" (BMVC 2014), CNN-M with an fc7 of 1024;
 - L: K. Simonyan, A. Zisserman, "Very deep convolutional networks" (ICLR 2015), configuration D.
 """
@@ -27,7 +27,7 @@ from tf_fast_rcnn.models.backbones.preprocessing import Preprocessing
 if TYPE_CHECKING:
     from tf_fast_rcnn.files import StrPath
 
-# Blue, green, red (the released system's PIXEL_MEANS), for all three networks.
+# Blue, green, red (PIXEL_MEANS of the released system), for all three networks.
 _MEAN_BGR = (102.9801, 115.9465, 122.7717)
 
 _CLASSES = 1000
@@ -44,14 +44,14 @@ def caffenet(
     """S: five convolutions, three of them in two groups; 61 million parameters.
 
     Args:
-        weights: see `caffe_vgg16`; there is no "imagenet".
-        aligned: True for Fast R-CNN's network: conv1, pool1 and pool2 are padded so that cell `i` of conv5 lies at
-            pixel `16 * i`. False for the ImageNet network without this padding, for images of 227x227. Both have the
+        weights: see `caffe_vgg16`; "imagenet" is not available.
+        aligned: True for the Fast R-CNN network, which pads conv1, pool1 and pool2 so that cell `i` of conv5 is centred
+            at pixel `16 * i`. False for the ImageNet network without this padding, for images of 227x227. Both use the
             same weights.
         width, fc_ranks: see `caffe_vgg16`.
 
     Returns:
-        `keras.Model`: images after `caffe_preprocessing()` to class probabilities `[B, 1000]`.
+        `keras.Model`: images preprocessed by `caffe_preprocessing()` to class probabilities `[B, 1000]`.
 
     Example:
         >>> caffenet(width=1 / 16).get_layer("conv5").output.shape
@@ -70,7 +70,7 @@ def caffenet(
         *_convolution("conv5", 256, 3, width, pad=1, groups=2),
         CaffeMaxPooling2D(3, 2, name="pool5"),
     ]
-    # At 193 pixels the aligned network has the 13x13 cells in conv5 that the other one has at 227: fc6 fits both.
+    # conv5 has 13x13 cells in the aligned network at 193 pixels and in the other at 227 pixels, so fc6 fits both.
     side = 193 if aligned else 227
     network = _network("caffenet", side, convolutions, _fc_layers((4096, 4096), width, fc_ranks))
     return _with_weights(network, weights)
@@ -79,7 +79,7 @@ def caffenet(
 def vgg_cnn_m_1024(
     weights: StrPath | None = None, *, width: float = 1.0, fc_ranks: Mapping[str, int] | None = None
 ) -> keras.Model:
-    """M: as deep as S and wider, with an fc7 of 1024; 87 million parameters. Arguments and result: see `caffe_vgg16`.
+    """M: as deep as S but wider, with 1024 units in fc7; 87 million parameters. Arguments and result as `caffe_vgg16`.
 
     Example:
         >>> vgg_cnn_m_1024(width=1 / 16).get_layer("conv5").output.shape
@@ -106,22 +106,22 @@ def caffe_vgg16(
 ) -> keras.Model:
     """L: thirteen convolutions; 138 million parameters.
 
-    Differs from keras.applications' VGG16 in its pooling, which rounds up: at 600x1000 pixels conv5_3 has 38x63 cells
-    and not 37x62.
+    Unlike the VGG16 of keras.applications, its pooling rounds sizes up: at 600x1000 pixels conv5_3 has 38x63 cells
+    instead of 37x62.
 
     Args:
-        weights: "imagenet" (Keras downloads its copy of the published weights), None for random ones, or a file:
-            `.caffemodel` (an ImageNet network; of a trained detector all but its last layers), or Keras's
-            `.weights.h5`, `.h5` or `.keras`.
-        width: multiple of the published numbers of channels and units, for trials at small cost.
-        fc_ranks: dict from "fc6" or "fc7" to the number t of singular values that are kept of it: of NAME are made
-            NAME_L (t units, no bias) and NAME_U (section 3.1 of the paper, "Truncated SVD for faster detection").
+        weights: "imagenet" (Keras downloads its copy of the published weights), None for random weights, or a file:
+            `.caffemodel` (an ImageNet network, or a trained detector, from which all but the last layers are used), or
+            Keras's `.weights.h5`, `.h5` or `.keras`.
+        width: factor for the published numbers of channels and units, for cheap experiments.
+        fc_ranks: dict from "fc6" or "fc7" to its number t of singular values: NAME_L (t units, no bias) and NAME_U
+            replace layer NAME (section 3.1 of the paper, "Truncated SVD for faster detection").
 
     Returns:
-        `keras.Model`: images after `caffe_preprocessing()` to class probabilities `[B, 1000]`.
+        `keras.Model`: images preprocessed by `caffe_preprocessing()` to class probabilities `[B, 1000]`.
 
     Raises:
-        InputError: for weights that cannot be had or do not fit.
+        InputError: if the weights are not available or do not fit.
 
     Example:
         >>> caffe_vgg16(width=1 / 16).get_layer("conv5_3").output.shape
@@ -131,7 +131,7 @@ def caffe_vgg16(
     for stage, (depth, channels) in enumerate([(2, 64), (2, 128), (3, 256), (3, 512), (3, 512)], start=1):
         for number in range(1, depth + 1):
             convolutions += _convolution(f"conv{stage}_{number}", channels, 3, width, pad=1)
-        # Windows of 2 that do not overlap: Keras's "same" pads as Caffe does, without a copy of the largest maps.
+        # For windows of 2 that do not overlap, Keras's "same" pads like Caffe, and does not copy the largest maps.
         convolutions.append(keras.layers.MaxPooling2D(2, 2, padding="same", name=f"pool{stage}"))
     network = _network("caffe_vgg16", 224, convolutions, _fc_layers((4096, 4096), width, fc_ranks))
     if weights == "imagenet":
@@ -140,17 +140,17 @@ def caffe_vgg16(
     return _with_weights(network, weights)
 
 
-# Backbone name -> its constructor.
+# Constructors by backbone name.
 CAFFE_NETWORKS = {"caffenet": caffenet, "vgg_cnn_m_1024": vgg_cnn_m_1024, "caffe_vgg16": caffe_vgg16}
 
 
 def caffe_preprocessing() -> Preprocessing:
-    """BGR less the means that the released system takes for all three networks."""
+    """BGR minus the mean pixel that the released system uses for all three networks."""
     return Preprocessing("bgr", mean=_MEAN_BGR, name="preprocessing")
 
 
 def _convolution(name, filters, kernel, width, stride=1, pad=0, groups=1):
-    """A convolution with ReLU, after zero padding of its own where Keras's would not be Caffe's."""
+    """A convolution with ReLU, after explicit zero padding if Keras's padding would differ from Caffe's."""
     symmetric = stride == 1 and kernel == 2 * pad + 1
     padding = [] if symmetric or not pad else [keras.layers.ZeroPadding2D(pad, name=f"{name}_pad")]
     return [
@@ -169,7 +169,7 @@ def _convolution(name, filters, kernel, width, stride=1, pad=0, groups=1):
 
 
 def _fc_layers(units, width, fc_ranks):
-    """fc6 and fc7, each with ReLU and dropout; one with a rank is made of two."""
+    """fc6 and fc7, each with ReLU and dropout; a layer with a rank is split in two."""
     layers = []
     for name, dropout, number in zip(("fc6", "fc7"), ("drop6", "drop7"), units, strict=True):
         rank = (fc_ranks or {}).get(name)
@@ -188,7 +188,7 @@ def _fc_layers(units, width, fc_ranks):
 
 
 def _scaled(number, width):
-    """An even number: convolutions in two groups divide it."""
+    """An even number, since convolutions in two groups divide it."""
     return max(2, 2 * round(width * number / 2))
 
 
@@ -204,8 +204,8 @@ def _network(name, side, convolutions, fc_layers):
 def _with_weights(network, weights):
     if weights == "imagenet":
         raise InputError(
-            f"{network.name}: found no ImageNet weights to download; expected a file of them; give its .caffemodel "
-            "(--weights FILE), or none (weights=None)"
+            f"{network.name}: found no ImageNet weights to download; expected a weights file; give its .caffemodel "
+            "(--weights FILE), or use random weights (weights=None)"
         )
     if weights is not None and os.fspath(weights).endswith(".caffemodel"):
         load_caffe_layers(network, read_caffemodel(weights))

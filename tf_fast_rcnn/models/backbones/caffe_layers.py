@@ -18,19 +18,19 @@ if TYPE_CHECKING:
 class CaffeMaxPooling2D(keras.layers.MaxPooling2D):
     """Max pooling with Caffe's sizes: the number of windows is rounded up, and padding is the same on both sides.
 
-    Windows `i` cover cells `i * strides - pad` to `i * strides - pad + pool_size - 1`; what of them lies outside of the
-    map does not count. There are as many as it takes to cover the padded map, but none that begins beyond the map.
-    (`PoolingLayer::Reshape` in Caffe's pooling_layer.cpp; PyTorch's `ceil_mode=True` is the same.)
+    Window `i` covers cells `i * strides - pad` to `i * strides - pad + pool_size - 1`, except for cells outside the
+    map. There are enough windows to cover the padded map, but none that starts beyond the map. (See
+    `PoolingLayer::Reshape` in Caffe's pooling_layer.cpp; PyTorch's `ceil_mode=True` is the same.)
 
     Args:
-        pool_size: cells a side of a window.
+        pool_size: side of a window in cells.
         strides: cells from one window to the next, at most `pool_size`.
-        pad: cells added before the first row and column, and after the last; less than `pool_size`.
+        pad: cells added before the first and after the last row and column; less than `pool_size`.
 
     Call: float `[B, H, W, C]` -> `[B, h, w, C]`.
 
     Raises:
-        InputError: for windows that would leave cells out or lie in the padding alone.
+        InputError: if windows would skip cells, or could lie entirely in the padding.
 
     Example:
         >>> CaffeMaxPooling2D(pool_size=3, strides=2)(tf.zeros([1, 14, 13, 8])).shape
@@ -43,11 +43,11 @@ class CaffeMaxPooling2D(keras.layers.MaxPooling2D):
         size, stride = self.pool_size[0], self.strides[0]
         if not (0 < stride <= size and 0 <= pad < size):
             raise InputError(
-                f"{self.name}: found pool_size {size}, strides {stride}, pad {pad}; expected strides of 1 to pool_size "
-                "and a pad below it; change one of them"
+                f"{self.name}: found pool_size {size}, strides {stride}, pad {pad}; expected strides from 1 to "
+                "pool_size and a pad smaller than pool_size; change one of them"
             )
-        # With the end padded by a stride less one, rounding down gives what rounding up gives without; a window that
-        # begins in the last cell ends pool_size - 1 cells behind it.
+        # After padding the end with strides - 1 more cells, rounding down has the result of rounding up without them. A
+        # window that starts at the last cell ends pool_size - 1 cells after it.
         self._margins = (pad, min(pad + stride - 1, size - 1))
 
     def call(self, inputs: tf.Tensor) -> tf.Tensor:
@@ -68,10 +68,10 @@ class CaffeMaxPooling2D(keras.layers.MaxPooling2D):
 class LocalResponseNormalization(keras.layers.Layer):
     """Divides each value by `(k + alpha / local_size * sum of squares of neighbouring channels) ** beta`.
 
-    Neighbours are the `local_size` channels around a value's own, itself included, at the same place of the map. The
+    Neighbours are the `local_size` channels centred on the value's own channel, at the same cell of the map. The
     arguments are those of Caffe's `lrn_param`. (A. Krizhevsky et al., "ImageNet classification with deep
-    convolutional neural networks", 2012, section 3.3, where alpha is not divided by the size.) Computed in float32
-    under any dtype policy: squares of activations exceed float16.
+    convolutional neural networks", 2012, section 3.3, where alpha is not divided by the size.) It is computed in
+    float32 under any dtype policy, because squares of activations overflow float16.
 
     Args:
         local_size: an odd number of channels.

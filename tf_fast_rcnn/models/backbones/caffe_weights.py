@@ -1,4 +1,4 @@
-"""Puts the weights of a `.caffemodel` into Keras layers: names, orders of axes, and fc6's flattening."""
+"""Loads the weights of a `.caffemodel` into Keras layers: layer names, axis order, and the flattening before fc6."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ _AFTER_FLATTEN = ("fc6", "fc6_L")
 
 
 def load_caffe_layers(network: keras.Model, caffe_model: CaffeModel) -> None:
-    """Loads a network of `caffe.py` from a file's layers of the same names, in place.
+    """Loads the weights of a network of `caffe.py` from the layers with the same names in a file, in place.
 
-    The classifier keeps its weights where the file has none, as trained detectors; a detector does not use it.
+    The ImageNet classifier keeps its weights if the file has none for it, as in trained detectors, which do not use it.
 
     Args:
-        network: what `caffenet`, `vgg_cnn_m_1024` or `caffe_vgg16` returned.
+        network: a network made by `caffenet`, `vgg_cnn_m_1024` or `caffe_vgg16`.
         caffe_model: `CaffeModel`.
 
     Raises:
-        InputError: for a file without a layer of the network, or with one of another shape.
+        InputError: if the file lacks a layer of the network, or has it with another shape.
     """
     for layer in network.layers:
         if not layer.weights or (layer.name == _CLASSIFIER and _CLASSIFIER not in caffe_model.layers):
             continue
         values = caffe_model.blobs(layer.name, _caffe_shapes(layer))
         if isinstance(layer, keras.layers.Conv2D):
-            # OIHW as HWIO; of a grouped convolution the outputs of one group follow those of another in both.
+            # OIHW to HWIO. In grouped convolutions, both formats store the outputs group by group.
             kernel = np.transpose(values[0], (2, 3, 1, 0))
         elif layer.name in _AFTER_FLATTEN:
             kernel = _dense_after_flatten(values[0], network.get_layer("flatten").input.shape[1:])
@@ -47,19 +47,19 @@ def predictor_weights(
 ) -> tuple[tuple[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]:
     """The weights of a trained detector's two last layers, for `class_logits` and `box_regression`.
 
-    Caffe's `bbox_pred` has four rows for each class, the background first: x, y, width, height. A snapshot's are
-    un-normalised: the targets' mean and deviation are folded into them.
+    Caffe's `bbox_pred` has four rows for each class, the background first: x, y, width, height. Snapshots contain
+    un-normalised weights: the mean and the standard deviation of the targets are folded into them.
 
     Args:
         caffe_model: `CaffeModel`.
-        inputs: values that the layers take, fc7's units.
+        inputs: the number of inputs of the layers, i.e. the units of fc7.
 
     Returns:
         `(kernel [inputs, K + 1], bias [K + 1])` of the scores, and `(kernel [inputs, K, 4], bias [K, 4])` of the
         un-normalised regression, `(ty, tx, th, tw)`.
 
     Raises:
-        InputError: where the file has no such layers, or of other shapes.
+        InputError: if the file lacks these layers, or has them with other shapes.
     """
     outputs = caffe_model.blobs("cls_score")[-1].size
     if outputs < 2:
@@ -76,13 +76,14 @@ def predictor_weights(
 
 
 def _caffe_shapes(layer):
-    """The shapes of a layer's blobs in Caffe: outputs come first."""
+    """The shapes of a layer's blobs in Caffe, where outputs come first."""
     kernel, *bias = [tuple(weight.shape) for weight in layer.weights]
     return [kernel[::-1] if len(kernel) == 2 else (kernel[3], kernel[2], *kernel[:2]), *bias]
 
 
 def _dense_after_flatten(values, pooled_shape):
-    """Caffe flattens a map as channels, rows, columns, Keras as rows, columns, channels."""
+    """The kernel of a layer after flattening: Caffe flattens as channels, rows, columns; Keras as rows, columns,
+    channels."""
     height, width, channels = pooled_shape
     kernel = np.transpose(values.reshape(-1, channels, height, width), (2, 3, 1, 0))
     return kernel.reshape(height * width * channels, -1)

@@ -1,8 +1,8 @@
 """Reads the weights of `.caffemodel` files: Caffe's NetParameter message in protobuf's wire format.
 
-The message is small, and its weights are long runs of floats: read here from the mapped file without copies, where
-protobuf's Python classes would make a list of 138 million numbers. Every length is checked against the message that it
-stands in before anything is read, and their number is limited.
+The message is small, and its weights are long runs of floats. They are read from the memory-mapped file without copies,
+whereas protobuf's Python classes would build a list of 138 million numbers. Every length is checked against the
+enclosing message before anything is read, and the number of lengths is limited.
 
 Fields (Caffe's src/caffe/proto/caffe.proto; wire format: protobuf.dev, "Encoding"):
 
@@ -32,9 +32,9 @@ if TYPE_CHECKING:
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 _FIXED = {_FIXED64: np.dtype("<f8"), _FIXED32: np.dtype("<f4")}
 
-# NetParameter's field of layers -> fields of the name and of the blobs in these.
+# Field of the layers in NetParameter -> fields of their name and their blobs.
 _LAYER_FIELDS = {2: (4, 6), 100: (1, 7)}
-# BlobProto's fields of numbers -> their type.
+# Fields of the numbers in BlobProto -> their dtype.
 _DATA_FIELDS = {5: np.dtype("<f4"), 8: np.dtype("<f8")}
 _OLD_SHAPE_FIELDS = (1, 2, 3, 4)
 _SHAPE_FIELD, _DIM_FIELD = 7, 1
@@ -43,13 +43,14 @@ _MAX_AXES = 32  # Caffe's kMaxBlobAxes
 _MAX_AXIS = 2**31 - 1
 _MAX_NAME = 100
 
-# Tags and lengths: a network has some thousands; a hostile file that is all tiny fields is refused after seconds.
+# Limit for tags and lengths. A network has a few thousand; a malicious file full of tiny fields is rejected within
+# seconds.
 _MAX_VARINTS = 200_000
 _FIRST_SCAN = 16
 
 
 class _DamagedError(Exception):
-    """The bytes are no NetParameter."""
+    """The bytes are not a NetParameter."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,7 +59,7 @@ class CaffeModel:
 
     Attributes:
         path: the file.
-        layers: dict from a layer's name to its blobs, read-only float arrays with Caffe's shapes: outputs come first,
+        layers: dict from layer name to its blobs, read-only float arrays with Caffe's shapes: outputs come first,
             convolutions are `[out, in, height, width]`.
     """
 
@@ -66,16 +67,16 @@ class CaffeModel:
     layers: dict
 
     def blobs(self, name: str, shapes: Sequence[Sequence[int]] | None = None) -> list[np.ndarray]:
-        """A layer's blobs as float32 arrays of the given shapes (of their own where None).
+        """The blobs of a layer as float32 arrays with the given shapes; None keeps the shapes in the file.
 
-        Axes of length 1 in front do not count: old files have four axes for everything.
+        Leading axes of length 1 are ignored, since old files have four axes for every blob.
 
         Raises:
-            InputError: for a layer that the file does not have, of other shapes, or with numbers that are not finite.
+            InputError: if the file does not have the layer, has it with other shapes, or its numbers are not finite.
         """
         if name not in self.layers:
             raise InputError(
-                f"{self.path}: found no layer {name} among {', '.join(self.layers)}; expected the weights of another "
+                f"{self.path}: found no layer {name} among {', '.join(self.layers)}; expected a file of the chosen "
                 "network; check the file and the network's name"
             )
         blobs = [np.asarray(blob, np.float32) for blob in self.layers[name]]
@@ -83,7 +84,7 @@ class CaffeModel:
         shapes = found if shapes is None else shapes
         if found != [_without_leading_ones(shape) for shape in shapes]:
             raise InputError(
-                f"{self.path}: found layer {name} of shapes {_list(found)}; expected {_list(shapes)}; check the file "
+                f"{self.path}: found layer {name} with shapes {_list(found)}; expected {_list(shapes)}; check the file "
                 "and the network's name"
             )
         if not all(np.isfinite(blob).all() for blob in blobs):
@@ -92,16 +93,16 @@ class CaffeModel:
 
 
 def read_caffemodel(path: StrPath) -> CaffeModel:
-    """The weights of a `.caffemodel` file, by layer.
+    """Reads the weights of a `.caffemodel` file, by layer.
 
     Args:
         path: the file, as Caffe's `Net::ToProto` writes it, of any version since December 2013.
 
     Returns:
-        `CaffeModel`. Its arrays are views of the file, which must stay as it is while they are in use.
+        `CaffeModel`. Its arrays are views of the file, which must not change while they are in use.
 
     Raises:
-        InputError: for a file that is absent, cut short, of another format, or without weights.
+        InputError: if the file does not exist, is truncated, has another format, or contains no weights.
 
     Example:
         >>> read_caffemodel("VGG16.v2.caffemodel").layers["conv1_1"][0].shape       # doctest: +SKIP
@@ -126,7 +127,7 @@ def read_caffemodel(path: StrPath) -> CaffeModel:
 
 
 class _Reader:
-    """Walks the fields of a file's messages, and counts their tags and lengths."""
+    """Iterates over the fields of the messages in a file, and counts their tags and lengths."""
 
     def __init__(self, content):
         self._content = content
@@ -134,7 +135,7 @@ class _Reader:
         self._place = "at its start"
 
     def layers(self):
-        """Dict from a layer's name to its blobs; of two with one name the last counts, as in Caffe."""
+        """Dict from layer name to its blobs; of two layers with the same name the last is used, as in Caffe."""
         layers = {}
         for number, kind, value in self._fields(0, len(self._content)):
             if kind == _BYTES and number in _LAYER_FIELDS:
@@ -151,11 +152,11 @@ class _Reader:
                 self._place = f"in layer {name!r}"
             elif kind == _BYTES and number == blobs_field:
                 blobs.append(self._blob(*value))
-        self._place = f"behind layer {name!r}"
+        self._place = f"after layer {name!r}"
         return name, tuple(blobs)
 
     def _blob(self, start, end):
-        """The array of a BlobProto: its numbers may come packed, one by one, or in several parts."""
+        """The array of a BlobProto. Its numbers may be packed, stored one by one, or in several parts."""
         shape, old_shape, parts = None, {}, []
         for number, kind, value in self._fields(start, end):
             if kind == _BYTES and number == _SHAPE_FIELD:
@@ -191,14 +192,14 @@ class _Reader:
 
     def _numbers(self, start, end, dtype):
         if (end - start) % dtype.itemsize:
-            raise _DamagedError(f"{end - start} bytes of numbers of {dtype.itemsize} bytes {self._place}")
+            raise _DamagedError(f"{end - start} bytes for numbers of {dtype.itemsize} bytes {self._place}")
         return np.frombuffer(self._content, dtype, (end - start) // dtype.itemsize, start)
 
     def _fields(self, position, end):
-        """Yields `(number, kind, value)` of the fields between two positions.
+        """Yields `(number, kind, value)` for the fields between two positions.
 
-        The value is an int for a varint, `(start, end)` for bytes, and an array for numbers of fixed size: all those
-        that follow each other under the same number.
+        The value is an int for a varint, `(start, end)` for bytes, and for numbers of fixed size an array of all
+        consecutive ones with the same field number.
         """
         while position < end:
             tag_position = position
@@ -217,32 +218,32 @@ class _Reader:
             if not number:
                 raise _DamagedError(f"bytes of another format {self._place}")
             if position > end:
-                missing = f"{end - tag_position} bytes where a field has {position - tag_position}"
+                missing = f"{end - tag_position} bytes left for a field of {position - tag_position} bytes"
                 raise _DamagedError(f"{missing} {self._place}")
             yield number, kind, value
 
     def _run(self, tag_position, position, end, dtype):
-        """The numbers of fixed size from here on that have the same tag, and where they end."""
+        """The consecutive numbers of fixed size with the same tag from here on, and their end position."""
         record = np.dtype([("tag", "u1", (position - tag_position,)), ("value", dtype)])
         count = (end - tag_position) // record.itemsize
         if not count:
             return np.zeros(0, dtype), position + dtype.itemsize
         records = np.frombuffer(self._content, record, count, tag_position)
         length = _FIRST_SCAN
-        # In steps that double, so that many short runs do not each scan the rest of the file.
+        # The scanned length doubles each time, so that a short run does not scan the rest of the file.
         while (same := _leading_equal(records["tag"][:length])) == length < count:
             length *= 2
         return records["value"][:same], tag_position + same * record.itemsize
 
     def _varint(self, position, end):
-        """An unsigned number of seven bits a byte, and where it ends."""
+        """An unsigned number, stored with seven bits per byte, and its end position."""
         self._varints_read += 1
         if self._varints_read > _MAX_VARINTS:
             raise _DamagedError(f"more than {_MAX_VARINTS} tags and lengths")
         value = 0
         for shift in range(0, 70, 7):
             if position >= end:
-                raise _DamagedError(f"the end of the bytes within a number {self._place}")
+                raise _DamagedError(f"the end of the data inside a number {self._place}")
             byte = self._content[position]
             position += 1
             value |= (byte & 0x7F) << shift
@@ -252,7 +253,7 @@ class _Reader:
 
 
 def _leading_equal(tags):
-    """How many tags from the first on are the same."""
+    """How many tags at the start are equal."""
     differ = (tags != tags[0]).any(axis=1)
     return int(differ.argmax()) if differ.any() else len(tags)
 

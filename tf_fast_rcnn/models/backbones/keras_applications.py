@@ -1,4 +1,4 @@
-"""Every classification network of keras.applications, with the preprocessing that its module prescribes."""
+"""All classification networks of keras.applications, each with the preprocessing of its module."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from tf_fast_rcnn.models.backbones.keras_weights import first_line, load_keras_w
 if TYPE_CHECKING:
     from tf_fast_rcnn.files import StrPath
 
-# What EfficientNetB0 to B7 keep as the variance of their input normalisation.
+# What EfficientNetB0 to B7 store as the variance of their input normalisation.
 _IMAGENET_DEVIATION = (0.229, 0.224, 0.225)
 
 
 class Application(NamedTuple):
-    """A network of keras.applications: its constructor and its module's `preprocess_input`."""
+    """A network of keras.applications: its constructor and the `preprocess_input` of its module."""
 
     name: str
     construct: Callable
@@ -29,7 +29,7 @@ class Application(NamedTuple):
 
 
 def keras_applications() -> dict[str, Application]:
-    """The networks that the installed Keras has, by Keras's names.
+    """The networks of the installed Keras version, by their names in Keras.
 
     Returns:
         dict from name to `Application`.
@@ -39,7 +39,7 @@ def keras_applications() -> dict[str, Application]:
         True
     """
     constructors = {name: value for name, value in vars(keras.applications).items() if inspect.isfunction(value)}
-    # The module that defines a constructor has its preprocess_input; the public one of MobileNetV3 has no constructor.
+    # preprocess_input comes from the module that defines the constructor; for MobileNetV3 the public module lacks it.
     return {
         name: Application(name, construct, sys.modules[construct.__module__].preprocess_input)
         for name, construct in constructors.items()
@@ -51,13 +51,13 @@ def build_application(application: Application, weights: StrPath | None) -> kera
 
     Args:
         application: an `Application`.
-        weights: "imagenet" (Keras downloads them), None for random ones, or a file: see `load_keras_weights`.
+        weights: "imagenet" (downloaded by Keras), None for random weights, or a file: see `load_keras_weights`.
 
     Returns:
-        `keras.Model`: images after `application.preprocess_input` to class probabilities `[B, 1000]`.
+        `keras.Model`: images preprocessed by `application.preprocess_input` to class probabilities `[B, 1000]`.
 
     Raises:
-        InputError: the download failed, or the file does not fit.
+        InputError: if the download fails, or the file does not fit.
     """
     if weights == "imagenet":
         return _download(application)
@@ -71,19 +71,19 @@ def build_application(application: Application, weights: StrPath | None) -> kera
 def _download(application):
     try:
         return application.construct(weights="imagenet", include_top=True)
-    except Exception as error:  # Keras raises a bare Exception where a download fails.
+    except Exception as error:  # Keras raises a bare Exception if a download fails.
         raise InputError(
             f"{application.name}: found no ImageNet weights ({first_line(error)}); expected Keras to download them; "
-            "check the connection, or give a weights file (--weights FILE), or none (weights=None)"
+            "check the connection, give a weights file (--weights FILE), or use random weights (weights=None)"
         ) from error
 
 
 def _apply_missing_rescaling(network):
-    """Gives EfficientNetB0 to B7 the normalisation that their ImageNet weights were trained with.
+    """Restores the normalisation that the ImageNet weights of EfficientNetB0 to B7 were trained with.
 
-    Their files hold the deviation where the variance should be, and Keras adds a layer that divides by the square
-    root of the deviation once more, but only where it downloads the file itself. Given the same file by path, the
-    network would see images of half the contrast; with the deviation squared it sees the right ones.
+    Their files contain the standard deviation instead of the variance. Keras compensates with a layer that divides by
+    the square root of the standard deviation once more, but only if it downloads the file itself. If the same file is
+    loaded by its path, the network would receive images with half the contrast; squaring the stored value fixes this.
     """
     for layer in network.layers:
         if not isinstance(layer, keras.layers.Normalization) or layer.input_mean is not None:

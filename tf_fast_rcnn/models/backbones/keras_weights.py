@@ -1,4 +1,4 @@
-"""Weights from Keras's own files, with one line for what does not fit."""
+"""Loads weights from Keras files, with one-line errors for files that do not fit."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ _SUFFIXES = (".weights.h5", ".h5", ".hdf5", ".keras")
 def load_keras_weights(network: keras.Model, path: StrPath) -> None:
     """Loads a network's weights from a `.weights.h5`, `.h5` or `.keras` file of the same architecture, in place.
 
-    Of a `.keras` file only the weights are read: nothing in it is executed.
+    From a `.keras` file only the weights are read: no code in it is executed.
 
     Args:
         network: a built `keras.Model`.
         path: the file.
 
     Raises:
-        InputError: the file is absent or unreadable, or its weights are another network's.
+        InputError: if the file is missing or unreadable, or its weights are those of another network.
     """
     path = os.fspath(path)
     if not os.path.isfile(path):
@@ -41,12 +41,12 @@ def load_keras_weights(network: keras.Model, path: StrPath) -> None:
     except (ValueError, OSError, KeyError, RuntimeError, zipfile.BadZipFile) as error:
         raise InputError(
             f"{path}: found weights that do not load ({first_line(error)}); expected those of {network.name}; "
-            "give a file of this architecture with its top, or the keras.Model itself as the backbone"
+            "give a file of this architecture including its top, or pass the keras.Model itself as the backbone"
         ) from error
 
 
 def _check_for_more_layers(network, path):
-    """Raises ValueError where a file has layers besides the network's: Keras would leave them unread silently."""
+    """Raises ValueError if a file has more layers than the network: Keras would silently ignore them."""
     stored = []
 
     def note_size(name, item):

@@ -1,4 +1,4 @@
-"""What a network wants done to RGB images before it sees them, as a layer of the model."""
+"""Preprocessing of RGB images for a network, as a layer of the model."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ _CHANNEL_ORDERS = {"rgb": [0, 1, 2], "bgr": [2, 1, 0]}
 
 @keras.saving.register_keras_serializable(package="tf_fast_rcnn")
 class Preprocessing(keras.layers.Layer):
-    """Orders the channels, then computes `(x - mean) * scale` for each of them.
+    """Reorders the channels, then computes `(x - mean) * scale` per channel.
 
     It is a layer of the model so that training and serving cannot differ. It computes in float32 under any dtype
-    policy: half types cannot hold pixel values less a mean exactly.
+    policy, because half types cannot represent pixel values minus a mean exactly.
 
     Args:
-        channel_order: "rgb" or "bgr", what the network takes.
+        channel_order: "rgb" or "bgr", the order that the network expects.
         mean: three floats in units of pixel values (0..255), in the network's channel order.
-        scale: three floats, in the network's channel order. The defaults change nothing.
+        scale: three floats, in the network's channel order. The default mean and scale change nothing.
 
     Call: float32 `[B, H, W, 3]`, RGB 0..255 -> float32 `[B, H, W, 3]`.
 
     Raises:
-        InputError: an unknown channel order, or not three numbers.
+        InputError: if the channel order is unknown, or mean or scale are not three finite numbers.
 
     Example:
         >>> Preprocessing("bgr", mean=[10, 0, 0])(np.float32([[[[1, 2, 3]]]])).numpy().tolist()
@@ -72,24 +72,26 @@ class Preprocessing(keras.layers.Layer):
 
 def _three_floats(name, values):
     if np.shape(values) != (3,) or not np.all(np.isfinite(np.asarray(values, np.float64))):
-        raise InputError(f"{name}: found {values!r}; expected three finite numbers; give one for each channel")
+        raise InputError(f"{name}: found {values!r}; expected three finite numbers; give one per channel")
     return tuple(float(value) for value in values)
 
 
 def preprocessing_from_function(
     preprocess_input: Callable[[np.ndarray], np.ndarray], name: str = "preprocessing"
 ) -> Preprocessing:
-    """The `Preprocessing` that does what a `preprocess_input` function of keras.applications does.
+    """Creates the `Preprocessing` that is equivalent to a `preprocess_input` function of keras.applications.
 
-    Those functions share no table of their constants, but each is affine in every channel, perhaps after a flip of
-    the channels. A black pixel gives the offsets, a pure red, green and blue one the order and the scales.
+    The constants of these functions are not available, but each function is affine per channel, possibly after a
+    reversal of the channels. A black pixel reveals the offsets; pure red, green and blue pixels reveal the order and
+    the scales.
 
     Args:
-        preprocess_input: takes and returns NumPy arrays `[N, H, W, 3]`, RGB 0..255 in; may overwrite its argument.
-        name: the layer's name.
+        preprocess_input: function from NumPy arrays `[N, H, W, 3]`, RGB 0..255, to arrays of the same shape; it may
+            overwrite its argument.
+        name: name of the layer.
 
     Raises:
-        InputError: the function is not of this form.
+        InputError: if the function does not have this form.
 
     Example:
         >>> layer = preprocessing_from_function(keras.applications.vgg16.preprocess_input)
@@ -107,14 +109,14 @@ def preprocessing_from_function(
     found = _preprocess_pixels(preprocess_input, probes)
     if channel_order is None or not np.allclose(probes[:, source] * scale + offset, found, rtol=1e-4, atol=1e-4):
         raise InputError(
-            f"{name}: found preprocess_input to be more than an order of channels, a mean and a scale; "
-            "expected these alone; give a `preprocessing` layer that does the same"
+            f"{name}: found a preprocess_input that is not just a channel order, a mean and a scale; expected only "
+            "these; pass a `preprocessing` layer that does the same"
         )
-    # Adding 0.0 turns the -0.0 of an offset of 0 into 0.0. Rounding removes what the differences above left behind.
+    # Adding 0.0 turns the -0.0 of an offset of 0 into 0.0. Rounding removes errors of the subtractions above.
     mean = np.round(-offset / scale, 6) + 0.0
     return Preprocessing(channel_order, mean, scale, name=name)
 
 
 def _preprocess_pixels(preprocess_input, pixels):
-    """Pixels `[N, 3]` through a function that takes float images and may write into them."""
+    """Applies a function on float images, which may overwrite its argument, to pixels `[N, 3]`."""
     return np.asarray(preprocess_input(np.array(pixels[:, None, None, :])), np.float64)[:, 0, 0, :]

@@ -1,8 +1,8 @@
-"""Reads PyTorch state dicts of the legacy format without PyTorch, and without running what a pickle asks for.
+"""Reads PyTorch state dicts in the legacy format without PyTorch, and without executing code from the pickle.
 
-The format (PyTorch's `torch/serialization.py`, `_legacy_save`): four pickles one after the other (magic number,
-protocol version, system information, the state dict), the pickled list of the storages' keys, then each storage: its
-length as int64 and its raw elements. Tensors are calls of `_rebuild_tensor_v2` on a persistent id for the storage.
+The format (`_legacy_save` in PyTorch's `torch/serialization.py`): four consecutive pickles (magic number, protocol
+version, system information, the state dict), the pickled list of the storage keys, then each storage: its length as
+int64 and its raw elements. Tensors are calls of `_rebuild_tensor_v2` with a persistent id for the storage.
 """
 
 from __future__ import annotations
@@ -39,12 +39,12 @@ class _TensorView(NamedTuple):
 
 
 def _rebuild_tensor(storage, offset, shape, strides, requires_grad, backward_hooks, metadata=None):
-    """Notes the tensor down: the storages stand after the pickle that refers to them."""
+    """Only records the tensor, because the storages come after the pickle that refers to them."""
     return _TensorView(storage, offset, tuple(shape), tuple(strides))
 
 
-# Every global that a state dict of float weights and int64 counters needs. The storage types are names of data types
-# and not classes, so that a pickle gets nothing to call or to alter but the two functions.
+# All globals that a state dict of float weights and int64 counters needs. The storage types are mapped to dtype names
+# instead of classes, so that a pickle cannot call or change anything but the two functions.
 _ALLOWED_GLOBALS = {
     ("collections", "OrderedDict"): collections.OrderedDict,
     ("torch._utils", "_rebuild_tensor_v2"): _rebuild_tensor,
@@ -54,7 +54,7 @@ _ALLOWED_GLOBALS = {
 
 
 class _StateDictUnpickler(pickle.Unpickler):
-    """Unpickles the globals of a state dict and refuses all others before anything is called."""
+    """Allows only the globals of a state dict and rejects all others before anything is called."""
 
     def __init__(self, file):
         super().__init__(file)
@@ -63,7 +63,7 @@ class _StateDictUnpickler(pickle.Unpickler):
     def find_class(self, module, name):
         if (module, name) not in _ALLOWED_GLOBALS:
             raise InputError(
-                f"{self._path}: found a pickle that asks for {module}.{name}; expected a state dict of tensors alone; "
+                f"{self._path}: found a pickle that refers to {module}.{name}; expected a state dict of tensors only; "
                 "do not trust this file"
             )
         return _ALLOWED_GLOBALS[module, name]
@@ -74,16 +74,16 @@ class _StateDictUnpickler(pickle.Unpickler):
 
 
 def read_pytorch_state_dict(path: StrPath) -> dict[str, np.ndarray]:
-    """The tensors of a PyTorch state dict file (legacy, non-zip format).
+    """Reads the tensors of a PyTorch state dict file (legacy, non-zip format).
 
     Args:
         path: the file, as `torch.save(state_dict, path, _use_new_zipfile_serialization=False)` writes it.
 
     Returns:
-        dict from the tensors' names to float32 or int64 arrays, read-only.
+        dict from tensor name to float32 or int64 array, read-only.
 
     Raises:
-        InputError: the file is absent, damaged, of another format, or asks for other globals than a state dict's.
+        InputError: if the file is missing, damaged or in another format, or refers to globals that no state dict needs.
 
     Example:
         >>> read_pytorch_state_dict("lite0.pth")["_fc.bias"].shape  # doctest: +SKIP
@@ -97,7 +97,7 @@ def read_pytorch_state_dict(path: StrPath) -> dict[str, np.ndarray]:
         raise
     except OSError as error:
         raise InputError(f"{path}: found {error.strerror}; expected a PyTorch state dict; check the path") from error
-    except Exception as error:  # The opcodes of a damaged pickle can raise anything.
+    except Exception as error:  # A damaged pickle can raise any exception.
         raise InputError(
             f"{path}: found a damaged file ({type(error).__name__}); expected a PyTorch state dict; get the file again"
         ) from error
@@ -112,7 +112,7 @@ def _read_state_dict(file):
     magic_number, protocol, system = (_StateDictUnpickler(file).load() for _ in range(3))
     if (magic_number, protocol, system["little_endian"]) != (_MAGIC_NUMBER, _PROTOCOL_VERSION, True):
         raise InputError(
-            f"{file.name}: found another header than PyTorch's; expected a little-endian state dict of protocol "
+            f"{file.name}: found a header that is not PyTorch's; expected a little-endian state dict of protocol "
             f"{_PROTOCOL_VERSION}; get the file again"
         )
     views = _StateDictUnpickler(file).load()
@@ -124,13 +124,13 @@ def _read_state_dict(file):
 def _check_views(file, views):
     if not isinstance(views, dict) or not all(isinstance(view, _TensorView) for view in views.values()):
         raise InputError(
-            f"{file.name}: found other things than tensors in its dict; expected a state dict, name to tensor; "
-            "save model.state_dict() alone"
+            f"{file.name}: found entries that are not tensors; expected a state dict from names to tensors; save only "
+            "model.state_dict()"
         )
 
 
 def _read_storages(file, declared):
-    """Arrays by storage key; each length is compared with the file's size before memory is taken for it."""
+    """Arrays by storage key. Each length is checked against the file size before memory is allocated for it."""
     arrays = {}
     for key in _StateDictUnpickler(file).load():
         storage = declared[key]
@@ -139,7 +139,7 @@ def _read_storages(file, declared):
         remaining = os.fstat(file.fileno()).st_size - file.tell()
         if length != storage.length or not 0 <= length * dtype.itemsize <= remaining:
             raise InputError(
-                f"{file.name}: found {remaining} bytes where storage {key} has {storage.length} elements of "
+                f"{file.name}: found {remaining} bytes left for storage {key}, which has {storage.length} elements of "
                 f"{dtype.itemsize} bytes; expected a complete file; get the file again"
             )
         arrays[key] = np.frombuffer(file.read(length * dtype.itemsize), dtype)
@@ -147,14 +147,14 @@ def _read_storages(file, declared):
 
 
 def _tensor(file, name, view, storages):
-    """The array that a tensor is of its storage; its sizes and strides come from the file, so they are checked."""
+    """The tensor as an array view of its storage. Its sizes and strides come from the file, so they are checked."""
     elements = storages[view.storage.key]
     last = view.offset + sum((size - 1) * stride for size, stride in zip(view.shape, view.strides, strict=True))
     numbers = (view.offset, *view.shape, *view.strides)
     if min(numbers) < 0 or last >= len(elements) or math.prod(view.shape) > len(elements):
         raise InputError(
-            f"{file.name}: found tensor {name} of shape {view.shape} outside its storage of {len(elements)} elements; "
-            "expected a consistent state dict; get the file again"
+            f"{file.name}: found tensor {name} with shape {view.shape} outside its storage of {len(elements)} elements"
+            "; expected a consistent state dict; get the file again"
         )
     strides = [stride * elements.itemsize for stride in view.strides]
     return np.lib.stride_tricks.as_strided(elements[view.offset :], view.shape, strides, writeable=False)
