@@ -168,5 +168,5 @@ def test_numbers_of_proposals():
 
 @pytest.mark.parametrize("name", ["max_side", "max_pixels", "max_images", "max_proposals"])
 def test_limits_begin_at_one(name):
-    with pytest.raises(InputError, match=f"{name}: found 0; expected an integer of at least 1"):
+    with pytest.raises(InputError, match=f"{name}: found 0; expected a whole number from 1"):
         frcnn.ServingLimits(**{name: 0})

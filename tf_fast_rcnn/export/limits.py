@@ -31,4 +31,4 @@ class ServingLimits:
     def __post_init__(self) -> None:
         for name, value in dataclasses.asdict(self).items():
             if value < 1:
-                raise InputError(f"{name}: found {value}; expected an integer of at least 1; increase it")
+                raise InputError(f"{name}: found {value}; expected a whole number from 1; increase it")
