@@ -1,10 +1,10 @@
 #!/usr/bin/env python
-"""Detects objects by a model that TensorFlow Serving, or `tf-fast-rcnn serve`, has loaded.
+"""Detects objects with a model served by TensorFlow Serving or `tf-fast-rcnn serve`.
 
     python serving/client.py cells/*.jpg --model cells --draw drawn
     python serving/client.py cell.jpg --model cells --rest http://localhost:8501 --proposals runs/cells/run.json
 
-Needs pip install tensorflow-serving-api==2.21.* httpx tenacity pillow, and tf_fast_rcnn only to compute proposals here.
+Requires pip install tensorflow-serving-api==2.21.* httpx tenacity pillow, and tf_fast_rcnn only to compute proposals.
 """
 
 import argparse
@@ -17,12 +17,12 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageOps
 from prediction import GrpcClient, RestClient, ServingError
 
-# As they are in these formats, unless they are to be turned.
+# Images in these formats are sent unchanged, unless they have to be rotated.
 _SENT_AS_THEY_ARE = ("JPEG", "PNG")
 
 
 def encode(path):
-    """The bytes of an image file as the server takes it: upright, since it does not look at EXIF, as JPEG or PNG."""
+    """The bytes of an image file for the server: JPEG or PNG, upright because the server ignores EXIF."""
     with Image.open(path) as image:
         if image.format in _SENT_AS_THEY_ARE and image.getexif().get(0x0112, 1) == 1:
             return Path(path).read_bytes()
@@ -32,12 +32,12 @@ def encode(path):
 
 
 def compute_proposals(image_bytes, what):
-    """An image's proposals, float32 `[P, 4]`: of a .npy file, or computed here as `what` says.
+    """The proposals of an image, float32 `[P, 4]`, `[ymin, xmin, ymax, xmax]` relative to the image.
 
     Args:
-        image_bytes: of the image, as it is sent.
-        what: path of a .npy file, or of RUN/run.json or assets/metadata.json, whose settings count; or
-            "selective-search".
+        image_bytes: the encoded image, as it is sent.
+        what: path of a .npy file with proposals; or path of RUN/run.json or assets/metadata.json with the settings for
+            computing them; or "selective-search".
     """
     if what.endswith(".npy"):
         return np.load(what)
@@ -53,7 +53,7 @@ def compute_proposals(image_bytes, what):
 
 
 def draw(image_bytes, detections, class_names, threshold):
-    """The image with the detections from a score on, a `PIL.Image`."""
+    """A `PIL.Image` with the detections whose scores are at least `threshold`."""
     image = Image.open(io.BytesIO(image_bytes)).convert("RGB")
     pen = ImageDraw.Draw(image)
     size = max(12, min(image.size) // 40)
@@ -77,7 +77,7 @@ def _name(detections, row, class_names):
 
 
 def main(arguments=None):
-    """The command line; returns the exit code."""
+    """Runs the command line; returns the exit code."""
     options = _parser().parse_args(arguments)
     names = Path(options.class_names).read_text(encoding="utf-8").splitlines() if options.class_names else []
     kind, address = (RestClient, options.rest) if options.rest else (GrpcClient, options.grpc)
@@ -96,7 +96,7 @@ def main(arguments=None):
 
 
 def _detect_file(client, path, options, names):
-    """Detects in one image, and prints or draws what is found; a value of JSON's types."""
+    """Detects objects in one image, prints and draws the detections, and returns them as a JSON-serialisable dict."""
     image = encode(path)
     proposals = [compute_proposals(image, options.proposals)] if options.proposals else None
     (detections,) = client.detect([image], proposals)
@@ -116,25 +116,29 @@ def _detect_file(client, path, options, names):
 
 def _parser():
     parser = argparse.ArgumentParser(
-        description="Detects objects in images by a model that is served.",
+        description="Detects objects in images with a model on a server.",
         epilog=__doc__.split("\n\n", 1)[1],
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("images", nargs="+", metavar="IMAGE")
-    parser.add_argument("--model", required=True, help="its name on the server")
-    parser.add_argument("--version", type=int, metavar="N", help="of the model (default: the latest)")
-    parser.add_argument("--grpc", default="localhost:8500", metavar="HOST:PORT", help="default: localhost:8500")
-    parser.add_argument("--rest", metavar="URL", help="over HTTP instead, such as http://localhost:8501")
-    parser.add_argument("--deadline", type=float, default=60.0, metavar="S", help="seconds an image (default: 60)")
+    parser.add_argument("--model", required=True, help="name of the model on the server")
+    parser.add_argument("--version", type=int, metavar="N", help="version of the model (default: the latest)")
+    parser.add_argument(
+        "--grpc", default="localhost:8500", metavar="HOST:PORT", help="address of the server (default: localhost:8500)"
+    )
+    parser.add_argument("--rest", metavar="URL", help="use HTTP instead of gRPC, e.g. http://localhost:8501")
+    parser.add_argument("--deadline", type=float, default=60.0, metavar="S", help="seconds per image (default: 60)")
     parser.add_argument(
         "--proposals",
         metavar="WHAT",
-        help="computed here: selective-search, or as in the training that RUN/run.json or assets/metadata.json tells "
-        "of; or a .npy file (default: the model finds them itself)",
+        help="compute proposals here: selective-search, or RUN/run.json or assets/metadata.json for those of training; "
+        "or a .npy file with proposals (default: the model computes them)",
     )
-    parser.add_argument("--class-names", metavar="FILE", help="a name a line, for models that tell numbers alone")
-    parser.add_argument("--draw", metavar="DIR", help="folder for the images with what was found")
-    parser.add_argument("--draw-threshold", type=float, default=0.5, metavar="X", help="least score (default: 0.5)")
+    parser.add_argument(
+        "--class-names", metavar="FILE", help="file with one class name per line, for models that return only ids"
+    )
+    parser.add_argument("--draw", metavar="DIR", help="folder for images with the detections drawn")
+    parser.add_argument("--draw-threshold", type=float, default=0.5, metavar="X", help="minimum score (default: 0.5)")
     parser.add_argument("--json", action="store_true", help="print JSON")
     return parser
 

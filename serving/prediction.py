@@ -1,16 +1,16 @@
-"""Clients of a detector that TensorFlow Serving, or `tf-fast-rcnn serve`, has loaded.
+"""Clients for a detector served by TensorFlow Serving or `tf-fast-rcnn serve`.
 
-They speak the servers' public protocol alone, and need nothing of tf_fast_rcnn:
+They only use the public protocol of the servers and do not need tf_fast_rcnn:
 
     pip install tensorflow-serving-api==2.21.* httpx tenacity
 
     with GrpcClient("localhost:8500", "cells") as client:
-        [found] = client.detect([image_bytes])                      # the model finds proposals itself
+        [found] = client.detect([image_bytes])                      # the model computes the proposals
         [found] = client.detect([image_bytes], [proposals])         # float32 [P, 4], relative
     async with AsyncRestClient("http://localhost:8501", "cells") as client:
         found = await client.detect(images)
 
-Those over REST do without TensorFlow.
+The REST clients do not need TensorFlow.
 """
 
 import base64
@@ -23,18 +23,18 @@ import httpx
 import numpy as np
 import tenacity
 
-# A batch of photographs, and the answer of `regions` for it, are larger than gRPC's 4 MB.
+# A batch of photographs and its `regions` response exceed gRPC's default limit of 4 MB.
 MAX_MESSAGE_BYTES = 256 << 20
 
 
 class Detections(NamedTuple):
-    """What was found in an image, by falling score.
+    """Detections in an image, by decreasing score.
 
     Attributes:
         boxes: float32 `[D, 4]`, [ymin, xmin, ymax, xmax] relative to the image.
-        scores: float32 `[D]`.
-        class_ids: int32 `[D]`, ids from 1.
-        names: the classes' names, where the model was exported with --class-names-output; else None.
+        scores: float32 `[D]`, 0 to 1.
+        class_ids: int32 `[D]`, starting at 1.
+        names: class names of the detections if the model was exported with --class-names-output, otherwise None.
     """
 
     boxes: np.ndarray
@@ -44,10 +44,10 @@ class Detections(NamedTuple):
 
 
 class ServingError(RuntimeError):
-    """The server refused a request, or did not answer in time.
+    """The server rejected a request or did not respond in time.
 
     Attributes:
-        unavailable: whether another try may succeed: the server is overloaded, or not there.
+        unavailable: whether a retry may succeed because the server is overloaded or unreachable.
     """
 
     def __init__(self, message, unavailable=False):
@@ -56,12 +56,12 @@ class ServingError(RuntimeError):
 
 
 def _request(images, proposals):
-    """`(signature, inputs as arrays)` for encoded images and, if any, their proposals."""
+    """`(signature, inputs as arrays)` for encoded images and their proposals, or None."""
     image_bytes = np.array([*images, None], object)[:-1]
     if proposals is None:
         return "detect_image_bytes", {"image_bytes": image_bytes}
     counts = np.array([len(each) for each in proposals], np.int32)
-    # A row at least: in JSON an array without rows has lost its shape.
+    # At least one row, because an array without rows loses its shape in JSON.
     padded = np.zeros((len(images), max(1, *counts), 4), np.float32)
     for row, each in zip(padded, proposals, strict=True):
         row[: len(each)] = each
@@ -69,7 +69,7 @@ def _request(images, proposals):
 
 
 def _detections(outputs):
-    """A `Detections` for each image, of the outputs as arrays."""
+    """The `Detections` of each image, from the outputs as arrays."""
     names = outputs.get("detection_class_names")
     return [
         Detections(
@@ -87,14 +87,14 @@ def _text(name):
 
 
 class _Client:
-    """What all clients share.
+    """Base class of all clients.
 
     Args:
-        address: of the server.
-        model: its name there.
-        version: of the model; None for the latest.
-        deadline: seconds that `detect` may take, all its tries together.
-        tries: of a request while the server is unavailable, with growing, random pauses.
+        address: address of the server.
+        model: name of the model on the server.
+        version: version of the model; None for the latest.
+        deadline: time limit of `detect` including retries, in seconds.
+        tries: maximum number of attempts while the server is unavailable, with exponential, random waiting times.
     """
 
     def __init__(self, address, model, *, version=None, deadline=60.0, tries=6):
@@ -122,11 +122,11 @@ class _Blocking(_Client):
 
         Args:
             images: bytes of image files (see `encode`).
-            proposals: float32 `[P, 4]` for each image, [ymin, xmin, ymax, xmax] relative to it; None where the model
-                was exported to find them itself.
+            proposals: float32 `[P, 4]` for each image, [ymin, xmin, ymax, xmax] relative to it; None if the model was
+                exported to compute them itself.
 
         Raises:
-            ServingError: where the server refuses the request, or does not answer in time.
+            ServingError: if the server rejects the request or does not respond in time.
         """
         signature, inputs = _request(images, proposals)
         end = time.monotonic() + self._deadline
@@ -152,17 +152,17 @@ class _Asynchronous(_Client):
 
 
 class _Grpc:
-    """Requests and answers of gRPC, of both kinds of clients."""
+    """Requests and responses over gRPC, for blocking and asynchronous clients."""
 
     @functools.cached_property
     def _channel(self):
-        """Made when it is first used: one of grpc.aio belongs to the event loop that then runs."""
+        """Created on first use, because a grpc.aio channel belongs to the event loop in which it is created."""
         import grpc
 
         options = [
             ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
             ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
-            # A name that stands for several servers: by turns.
+            # If the address resolves to several servers, use them alternately.
             ("grpc.lb_policy_name", "round_robin"),
         ]
         module = grpc.aio if isinstance(self, _Asynchronous) else grpc
@@ -204,7 +204,7 @@ class _Grpc:
 
 
 class GrpcClient(_Grpc, _Blocking):
-    """Over gRPC; `address` is host:port. See `_Client` for arguments."""
+    """Client over gRPC; `address` is host:port. See `_Client` for the arguments."""
 
     def _send(self, signature, inputs, seconds):
         with self._errors():
@@ -215,7 +215,7 @@ class GrpcClient(_Grpc, _Blocking):
 
 
 class AsyncGrpcClient(_Grpc, _Asynchronous):
-    """Over gRPC, with asyncio; `address` is host:port. See `_Client` for arguments."""
+    """asyncio client over gRPC; `address` is host:port. See `_Client` for the arguments."""
 
     async def _send(self, signature, inputs, seconds):
         with self._errors():
@@ -226,7 +226,7 @@ class AsyncGrpcClient(_Grpc, _Asynchronous):
 
 
 class _Rest:
-    """Requests and answers of REST, of both kinds of clients."""
+    """Requests and responses over REST, for blocking and asynchronous clients."""
 
     def _url(self):
         version = "" if self._version is None else f"/versions/{self._version}"
@@ -253,13 +253,13 @@ class _Rest:
         try:
             yield
         except httpx.TransportError as error:
-            # Without an answer nothing is known but that asking again does no harm, unless time is over.
-            over = isinstance(error, httpx.TimeoutException)
-            raise ServingError(f"{self._address}: {type(error).__name__}: {error}", not over) from None
+            # Requests are idempotent, so they are retried after any transport error except a timeout.
+            timed_out = isinstance(error, httpx.TimeoutException)
+            raise ServingError(f"{self._address}: {type(error).__name__}: {error}", not timed_out) from None
 
 
 class RestClient(_Rest, _Blocking):
-    """Over HTTP; `address` is http://host:port. See `_Client` for arguments."""
+    """Client over HTTP; `address` is http://host:port. See `_Client` for the arguments."""
 
     def __init__(self, address, model, **options):
         super().__init__(address, model, **options)
@@ -274,7 +274,7 @@ class RestClient(_Rest, _Blocking):
 
 
 class AsyncRestClient(_Rest, _Asynchronous):
-    """Over HTTP, with asyncio; `address` is http://host:port. See `_Client` for arguments."""
+    """asyncio client over HTTP; `address` is http://host:port. See `_Client` for the arguments."""
 
     def __init__(self, address, model, **options):
         super().__init__(address, model, **options)

@@ -1,4 +1,4 @@
-// Puts TensorFlow.js's WebAssembly beside the worker, which loads it from there.
+// Copies the WebAssembly files of TensorFlow.js to dist/, from where the worker loads them.
 import { copyFileSync, readdirSync } from "node:fs";
 
 const from = new URL("node_modules/@tensorflow/tfjs-backend-wasm/dist/", import.meta.url);

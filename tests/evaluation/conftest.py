@@ -1,4 +1,4 @@
-"""A small data set with detections that make an error of each kind, and hostile texts."""
+"""A small dataset with detections that contain an error of each type, and texts that need escaping."""
 
 import json
 
@@ -14,7 +14,7 @@ HOSTILE = "<script>alert('$x_1')</script>"
 CLASS_NAMES = ("cat", HOSTILE, "ghost")
 CAT, DOG, OX = [0.0, 0.0, 0.2, 0.2], [0.5, 0.5, 0.9, 0.9], [0.5, 0.0, 0.9, 0.2]
 FOUND = [
-    # Found, localisation, classification and background; then a duplicate and both.
+    # First image: true positive, localisation, classification, background. Second: duplicate, both.
     ([CAT, [0.0, 0.0, 0.2, 0.06], DOG, [0.6, 0.3, 0.8, 0.45]], [0.9, 0.85, 0.8, 0.7], [1, 1, 1, 2]),
     ([CAT, [0.0, 0.0, 0.2, 0.15], [0.0, 0.0, 0.2, 0.06]], [0.95, 0.75, 0.65], [1, 1, 2]),
     ([], [], []),
@@ -23,7 +23,7 @@ FOUND = [
 
 @pytest.fixture(scope="session")
 def errors_case(tmp_path_factory):
-    """`(data set, detections)`: three images, the last one of its objects missed."""
+    """`(dataset, detections)`: three images; the last object of the third is missed."""
     folder = tmp_path_factory.mktemp("errors")
     records = []
     for number in range(len(FOUND)):
@@ -35,7 +35,7 @@ def errors_case(tmp_path_factory):
         records.append(
             ImageRecord(f"#{number} <b>", str(path), 120, 160, boxes, labels, [0] * len(labels), None, proposals)
         )
-    # Any settings say that the records have proposals.
+    # Any settings mark the records as having proposals.
     dataset = DetectionDataset("voc:<odd>@val", CLASS_NAMES, records, {"boxes clipped": 2}, object())
     found = [
         Detections(np.float32(boxes).reshape(-1, 4), np.float32(scores), np.int32(classes))
@@ -46,7 +46,7 @@ def errors_case(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def report(errors_case, tmp_path_factory):
-    """The folder of that case's report, with its metrics.json read: `(folder, facts)`."""
+    """The report of that case: `(folder, content of metrics.json)`."""
     from tf_fast_rcnn.evaluation.report import write_report
 
     dataset, found = errors_case

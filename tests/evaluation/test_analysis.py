@@ -1,4 +1,4 @@
-"""The analysis as JSON and text, against figures worked out by hand for the case of conftest.py."""
+"""The analysis as JSON and text, compared with values computed by hand for the case in conftest.py."""
 
 import dataclasses
 import json
@@ -30,12 +30,12 @@ def test_errors_and_confusion(facts, errors_case):
         "missed": [0, 2, 0],
     }
     assert facts[0]["confusion"]["classes"] == [*names, None]
-    # Cats: both found. Dogs: one taken for a cat, two not found. Nothing there: the other four errors.
+    # Cats: both detected. Dogs: one detected as a cat, two missed. Background: the other four errors.
     assert facts[0]["confusion"]["counts"] == [[2, 0, 0, 0], [1, 0, 0, 2], [0, 0, 0, 0], [2, 2, 0, 0]]
 
 
 def test_proposals(facts, errors_case):
-    """Each image has a proposal on the cat and one that covers three quarters of the dog; the third has neither."""
+    """Each image has a proposal on the cat and one that covers three quarters of the dog; the third image has none."""
     names = errors_case[0].class_names
     proposals = facts[0]["proposals"]
     assert proposals["recall"] == pytest.approx(4 / 5)
@@ -51,7 +51,7 @@ def test_calibration(facts, errors_case):
     calibration = facts[0]["calibration"]
     scores = [0.9, 0.85, 0.8, 0.7, 0.95, 0.75, 0.65]
     assert sum(calibration["counts"]) == len(scores)
-    # Tenths: (0.6, 0.7] two wrong, (0.7, 0.8] two wrong, (0.8, 0.9] one of two right, (0.9, 1] one right.
+    # Bins: (0.6, 0.7] two false, (0.7, 0.8] two false, (0.8, 0.9] one of two true, (0.9, 1] one true.
     expected = (1.35 + 1.55 + abs(1 - 1.75) + abs(1 - 0.95)) / 7
     assert calibration["error"] == pytest.approx(expected, abs=1e-6)
     assert calibration["classes"]["ghost"]["error"] is None
@@ -59,7 +59,7 @@ def test_calibration(facts, errors_case):
 
 def test_text(facts):
     gains, calibration, proposals = facts[1].text().splitlines()
-    assert gains.startswith("mean AP to gain by mending errors: ")
+    assert gains.startswith("gain in mean AP from fixing each type of error: ")
     values = [float(part.split("+")[1]) for part in gains.split(": ")[1].split(", ")]
     assert len(values) == 6
     assert values == sorted(values, reverse=True)

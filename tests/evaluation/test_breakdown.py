@@ -1,5 +1,5 @@
-"""Kinds of errors: cases drawn by hand, a loop over detections in TIDE's words, and gains against data that are mended
-by hand and scored anew."""
+"""Types of errors: cases made by hand, a loop over detections with the definitions of TIDE, and gains compared with
+detections that are fixed and scored again."""
 
 import dataclasses
 import json
@@ -34,19 +34,19 @@ CAT, DOG = [0, 0, 20, 20], [50, 50, 90, 90]
 @pytest.mark.parametrize(
     ("box", "label", "kind"),
     [
-        ([0, 0, 20, 6], 1, "localisation"),  # overlap 0.3 with the cat
+        ([0, 0, 20, 6], 1, "localisation"),  # IoU 0.3 with the cat
         (CAT, 2, "classification"),
         ([0, 0, 20, 6], 2, "both"),
-        ([0, 0, 20, 1], 1, "background"),  # overlap 0.05
+        ([0, 0, 20, 1], 1, "background"),  # IoU 0.05
         ([20, 20, 40, 40], 2, "background"),
         ([0, 0, 20, 15], 1, "duplicate"),
-        ([0, 0, 20, 10], 1, "duplicate"),  # overlap of exactly 0.5
+        ([0, 0, 20, 10], 1, "duplicate"),  # IoU of exactly 0.5
         ([0, 0, 20, 2], 1, "localisation"),  # exactly 0.1
     ],
 )
 @pytest.mark.parametrize("protocol", ["voc07", "voc10", "coco"])
 def test_each_kind(box, label, kind, protocol):
-    """Beside a detection that finds the cat; the dog is missed."""
+    """Another detection finds the cat; the dog is missed."""
     found = [detections([CAT, box], [0.9, 0.4], [1, label])]
     errors = broken_down([record("0", [CAT, DOG], [1, 2])], found, protocol=protocol)
     assert errors.kinds.tolist() == [-1, KINDS.index(kind)]
@@ -64,7 +64,7 @@ def test_an_object_that_an_error_is_about_is_not_missed():
     errors = broken_down([record("0", [CAT, DOG], [1, 2])], [detections([near, wrong], [0.9, 0.8], [1, 1])])
     assert [KINDS[kind] for kind in errors.kinds] == ["localisation", "classification"]
     assert not errors.missed.any()
-    # AP of cats: 0. With the first box mended, 1; dogs stay at 0.
+    # AP of cats: 0, and 1 with the first box fixed. AP of dogs: 0.
     assert errors.mean_ap == 0
     assert errors.gains["localisation"] == pytest.approx(0.5)
     assert errors.gains["classification"] == pytest.approx(0.5)
@@ -95,7 +95,7 @@ def test_nothing_at_all(protocol):
 
 
 def random_case(seed, num_images=25):
-    """Errors of every kind; some objects of every class are found."""
+    """Errors of every type; some objects of every class are detected."""
     rng = np.random.default_rng(seed)
     records, found = [], []
     for number in range(num_images):
@@ -107,7 +107,7 @@ def random_case(seed, num_images=25):
         classes = np.where(rng.random((3, 5)) < 0.75, labels, rng.integers(1, 4, (3, 5))).reshape(-1)
         kept = rng.permutation(15)[:9]
         records.append(record(f"{number}", boxes, labels, rng.random(5) < 0.15))
-        scores = rng.permutation(1000)[:9] / 1000 + number / 1e5  # no two alike
+        scores = rng.permutation(1000)[:9] / 1000 + number / 1e5  # all different
         found.append(detections(boxes_found[kept], scores, classes[kept]))
     return records, found
 
@@ -121,7 +121,7 @@ def overlap(first, second):
 
 
 def naive_errors(dataset, found, true, counts):
-    """`(image, detection, kind, object or None)` of each false positive: TIDE's definitions, one after the other."""
+    """`(image, detection, type, object or None)` of each false positive, by the definitions of TIDE in their order."""
     position, errors = 0, []
     for image, (record, of_image) in enumerate(zip(dataset, found, strict=True)):
         objects = [n for n in range(len(record.class_ids)) if not record.difficult[n]]
@@ -148,7 +148,7 @@ def naive_errors(dataset, found, true, counts):
 
 
 def fixed(dataset, found, errors, kind, object_found):
-    """The detections with all errors of a kind mended, as lists that are edited."""
+    """The detections with all errors of a type fixed."""
     found = [[list(column) for column in of_image] for of_image in found]
     removed = []
     claimed = set()
@@ -173,7 +173,7 @@ def score(dataset, found, protocol):
 
 @pytest.mark.parametrize("protocol", ["voc07", "voc10", "coco"])
 @pytest.mark.parametrize("seed", range(3))
-def test_gains_are_those_of_mended_data(protocol, seed):
+def test_gains_are_those_of_fixed_detections(protocol, seed):
     records, found = random_case(seed)
     dataset = DetectionDataset("random", ["cat", "dog", "ox"], records)
     result = score_detections(dataset, found, protocol)

@@ -1,4 +1,4 @@
-"""Reliability curves against scikit-learn's, and the calibration error against a loop."""
+"""Reliability curves compared with scikit-learn, and the calibration error compared with a loop."""
 
 import json
 import math
@@ -24,7 +24,7 @@ def matching(scores, true, counts=None, labels=None):
 @pytest.mark.parametrize("seed", range(3))
 def test_equals_scikit_learn_and_a_loop(seed):
     rng = np.random.default_rng(seed)
-    # Scores on the edges of bins too, and none in some bins.
+    # Some scores are on bin edges, and some bins are empty.
     scores = np.float32(np.concatenate([rng.random(300) ** 3 * 0.8, np.arange(8) / 10, [0.0]]))
     true = rng.random(len(scores)) < scores
     labels, counts = rng.integers(1, 3, len(scores)), rng.random(len(scores)) < 0.9
@@ -38,7 +38,7 @@ def test_equals_scikit_learn_and_a_loop(seed):
         assert np.isnan(found.scores[-1])
         error = 0.0
         for tenth in range(10):
-            # In float64: the float32 numbers nearest to 0.1, 0.2, ... lie a little above or below them.
+            # In float64, because the float32 numbers nearest to 0.1, 0.2, ... are slightly above or below them.
             inside = [n for n in np.flatnonzero(chosen) if tenth / 10 < float(scores[n]) <= (tenth + 1) / 10]
             inside += [n for n in np.flatnonzero(chosen) if scores[n] == tenth == 0]
             if inside:
@@ -53,7 +53,7 @@ def test_right_seven_times_in_ten_at_0_7_is_no_error_and_at_0_9_one_of_0_2():
 
 
 def test_of_an_evaluation():
-    """One detection on the object, one beside it, one on a difficult object, which does not count."""
+    """One detection on the object, one off it, and one on a difficult object, which does not count."""
     box, other, beside = [0, 0, 0.2, 0.2], [0.5, 0.5, 0.9, 0.9], [0.5, 0, 0.9, 0.2]
     dataset = DetectionDataset("one", ["cat", "dog"], [ImageRecord("0", "", 50, 50, [box, other], [1, 1], [0, 1])])
     found = Detections(np.float32([box, beside, other]), np.float32([0.9, 0.6, 0.3]), np.int32([1, 1, 1]))

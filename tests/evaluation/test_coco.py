@@ -1,4 +1,4 @@
-"""COCO's figures through pycocotools: cases computed by hand, and VOC's area where both must agree."""
+"""COCO metrics from pycocotools: cases computed by hand, and VOC's area under the curve where both must agree."""
 
 import json
 import math
@@ -44,7 +44,7 @@ def test_overlap_of_0_8_counts_at_seven_of_the_ten_thresholds():
 
 
 def test_object_of_32_by_32_pixels_is_small_and_medium_whatever_float32_makes_of_it():
-    """COCO's ranges include both ends; the rounding of relative edges must not move an object out of one."""
+    """COCO area ranges include both ends; rounding of relative edges must not move an object out of its range."""
     for corner in (7, 101, 333):
         box = [corner, corner, corner + 32, corner + 32]
         dataset = DetectionDataset("one", ["cat"], [record("0", [box], [1])])
@@ -74,7 +74,7 @@ def test_detection_on_a_difficult_object_counts_for_nothing():
 
 
 def test_ap50_is_the_best_precision_from_each_of_101_recalls_of_the_voc_curve():
-    """With one object and one detection an image, VOC's matching and COCO's are the same."""
+    """With one object and one detection per image, the matching of VOC and that of COCO are the same."""
     rng = np.random.default_rng(3)
     records, found = [], []
     for number in range(40):
@@ -135,7 +135,7 @@ def test_detections_on_a_crowd_count_for_nothing(protocol):
 
 
 def test_many_detections_inside_a_crowd_are_no_false_positives():
-    """COCO's rule: the overlap with a crowd is the share of the detection inside it, and it may match any number."""
+    """COCO: the overlap with a crowd is the fraction of the detection inside it, and a crowd matches any number."""
     found = [[0, 0, 50, 50], [100, 100, 150, 150], [300, 300, 400, 400]]
     dataset = DetectionDataset("crowd", ["person"], [with_crowd([[0, 0, 200, 200], found[2]], [True, False])])
     result = score_detections(dataset, [detections(found, [0.9, 0.8, 0.7], [1, 1, 1])], "coco")
@@ -143,7 +143,7 @@ def test_many_detections_inside_a_crowd_are_no_false_positives():
 
 
 def test_results_score_as_pycocotools_scores_them_on_the_original_file(tmp_path):
-    """A COCO file with gaps in its ids, read, detected and written: pycocotools alone finds the same figures."""
+    """A COCO file with gaps in its ids is read and detections are written: pycocotools alone gets the same metrics."""
     rng = np.random.default_rng(5)
     classes = {90: "toothbrush", 1: "person", 13: "stop sign"}
     images = [{"id": 1000 - 7 * n, "file_name": f"{n}.png", "height": HEIGHT, "width": WIDTH} for n in range(6)]
@@ -154,7 +154,7 @@ def test_results_score_as_pycocotools_scores_them_on_the_original_file(tmp_path)
         categories, shares = rng.choice(list(classes), 9), rng.uniform(0.1, 1, 9)
         annotations += [
             {"image_id": image["id"], "category_id": int(category), "bbox": window.tolist(), "iscrowd": int(n == 8)}
-            # Of an outline within the box: it decides what is small and large.
+            # The area of a mask inside the box; it determines the size class.
             | {"area": float(window[2] * window[3] * shares[n]), "id": len(annotations) + n + 1}
             for n, (window, category) in enumerate(zip(windows, categories, strict=True))
         ]

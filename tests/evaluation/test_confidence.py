@@ -1,4 +1,4 @@
-"""Confidence intervals against resampled data sets that are scored anew, image by image."""
+"""Confidence intervals compared with resampled datasets that are scored again, image by image."""
 
 import json
 import math
@@ -14,7 +14,7 @@ from tf_fast_rcnn.evaluation.confidence import with_confidence
 
 
 def random_case(seed, num_images=10, num_objects=4, num_classes=2):
-    """Objects, some difficult or crowds, and detections near them or anywhere, no two of one score."""
+    """Objects, some difficult or crowds, and detections near them or anywhere, all with different scores."""
     rng = np.random.default_rng(seed)
     records, found = [], []
     scores = rng.permutation(num_images * 2 * num_objects).astype(np.float32).reshape(num_images, -1) / 100
@@ -34,7 +34,7 @@ def random_case(seed, num_images=10, num_objects=4, num_classes=2):
 
 
 def naive_aps(dataset, found, protocol, seed, samples):
-    """Every resample made into a data set of its own and scored: `[S, K]`."""
+    """AP of each resample, scored as a separate dataset: `[S, K]`."""
     rng, aps = np.random.default_rng(seed), []
     for _ in range(samples):
         drawn = np.sort(rng.integers(len(dataset), size=len(dataset)))

@@ -1,4 +1,4 @@
-"""The confusion matrix on scenes drawn by hand."""
+"""The confusion matrix of scenes made by hand."""
 
 import numpy as np
 

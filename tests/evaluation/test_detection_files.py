@@ -1,4 +1,4 @@
-"""Detection files: hand-written ones, pycocotools' reading of COCO's, round trips, and what is refused."""
+"""Detection files: hand-written files, COCO results as read by pycocotools, round trips, and rejected files."""
 
 import json
 
@@ -13,7 +13,7 @@ from tf_fast_rcnn.data.records import DetectionDataset, Detections, ImageRecord
 from tf_fast_rcnn.errors import InputError
 from tf_fast_rcnn.evaluation.detection_files import read_detections, write_comp4
 
-# Numbers with leading zeros, as VOC's images have them.
+# Numbers with leading zeros, like the image ids of VOC.
 SIZES = {"000012": (100, 200), "000007": (300, 150), "000031": (50, 80)}
 DATASET = DetectionDataset(
     "voc:cells@val",
@@ -38,7 +38,7 @@ def write_voc(tmp_path, lines, name="comp4_det_val_{}.txt"):
 
 
 def random_detections(seed):
-    """Boxes inside each image, some without area, and scores with all of float32's digits."""
+    """Boxes inside each image, some with zero area, and scores with all digits of float32."""
     rng = np.random.default_rng(seed)
     found = []
     for _ in DATASET:
@@ -50,7 +50,7 @@ def random_detections(seed):
 
 
 def assert_same(found, expected, pixels):
-    """Classes and scores are equal; edges differ by less than some pixels of the smallest image."""
+    """Classes and scores are equal; edges differ by less than `pixels` of the smallest image."""
     for ours, theirs in zip(found, expected, strict=True):
         np.testing.assert_array_equal(ours.class_ids, theirs.class_ids)
         np.testing.assert_array_equal(ours.scores, theirs.scores)
@@ -60,7 +60,7 @@ def assert_same(found, expected, pixels):
 def test_coco_results_written_by_hand(tmp_path):
     entries = [ENTRY, ENTRY | {"category_id": 17, "score": 0.75, "bbox": [0, 0, 150.0, 300.0]}]
     empty, found, last = read_detections(write_json(tmp_path, entries), DATASET, IDS)
-    assert found.class_ids.tolist() == [1, 2]  # by falling score
+    assert found.class_ids.tolist() == [1, 2]  # by decreasing score
     assert found.scores.tolist() == [0.75, 0.5]
     np.testing.assert_allclose(found.boxes, [[0, 0, 1, 1], [0.1, 0.1, 0.3, 0.6]], atol=1e-7)
     assert (found.boxes.dtype, found.scores.dtype, found.class_ids.dtype) == (np.float32, np.float32, np.int32)
@@ -75,7 +75,7 @@ def test_image_ids_as_numbers_and_as_text(tmp_path, image_id):
 
 @pytest.mark.parametrize("where", ["", "comp4_det_val_*.txt"])
 def test_comp4_files_written_by_hand(tmp_path, where):
-    """VOC's pixels count from 1 and the last one belongs to the box; "wild_cat" ends with another class's name."""
+    """VOC pixels are 1-based and corners inclusive; "wild_cat" ends with the name of another class."""
     first, second, third = read_detections(write_voc(tmp_path, LINES) / where, DATASET)
     np.testing.assert_allclose(first.boxes, [[0.2, 0.05, 0.7, 0.3], [0, 0, 1, 1]], atol=1e-7)
     assert first.scores.tolist() == [0.75, 0.25]
@@ -104,7 +104,7 @@ def test_round_trips(seed, tmp_path_factory):
     assert_same(read_detections(folder / "voc", DATASET), found, 0.001)
     results = coco_results(DATASET, found, IDS)
     if not any(max(entry["bbox"]) >= 2 for entry in results) and results:
-        return  # nothing but dots, which are taken for relative boxes
+        return  # only tiny boxes, which are mistaken for relative ones
     assert_same(read_detections(write_json(folder, results), DATASET, IDS), found, 0.0016)
 
 
@@ -139,15 +139,15 @@ def test_pycocotools_reads_the_same_boxes(tmp_path):
         ({"annotations": []}, "found no list; expected COCO's results"),
         ([ENTRY, 5], "entry 1: found 5; expected image_id, category_id, bbox and score"),
         ([{"image_id": 7}], "entry 0: found {'image_id': 7}; expected image_id"),
-        ([ENTRY | {"image_id": 8}], "entry 0: found the image 8; expected one of the 3 of voc:cells@val"),
+        ([ENTRY | {"image_id": 8}], "entry 0: found the image 8; expected one of the 3 images of voc:cells@val"),
         ([ENTRY | {"image_id": [7]}], r"found the image \[7\]"),
-        ([ENTRY | {"category_id": 1}], "found the category_id 1; expected one of 17, 90; give .* --category-ids"),
+        ([ENTRY | {"category_id": 1}], "found the category_id 1; expected one of 17, 90; pass .* --category-ids"),
         ([ENTRY | {"score": float("nan")}], "found the score nan; expected a finite number"),
         ([ENTRY | {"score": "high"}], "found the score 'high'"),
         ([ENTRY | {"bbox": [1, 2, 3]}], r"found the bbox \[1, 2, 3\]; expected four finite numbers"),
         ([ENTRY | {"bbox": [1, 2, -3, 4]}], r"found the bbox \[1.0, 2.0, -3.0, 4.0\]; expected x, y, width and height"),
         ([ENTRY | {"bbox": [1, 2, float("inf"), 4]}], "expected four finite numbers"),
-        ([ENTRY | {"bbox": [0.1, 0.2, 0.4, 0.5]}], r"\[0.1, 0.2, 0.4, 0.5\] of image 000007, and none larger"),
+        ([ENTRY | {"bbox": [0.1, 0.2, 0.4, 0.5]}], r"\[0.1, 0.2, 0.4, 0.5\] of image 000007, and no larger"),
         ([ENTRY | {"bbox": [100, 200, 140, 290]}], r"box \[100.0, 200.0, 140.0, 290.0\] .*, in another format"),
     ],
 )
@@ -164,10 +164,10 @@ def test_bad_coco_results_give_one_line(tmp_path, content, message):
         ({"cat": "\n000012 0.5 a 1 20 30\n"}, "line 2: found '000012 0.5 a 1 20 30'"),
         ({"cat": "000012 nan 1 1 20 30\n"}, "line 1: found '000012 nan 1 1 20 30'"),
         ({"cat": "000013 0.5 1 1 20 30\n"}, "line 1: found the image '000013'; expected one of the 3"),
-        ({"cat": "000012 0.5 0.1 0.2 0.3 0.4\n", "wild_cat": ""}, "of image 000012, and none larger than that"),
+        ({"cat": "000012 0.5 0.1 0.2 0.3 0.4\n", "wild_cat": ""}, "of image 000012, and no larger coordinates"),
         ({"cat": "000012 0.5 90 40 20 30\n"}, "in another format"),
         ({"cat": "000012 0.5 190 90 1 1\n", "wild_cat": "000007 0.5 100 100 150 300\n"}, "reversed"),
-        ({"dog": ""}, "comp4_det_val_dog.txt: found a file of no known class; expected one of cat, wild_cat"),
+        ({"dog": ""}, "comp4_det_val_dog.txt: found a file of an unknown class; expected one of cat, wild_cat"),
         ({"wild_cat": b"\xff\xfe"}, "found no readable text"),
     ],
 )
@@ -181,12 +181,12 @@ def test_bad_comp4_files_give_one_line(tmp_path, changes, message):
 
 
 def test_missing_and_doubled_files(tmp_path):
-    with pytest.raises(InputError, match="nowhere: found no detections; expected COCO's results"):
+    with pytest.raises(InputError, match="nowhere: found no detections; expected COCO results"):
         read_detections(tmp_path / "nowhere", DATASET)
     with pytest.raises(InputError, match=r"nowhere.json: found no readable file"):
         read_detections(tmp_path / "nowhere.json", DATASET)
     write_voc(tmp_path, {"wild_cat": ""})
-    with pytest.raises(InputError, match="found no file of class 'cat'; expected one for each class"):
+    with pytest.raises(InputError, match="found no file for class 'cat'; expected one for each class"):
         read_detections(tmp_path, DATASET)
     write_voc(tmp_path, LINES, "comp3_det_test_{}.txt")
     with pytest.raises(InputError, match=r"found comp3_det_test_wild_cat.txt and comp4_det_val_wild_cat.txt"):

@@ -1,4 +1,4 @@
-"""Evaluation of a model: the detections of `detect`, image by image, scored."""
+"""Evaluation of a model, compared with scoring the detections of `detect` for each image."""
 
 import dataclasses
 
@@ -19,7 +19,7 @@ SETTINGS = DetectionSettings(shorter_side=96, longer_side=144, score_threshold=0
 
 @pytest.fixture
 def images_with_detections(prepared_digits, tiny_model):
-    """The test images with objects of the untrained model's classes, one where it finds something: mAP is not 0."""
+    """The test images with two detections of the untrained model as the ground truth, so that its mAP is not 0."""
     records = []
     for record in prepared_digits[1]:
         found = detect(tiny_model, record.image_path, record.proposals(), SETTINGS)
@@ -107,7 +107,7 @@ def test_validation_map_is_that_of_evaluate(images_with_detections, tiny_model, 
 
 
 def test_pictures_for_tensorboard(images_with_detections, tiny_model, tmp_path):
-    """Trained for two epochs of three mini-batches, then for one more by a new callback, as after an interruption."""
+    """Trains for two epochs of three mini-batches, then for one more with a new callback, like a resumed run."""
     model = keras.models.clone_model(tiny_model)
     model.set_weights(tiny_model.get_weights())
     model.compile(frcnn.sgd(1e-6), loss=frcnn.multi_task_loss(model), jit_compile=False)

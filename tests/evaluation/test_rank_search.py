@@ -1,4 +1,4 @@
-"""How far layers are compressed by the mAP that may be lost."""
+"""The search for the smallest ranks within a given loss of mAP."""
 
 import types
 
@@ -13,7 +13,7 @@ from tf_fast_rcnn.models.truncated_svd import factor_ranks
 
 @pytest.fixture(scope="module")
 def model(tiny_backbone):
-    """fc6 of 72 x 30 and fc7 of 30 x 20, whose singular values fall slowly and steeply."""
+    """fc6 of 72 x 30 and fc7 of 30 x 20, whose singular values decay slowly and steeply."""
     made = frcnn.fast_rcnn(tiny_backbone, 3, stride=8, roi_output_size=(3, 3), fc_units=(30, 20), seed=5)
     kernel, bias = made.get_layer("fc7").get_weights()
     left, _, right = np.linalg.svd(kernel, full_matrices=False)
@@ -22,7 +22,7 @@ def model(tiny_backbone):
 
 
 def search(model, monkeypatch, mean_ap, max_loss):
-    """`smallest_ranks` where a model with such ranks (72 x 30 and 30 x 20 for layers that are whole) has such a mAP."""
+    """`smallest_ranks` if `mean_ap` gives the mAP of a model with the given ranks (30 and 20 for full layers)."""
     asked = []
 
     def evaluate(candidate, dataset, protocol, **options):
@@ -56,5 +56,5 @@ def test_search_leaves_layers_that_cannot_be_made_smaller(model, monkeypatch):
 
 @pytest.mark.parametrize("max_loss", [-0.1, float("nan")])
 def test_a_loss_is_a_number_of_points(model, max_loss):
-    with pytest.raises(InputError, match=r"^max_loss: found .*; expected percentage points of mAP, from 0"):
+    with pytest.raises(InputError, match=r"^max_loss: found .*; expected mAP percentage points, at least 0"):
         smallest_ranks(model, (), max_loss)

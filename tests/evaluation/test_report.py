@@ -1,4 +1,4 @@
-"""The report as files: complete, without outside resources, safe whatever its texts are."""
+"""The report files: self-contained, complete, and with every text escaped."""
 
 import base64
 import html.parser
@@ -23,7 +23,7 @@ VOID = {"meta", "img", "br"}
 
 
 class Page(html.parser.HTMLParser):
-    """A page's links, ids, pictures, tables and text; fails where a tag is closed that is not open."""
+    """Links, ids, pictures, tables and text of a page; fails if a tag is closed that is not open."""
 
     def __init__(self, text):
         super().__init__()
@@ -93,8 +93,8 @@ def test_tables_hold_the_figures(report, page, errors_case):
     assert cat[1] == f"{facts['classes'][0]['ap']:.3f}"
     assert cat[4:6] == ["2", "5"]  # objects, detections
     assert rows["duplicate"] == [f"{facts['breakdown']['gains']['duplicate']:+.3f}", "1", NONE, NONE, "1", "1"]
-    assert rows["nothing there"] == ["2", "2", NONE, NONE]
-    assert f"{errors_case[0].class_names[1]} for cat: 1" in page.text
+    assert rows["background"] == ["2", "2", NONE, NONE]
+    assert f"{errors_case[0].class_names[1]} detected as cat: 1" in page.text
 
 
 def test_texts_are_escaped(page):
@@ -125,7 +125,7 @@ def test_pictures_show_the_worst_errors_first(errors_case):
     ]
     assert [each.image_id for each in false] == ["#0 <b>", "#0 <b>", "#1 <b>", "#0 <b>", "#1 <b>"]
     assert [(each.text, each.label, each.image_id) for each in missed] == [
-        ("not found: wrong place or class", 2, "#0 <b>"),
+        ("not detected: wrong location or class", 2, "#0 <b>"),
         ("missed", 2, "#1 <b>"),
         ("missed", 2, "#2 <b>"),
     ]

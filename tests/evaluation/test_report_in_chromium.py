@@ -1,4 +1,4 @@
-"""The report in a browser: what it shows, its console, what it asks the network for, its width on a phone."""
+"""The report in a browser: content, console messages, network requests, and width on a phone."""
 
 import re
 import shutil
@@ -12,8 +12,8 @@ from tf_fast_rcnn.visualization.drawing import PALETTE
 
 @pytest.fixture
 def page(report, tmp_path):
-    """The page alone, away from the files beside it."""
-    return shutil.copy(report[0] / "index.html", tmp_path / "alone.html")
+    """A copy of the page in a folder without the other files of the report."""
+    return shutil.copy(report[0] / "index.html", tmp_path / "copy.html")
 
 
 def test_it_is_shown_whole_and_asks_for_nothing(chromium, page):
@@ -34,12 +34,12 @@ def test_it_is_shown_whole_and_asks_for_nothing(chromium, page):
     assert asked == 0
     assert "CONSOLE" not in console
     assert "Uncaught" not in console
-    assert "&lt;script&gt;alert('$x_1')&lt;/script&gt; for cat: 1" in dom
+    assert "&lt;script&gt;alert('$x_1')&lt;/script&gt; detected as cat: 1" in dom
 
 
 @pytest.mark.parametrize("width", [390, 1280])
 def test_nothing_is_wider_than_the_window(chromium, page, width):
-    """In a frame: Chromium's own windows are at least 500 pixels wide."""
+    """The page is in a frame because Chromium windows are at least 500 pixels wide."""
     measure = "parent.postMessage(`${document.documentElement.scrollWidth} ${innerWidth}`, '*');"
     page.write_text(page.read_text().replace("</body>", f"<script>{measure}</script></body>"))
     outer = page.with_name("outer.html")

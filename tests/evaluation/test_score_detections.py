@@ -1,4 +1,4 @@
-"""The checks of what is given for evaluation, and what the results hold."""
+"""Checks of the detections to be scored, and the content of the results."""
 
 import json
 
@@ -20,7 +20,7 @@ def found(boxes=(BOX,), scores=(0.9,), classes=(1,)):
 @pytest.mark.parametrize(
     ("detections", "message"),
     [
-        (found() * 2, "detections of cells: found those of 2 images; expected 1"),
+        (found() * 2, "detections of cells: found 2 entries; expected 1, one per image"),
         (found(scores=[np.nan]), "detections of image im1: found score nan at 0; expected finite scores"),
         (found(classes=[0]), "detections of image im1: found class 0 at 0; expected 1..2"),
         (found(classes=[3]), "detections of image im1: found class 3 at 0; expected 1..2"),

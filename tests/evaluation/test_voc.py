@@ -1,4 +1,4 @@
-"""PASCAL VOC's AP against a naive implementation of the kit's rules and against cases computed by hand."""
+"""AP of PASCAL VOC compared with a naive implementation of the kit and with cases computed by hand."""
 
 import math
 import time
@@ -26,7 +26,7 @@ def detections(boxes, scores, classes):
 
 
 def naive_overlap(first, second):
-    """The kit's overlap: inclusive integer corners and widths with + 1, made from the continuous edges that come in."""
+    """The IoU of the kit, with inclusive integer corners and widths with "+ 1", from continuous edges."""
     first, second = ([edges[0] + 1, edges[1] + 1, edges[2], edges[3]] for edges in (first, second))
     height = min(first[2], second[2]) - max(first[0], second[0]) + 1
     width = min(first[3], second[3]) - max(first[1], second[1]) + 1
@@ -37,7 +37,7 @@ def naive_overlap(first, second):
 
 
 def naive_curve(images, label, threshold):
-    """VOCevaldet.m line by line: images are (objects [(box, label, difficult)], detections [(box, score, label)])."""
+    """VOCevaldet.m, line by line. Images are (objects [(box, label, difficult)], detections [(box, score, label)])."""
     npos = sum(not difficult for objects, _ in images for _, of, difficult in objects if of == label)
     candidates = [
         (score, number, box) for number, (_, found) in enumerate(images) for box, score, of in found if of == label
@@ -83,7 +83,7 @@ def naive_ap(npos, curve, protocol):
 
 
 def random_box(rng):
-    # A coarse grid makes overlaps of exactly 0.5 and equal overlaps with two objects frequent.
+    # A coarse grid makes IoUs of exactly 0.5 and equal IoUs with two objects frequent.
     top, left = rng.integers(0, 6, 2) * 10
     height, width = rng.integers(1, 5, 2) * 10
     return [int(top), int(left), int(top + height), int(left + width)]
@@ -98,7 +98,7 @@ def random_images(seed, num_images=12, num_classes=3):
             for _ in range(rng.integers(0, 5))
         ]
         found = [(random_box(rng), None, int(rng.integers(1, num_classes + 1))) for _ in range(rng.integers(0, 6))]
-        # Repeated objects make duplicates and detections of difficult ones.
+        # Repeated objects lead to duplicates and to detections of difficult objects.
         found += [(box, None, label) for box, label, _ in objects * 2 if rng.random() < 0.6]
         images.append((objects, [(box, float(rng.integers(1, 6) / 8), label) for box, _, label in found]))
     return images
@@ -126,7 +126,7 @@ def test_equals_the_kit_on_random_data_with_ties_duplicates_and_difficult_object
 
 
 def test_random_data_holds_the_cases_that_decide():
-    """The comparison above would say little if its data lacked ties, exact halves, duplicates or difficult matches."""
+    """The random cases of the comparison contain ties, IoUs of exactly 0.5, duplicates and difficult matches."""
     images = [image for seed in range(30) for image in random_images(seed)]
     pairs = [
         (naive_overlap(box, object_box), difficult)
@@ -152,9 +152,9 @@ def test_small_case_computed_by_hand():
         ],
     )
     found = [
-        detections([[0, 0, 20, 20], [0, 0, 20, 18]], [0.9, 0.7], [1, 1]),  # found, then a duplicate
-        detections([[10, 10, 30, 30]], [0.8], [1]),  # nothing there
-        detections([[0, 0, 40, 20]], [0.6], [1]),  # overlap exactly 0.5
+        detections([[0, 0, 20, 20], [0, 0, 20, 18]], [0.9, 0.7], [1, 1]),  # true positive, then a duplicate
+        detections([[10, 10, 30, 30]], [0.8], [1]),  # background
+        detections([[0, 0, 40, 20]], [0.6], [1]),  # IoU exactly 0.5
     ]
     result = score_detections(dataset, found, "voc10").classes[0]
     np.testing.assert_allclose(result.precision, [1, 1 / 2, 1 / 3, 2 / 4])
@@ -182,7 +182,7 @@ def test_detections_on_a_difficult_object_count_for_nothing():
 @pytest.mark.parametrize("num_objects", [10, 20, 30, 70])
 @pytest.mark.parametrize("tenth", range(1, 11))
 def test_eleven_points_reach_a_recall_of_exactly_a_tenth(num_objects, tenth):
-    """0.1 * 3 is above 3 / 10 in floating point: levels made so would miss a point."""
+    """0.1 * 3 is greater than 3 / 10 in floating point, so levels computed as 0.1 * k would miss a point."""
     hits = np.arange(1, num_objects * tenth // 10 + 1)
     assert eleven_point_ap(hits / num_objects, np.ones(len(hits))) == pytest.approx((tenth + 1) / 11)
 

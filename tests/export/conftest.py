@@ -1,4 +1,4 @@
-"""Exports that several tests run: with dense boxes, for any server, and with selective search, for one with our ops."""
+"""Exports shared by several tests: with dense boxes, for any server; with selective search, for one with our ops."""
 
 import threading
 from pathlib import Path
@@ -15,7 +15,7 @@ from tf_fast_rcnn.ops import native
 
 
 class Export(NamedTuple):
-    """An exported model and what it was exported with; `seen`: see `Watcher`."""
+    """An exported model and the arguments of its export; `seen`: see `Watcher`."""
 
     folder: Path
     options: dict
@@ -33,7 +33,7 @@ LIBRARY = native.find_library(Path(native.__file__).parents[1], tf.__version__)
 
 
 class Watcher:
-    """Looks all the time at which numbered folders there are, and what they hold when they are first seen."""
+    """Polls for numbered folders and records their content when they are first seen."""
 
     def __init__(self, folder):
         self._folder, self.seen, self._stop = folder, {}, threading.Event()
@@ -84,7 +84,7 @@ def search_export(tiny_model, tmp_path_factory):
 
 @keras.saving.register_keras_serializable("tests")
 class Igamma(keras.layers.Layer):
-    """An op that neither TF Lite nor TensorFlow.js has."""
+    """An op that neither TF Lite nor TensorFlow.js supports."""
 
     def call(self, values):
         return tf.math.igamma(values + 1.0, values)

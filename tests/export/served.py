@@ -1,4 +1,4 @@
-"""Exported models, run as a server runs them: by a session, in processes that know nothing of this package."""
+"""Runs exported models like a server does: in a session, in a process that does not import this package."""
 
 import io
 import pickle
@@ -33,7 +33,7 @@ with session.graph.as_default():
     assets = [asset.filename for asset in meta.asset_file_def]
     used = {node.op for node in graph.node}
     used |= {node.op for function in graph.library.function for node in function.node_def}
-    # Functions of the graph are called by their names, as if they were ops.
+    # Function calls appear in the graph as ops with the names of the functions.
     used -= {function.signature.name for function in graph.library.function}
 from tensorflow.python.framework import op_def_registry
 unknown = sorted(op for op in used if op_def_registry.get(op) is None)
@@ -43,7 +43,7 @@ pickle.dump({"outputs": outputs, "ops": used, "unknown": unknown, "assets": asse
 
 
 def run_saved_model(saved_model, calls, folder, library=""):
-    """What RUNNER finds, in a process that does not import this package."""
+    """The results of RUNNER, in a process that does not import this package."""
     (folder / "calls").write_bytes(pickle.dumps(calls))
     command = [sys.executable, "-c", RUNNER, saved_model, folder / "calls", folder / "results", library]
     done = subprocess.run(list(map(str, command)), cwd=folder, capture_output=True, text=True, check=False)

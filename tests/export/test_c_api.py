@@ -1,4 +1,4 @@
-"""Exported models in a C program of TensorFlow's C API, which knows nothing of Python, Keras or this package."""
+"""Exported models in a C program that uses TensorFlow's C API, without Python, Keras or this package."""
 
 import os
 import shlex
@@ -30,7 +30,7 @@ def program(tmp_path_factory):
 
 
 def tensors(folder, signature):
-    """Names of a signature's tensors, inputs and outputs."""
+    """Names of the input and output tensors of a signature."""
     saved_model = saved_model_pb2.SavedModel.FromString((folder / "saved_model.pb").read_bytes())
     definition = saved_model.meta_graphs[0].signature_def[signature]
     inputs = [name for name in ("image_bytes", "proposals", "num_proposals") if name in definition.inputs]
@@ -42,7 +42,7 @@ def tensors(folder, signature):
 
 
 def run(program, folder, signature, tmp_path, image=IMAGE, proposals=None, library=""):
-    """What the program prints about one image, and its exit code."""
+    """The program's output for one image, and its exit code."""
     (tmp_path / "image").write_bytes(image)
     boxes = ["", "0"]
     if proposals is not None:

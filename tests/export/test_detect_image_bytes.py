@@ -1,4 +1,4 @@
-"""Exports for clients that send an image alone, and what a graph refuses, run by a session."""
+"""Exports for clients that send only an image, and requests that a graph rejects, run in a session."""
 
 import numpy as np
 import pytest
@@ -37,13 +37,13 @@ CALLS = {
 }
 REASONS = {
     "none": "inputs: found [0] images",
-    "too many images": "inputs: found [4] images; expected 1 to 3, as many in each",
+    "too many images": "inputs: found [4] images; expected 1 to 3, the same number in each input",
     "too large": "found the size [500 10]",
     "too long for the grid": "proposals: found",
-    "too many given": "proposals: found 1001 of an image; expected at most 1000",
+    "too many given": "proposals: found 1001 for an image; expected at most 1000",
     "too large, given": "found the size [500 10]",
     "too large, regions": "found the size [500 10]",
-    "GIF": "found the size [0 0] (0: not known); expected JPEG, PNG or WebP",
+    "GIF": "found the size [0 0] (0: unknown); expected JPEG, PNG or WebP",
     "two images, one row": "inputs: found [2 1 1] images",
 }
 
@@ -96,7 +96,7 @@ def test_the_grid_has_stock_ops_alone(served):
 def test_selective_search_in_the_graph(search_export, tiny_model, tmp_path):
     calls, options = [("detect_image_bytes", images(*IMAGES))], search_export.options
     result = run_saved_model(search_export.folder, calls, tmp_path, search_export.library)
-    # A server that can search has the other op too.
+    # A server with the selective search op also has the RoI pooling op.
     assert {"TfFastRcnn>SelectiveSearch", "TfFastRcnn>RoiPool"} <= result["ops"]
     for index, contents in enumerate(IMAGES):
         proposals = compute_proposals(decoded(contents), options["proposals"])
@@ -110,14 +110,14 @@ def test_selective_search_in_the_graph(search_export, tiny_model, tmp_path):
         (
             ProposalSettings(dense=dense_grid()),
             frcnn.ServingLimits(max_proposals=1000),
-            "max_proposals: found 1000, while the graph makes 2... of a 4:3",
+            "max_proposals: found 1000; expected at least 2..., as many as the graph computes for a 4:3 image",
         ),
         (
             ProposalSettings("fast", 2000),
             frcnn.ServingLimits(max_proposals=1000),
-            "max_proposals: found 1000, while the graph makes 2000 of a 4:3",
+            "max_proposals: found 1000; expected at least 2000, as many as the graph computes for a 4:3 image",
         ),
-        (ProposalSettings("fast", implementation="opencv"), None, "found opencv's selective search"),
+        (ProposalSettings("fast", implementation="opencv"), None, "found selective search with .* 'opencv'"),
     ],
 )
 def test_what_cannot_be_exported(tiny_model, tmp_path, proposals, limits, message):

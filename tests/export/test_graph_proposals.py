@@ -1,4 +1,4 @@
-"""Proposals in the exported graph, against those that the package computes outside of it."""
+"""Proposals computed in the exported graph, compared with those of `compute_proposals`."""
 
 import numpy as np
 import pytest
@@ -15,13 +15,13 @@ SIZES = tuple(map(tuple, np.random.default_rng(0).uniform(0.1, 1.4, (20, 2))))
 DENSE = {
     "common": ProposalSettings(dense=dense_grid(), min_size=0.0),
     "fitted": ProposalSettings(dense=DenseBoxes(SIZES, 0.35), min_size=0.2),
-    # Sides that are multiples of the steps, where a rounding error would change the number of boxes.
+    # Sides that are multiples of the steps, for which a rounding error would change the number of boxes.
     "even": ProposalSettings(dense=dense_grid([0.15, 0.25, 0.5], [1.0], 0.4), min_size=0.1),
 }
 
 
 def in_graph(chosen, max_proposals=100_000):
-    """`graph_proposals` as a graph that TensorFlow optimises."""
+    """`graph_proposals` as a graph, with TensorFlow's graph optimisations."""
 
     def propose(image):
         return graph_proposals(lambda: image, tf.shape(image)[:2], chosen, max_proposals)
@@ -33,7 +33,7 @@ GRAPHS = {name: in_graph(chosen) for name, chosen in DENSE.items()}
 
 
 def test_dense_boxes_by_hand():
-    # As in data/test_dense.py: a box of 1 on an axis of 2 with step 0.5, alone across the other axis of 1.
+    # As in data/test_dense.py: boxes of side 1 on an axis of length 2 with step 0.5; a single box on the other axis.
     chosen = ProposalSettings(dense=DenseBoxes(((1.0, 1.0),), 0.5), min_size=0.6)
     found = in_graph(chosen)(np.zeros((2, 1, 3), np.uint8))
     down = [[0, 1], [0.5, 1.5], [1, 2]]
@@ -44,7 +44,7 @@ def test_dense_boxes_by_hand():
 @settings(max_examples=60, deadline=None)
 @given(height=st.integers(1, 1300), width=st.integers(1, 1300))
 def test_dense_boxes_are_those_of_training(name, height, width):
-    # No more than tens of thousands of boxes.
+    # Limits the number of boxes to tens of thousands.
     height, width = min(height, 12 * width), min(width, 12 * height)
     image = np.broadcast_to(np.uint8(0), (height, width, 3))
     np.testing.assert_array_equal(GRAPHS[name](image), compute_proposals(image, DENSE[name]))
@@ -66,7 +66,7 @@ def test_selective_search_is_that_of_training(mode, dense):
 
 
 def test_a_box_as_small_as_the_limit_is_kept():
-    """The op takes float32, and 0.054 is less than float32(0.054): of 500 pixels it is 27."""
+    """The op takes float32, and float32(0.054) is greater than 0.054, which is 27 of 500 pixels."""
     image = np.full((500, 500, 3), 200, np.uint8)
     image[100:127, 200:260] = [10, 60, 120]
     chosen = ProposalSettings("fast", min_size=0.054)
@@ -79,8 +79,8 @@ def test_a_box_as_small_as_the_limit_is_kept():
 @pytest.mark.parametrize(
     ("chosen", "message"),
     [
-        (ProposalSettings("fast", implementation="opencv"), "found opencv's selective search"),
-        (FileProposals("boxes.npz", "yxyx-relative", None, "0"), "found those of a file"),
+        (ProposalSettings("fast", implementation="opencv"), "found selective search with the implementation 'opencv'"),
+        (FileProposals("boxes.npz", "yxyx-relative", None, "0"), "found proposals from a file"),
     ],
 )
 def test_what_a_graph_cannot_compute(chosen, message):

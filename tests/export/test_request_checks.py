@@ -1,4 +1,4 @@
-"""Sizes that the graph reads from headers, what it decodes, and what it refuses; against Pillow."""
+"""Image sizes read from headers, decoding compared with Pillow, and rejected requests."""
 
 import io
 import struct
@@ -58,7 +58,7 @@ def cmyk_jpeg():
 
 
 def sixteen_bit_png(values):
-    """A PNG of samples uint16 `[H, W, C]`, by hand: Pillow writes grey ones alone."""
+    """A PNG of samples uint16 `[H, W, C]`, written by hand, because Pillow only writes greyscale ones."""
     height, width, channels = values.shape
     colour = {1: 0, 3: 2}[channels]
     rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
@@ -92,7 +92,7 @@ def test_of_an_animated_png_the_default_image_is_read():
 
 
 def test_webp_with_alpha_is_refused():
-    """As TensorFlow's decoder does where three channels are asked for; its size is known."""
+    """TensorFlow's decoder rejects an alpha channel if three channels are requested; the size is read anyway."""
     contents = encoded(np.dstack([noise(20, 30), noise(20, 30, 1)]), "WEBP", quality=80)
     assert size_of(contents).numpy().tolist() == [20, 30]
     with pytest.raises(tf.errors.InvalidArgumentError, match="Number of channels requested does not match"):
@@ -100,7 +100,7 @@ def test_webp_with_alpha_is_refused():
 
 
 def huge_png(height, width):
-    """A few bytes that claim to be a large image."""
+    """A few bytes whose header declares a large image."""
     header = b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
     return b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + header + struct.pack(">I", zlib.crc32(header))
 
@@ -125,7 +125,7 @@ REFUSED = {
 @pytest.mark.parametrize("what", REFUSED)
 def test_what_is_refused_by_its_header(what):
     with pytest.raises(
-        tf.errors.InvalidArgumentError, match="expected JPEG, PNG or WebP of at most 700 a side and 1000"
+        tf.errors.InvalidArgumentError, match="expected JPEG, PNG or WebP with at most 700 pixels per side and 1000"
     ):
         decode(REFUSED[what])
 
@@ -152,7 +152,8 @@ def test_batches():
         assert check_all(tf.constant(numbers)).numpy().tolist() == numbers
     for numbers in ([4, 4, 4], [2, 1, 2], [4], [0]):
         found = " ".join(map(str, numbers))
-        with pytest.raises(tf.errors.InvalidArgumentError, match=rf"inputs: found \[{found}\] images; expected 1 to 3"):
+        message = rf"inputs: found \[{found}\] images; expected 1 to 3, the same number in each input"
+        with pytest.raises(tf.errors.InvalidArgumentError, match=message):
             check_all(tf.constant(numbers))
 
 
@@ -160,7 +161,7 @@ def test_numbers_of_proposals():
     check = tf.function(lambda number: [check_proposals(number, 10), number][1], autograph=False)
     assert check(tf.constant(10)) == 10
     with pytest.raises(
-        tf.errors.InvalidArgumentError, match="proposals: found 11 of an image; expected at most 10; send"
+        tf.errors.InvalidArgumentError, match="proposals: found 11 for an image; expected at most 10; send"
     ):
         check(tf.constant(11))
 

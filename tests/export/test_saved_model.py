@@ -1,4 +1,4 @@
-"""Exported models, run as a server runs them: by a session, in processes that know nothing of this package."""
+"""Exported models, run like a server does: in a session, in processes that do not import this package."""
 
 import dataclasses
 import json
@@ -205,7 +205,7 @@ def test_native_variant_runs_where_the_op_is_loaded(tiny_model, tmp_path, output
 
 
 def test_saved_model_cli_gives_what_the_detect_command_gives(tiny_run, digits, prepared_digits, tmp_path, capsys):
-    """The two ways that users take, with a trained model and a JPEG file."""
+    """Both workflows of a user, with a trained model and a JPEG file."""
     folder, _ = tiny_run
     record = prepared_digits[1][0]
     np.save(tmp_path / "image_bytes.npy", np.array([Path(record.image_path).read_bytes()]))
@@ -244,7 +244,7 @@ def test_settings_are_fixed_in_the_graph(tiny_model, tmp_path):
 
 
 def test_every_setting_is_fixed_in_the_graph(tiny_model, tmp_path):
-    """Pyramid, passes and classes, as a session runs them, with RoIs of equal cells and in batches."""
+    """Image pyramid, box refinement and class filter in a session, in batches and with RoIs of equal cells."""
     settings = DetectionSettings(
         (96, 400), 500, box_refinement_steps=2, class_ids=(1, 3), max_detections=15, score_threshold=0.1
     )

@@ -1,4 +1,4 @@
-"""TensorFlow.js models, in node and in a browser: JavaScript alone, which knows nothing of this package."""
+"""TensorFlow.js models in Node.js and in a browser, in JavaScript only, without this package."""
 
 import json
 import shutil
@@ -64,7 +64,7 @@ def example(tmp_path_factory):
 
 
 def run_in_node(example, backend, model, pairs, folder):
-    """What RUNNER prints for pairs of an image and its proposals."""
+    """The output of RUNNER for pairs of an image and its proposals."""
     calls = [
         {"pixels": image.ravel().tolist(), "height": image.shape[0], "width": image.shape[1]}
         | {"proposals": proposals.ravel().tolist()}
@@ -79,7 +79,7 @@ def run_in_node(example, backend, model, pairs, folder):
 
 
 def detections(found):
-    """JavaScript's list as `Detections`."""
+    """The list from JavaScript as `Detections`."""
     return frcnn.Detections(
         np.float32([each["box"] for each in found]).reshape(-1, 4),
         np.float32([each["score"] for each in found]),
@@ -102,7 +102,7 @@ def test_node_detects_what_loops_do(example, any_size, tiny_model, tmp_path, bac
     for each, (image, proposals) in zip(found[:2], pairs, strict=False):
         assert_same(detections(each["detections"]), naive_detections(tiny_model, image, proposals, SETTINGS))
     assert found[2]["detections"] == []
-    # Nothing is left behind in the memory of the graphics card or of WebAssembly.
+    # No tensors are leaked in GPU or WebAssembly memory.
     assert found[0]["tensors"] == found[1]["tensors"] == found[2]["tensors"]
 
 
@@ -172,7 +172,7 @@ def test_the_page_in_a_browser(example, tiny_model, tmp_path):
     if chromium is None:
         pytest.skip("no Chromium or Chrome on the PATH: the page was not opened")
     site = shutil.copytree(example, tmp_path / "site", ignore=shutil.ignore_patterns("node_modules"))
-    # Few enough that no two of them have the same cells, and with them equal scores.
+    # Few enough that no two of them have the same cells, and therefore equal scores.
     proposals = ProposalSettings(dense=dense_grid(scales=[0.4, 0.7], aspect_ratios=[1.0], stride=0.5))
     export_tfjs(tiny_model, site / "model", class_names=CLASS_NAMES, settings=SETTINGS, proposals=proposals)
     image = some_image(90, 120)
@@ -200,7 +200,7 @@ def test_the_page_says_what_is_no_image(example, any_size, tmp_path):
 
 
 def test_a_layer_that_tensorflow_js_has_no_op_for(detector_with_igamma, tmp_path):
-    with pytest.raises(InputError, match=r"found layers with the ops Igamma; expected those that TensorFlow.js has"):
+    with pytest.raises(InputError, match=r"found layers with the ops Igamma; expected ops that TensorFlow.js supports"):
         export_tfjs(detector_with_igamma, tmp_path / "model", class_names=CLASS_NAMES, settings=SETTINGS)
     assert list(tmp_path.iterdir()) == []
 
@@ -208,7 +208,7 @@ def test_a_layer_that_tensorflow_js_has_no_op_for(detector_with_igamma, tmp_path
 def test_what_a_model_cannot_be(tiny_model, tmp_path):
     with pytest.raises(InputError, match="precision: found 'int8'; expected one of float32, float16"):
         export_tfjs(tiny_model, tmp_path / "model", class_names=CLASS_NAMES, precision="int8")
-    with pytest.raises(InputError, match="found a folder or file; expected a new folder"):
+    with pytest.raises(InputError, match="found an existing folder or file; expected a new folder"):
         export_tfjs(tiny_model, tmp_path, class_names=CLASS_NAMES)
     with pytest.raises(InputError, match="class_names: found 2; expected the model's 3"):
         export_tfjs(tiny_model, tmp_path / "model", class_names=CLASS_NAMES[:2])

@@ -1,4 +1,4 @@
-"""TF Lite files, run by interpreters in processes that know nothing of this package."""
+"""TF Lite files, run by interpreters in processes that do not import this package."""
 
 import dataclasses
 import pickle
@@ -38,7 +38,7 @@ pickle.dump(found, open(results, "wb"))
 
 
 def run_file(path, calls, folder, kind="litert"):
-    """The outputs of each call, from a process that does not import this package."""
+    """The outputs of each call, in a process that does not import this package."""
     (folder / "calls").write_bytes(pickle.dumps(calls))
     command = [sys.executable, "-c", RUNNER, path, kind, folder / "calls", folder / "results"]
     done = subprocess.run(list(map(str, command)), cwd=folder, capture_output=True, text=True, check=False)
@@ -127,7 +127,7 @@ def test_settings_are_fixed_in_the_file(tiny_model, tmp_path, changes):
 
 
 def operators(path):
-    """Names of the custom operators, and of the built-in ones."""
+    """Names of the custom and of the built-in operators."""
     from tensorflow.lite.python import schema_py_generated as schema
     from tensorflow.lite.tools import flatbuffer_utils
 
@@ -198,7 +198,7 @@ def test_int8_detects_nearly_the_same(int8, tiny_model, tmp_path):
 
 
 def test_a_channel_without_weights_keeps_its_bias(tmp_path):
-    """Batch normalisation may switch a channel off; in whole numbers its bias then has a unit of nearly zero."""
+    """Batch normalisation may disable a channel; the scale of its quantised bias is then almost zero."""
     inputs_ = keras.Input((8, 8, 3), batch_size=1)
     convolution = keras.layers.Conv2D(4, 1, name="convolution")
     model = keras.Model(inputs_, convolution(inputs_), name="convolve")
@@ -230,7 +230,7 @@ def test_an_image_of_another_size_is_put_on_grey():
 
 
 def test_detections_in_an_image_of_another_size_are_relative_to_it(fixed, tiny_model):
-    # Twice as wide as the file's images: its upper 30 rows are on 15, and grey follows.
+    # Twice as wide as the images of the file: its upper 30 rows are scaled to 15, and grey padding follows.
     image = np.zeros((90, 240, 3), np.uint8)
     image[:, :120] = IMAGE
     canvas = np.full((90, 120, 3), 114, np.uint8)

@@ -1,4 +1,4 @@
-"""What stands in a version's folder beside the graph, and when it is there."""
+"""Content of a version folder apart from the graph, and when the folder appears."""
 
 import hashlib
 import json
@@ -24,7 +24,7 @@ def test_a_watcher_never_sees_half_a_version(grid_export):
 
 def test_metadata(grid_export, tiny_model):
     metadata = json.loads((grid_export.folder / "assets" / "metadata.json").read_text(encoding="utf-8"))
-    # The hash of what is stored, by TensorFlow's own reader of checkpoints.
+    # The hash of the stored weights, read with TensorFlow's checkpoint reader.
     checkpoint = tf.train.load_checkpoint(str(grid_export.folder / "variables" / "variables"))
     names = [name for name in checkpoint.get_variable_to_shape_map() if name.startswith("weights/")]
     values = [checkpoint.get_tensor(name) for name in sorted(names, key=lambda name: int(name.split("/")[1]))]
@@ -61,7 +61,7 @@ def test_warm_up_covers_what_was_asked_for(grid_export):
     assert [inputs["image_bytes"].size for _, inputs in requests[6:]] == [1, 3]
     sizes = {tf.io.decode_jpeg(contents).shape[:2] for _, inputs in requests for contents in inputs["image_bytes"]}
     ((height, width),) = sizes
-    # As near to the network's 96 x 128 as the limits allow.
+    # As close to the network's 96 x 128 as the limits allow.
     assert 11_000 < height * width <= 12_000
     assert width / height == pytest.approx(4 / 3, abs=0.02)
 
@@ -84,7 +84,9 @@ def test_requests_that_a_server_would_refuse(tiny_model, tmp_path, warm_up):
 
 def test_without_the_serving_extra(tiny_model, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "tensorflow_serving.apis", None)
-    with pytest.raises(InputError, match=r"found no tensorflow-serving-api; .* pip install 'tf-fast-rcnn\[serving\]'"):
+    with pytest.raises(
+        InputError, match=r"found no package tensorflow-serving-api, .* pip install 'tf-fast-rcnn\[serving\]'"
+    ):
         export_saved_model(tiny_model, tmp_path / "1", class_names=("cat", "dog", "ox"), warm_up=[(1, 10)])
     assert list(tmp_path.iterdir()) == []
 

@@ -1,4 +1,4 @@
-"""Servers on the loopback, of a small detector and of a model whose answers are known."""
+"""Servers on the loopback interface, for a small detector and for a model with known outputs."""
 
 import pytest
 from naive_detection import some_image
@@ -9,7 +9,7 @@ from tf_fast_rcnn import export_saved_model
 
 @pytest.fixture(scope="session")
 def example_versions(tmp_path_factory):
-    """A folder with versions 1, 2 and 3 of the example."""
+    """A folder with versions 1, 2 and 3 of the example model."""
     folder = tmp_path_factory.mktemp("versions") / "example"
     folder.mkdir()
     for version in (1, 2, 3):
@@ -19,7 +19,7 @@ def example_versions(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def example(example_versions):
-    """The latest version of the example, served."""
+    """A server with the latest version of the example model."""
     with served("example", example_versions) as server:
         yield server
 
@@ -34,12 +34,12 @@ def detector_versions(tiny_model, tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def detector(detector_versions):
-    """The small detector, served."""
+    """A server with the small detector."""
     with served("tiny", detector_versions, max_message_bytes=1 << 20) as server:
         yield server
 
 
 @pytest.fixture(scope="session")
 def two_images():
-    """Inputs with images of two sizes and kinds, 40 proposals each."""
+    """Inputs with two images of different sizes and formats, 40 proposals each."""
     return batch_of([encoded(some_image(90, 120, 0)), encoded(some_image(130, 80, 1), "PNG")], 40)

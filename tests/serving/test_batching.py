@@ -1,4 +1,4 @@
-"""Requests that run together, and the parameters that say how."""
+"""Batching of requests, and its parameters."""
 
 import concurrent.futures
 
@@ -15,7 +15,7 @@ TOGETHER = BatchingParameters(max_batch_size=4, batch_timeout_micros=300_000, nu
 
 
 def test_batches_give_what_requests_alone_give(detector, detector_versions):
-    """Images of several sizes, with 7 to 90 proposals: the server fills up and cuts off again."""
+    """Images of several sizes with 7 to 90 proposals: the server adds padding and removes it again."""
     images = [encoded(some_image(60 + 10 * seed, 90, seed)) for seed in range(4)]
     requests = [batch_of([image], rows) for image, rows in zip(images, (7, 40, 65, 90), strict=True)]
     with served("tiny", detector_versions, batching=TOGETHER) as server:
@@ -41,7 +41,7 @@ def test_a_bad_image_fails_alone_or_with_its_batch_and_others_go_on(detector_ver
 
 
 def signature_of(function):
-    """The SignatureDef of a concrete function without variables, as a SavedModel has it."""
+    """The SignatureDef of a concrete function without variables, as in a SavedModel."""
     with function.graph.as_default():
         info = tf.compat.v1.saved_model.build_tensor_info
         inputs = {tensor.op.name: info(tensor) for tensor in function.inputs}
@@ -50,7 +50,7 @@ def signature_of(function):
 
 
 def test_requests_of_several_threads_run_as_one():
-    """The function tells how many rows it was given."""
+    """The function returns the number of rows of its input."""
 
     @tf.function(input_signature=[tf.TensorSpec([None], tf.float32, "x")], autograph=False)
     def sizes(x):

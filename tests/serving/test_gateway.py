@@ -1,4 +1,4 @@
-"""The gateway before a server, and its page in a browser."""
+"""The gateway in front of a server, and its page in a browser."""
 
 import base64
 import concurrent.futures
@@ -46,7 +46,7 @@ DROP = """<script>addEventListener("load", async () => {
 
 @contextlib.asynccontextmanager
 async def gateway_before(address, workers):
-    """The gateway's port; beside its page there is one that acts by itself, and an image."""
+    """The port of the gateway, which also serves an image and a page that drops it without a user."""
     limits = Limits(2, 8)
     gateway = Gateway("tiny", address, workers, limits, lambda version: CLASS_NAMES)
     application = gateway_application(gateway, limits, 1 << 20)
@@ -86,7 +86,7 @@ def post(url, body, kind="image/jpeg", name="tiny"):
 
 
 def expected_of(tiny_model, image):
-    """What the library finds: selective search's first 200 boxes, and the model itself."""
+    """The detections of the library: the first 200 boxes of selective search, and the model."""
     return detect(tiny_model, image, compute_proposals(image, PROPOSALS)[:200], SETTINGS)
 
 
@@ -115,7 +115,7 @@ def test_all_proposals_count_unless_there_is_a_limit():
 
 
 def test_a_photo_from_a_phone_is_turned_upright(url, tiny_model, tmp_path):
-    """EXIF orientation 6: stored on its side. TIFF: a format that the model does not read."""
+    """EXIF orientation 6: the image is stored rotated. TIFF: a format that the model cannot decode."""
     exif = Image.Exif()
     exif[0x0112] = 6
     Image.fromarray(np.rot90(IMAGE)).save(tmp_path / "turned.png", exif=exif)
@@ -165,7 +165,7 @@ def test_a_killed_worker_fails_what_it_did_and_others_take_its_place(url, worker
         for process in list(workers._executor._processes):
             os.kill(process, signal.SIGKILL)
         for status, answer in (future.result() for future in running):
-            assert status in (200, 503)  # 200: it was done already
+            assert status in (200, 503)  # 200: it had already finished
             if status == 503:
                 assert "killed" in answer["error"]
     assert post(url, good)[0] == 200

@@ -1,4 +1,4 @@
-"""gRPC on the loopback: what TensorFlow Serving's own stubs get."""
+"""gRPC on the loopback interface, with the client stubs of TensorFlow Serving."""
 
 import io
 
@@ -19,7 +19,7 @@ AVAILABLE = get_model_status_pb2.ModelVersionStatus.State.AVAILABLE
 
 
 def code_of(call, *arguments, **options):
-    """Code and text of a call's status."""
+    """Code and details of the status of a call."""
     try:
         call(*arguments, **options)
     except grpc.RpcError as error:
@@ -69,7 +69,7 @@ def test_the_output_filter(example):
 
 
 X = {"x": np.float32([1])}
-# What TensorFlow Serving answers: its codes, and the words of its sources.
+# The status codes and messages of TensorFlow Serving, from its sources.
 REFUSED = {
     "unknown model": (X, {"name": "other"}, "NOT_FOUND", "Servable not found for request: Latest(other)"),
     "unknown version": (X, {"version": 9}, "NOT_FOUND", "Servable not found for request: Specific(example, 9)"),
@@ -150,7 +150,7 @@ def test_what_detectors_do_not_have(example):
 
 @st.composite
 def tensor_protos(draw):
-    """TensorProtos of any type, shape and contents, most of which do not fit each other."""
+    """TensorProtos of any type, shape and content, most of which are inconsistent."""
     proto = tf.compat.v1.TensorShape(draw(st.lists(st.integers(0, 4), max_size=4))).as_proto()
     found = predict_pb2.PredictRequest().inputs["x"]
     found.dtype = draw(st.integers(0, 30))

@@ -1,4 +1,4 @@
-"""The same requests to the embedded server and to TensorFlow Serving itself, where that is installed."""
+"""The same requests to the embedded server and to TensorFlow Serving, if it is installed."""
 
 import shutil
 import socket
@@ -25,7 +25,7 @@ def free_ports(count):
 
 @pytest.fixture(scope="module")
 def stock(example_versions):
-    """TensorFlow Serving with the example's latest version."""
+    """TensorFlow Serving with the latest version of the example model."""
     if shutil.which(PROGRAM) is None:
         pytest.skip(f"no {PROGRAM} on the PATH; other tests compare with its documentation")
     ports = dict(zip(("grpc", "rest"), free_ports(2), strict=True))

@@ -1,4 +1,4 @@
-"""REST on the loopback: the requests and answers of TensorFlow Serving's documentation, and what it refuses."""
+"""REST on the loopback interface: the examples in TensorFlow Serving's documentation, and rejected requests."""
 
 import base64
 import json
@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 
 def post(server, body, path=":predict"):
-    """`(status, answer)`; a body that is not bytes is sent as JSON."""
+    """`(status, response)`; a body that is not bytes is sent as JSON."""
     data = body if isinstance(body, bytes) else json.dumps(body)
     response = requests.post(server.url(path), data=data, timeout=60)
     return response.status_code, response.json()

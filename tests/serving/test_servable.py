@@ -1,4 +1,4 @@
-"""SavedModels as the server loads them: warm-up, native ops, and broken files."""
+"""Loading of SavedModels in the server: warm-up, native ops, and broken files."""
 
 import json
 import shutil

@@ -1,4 +1,4 @@
-"""What the embedded server does under load: versions that change, limits, batches, and its end."""
+"""The embedded server under load: version changes, limits, batches and shutdown."""
 
 import concurrent.futures
 import re
@@ -25,14 +25,14 @@ def work(server, steps, **options):
 
 
 def waiting(server, path, **options):
-    """The version that answers when the test has made the file."""
+    """The version that responds, after the test has created the file."""
     return server.predict({"path": np.array([str(path)], object)}, "wait", **{"timeout": 120} | options)[
         "version"
     ].tolist()
 
 
 def states(server):
-    """State's name of every version."""
+    """The name of the state of each version."""
     request = get_model_status_pb2.GetModelStatusRequest()
     request.model_spec.name = server.name
     found = server.models.GetModelStatus(request).model_version_status
@@ -47,7 +47,7 @@ def wait_for(condition, seconds=30):
 
 
 def asked_until(stop, ask):
-    """Asks again and again in four threads until an event is set: a list of the answers, and the threads' futures."""
+    """Sends requests in four threads until an event is set: the list of results, and the futures of the threads."""
     answers = []
 
     def run():
@@ -59,7 +59,7 @@ def asked_until(stop, ask):
 
 
 def publish(versions, number, folder):
-    """A version appears as exports do: complete, by its new name."""
+    """Adds a version atomically, by renaming, like an export."""
     shutil.copytree(versions / str(number), folder / f".{number}")
     (folder / f".{number}").rename(folder / str(number))
 
@@ -84,7 +84,7 @@ def test_versions_change_under_load_without_a_failure(example_versions, tmp_path
         wait_for(lambda: over_grpc[-1] == over_rest[-1] == 3)
         stop.set()
         for future in (*grpc_threads, *rest_threads):
-            future.result()  # raises what a request raised
+            future.result()  # raises the exception of a request
         for answers in (over_grpc, over_rest):
             assert {1, 3} <= set(answers) <= {1, 2, 3}
 
@@ -146,7 +146,7 @@ def test_a_taken_port(example, example_versions):
 
 
 def numbers(server):
-    """Requests that run and wait, as Prometheus is told."""
+    """The numbers of running and waiting requests in the Prometheus metrics."""
     text = requests.get(f"http://127.0.0.1:{server.ports['rest']}/monitoring/prometheus/metrics", timeout=60).text
     return tuple(
         int(float(re.search(rf"^tf_fast_rcnn_requests_{what} (\S+)", text, re.M)[1])) for what in ("running", "waiting")
@@ -167,7 +167,7 @@ def test_overload_is_refused_at_once(example_versions, tmp_path):
             refused = requests.post(server.url(":predict"), json=body, timeout=60)
             assert refused.status_code == 503
             assert "queue is full" in refused.json()["error"]
-            assert states(server)[3] == "AVAILABLE"  # Those who ask for the status do not wait.
+            assert states(server)[3] == "AVAILABLE"  # Status requests are not queued.
             assert not first.done()
             (tmp_path / "end").touch()
             assert [future.result() for future in (first, *others)] == [[3]] * 3
@@ -180,7 +180,7 @@ def test_who_gives_up_leaves_the_queue(example_versions, tmp_path):
         first = threads.submit(waiting, server, tmp_path / "end")
         wait_for(lambda: numbers(server) == (1, 0))
         body = {"signature_name": "work", "instances": [1]}
-        for _ in range(3):  # More than the queue holds.
+        for _ in range(3):  # More requests than fit into the queue.
             with pytest.raises(grpc.RpcError) as caught:
                 work(server, 1, timeout=0.1)
             assert caught.value.code() == grpc.StatusCode.DEADLINE_EXCEEDED
@@ -206,7 +206,7 @@ def test_requests_that_have_come_are_answered_before_the_end(example_versions, t
         assert (tmp_path / "end").exists()
         assert [future.result() for future in running] == [[3]] * 3
         assert running_rest.result().json() == {"predictions": [3]}
-        # The stream may end with the server before the word comes.
+        # The stream may end with the server before the status arrives.
         assert all(row.status == health_pb2.HealthCheckResponse.NOT_SERVING for row in drained(updates))
         with pytest.raises(grpc.RpcError):
             work(server, 1, timeout=5)

@@ -1,4 +1,4 @@
-"""serving/prediction.py and serving/client.py over the loopback, against a server that the tests script."""
+"""serving/prediction.py and serving/client.py on the loopback interface, with a scripted server."""
 
 import ast
 import asyncio
@@ -27,7 +27,7 @@ SERVING = Path(__file__).parents[2] / "serving"
 
 @pytest.fixture(scope="module", autouse=True)
 def modules():
-    """`prediction` and `client`, found as where client.py is run."""
+    """`prediction` and `client`, imported as if client.py were run."""
     sys.path.insert(0, str(SERVING))
     yield importlib.import_module("prediction"), importlib.import_module("client")
     sys.path.remove(str(SERVING))
@@ -44,7 +44,7 @@ def client(modules):
 
 
 class Script:
-    """What the server answers: refusals first, then one detection an image, whose score says what was received."""
+    """Responses of the server: errors first, then one detection per image, whose score encodes the received input."""
 
     def __init__(self, unavailable=0, delay=0.0, refusal=None, names=True, padding=0):
         self.unavailable, self.delay, self.refusal = unavailable, delay, refusal
@@ -94,7 +94,7 @@ class Prediction(prediction_service_pb2_grpc.PredictionServiceServicer):
 
 @contextlib.contextmanager
 def grpc_server(script):
-    # As large as TensorFlow Serving takes; what is sent is not limited.
+    # The limit of TensorFlow Serving for received messages; sent messages are not limited.
     options = [("grpc.max_receive_message_length", -1)]
     server = grpc.server(futures.ThreadPoolExecutor(4), options=options)
     prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(Prediction(script), server)
@@ -138,7 +138,7 @@ def handler(script):
 def rest_server(script):
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler(script)) as server:
         thread = threading.Thread(target=server.serve_forever)
-        # Connections that clients keep open do not hold up the end.
+        # Open connections of clients do not delay the shutdown.
         server.daemon_threads = True
         thread.start()
         try:
@@ -158,7 +158,7 @@ every_kind = pytest.mark.parametrize("kind", KINDS)
 
 
 def detect(prediction, kind, script, images, proposals=None, **options):
-    """What a client of this kind gets of a scripted server."""
+    """The result of a client of this kind with a scripted server."""
     with KINDS[kind](script) as address:
         made = getattr(prediction, kind)(address, "cells", version=3, **options)
         if not kind.startswith("Async"):
@@ -227,7 +227,7 @@ def test_the_deadline_holds(prediction, kind):
     started = time.monotonic()
     with pytest.raises(prediction.ServingError, match=r"DEADLINE_EXCEEDED|Timeout"):
         detect(prediction, kind, Script(delay=2.0), [b"image"], deadline=0.5)
-    # The server is waited for when it is stopped.
+    # Stopping the server waits for its requests.
     assert time.monotonic() - started < 4.0
 
 
@@ -263,7 +263,7 @@ def test_files_are_sent_as_they_are_or_upright(client, tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6
     turned = Image.open(io.BytesIO(client.encode(image_file(tmp_path / "turned.png", exif=exif))))
-    # A quarter turn clockwise: what was at the top is at the right.
+    # Rotated clockwise by 90 degrees: the top is now at the right.
     assert turned.size == (20, 40)
     assert turned.getpixel((15, 20)) == (250, 20, 20)
     assert turned.getpixel((5, 20)) == (0, 0, 0)
@@ -316,7 +316,7 @@ def test_proposals_as_in_training(client, tmp_path):
 
 
 def test_without_this_package(tmp_path):
-    """What stands in serving/ is copied to clients that have the public packages alone."""
+    """The files in serving/ can be copied to clients that only have public packages."""
     code = f"import sys; sys.path.insert(0, {str(SERVING)!r}); import client; print(sorted(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path)
     loaded = ast.literal_eval(done.stdout)

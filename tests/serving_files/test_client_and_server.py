@@ -1,4 +1,4 @@
-"""The client against the embedded server, with a model that finds proposals itself."""
+"""The client with the embedded server and a model that computes proposals itself."""
 
 import json
 import subprocess
@@ -37,7 +37,7 @@ def ports(model_folder):
 
 
 def run_client(folder, *options):
-    """What client.py prints about the images, in a process of its own."""
+    """The output of client.py for the images, run in a separate process."""
     paths = [folder / f"{index}.png" for index in range(len(IMAGES))]
     for path, image in zip(paths, IMAGES, strict=True):
         path.write_bytes(encode_png(image))

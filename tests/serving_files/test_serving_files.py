@@ -23,10 +23,10 @@ CONFIGURATIONS = ("models.config", "batching_parameters.txt", "monitoring.config
 
 
 def message_class(name, fields):
-    """A protobuf message: (name, number, type or type's name, repeated) of each field.
+    """A protobuf message class from the (name, number, type or name of the type, repeated) of each field.
 
-    The API's package on PyPI has not these two; names, numbers and types are those of TensorFlow Serving's
-    servables/tensorflow/session_bundle_config.proto and config/monitoring_config.proto.
+    The API package on PyPI lacks the two messages used here. Names, numbers and types are those of
+    servables/tensorflow/session_bundle_config.proto and config/monitoring_config.proto in TensorFlow Serving.
     """
     file = descriptor_pb2.FileDescriptorProto(name=f"{name}.proto", package="test", syntax="proto3")
     file.dependency.append(wrappers_pb2.DESCRIPTOR.name)
@@ -76,7 +76,7 @@ def test_models_config():
 def test_batching_parameters():
     parameters = parse("batching_parameters.txt", BatchingParameters())
     sizes = list(parameters.allowed_batch_sizes)
-    # TensorFlow Serving wants them rising, the last one the largest batch.
+    # TensorFlow Serving requires increasing sizes that end with the maximum batch size.
     assert sizes == sorted(set(sizes))
     assert sizes[-1] == parameters.max_batch_size.value
     assert parameters.pad_variable_length_inputs
@@ -121,7 +121,7 @@ def test_pods_are_found_by_their_labels():
 
 
 def test_the_pod_is_restricted_and_probed():
-    """What Kubernetes' "restricted" pod security standard asks for, and a read-only file system."""
+    """The requirements of the "restricted" pod security standard of Kubernetes, and a read-only file system."""
     pod = load("kubernetes/deployment.yaml")["spec"]["template"]["spec"]
     (container,) = pod["containers"]
     assert pod["securityContext"]["runAsNonRoot"]
@@ -150,14 +150,14 @@ def test_compose_file_has_its_schema_and_its_files():
     assert sorted(mounted) == sorted([f"./{name}", f"/config/{name}"] for name in CONFIGURATIONS)
     assert service["read_only"]
     assert all(port.startswith("127.0.0.1:") for port in service["ports"])
-    # One server, however it is started.
+    # Both start the server with the same options.
     (container,) = load("kubernetes/deployment.yaml")["spec"]["template"]["spec"]["containers"]
     assert service["command"] == container["args"]
     assert service["image"].endswith(f"{container['image']}}}")
 
 
 def build_rule():
-    """Arguments of the BUILD file's cc_library, whose globs are found in custom_ops/."""
+    """Arguments of cc_library in the BUILD file, with globs evaluated in custom_ops/."""
     tree = ast.parse((SERVING / "custom_ops_server" / "BUILD").read_text())
     (call,) = [node for node in ast.walk(tree) if isinstance(node, ast.Call) and node.func.id == "cc_library"]
 
@@ -191,7 +191,7 @@ def test_the_container_builds_the_rule_into_the_server(tmp_path):
     text = (SERVING / "custom_ops_server" / "Dockerfile").read_text()
     copied = re.findall(r"^COPY (\S+) (\S+)$", text, re.MULTILINE)
     assert all((PROJECT / source).exists() for source, _ in copied)
-    # What the sed command makes of a list as TensorFlow Serving has it.
+    # Applies the sed command to a list like that of TensorFlow Serving.
     build = tmp_path / "tensorflow_serving" / "model_servers" / "BUILD"
     build.parent.mkdir(parents=True)
     build.write_text('SUPPORTED_TENSORFLOW_OPS = if_v2([]) + [\n    "//a:b",\n]\n')

@@ -1,4 +1,4 @@
-"""Evaluation of detections: PASCAL VOC's average precision and COCO's."""
+"""Evaluation of detections with the average precision of PASCAL VOC and of COCO."""
 
 from __future__ import annotations
 
@@ -24,20 +24,20 @@ PROTOCOLS = ("voc07", "voc10", "coco")
 def score_detections(
     dataset: DetectionDataset, detections: Sequence[Detections], protocol: str = "voc07", iou_threshold: float = 0.5
 ) -> EvaluationResult:
-    """Scores detections against a data set's objects.
+    """Scores detections against the ground truth of a dataset.
 
     Args:
         dataset: `DetectionDataset`.
-        detections: sequence of `Detections`, one for each record in the data set's order; relative boxes.
+        detections: sequence of `Detections` with relative boxes, one per image in the order of the dataset.
         protocol: "voc07" (11 points), "voc10" (area under the curve) or "coco".
-        iou_threshold: smallest overlap of a match, for the VOC protocols (COCO has its own ten).
+        iou_threshold: minimum IoU of a match under the VOC protocols (COCO uses ten fixed thresholds).
 
     Returns:
         `EvaluationResult`.
 
     Raises:
-        InputError: if a protocol is unknown, images are missing or too many, scores are not finite, classes are
-            unknown, or boxes are malformed, reversed or in pixels.
+        InputError: if the protocol is unknown, the number of images differs from the dataset's, scores are not finite,
+            class ids are out of range, or boxes are malformed, reversed or in pixels.
 
     Example:
         >>> result = score_detections(test, detections, "voc10")        # doctest: +SKIP
@@ -47,8 +47,8 @@ def score_detections(
     score = _scorer(protocol, iou_threshold)
     if len(detections) != len(dataset):
         raise InputError(
-            f"detections of {dataset.name}: found those of {len(detections)} images; expected {len(dataset)}, one "
-            "entry for each image in order; give an empty one where nothing was detected"
+            f"detections of {dataset.name}: found {len(detections)} entries; expected {len(dataset)}, one per image in "
+            "the order of the dataset; add an empty entry for each image without detections"
         )
     dataset = annotations_of(dataset)
     for record, found in zip(dataset, detections, strict=True):
@@ -57,7 +57,7 @@ def score_detections(
 
 
 def annotations_of(dataset: DetectionDataset) -> DetectionDataset:
-    """The data set without pixels and proposals, in memory: scoring looks at its objects more than once."""
+    """The dataset in memory, without images and proposals, because scoring iterates over the objects repeatedly."""
     return dataset.with_records(
         [dataclasses.replace(record, image_bytes=None, proposal_boxes=None) for record in dataset]
     )
@@ -65,7 +65,9 @@ def annotations_of(dataset: DetectionDataset) -> DetectionDataset:
 
 def _scorer(protocol, iou_threshold):
     if not 0.0 < iou_threshold <= 1.0:
-        raise InputError(f"iou_threshold: found {iou_threshold}; expected a number above 0, at most 1; 0.5 is usual")
+        raise InputError(
+            f"iou_threshold: found {iou_threshold}; expected a number greater than 0 and at most 1; 0.5 is usual"
+        )
     if protocol in ("voc07", "voc10"):
         from tf_fast_rcnn.evaluation.voc import evaluate_voc
 
@@ -78,23 +80,22 @@ def _scorer(protocol, iou_threshold):
 
 
 def _check(where, found, num_classes):
-    """Raises an InputError for the first thing that is wrong with an image's detections."""
+    """Raises an InputError for the first problem in an image's detections."""
     boxes, scores, classes = found
     if boxes.shape != (len(scores), 4) or classes.shape != scores.shape or scores.ndim != 1:
         raise InputError(
             f"{where}: found boxes {list(boxes.shape)}, scores {list(scores.shape)}, classes {list(classes.shape)}; "
-            "expected [D, 4], [D] and [D]; give one of each for every detection"
+            "expected [D, 4], [D] and [D]; pass one box, score and class per detection"
         )
-    _refuse(where, ~np.isfinite(scores), scores, "score", "finite scores", "look for a diverged model")
-    _refuse(
-        where, (classes < 1) | (classes > num_classes), classes, "class", f"1..{num_classes}", "use one list of classes"
-    )
-    _refuse(where, ~np.isfinite(boxes).all(axis=-1), boxes, "box", "finite boxes", "look for a diverged model")
+    _refuse(where, ~np.isfinite(scores), scores, "score", "finite scores", "check whether the model diverged")
+    unknown = (classes < 1) | (classes > num_classes)
+    _refuse(where, unknown, classes, "class", f"1..{num_classes}", "use the class ids of the dataset")
+    _refuse(where, ~np.isfinite(boxes).all(axis=-1), boxes, "box", "finite boxes", "check whether the model diverged")
     reversed_box = (boxes[:, 2] < boxes[:, 0]) | (boxes[:, 3] < boxes[:, 1])
-    _refuse(where, reversed_box, boxes, "box", "[ymin, xmin, ymax, xmax]", "put the corners in this order")
-    # Detections may stick out of an image a little; twice its size is another unit.
+    _refuse(where, reversed_box, boxes, "box", "[ymin, xmin, ymax, xmax]", "reorder the coordinates")
+    # Detections may extend slightly beyond the image; a coordinate above 2 means a different unit.
     in_pixels = np.abs(boxes).max(axis=-1, initial=0.0) > 2.0
-    _refuse(where, in_pixels, boxes, "box", "0 to 1, relative to the image", "divide by the image's height and width")
+    _refuse(where, in_pixels, boxes, "box", "0 to 1, relative to the image", "divide by the image height and width")
 
 
 def _refuse(where, bad, values, what, expected, remedy):

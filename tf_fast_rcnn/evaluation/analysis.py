@@ -1,4 +1,4 @@
-"""Everything that an evaluation tells beside average precision: errors, calibration, confusion, proposals."""
+"""What an evaluation reports in addition to average precision: error types, calibration, confusion, proposals."""
 
 from __future__ import annotations
 
@@ -20,13 +20,15 @@ if TYPE_CHECKING:
 
 
 class ProposalQuality(NamedTuple):
-    """How well the proposals cover the objects, crowds left out: the detector cannot find what they miss.
+    """How well the proposals cover the objects, excluding crowds. The detector cannot find objects that they miss.
 
     Attributes:
-        recalls: share of each class's objects with a proposal of an IoU of at least 0.5; NaN without objects.
-        average_best_overlaps: mean over each class's objects of the best IoU of a proposal (ABO); NaN without objects.
-        recall: of all objects together.
-        mean_average_best_overlap: mean of the classes' ABO (MABO).
+        recalls: for each class the fraction of objects that a proposal covers with an IoU of at least 0.5; NaN for a
+            class without objects.
+        average_best_overlaps: for each class the mean over its objects of the best IoU with a proposal (ABO); NaN for
+            a class without objects.
+        recall: recall over all objects.
+        mean_average_best_overlap: mean of the ABO of the classes (MABO).
     """
 
     recalls: list
@@ -36,15 +38,15 @@ class ProposalQuality(NamedTuple):
 
 
 class Analysis(NamedTuple):
-    """What `analyse` finds.
+    """Result of `analyse`.
 
     Attributes:
-        class_names: of the labels 1..K.
+        class_names: names of the classes 1..K.
         breakdown: `Breakdown` of the errors.
-        calibration: `Reliability` of all scores; None where they are no probabilities.
-        class_calibration: the same of each class.
+        calibration: `Reliability` of all scores; None if the scores are not probabilities.
+        class_calibration: the same for each class.
         confusion: int64 `[K + 1, K + 1]`, see `confusion_matrix`.
-        proposals: `ProposalQuality`; None for a data set without proposals.
+        proposals: `ProposalQuality`; None if the dataset has no proposals.
     """
 
     class_names: tuple
@@ -55,7 +57,7 @@ class Analysis(NamedTuple):
     proposals: ProposalQuality | None
 
     def to_json(self) -> dict[str, Any]:
-        """A dict that `json.dump` takes; docs/evaluation.md describes it."""
+        """A dict for `json.dump`; docs/evaluation.md describes its keys."""
         names = self.class_names
         calibration = None
         if self.calibration is not None:
@@ -69,12 +71,12 @@ class Analysis(NamedTuple):
         }
 
     def text(self) -> str:
-        """Three lines at most for people."""
+        """A readable summary of at most three lines."""
         gains = sorted(KINDS, key=lambda kind: -self.breakdown.gains[kind])
         lines = []
         if not np.isnan(self.breakdown.mean_ap):
             gained = ", ".join(f"{kind} +{self.breakdown.gains[kind]:.3f}" for kind in gains)
-            lines.append(f"mean AP to gain by mending errors: {gained}")
+            lines.append(f"gain in mean AP from fixing each type of error: {gained}")
         if self.calibration is not None and not np.isnan(self.calibration.error):
             lines.append(f"calibration error of the scores: {self.calibration.error:.3f}")
         if self.proposals is not None and not np.isnan(self.proposals.recall):
@@ -86,12 +88,12 @@ class Analysis(NamedTuple):
 
 
 def analyse(dataset: DetectionDataset, detections: Sequence[Detections], result: EvaluationResult) -> Analysis:
-    """Looks at what an evaluation's figures come from.
+    """Analyses the errors behind the metrics of an evaluation.
 
     Args:
-        dataset: `DetectionDataset` that was evaluated; its proposals are looked at where it has any.
+        dataset: the `DetectionDataset` that was evaluated; its proposals are analysed if it has any.
         detections: its `Detections`, in order.
-        result: `EvaluationResult` of `score_detections` for these.
+        result: the `EvaluationResult` that `score_detections` returned for them.
 
     Returns:
         `Analysis`.
@@ -113,7 +115,7 @@ def analyse(dataset: DetectionDataset, detections: Sequence[Detections], result:
 
 
 def proposal_quality(dataset: DetectionDataset) -> ProposalQuality:
-    """`ProposalQuality` of a data set with proposals."""
+    """`ProposalQuality` of a dataset with proposals."""
     overlaps = list(class_best_overlaps(dataset, dataset.class_names).values())
     averages = [float(of_class.mean()) if len(of_class) else float("nan") for of_class in overlaps]
     return ProposalQuality(

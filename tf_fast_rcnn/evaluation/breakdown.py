@@ -1,24 +1,25 @@
-"""What kinds of errors cost average precision: each false positive and each object not found gets one kind.
+"""Which types of error cost average precision. Every false positive and every undetected object has one type.
 
-The kinds, the order in which they are looked for and what mending one means are those of TIDE (D. Bolya, S. Foley,
+The types, their order of precedence and the meaning of fixing an error are those of TIDE (D. Bolya, S. Foley,
 J. Hays and J. Hoffman, "TIDE: A General Toolbox for Identifying Object Detection Errors", ECCV 2020, section 2), which
-took the idea from D. Hoiem, Y. Chodpathumwan and Q. Dai, "Diagnosing Error in Object Detectors", ECCV 2012. With t_f
-the overlap of a match and t_b = 0.1, a false positive is the first of
+builds on D. Hoiem, Y. Chodpathumwan and Q. Dai, "Diagnosing Error in Object Detectors", ECCV 2012. With t_f the
+IoU threshold of a match and t_b = 0.1, the type of a false positive is the first that applies:
 
-- localisation: its best overlap with an object of its class is at least t_b and below t_f;
-- classification: its overlap with an object of another class is at least t_f;
-- duplicate: its overlap with an object of its class is at least t_f, but another detection has found that one;
-- background: its overlap with every object is below t_b;
-- both: the rest, an overlap of at least t_b and below t_f with an object of another class alone.
+- localisation: its best IoU with an object of its class is at least t_b and below t_f;
+- classification: its IoU with an object of another class is at least t_f;
+- duplicate: its IoU with an object of its class is at least t_f, but the object is matched by another detection;
+- background: its IoU with every object is below t_b;
+- both: the remaining false positives, with an IoU of at least t_b and below t_f only with an object of another class.
 
-An object that no detection finds, and that no classification or localisation error is about, is missed.
+An undetected object without a classification or localisation error is missed.
 
-Mending classification or localisation makes the best detection of each object, among the errors about it, a true
-positive of the object's class, where the object is not found yet, and removes the others. (TIDE lets the best of both
-kinds together win.) Mending both, duplicate or background removes the detection; mending missed removes the object
-from those to be found; a class with none left has an AP of 1. Each is mended alone: the gains do not add up.
+Fixing the classification or localisation errors turns the highest-scoring error of each undetected object into a true
+positive of the object's class and removes the other errors of that type. (TIDE takes the highest-scoring error of both
+types together.) Fixing both, duplicate or background removes the detection. Fixing missed removes the object from the
+ground truth; a class without remaining objects has an AP of 1. Each type is fixed on its own, so the gains do not add
+up.
 
-Difficult objects and crowds are not looked at. Under COCO's protocol the overlap is 0.5 and AP is AP50.
+Difficult objects and crowds are ignored. Under the COCO protocol the IoU threshold is 0.5 and AP is AP50.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
 
 KINDS = ("classification", "localisation", "both", "duplicate", "background", "missed")
 BACKGROUND_IOU = 0.1
-# The least score of detections that a user would look at: those below make up most errors and cost little.
+# Detections with a lower score are rarely shown to a user; they are most of the errors but cost little AP.
 CONFIDENT = 0.5
 
 
@@ -48,12 +49,12 @@ class Breakdown(NamedTuple):
     """The errors of one evaluation.
 
     Attributes:
-        mean_ap: of the protocol, at one overlap.
-        counts: int64 `[6, K]`, errors of each of `KINDS` and class: the detection's, or that of the missed object.
-        confident_counts: int64 `[6, K]`, those with a score of at least 0.5, and the missed objects.
-        gains: how much mean AP mending all errors of a kind would add, by kind; also of "false positives" (all kinds
-            of them removed) and "false negatives" (all objects that are not found removed).
-        kinds: int64 `[N]`, number in `KINDS` of each detection of the result's first `Matching`, -1 for no error.
+        mean_ap: mean AP under the protocol, at one IoU threshold.
+        counts: int64 `[6, K]`, number of errors by type (as in `KINDS`) and class of the detection or missed object.
+        confident_counts: int64 `[6, K]`, the same for detections with a score of at least 0.5, and missed objects.
+        gains: gain in mean AP from fixing all errors of a type, by type; also for "false positives" (all of them
+            removed) and "false negatives" (all undetected objects removed).
+        kinds: int64 `[N]`, index in `KINDS` for each detection of the result's first `Matching`, -1 for no error.
         missed: bool `[M]`, which objects are missed.
     """
 
@@ -65,7 +66,7 @@ class Breakdown(NamedTuple):
     missed: np.ndarray
 
     def to_json(self, class_names: Sequence[str]) -> dict[str, Any]:
-        """A dict that `json.dump` takes."""
+        """A dict for `json.dump`."""
 
         def by_kind(counts):
             return {
@@ -82,12 +83,12 @@ class Breakdown(NamedTuple):
 
 
 def break_down(dataset: DetectionDataset, detections: Sequence[Detections], result: EvaluationResult) -> Breakdown:
-    """The kinds of errors of an evaluation, and the mean AP that mending each would add.
+    """Assigns a type to each error of an evaluation and computes the gain in mean AP from fixing each type.
 
     Args:
-        dataset: `DetectionDataset` that was evaluated.
+        dataset: the `DetectionDataset` that was evaluated.
         detections: its `Detections`, in order.
-        result: `EvaluationResult` of `score_detections` for these.
+        result: the `EvaluationResult` that `score_detections` returned for them.
 
     Returns:
         `Breakdown`.
@@ -121,7 +122,8 @@ def break_down(dataset: DetectionDataset, detections: Sequence[Detections], resu
 
 
 class _Overlaps(NamedTuple):
-    """Of each detection, the best overlap with objects of its class and of others `[N]`, and those objects' numbers."""
+    """For each detection, the best IoU with an object of its class and of another class, and the objects' indices;
+    arrays `[N]`."""
 
     same: np.ndarray
     same_object: np.ndarray
@@ -142,7 +144,7 @@ def _best_overlaps(dataset, detections):
 
 
 def _best(overlaps, first):
-    """The largest overlap of each row, 0 without objects, and the number of its object."""
+    """The largest IoU of each row (0 without objects) and the index of its object."""
     if not overlaps.shape[1]:
         return np.zeros(len(overlaps)), np.full(len(overlaps), -1)
     return overlaps.max(axis=1), overlaps.argmax(axis=1) + first
@@ -168,7 +170,7 @@ def _counts(kinds, labels, num_classes):
 
 
 def _gains(result, matching, kinds, targets, missed):
-    """Mean AP as it is, and what mending each kind adds."""
+    """The mean AP, and the gain from fixing each type of error."""
     unfound = matching.object_counts & ~matching.found()
 
     def of_kind(name):
@@ -191,7 +193,7 @@ def _removed(matching, chosen):
 
 
 def _corrected(matching, chosen, targets):
-    """The best of the chosen detections of each object that is not found becomes its true positive; others go."""
+    """Makes the best chosen detection of each undetected object a true positive and drops the other chosen ones."""
     chosen_targets, free = targets[chosen], np.full(len(targets), -1)
     free[chosen] = np.where(matching.found()[chosen_targets], -1, chosen_targets)
     best = first_matches(free, matching.scores)

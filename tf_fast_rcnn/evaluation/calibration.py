@@ -1,8 +1,8 @@
-"""Whether scores are probabilities: of the detections with a score of 0.8, 80 % should be right.
+"""Calibration of the scores: 80 % of the detections with a score of 0.8 should be correct.
 
 Reliability curves and the expected calibration error (M. P. Naeini, G. F. Cooper and M. Hauskrecht, AAAI 2015; C. Guo
-and others, "On Calibration of Modern Neural Networks", ICML 2017, section 2), with precision in place of accuracy, as
-F. Küppers and others have it for detectors (CVPR workshops 2020).
+and others, "On Calibration of Modern Neural Networks", ICML 2017, section 2). As in F. Küppers and others (CVPR
+workshops 2020), precision replaces accuracy for detectors.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ BINS = 10
 
 
 class Reliability(NamedTuple):
-    """How often detections are right, by their score.
+    """Precision of the detections as a function of their score, in ten equal score bins.
 
     Attributes:
-        counts: int64 `[10]`, detections in each tenth of the scores: above its lower edge, up to its upper one.
-        scores: float64 `[10]`, their mean score; NaN without any.
-        precisions: float64 `[10]`, the share of true positives; NaN without any.
-        error: the expected calibration error, the mean of |precision - score| of the bins, weighted by their
-            detections; NaN without detections.
+        counts: int64 `[10]`, number of detections in each bin; a bin excludes its lower edge and includes its upper.
+        scores: float64 `[10]`, their mean score; NaN for an empty bin.
+        precisions: float64 `[10]`, the fraction of true positives; NaN for an empty bin.
+        error: the expected calibration error: the mean of |precision - score| over the bins, weighted by their
+            counts; NaN without detections.
     """
 
     counts: np.ndarray
@@ -36,7 +36,7 @@ class Reliability(NamedTuple):
     error: float
 
     def to_json(self) -> dict[str, Any]:
-        """A dict that `json.dump` takes."""
+        """A dict for `json.dump`."""
         return {
             "error": json_number(self.error),
             "counts": self.counts.tolist(),
@@ -49,11 +49,11 @@ def reliability(matching: Matching, label: int | None = None) -> Reliability | N
     """The `Reliability` of the scores of a `Matching`.
 
     Args:
-        matching: what each detection found at one overlap; those on difficult objects and crowds do not count.
-        label: a class, 1..K; None for all of them together.
+        matching: the `Matching` at one IoU threshold; detections of difficult objects and crowds do not count.
+        label: a class, 1..K; None for all classes together.
 
     Returns:
-        `Reliability`; None where scores lie outside 0 to 1 and are no probabilities.
+        `Reliability`; None if scores are outside 0 to 1 and therefore not probabilities.
 
     Example:
         >>> reliability(result.matchings[0]).error                              # doctest: +SKIP

@@ -1,4 +1,4 @@
-"""COCO's average precision and recall, computed by pycocotools from our records and detections."""
+"""Average precision and recall of COCO, computed by pycocotools from `DetectionDataset` and `Detections`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tf_fast_rcnn.evaluation.results import ClassResult, EvaluationResult
 if TYPE_CHECKING:
     from tf_fast_rcnn.data.records import DetectionDataset, Detections
 
-# The order of COCOeval.stats; AR_n is the recall of the n best detections of each image.
+# In the order of COCOeval.stats. AR_n is the recall of the n highest-scoring detections of each image.
 _METRICS = (
     *("AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large"),
     *("AR_1", "AR_10", "AR_100", "AR_small", "AR_medium", "AR_large"),
@@ -27,7 +27,7 @@ _METRICS = (
 
 
 class _DifficultAwareEval(COCOeval):
-    """COCOeval that ignores difficult objects: its own preparation overwrites 'ignore' by 'iscrowd'."""
+    """COCOeval that ignores difficult objects; the base class overwrites 'ignore' with 'iscrowd'."""
 
     def _prepare(self):
         super()._prepare()
@@ -37,18 +37,19 @@ class _DifficultAwareEval(COCOeval):
 
 
 def evaluate_coco(dataset: DetectionDataset, detections: Sequence[Detections]) -> EvaluationResult:
-    """COCO's figures: AP over IoU 0.50 to 0.95, AP50, AP75, by size of objects, and average recall.
+    """The COCO metrics: AP over IoU 0.50 to 0.95, AP50, AP75, AP by object size, and average recall.
 
-    Small objects are those under 32 x 32 pixels of the image file, large ones those over 96 x 96, measured by their own
-    areas where the annotations have any (COCO's), else by their boxes'. A detection matched to a difficult object
-    counts for nothing, and so does one inside a crowd.
+    Small objects have an area below 32 x 32 pixels of the image file, large objects above 96 x 96. The area is that of
+    the annotation if it has one (as in COCO), otherwise that of the box. Detections that match a difficult object or
+    are inside a crowd are ignored.
 
     Args:
         dataset: `DetectionDataset`.
         detections: `Detections` of each of its images, in order; not checked here (`score_detections` does).
 
     Returns:
-        `EvaluationResult`: each class's `ap` is COCO's, its curve the one at IoU 0.5 at COCO's 101 recalls.
+        `EvaluationResult`: the `ap` of each class is averaged over the IoU thresholds; its curve is that at IoU 0.5,
+        at the 101 recall levels of COCO.
     """
     with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints its progress
         evaluation = _DifficultAwareEval(_ground_truth(dataset), _results(dataset, detections), "bbox")
@@ -64,17 +65,17 @@ def evaluate_coco(dataset: DetectionDataset, detections: Sequence[Detections]) -
 
 
 def _or_nan(value):
-    """COCOeval writes -1 for a figure that does not exist."""
+    """COCOeval uses -1 for undefined metrics."""
     return math.nan if value < 0 else float(value)
 
 
 def _index(dataset, annotations):
-    """A COCO object: pycocotools' index of images, categories and annotations."""
+    """A `COCO` object, the index of images, categories and annotations in pycocotools."""
     coco = COCO()
     coco.dataset = {
         "images": [{"id": position} for position in range(len(dataset))],
         "categories": [{"id": label} for label in range(1, len(dataset.class_names) + 1)],
-        # Ids start at 1: COCOeval takes 0 for "not matched".
+        # Ids start at 1 because COCOeval uses 0 for "not matched".
         "annotations": [{"id": number} | annotation for number, annotation in enumerate(annotations, start=1)],
     }
     coco.createIndex()
@@ -82,8 +83,8 @@ def _index(dataset, annotations):
 
 
 def _annotations(position, record, relative_boxes, labels, **columns):
-    """One dict for each box of an image, with COCO's fields and those of `columns`."""
-    # COCO's boxes have two decimals: three undo float32's rounding, so that 32 x 32 pixels are no more than that.
+    """One dict for each box of an image, with the COCO fields and those of `columns`."""
+    # COCO boxes have two decimals. Three decimals undo the float32 rounding, so 32 x 32 pixels stay exactly that.
     windows = np.round(boxes.to_coco(np.asarray(relative_boxes, np.float64), record.height, record.width), 3)
     return [
         {
@@ -99,10 +100,10 @@ def _annotations(position, record, relative_boxes, labels, **columns):
 
 
 def _areas(record):
-    """The column of the objects' own areas, in pixels, where they have any."""
+    """The column of annotated object areas in pixels, if the annotations have them."""
     if record.areas is None:
         return {}
-    # Hundredths undo float32's rounding of shares: an object of 1024 pixels is small.
+    # Two decimals undo the float32 rounding of relative areas, so an object of exactly 1024 pixels stays small.
     return {"area": np.round(record.areas.astype(float) * record.height * record.width, 2)}
 
 
@@ -129,9 +130,9 @@ def _results(dataset, detections):
 
 
 def _matchings(evaluation, dataset, detections):
-    """Yields the `Matching` at each of the ten overlaps. Ids of objects and detections count through the data set."""
+    """Yields the `Matching` at each of the ten IoU thresholds. Ids of objects and detections are dataset-wide."""
     shape = (len(evaluation.params.iouThrs), sum(len(found.scores) for found in detections))
-    # Detections beyond the hundred best of a class and image stay what they are here: they do not count.
+    # Detections beyond the 100 best of a class and image keep these values: they do not count.
     objects, counts = np.full(shape, -1), np.zeros(shape, bool)
     all_areas = evaluation.params.areaRng[0]
     for image in evaluation.evalImgs:
@@ -144,7 +145,7 @@ def _matchings(evaluation, dataset, detections):
 
 
 def _class_result(evaluation, dataset, detections, label):
-    # precision [IoU, recall, class, area, maximum of detections]: all areas, 100 detections.
+    # precision [IoU, recall, class, area range, maximum number of detections]: all areas, 100 detections.
     precision = evaluation.eval["precision"][:, :, label - 1, 0, -1]
     scores = evaluation.eval["scores"][0, :, label - 1, 0, -1]
     exists = precision[0, 0] >= 0

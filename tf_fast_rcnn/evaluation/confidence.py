@@ -1,9 +1,9 @@
-"""Confidence intervals of average precision: how far another test set of the same kind might have led.
+"""Confidence intervals of average precision: how much AP would vary with a different sample of test images.
 
-The percentile bootstrap (B. Efron and R. Tibshirani, "An Introduction to the Bootstrap", 1993, chapter 13): as many
-images as the data set has are drawn from it with replacement, the figure is computed again, and the interval lies
-between the quantiles of many such figures. Images are drawn, not objects: those of one image are not independent.
-It tells of the choice of the test images alone, not of the training run's.
+The percentile bootstrap (B. Efron and R. Tibshirani, "An Introduction to the Bootstrap", 1993, chapter 13) resamples
+the images of the dataset with replacement and recomputes AP many times; the interval is given by quantiles of these
+values. Images are resampled, not objects, because the objects of one image are not independent. The interval covers
+only the choice of test images, not the variation between training runs.
 """
 
 from __future__ import annotations
@@ -29,24 +29,24 @@ _NUMBERS_AT_ONCE = 1 << 20
 def with_confidence(
     result: EvaluationResult, level: float = 0.95, samples: int = 1000, seed: int = 0, progress: bool = True
 ) -> EvaluationResult:
-    """The same result with a confidence interval for the mean AP and for each class.
+    """Adds a confidence interval for the mean AP and for the AP of each class.
 
-    What the detections of an image find does not depend on the other images: it is taken from the result, so that a
-    resample costs one pass over the detections.
+    The matches in one image do not depend on other images. They are taken from `result`, so each resample costs only
+    one pass over the detections.
 
     Args:
         result: `EvaluationResult`.
-        level: share of the resamples that an interval holds, between 0 and 1.
+        level: fraction of the resampled values inside the interval, between 0 and 1.
         samples: number of resamples.
-        seed: of the drawing.
-        progress: show a progress bar on stderr.
+        seed: seed of the resampling.
+        progress: whether to show a progress bar on standard error.
 
     Returns:
-        `EvaluationResult` with `confidence`, and an `interval` in each of its classes. Resamples without objects of a
-        class are left out of its interval, and the class out of their mean.
+        A copy of `result` with `confidence`, and `interval` in each of its classes. A resample without objects of a
+        class does not count for the interval of that class, and the class does not count in its mean AP.
 
     Raises:
-        InputError: for another level, or fewer than 2 resamples.
+        InputError: if the level is not between 0 and 1, or there are fewer than 2 resamples.
 
     Example:
         >>> result = with_confidence(score_detections(test, detections))        # doctest: +SKIP
@@ -56,7 +56,7 @@ def with_confidence(
     if not 0 < level < 1:
         raise InputError(f"confidence: found {level}; expected a number between 0 and 1; 0.95 is usual")
     if samples < 2:
-        raise InputError(f"confidence: found {samples} resamples; expected 2 or more; 1000 are usual")
+        raise InputError(f"confidence: found {samples} resamples; expected at least 2; 1000 is usual")
     aps = _resampled_aps(result, samples, np.random.default_rng(seed), progress)
     classes = [
         dataclasses.replace(of_class, interval=_interval(of_samples, level))
@@ -69,12 +69,12 @@ def with_confidence(
 
 
 def _resampled_aps(result, samples, rng, progress):
-    """Each class's AP in each resample: float64 `[S, K]`, NaN where it has no objects."""
+    """The AP of each class in each resample: float64 `[S, K]`, NaN if the resample has no objects of the class."""
     drawn = rng.integers(result.num_images, size=(samples, result.num_images))
     aps = np.empty((samples, len(result.classes)))
     for label in tqdm(range(1, aps.shape[1] + 1), desc="resample", unit="class", delay=2, disable=not progress):
         matches = [class_matches(matching, label) for matching in result.matchings]
-        # A part of the resamples at a time, so that memory stays within some tens of megabytes.
+        # In chunks of resamples, to limit memory to some tens of megabytes.
         rows = max(1, _NUMBERS_AT_ONCE // max(result.num_images, *(len(each.scores) for each in matches)))
         for start in range(0, samples, rows):
             weights = np.stack([np.bincount(row, minlength=result.num_images) for row in drawn[start : start + rows]])

@@ -1,4 +1,4 @@
-"""Which classes are taken for which."""
+"""Confusion matrix of ground-truth and detected classes."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ if TYPE_CHECKING:
 def confusion_matrix(
     dataset: DetectionDataset, detections: Sequence[Detections], min_score: float = 0.5, iou_threshold: float = 0.5
 ) -> np.ndarray:
-    """How many objects of each class were detected as which.
+    """Counts the objects of each class by the class they were detected as.
 
-    By falling score each detection takes the free object of its class that it overlaps most, if by `iou_threshold` or
-    more; then each of those left over takes the free object of any class so. What overlaps a difficult object or a
-    crowd, and nothing else, does not count; nor do these objects.
+    In order of decreasing score, each detection is matched to the unmatched object of its class with the highest IoU,
+    if that IoU is at least `iou_threshold`. The remaining detections are then matched in the same way to unmatched
+    objects of any class. Difficult objects and crowds do not count, and neither do detections that overlap only them.
 
     Args:
         dataset: `DetectionDataset`.
         detections: `Detections` of each of its images, in order.
-        min_score: detections below it are not looked at.
-        iou_threshold: smallest overlap of a match.
+        min_score: detections with a lower score are ignored.
+        iou_threshold: minimum IoU of a match.
 
     Returns:
-        int64 `[K + 1, K + 1]`: row k - 1 is class k of the objects, the last row detections of nothing; column k - 1
-        is class k of the detections, the last column missed objects.
+        int64 `[K + 1, K + 1]`: row k - 1 is ground-truth class k and the last row unmatched detections; column k - 1
+        is detected class k and the last column missed objects.
 
     Example:
         >>> confusion_matrix(test, detections)[0, -1]       # missed objects of the first class  # doctest: +SKIP
@@ -48,7 +48,7 @@ def confusion_matrix(
 
 
 def _count(matrix, overlaps, classes, record, iou_threshold):
-    """Adds an image: overlaps `[D, G]` and classes `[D]` of its detections, by falling score."""
+    """Adds an image: IoUs `[D, G]` and class ids `[D]` of its detections, by decreasing score."""
     ignored = record.difficult | record.crowd
     same_class = classes[:, None] == record.class_ids
     object_of = np.full(len(classes), -1)

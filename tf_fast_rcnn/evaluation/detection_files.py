@@ -1,9 +1,9 @@
-"""Detections as files that other tools write and read: COCO's results and Pascal VOC's.
+"""Detection files shared with other tools: COCO results and Pascal VOC comp3 and comp4 files.
 
-- COCO: see `data.coco_results`, which also writes it.
-- VOC (development kit, section "Detection task"): a text file for each class, `comp4_det_SPLIT_CLASS.txt` (comp3 where
-  training saw no other data), a line for each detection: image id, score, xmin, ymin, xmax, ymax; pixels from 1, both
-  corners included.
+- COCO results: see `data.coco_results`, which also writes them.
+- VOC (development kit, section "Detection task"): one text file per class, `comp4_det_SPLIT_CLASS.txt` (comp3 if the
+  detector was trained on VOC only), with one line per detection: image id, score, xmin, ymin, xmax, ymax, in 1-based
+  pixels with inclusive corners.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ if TYPE_CHECKING:
     from tf_fast_rcnn.files import StrPath
 
 _VOC_NAME = re.compile(r"comp[34]_det_.+\.txt")
-# No detector's boxes are all so small: these are relative to the image.
+# If no coordinate in a file reaches this value, the boxes are relative to the image, not in pixels.
 _LEAST_PIXELS = 2.0
-# By how much of its side a detection may stick out of an image before its format is doubted.
+# How far a detection may extend beyond the image, as a fraction of the side, before another box format is assumed.
 _MARGIN = 0.1
 
 
 class _Row(NamedTuple):
-    """One detection of a file: the image's position in the data set, the class 1..K, and numbers as in the file."""
+    """One detection in a file: the index of its image in the dataset, its class 1..K, and its numbers as written."""
 
     image: int
     label: int
@@ -47,22 +47,22 @@ class _Row(NamedTuple):
 def read_detections(
     path: StrPath, dataset: DetectionDataset, category_ids: Mapping[str, int] | None = None
 ) -> list[Detections]:
-    """Reads the detections that any tool has written for the images of a data set.
+    """Reads the detections that any tool has written for the images of a dataset.
 
     Args:
-        path: COCO's results (a .json file); or VOC's, as a folder with a comp3 or comp4 file for each class, a pattern
-            ("results/comp4_det_val_*.txt"), or the file of the only class. A class without detections has an empty
+        path: COCO results (a .json file); or VOC files: a folder with a comp3 or comp4 file for each class, a pattern
+            ("results/comp4_det_val_*.txt"), or the file of the only class. A class without detections needs an empty
             file.
         dataset: `DetectionDataset`.
-        category_ids: of COCO's results, the id of each class name, as `coco_category_ids` reads them; None for the
-            labels 1..K.
+        category_ids: the category id of each class name in COCO results, as returned by `coco_category_ids`; None for
+            the class ids 1..K.
 
     Returns:
-        A list of `Detections`, one for each image of the data set in its order, by falling score; relative boxes.
+        A list of `Detections`, one per image in the order of the dataset, sorted by decreasing score; relative boxes.
 
     Raises:
-        InputError: for files that are missing, empty, cut off or of another format, images and classes that the data
-            set does not have, numbers that are not finite, and boxes that are not in the format's unit and order.
+        InputError: for missing, empty or truncated files or files in another format, images and classes that are not
+            in the dataset, numbers that are not finite, and boxes in another unit or coordinate order.
 
     Example:
         >>> detections = read_detections("results/comp4_det_val_*.txt", val)     # doctest: +SKIP
@@ -83,21 +83,21 @@ def write_comp4(
     split: str = "test",
     competition: str = "comp4",
 ) -> list[Path]:
-    """Writes detections as Pascal VOC's evaluation takes them: `folder/comp4_det_SPLIT_CLASS.txt` for each class.
+    """Writes detections for the Pascal VOC development kit: `folder/comp4_det_SPLIT_CLASS.txt` for each class.
 
     Args:
-        folder: is made where it does not exist; files of the same names are replaced, each once it is complete.
-        records: `DetectionDataset`, or the images' `ImageRecord`s; of each its id and its size count.
+        folder: the output folder, created if it does not exist; existing files are replaced atomically.
+        records: `DetectionDataset`, or the `ImageRecord`s of the images; only their ids and sizes are used.
         detections: `Detections` of each of them, in order.
         class_names: names of the classes 1..K.
-        split: the images' set, for the files' names.
-        competition: "comp4", or "comp3" for a detector trained on VOC alone.
+        split: name of the image set, used in the file names.
+        competition: "comp4", or "comp3" for a detector trained on VOC only.
 
     Returns:
-        The files' paths, in the order of the classes.
+        The paths of the files, in the order of the classes.
 
     Raises:
-        InputError: where a class's name cannot be part of a file's name.
+        InputError: if a class name cannot be part of a file name.
 
     Example:
         >>> write_comp4("results", test, detections, test.class_names)[0]       # doctest: +SKIP
@@ -107,14 +107,14 @@ def write_comp4(
     paths = [folder / f"{competition}_det_{split}_{name}.txt" for name in class_names]
     if spoilt := [name for name, path in zip(class_names, paths, strict=True) if path.parent != folder]:
         raise InputError(
-            f"comp4 files: found the class name {spoilt[0]!r}; expected one without slashes, as each class gets a file "
-            "of its name; rename it"
+            f"comp4 files: found the class name {spoilt[0]!r}; expected a name without slashes, because it is part of "
+            "a file name; rename the class"
         )
     lines = [[] for _ in class_names]
     for record, found in zip(records, detections, strict=True):
         corners = boxes.to_voc(np.asarray(found.boxes, np.float64), record.height, record.width)
         for label, score, corner in zip(found.class_ids, found.scores, corners, strict=True):
-            # Nine digits give back every float32.
+            # Nine significant digits round-trip every float32.
             numbers = f"{score:.9g} " + " ".join(f"{side:.3f}" for side in corner)
             lines[label - 1].append(f"{record.image_id} {numbers}\n")
     folder.mkdir(parents=True, exist_ok=True)
@@ -126,7 +126,7 @@ def write_comp4(
 def _coco_rows(path, dataset, category_ids):
     category_ids = check_category_ids(dataset, category_ids)
     labels = {category_ids[name]: label for label, name in enumerate(dataset.class_names, start=1)}
-    # Ids in the file are numbers where ours are: "000042" is written as 42.
+    # Numeric image ids are numbers in the file: "000042" is written as 42.
     images = {}
     for position, record in enumerate(dataset):
         images |= {result_image_id(record): position, record.image_id: position}
@@ -140,20 +140,20 @@ def _coco_row(result, images, labels, dataset):
     if isinstance(category, (list, dict, bool)) or category not in labels:
         raise InputError(
             f"{result.where}: found the category_id {reprlib.repr(category)}; expected one of "
-            f"{reprlib.repr(sorted(labels))[1:-1]}; give the data set's categories with --category-ids"
+            f"{reprlib.repr(sorted(labels))[1:-1]}; pass the file that defines the category ids as --category-ids"
         )
     if min(result.box[2:]) < 0:
         raise InputError(
-            f"{result.where}: found the bbox {list(result.box)}; expected x, y, width and height in pixels, the last "
-            "two from 0; correct the detector's output"
+            f"{result.where}: found the bbox {list(result.box)}; expected x, y, width and height in pixels, with "
+            "non-negative width and height; fix the detector's output"
         )
     return _Row(images[result.image_id], labels[category], result.score, result.box)
 
 
 def _unknown_image(where, image_id, dataset):
     return InputError(
-        f"{where}: found the image {reprlib.repr(image_id)}; expected one of the {len(dataset)} of {dataset.name}; "
-        "give the images that were detected on"
+        f"{where}: found the image {reprlib.repr(image_id)}; expected one of the {len(dataset)} images of "
+        f"{dataset.name}; evaluate on the dataset that the detections were computed for"
     )
 
 
@@ -164,7 +164,9 @@ def _voc_rows(path, dataset):
         try:
             lines = file.read_text(encoding="utf-8").splitlines()
         except (OSError, ValueError) as error:
-            raise InputError(f"{file}: found no readable text ({error}); expected a comp4 file; check it") from None
+            raise InputError(
+                f"{file}: found no readable text ({error}); expected a comp4 file; check the file"
+            ) from None
         for number, line in enumerate(lines, start=1):
             if line.strip():
                 rows.append(_voc_row(f"{file}, line {number}", line, label, images, dataset))
@@ -172,34 +174,34 @@ def _voc_rows(path, dataset):
 
 
 def _voc_files(path, dataset):
-    """The file of each class, in the order of the classes."""
+    """The file for each class, in the order of the classes."""
     candidates = sorted(Path(path).iterdir()) if Path(path).is_dir() else map(Path, sorted(glob.glob(path)))
     candidates = [file for file in candidates if _VOC_NAME.fullmatch(file.name)]
     if not candidates:
         raise InputError(
-            f"{path}: found no detections; expected COCO's results (.json), or VOC's comp4_det_SPLIT_CLASS.txt as a "
-            "folder or a pattern; check the path"
+            f"{path}: found no detections; expected COCO results (.json), or VOC files comp4_det_SPLIT_CLASS.txt given "
+            "as a folder or a pattern; check the path"
         )
     files = {}
     for file in candidates:
-        # A class's name may end with another's: "cat" and "wild_cat".
+        # A class name may end with another one: "cat" and "wild_cat".
         fitting = [name for name in dataset.class_names if file.stem.endswith(f"_{name}")]
         if not fitting:
             raise InputError(
-                f"{file}: found a file of no known class; expected one of {', '.join(dataset.class_names)}; leave it "
-                "out of the pattern"
+                f"{file}: found a file of an unknown class; expected one of {', '.join(dataset.class_names)}; exclude "
+                "the file from the pattern"
             )
         name = max(fitting, key=len)
         if name in files:
             raise InputError(
-                f"{path}: found {files[name].name} and {file.name}; expected one file for class {name!r}; give a "
-                "pattern that names one set of images, as in 'results/comp4_det_val_*.txt'"
+                f"{path}: found {files[name].name} and {file.name}; expected one file for class {name!r}; use a "
+                "pattern that matches a single split, e.g. 'results/comp4_det_val_*.txt'"
             )
         files[name] = file
     if missing := [name for name in dataset.class_names if name not in files]:
         raise InputError(
-            f"{path}: found no file of class {missing[0]!r}; expected one for each class of {dataset.name}; add an "
-            "empty one where nothing was detected"
+            f"{path}: found no file for class {missing[0]!r}; expected one for each class of {dataset.name}; add an "
+            "empty file for a class without detections"
         )
     return [files[name] for name in dataset.class_names]
 
@@ -213,8 +215,8 @@ def _voc_row(where, line, label, images, dataset):
         complete = False
     if not complete:
         raise InputError(
-            f"{where}: found {reprlib.repr(line)}; expected an image id and five finite numbers, score xmin ymin xmax "
-            "ymax; write the file again"
+            f"{where}: found {reprlib.repr(line)}; expected an image id and five finite numbers (score xmin ymin xmax "
+            "ymax); fix the file"
         )
     if image_id not in images:
         raise _unknown_image(where, image_id, dataset)
@@ -222,14 +224,14 @@ def _voc_row(where, line, label, images, dataset):
 
 
 def _to_detections(path, rows, dataset, convert, other_convert):
-    """Rows as `Detections` of each image; `convert` and `other_convert` say what their boxes are, and what they may be
-    by mistake."""
+    """Converts rows to `Detections` per image. `convert` converts boxes of the expected format, `other_convert` those
+    of the format that is most likely used by mistake."""
     image_of = np.array([row.image for row in rows], np.int64)
     stored = np.array([row.box for row in rows], np.float64).reshape(-1, 4)
     heights, widths = dataset.records.image_sizes()[image_of].T
     relative = convert(stored, heights, widths)
     _check_format(path, rows, dataset, stored, relative, other_convert(stored, heights, widths))
-    # Inclusive corners of a box without area lie a pixel apart, and rounding may cross them.
+    # The inclusive corners of a zero-area box are one pixel apart, and rounding may reverse them.
     relative[:, 2:] = np.maximum(relative[:, 2:], relative[:, :2])
     scores = np.array([row.score for row in rows], np.float32)
     labels = np.array([row.label for row in rows], np.int32)
@@ -239,7 +241,7 @@ def _to_detections(path, rows, dataset, convert, other_convert):
 
 
 def _check_format(path, rows, dataset, stored, relative, otherwise):
-    """InputError where boxes are relative ones, reversed, or `otherwise` what fits into the images."""
+    """Raises an InputError if boxes are relative or reversed, or fit into the images only when read as `otherwise`."""
     if not len(rows):
         return
 
@@ -247,11 +249,11 @@ def _check_format(path, rows, dataset, stored, relative, otherwise):
         index = int(np.argmax(bad))
         raise InputError(
             f"{path}: found the box {stored[index].tolist()} of image {dataset[rows[index].image].image_id}, {what}; "
-            "expected pixels, x y width height in COCO's results and xmin ymin xmax ymax in VOC's; convert them"
+            "expected pixels: x y width height in COCO results, xmin ymin xmax ymax in VOC files; convert the boxes"
         )
 
     if stored.max() < _LEAST_PIXELS:
-        refuse(stored.max(axis=1) >= stored.max(), "and none larger than that")
+        refuse(stored.max(axis=1) >= stored.max(), "and no larger coordinates")
     sizes = relative[:, 2:] - relative[:, :2]
     reversed_box = (sizes < -1e-6).any(axis=1)
     outside = _outside(relative)

@@ -1,6 +1,6 @@
-"""Which detections find which objects of a data set, at one overlap: what curves, intervals and errors come from.
+"""Matches between detections and ground truth at one IoU threshold, from which curves, intervals and errors follow.
 
-The rules by which a detection finds an object are the protocol's: `voc.match_voc` and `coco` make these tables.
+The protocol defines the matching rules: `voc.match_voc` and `coco` create these tables.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ if TYPE_CHECKING:
 
 
 class Matching(NamedTuple):
-    """The detections of a data set, image by image, and what became of each at one overlap.
+    """The N detections and M objects of a dataset, image by image, and their matches at one IoU threshold.
 
     Attributes:
-        images: int64 `[N]`, position of each detection's image in the data set.
+        images: int64 `[N]`, index of each detection's image in the dataset.
         class_ids: int32 `[N]`, its class, 1..K.
-        scores: float32 `[N]`.
-        objects: int64 `[N]`, number of the object that it overlaps enough, counted through the data set; -1 for none.
-        true: bool `[N]`, whether it is a true positive: the one that finds its object.
-        counts: bool `[N]`; false on difficult objects and crowds, where a detection is neither right nor wrong.
-        object_images: int64 `[M]`, position of each object's image.
-        object_class_ids: int32 `[M]`.
-        object_counts: bool `[M]`, whether it is to be found: false for difficult objects and crowds.
+        scores: float32 `[N]`, its score.
+        objects: int64 `[N]`, dataset-wide index of the object that it matches; -1 for none.
+        true: bool `[N]`, whether it is a true positive.
+        counts: bool `[N]`, False for detections that match difficult objects or crowds and are ignored.
+        object_images: int64 `[M]`, index of each object's image.
+        object_class_ids: int32 `[M]`, its class, 1..K.
+        object_counts: bool `[M]`, whether it has to be detected; False for difficult objects and crowds.
     """
 
     images: np.ndarray
@@ -42,18 +42,20 @@ class Matching(NamedTuple):
     object_counts: np.ndarray
 
     def found(self) -> np.ndarray:
-        """Which objects a true positive has: bool `[M]`."""
+        """Which objects are matched by a true positive: bool `[M]`."""
         found = np.zeros(len(self.object_class_ids), bool)
         found[self.objects[self.true]] = True
         return found
 
 
 class ClassMatches(NamedTuple):
-    """The detections of one class that count, by falling score; equal ones in the order of the images.
+    """The detections of one class that count, by decreasing score; ties are in the order of the images.
 
     Attributes:
-        images: int64 `[D]`; scores: float32 `[D]`; true: bool `[D]`.
-        object_images: int64 `[G]`, the image of each object that is to be found.
+        images: int64 `[D]`, index of each detection's image in the dataset.
+        scores: float32 `[D]`, its score.
+        true: bool `[D]`, whether it is a true positive.
+        object_images: int64 `[G]`, the image of each object that has to be detected.
     """
 
     images: np.ndarray
@@ -69,7 +71,7 @@ def matching_of(
     true: np.ndarray,
     counts: np.ndarray,
 ) -> Matching:
-    """A `Matching` of a data set, with what became of each detection, image by image."""
+    """The `Matching` of a dataset from the columns `objects`, `true` and `counts`, which are in the order of images."""
     return Matching(
         images=np.repeat(np.arange(len(detections)), [len(found.scores) for found in detections]),
         class_ids=concatenated([found.class_ids for found in detections], np.int32),
@@ -84,16 +86,16 @@ def matching_of(
 
 
 def concatenated(arrays: Iterable[np.ndarray], dtype: npt.DTypeLike) -> np.ndarray:
-    """Arrays `[N]` in one, of a type also where there are none."""
+    """Concatenates arrays `[N]`; the result has the given dtype even if there are no arrays."""
     return np.concatenate([np.zeros(0, dtype), *arrays])
 
 
 def first_matches(objects: np.ndarray, scores: np.ndarray) -> np.ndarray:
-    """Which detections have the highest score of those with their object: bool `[N]`; the first of equal ones.
+    """Which detections have the highest score among those of the same object: bool `[N]`; the first of ties.
 
     Args:
-        objects: int64 `[N]`, numbers of objects, -1 for none.
-        scores: float32 `[N]`.
+        objects: int64 `[N]`, index of the object of each detection, -1 for none.
+        scores: float32 `[N]`, scores of the detections.
     """
     matched = np.argsort(-scores, kind="stable")
     matched = matched[objects[matched] >= 0]
@@ -118,7 +120,7 @@ def precision_recall(matches: ClassMatches, image_weights: np.ndarray | None = N
 
     Args:
         matches: `ClassMatches`.
-        image_weights: whole numbers `[..., I]`, how many times each image is in the data set; None for once.
+        image_weights: integers `[..., I]`, how many times each image occurs in the (resampled) dataset; None: once.
     """
     weights, num_objects = np.ones(len(matches.true), int), len(matches.object_images)
     if image_weights is not None:

@@ -1,4 +1,4 @@
-"""Evaluation of a model on a data set, once or during training."""
+"""Evaluation of a model on a dataset, once or during training."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from tf_fast_rcnn.evaluation.results import EvaluationResult
     from tf_fast_rcnn.files import StrPath
 
-# TensorBoard's pictures are PNGs, one of each epoch: of this size some 200 kB each.
+# Longer side, in pixels, of the PNGs written for TensorBoard in each epoch; about 200 kB each.
 _PICTURE_SIDE = 400
 _DRAWN_SCORE = 0.5
 
@@ -48,14 +48,14 @@ def evaluate(
     workers: int | None = None,
     progress: bool = True,
 ) -> EvaluationResult:
-    """Detects on every image of a data set and scores the detections.
+    """Detects objects in every image of a dataset and scores the detections.
 
     Args:
-        model: what `fast_rcnn` returned.
+        model: a model created by `fast_rcnn`.
         dataset: `DetectionDataset` with the classes that the model was trained on.
         protocol: "voc07" (11-point average precision), "voc10" (area under the curve) or "coco".
-        proposals: `ProposalSettings`, best those of training, or `FileProposals`, for a data set without; None for
-            `default_proposals()`, which do not look at the data set's annotations.
+        proposals: `ProposalSettings`, preferably those of training, or `FileProposals`; used if the dataset has no
+            proposals. None for `default_proposals()`, which do not depend on the dataset's annotations.
         settings: `DetectionSettings`; None for the defaults with a score threshold of 0.01.
         cache_dir, workers: see `cached_proposals`.
         progress: whether to show a progress bar on standard error.
@@ -64,7 +64,7 @@ def evaluate(
         `EvaluationResult`.
 
     Raises:
-        InputError: where the model has another number of classes than the data set.
+        InputError: if the model and the dataset have different numbers of classes.
 
     Example:
         >>> print(evaluate(model, load_dataset("voc:cells@test")).table())      # doctest: +SKIP
@@ -85,12 +85,15 @@ def detections_on(
     workers: int | None = None,
     progress: bool = True,
 ) -> Iterator[Detections]:
-    """Yields the `Detections` of each image, computing and caching proposals where the data set has none."""
+    """Yields the `Detections` of each image; computes and caches proposals if the dataset has none.
+
+    Arguments and errors as of `evaluate`.
+    """
     num_classes = number_of_classes(model)
     if num_classes != len(dataset.class_names):
         raise InputError(
-            f"{dataset.name}: found {len(dataset.class_names)} classes; expected the model's {num_classes}; read the "
-            "data set with the class names of training"
+            f"{dataset.name}: found {len(dataset.class_names)} classes; expected the model's {num_classes}; load the "
+            "dataset with the class names used in training"
         )
     if dataset.proposals is None:
         proposals = proposals or default_proposals()
@@ -100,7 +103,7 @@ def detections_on(
 
 
 def file_source(path: StrPath, category_ids: Mapping[str, int] | None = None) -> Source:
-    """Detections that stand in files; arguments as of `read_detections`."""
+    """A `Source` of detections stored in files; arguments as of `read_detections`."""
 
     def detect(dataset, progress=True):
         return iter(read_detections(path, dataset, category_ids))
@@ -109,19 +112,20 @@ def file_source(path: StrPath, category_ids: Mapping[str, int] | None = None) ->
 
 
 class ValidationMap(keras.callbacks.Callback):
-    """Evaluates on validation images at the end of each epoch; with the averaged weights where the optimiser keeps any.
+    """Evaluates on validation images at the end of each epoch, with the averaged weights if the optimizer keeps them.
 
-    Adds to Keras's logs the mAP as "mean_ap" and the AP of each class as "ap/NAME", which `train` writes to its log and
-    for TensorBoard, as does `keras.callbacks.TensorBoard` after this callback. Figures without objects are left out.
+    The mAP is added to the Keras logs as "mean_ap" and the AP of each class as "ap/NAME". `train` writes them to its
+    log and for TensorBoard; in your own `fit`, put `keras.callbacks.TensorBoard` after this callback. The AP of classes
+    without objects is omitted.
 
     Args:
         dataset: `DetectionDataset` with proposals.
-        settings: `DetectionSettings`.
+        settings: `DetectionSettings`; the score threshold is replaced by 0.01.
         protocol: see `evaluate`.
-        progress: whether to tell the mAP on standard error.
-        tensorboard: folder for TensorBoard, to which pictures of some images are written: detections with a score of
-            at least 0.5, annotated objects dashed; None for no pictures. It is made at the end of the first epoch.
-        pictures: number of images drawn, evenly spaced in the data set.
+        progress: whether to print the mAP on standard error.
+        tensorboard: log folder for TensorBoard pictures of some images, with detections of a score of at least 0.5 and
+            the ground truth as dashed boxes; None for no pictures. Created at the end of the first epoch.
+        pictures: number of images drawn, evenly spaced in the dataset.
 
     Example:
         >>> validation = ValidationMap(val, DetectionSettings(), tensorboard="logs/validation")     # doctest: +SKIP
@@ -144,7 +148,7 @@ class ValidationMap(keras.callbacks.Callback):
         self._drawn = sorted(set(np.linspace(0, len(dataset) - 1, pictures).astype(int).tolist()))
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
-        # A run that was interrupted goes on with an optimiser that has counted.
+        # A resumed run starts with the step count of its optimizer.
         optimizer = self.model.optimizer
         counted = int(optimizer.iterations) * (optimizer.gradient_accumulation_steps or 1)
         self._step = max(self._step, counted)

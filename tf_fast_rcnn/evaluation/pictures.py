@@ -1,4 +1,4 @@
-"""Pictures of errors: the most confident false positives, and the objects that were not found."""
+"""Pictures of errors: the most confident false positives and the missed objects."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ class ErrorPicture(NamedTuple):
     """A picture of one error.
 
     Attributes:
-        path: the picture itself, as a data: URI.
-        width, height: in pixels.
+        path: the picture as a data: URI.
+        width, height: size in pixels.
         label: the class, 1..K, of the detection or of the missed object.
-        text: what is wrong, for people.
-        image_id: of its image.
+        text: description of the error.
+        image_id: id of the image.
     """
 
     path: str
@@ -44,7 +44,7 @@ class ErrorPicture(NamedTuple):
 
 
 class _Error(NamedTuple):
-    """What is drawn: the image's position, the box, its class, what is wrong, and whether the box is an object's."""
+    """An error to draw: index of the image, box, class, description, and whether the box is that of an object."""
 
     image: int
     box: np.ndarray
@@ -56,22 +56,22 @@ class _Error(NamedTuple):
 def draw_errors(
     dataset: DetectionDataset, detections: Sequence[Detections], result: EvaluationResult, breakdown: Breakdown
 ) -> tuple[list[ErrorPicture], list[ErrorPicture]]:
-    """Draws the errors that most deserve a look, each with what is around it and the annotated objects dashed.
+    """Draws the most important errors with some context around them and the ground truth as dashed boxes.
 
     Args:
-        dataset, detections, result: as of `break_down`.
-        breakdown: its `Breakdown`.
+        dataset, detections, result: see `break_down`.
+        breakdown: the `Breakdown` that `break_down` returned for them.
 
     Returns:
-        Two lists of `ErrorPicture`: the false positives with the highest scores, and the objects without a detection
-        of at least 0.5, those that nothing finds first; 24 of each at most.
+        Two lists of `ErrorPicture`, at most 24 each: the false positives with the highest scores, and the objects that
+        were not detected with a score of at least 0.5, starting with those that were not detected at all.
     """
     false = _false_positives(detections, result.matchings[0], breakdown)
     missed = _missed_objects(dataset, result.matchings[0], breakdown)
     of_image = defaultdict(list)
     for error in [*false, *missed]:
         of_image[error.image].append(error)
-    # Each image is read once, whatever the number of its errors.
+    # Each image is read only once.
     drawn = {
         id(error): picture for image, errors in of_image.items() for error, picture in _draw(dataset[image], errors)
     }
@@ -103,8 +103,8 @@ def _missed_objects(dataset, matching, breakdown):
 
     def text(index):
         if best[index] >= 0:
-            return f"found with a score of {best[index]:.2f} alone"
-        return "missed" if breakdown.missed[index] else "not found: wrong place or class"
+            return f"detected with a score of only {best[index]:.2f}"
+        return "missed" if breakdown.missed[index] else "not detected: wrong location or class"
 
     return [
         _Error(
@@ -122,7 +122,7 @@ def _draw(record, errors):
     """Yields each error of an image with its `ErrorPicture`."""
     image = Image.fromarray(record.image())
     for error in errors:
-        # Detections of other tools may lie beyond the image.
+        # Detections from other tools may be outside the image.
         window = window_around(box_algebra.clip(error.box[None]))
         picture = cut_out(image, window)
         visible = box_algebra.intersection(record.boxes, window[None])[:, 0] > 0

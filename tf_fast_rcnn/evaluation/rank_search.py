@@ -1,4 +1,4 @@
-"""How far truncated SVD can go: the smallest ranks that lose no more mAP than asked."""
+"""Search for the smallest ranks of truncated SVD that stay within a given loss of mAP."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from tf_fast_rcnn.data.records import DetectionDataset
 
-# The search tries t at these shares of the number that changes nothing in cost, each a tenth of an octave apart.
+# Candidate ranks as fractions of the break-even rank, in steps of a tenth of an octave.
 _SHARES = 2.0 ** (-np.arange(1, 65) / 10)
 
 
@@ -36,28 +36,31 @@ def smallest_ranks(
     progress: bool = True,
     **options: Any,
 ) -> dict[str, int]:
-    """The smallest t of each fully connected layer with which the mAP on a data set falls by no more than asked.
+    """Finds the smallest rank t of each fully connected layer that lowers the mAP on a dataset by at most `max_loss`.
 
-    One layer after the other, the most costly first, by bisection: for each the smallest t that, with those found
-    before, loses at most `max_loss`. The mAP of what is returned has been measured; as it need not fall steadily with
-    t, a smaller t may do too.
+    The layers are searched one by one by bisection, starting with the most expensive one: for each layer the smallest
+    t that loses at most `max_loss` together with the ranks found so far. The mAP of the returned ranks has been
+    measured. As mAP is not necessarily monotonic in t, a smaller t may also satisfy the limit.
 
     Args:
-        model: what `fast_rcnn` returned.
-        dataset: `DetectionDataset`, best one that was neither trained on nor is tested on.
-        max_loss: percentage points of mAP, from 0.
-        protocol, options: of `evaluate`.
+        model: a model created by `fast_rcnn`.
+        dataset: `DetectionDataset`, preferably used neither for training nor for testing.
+        max_loss: largest loss in percentage points of mAP, at least 0.
+        protocol, options: passed to `evaluate`.
         progress: whether to show a progress bar on standard error.
 
     Returns:
-        t by layer name, for `compress(model, ranks=...)`; empty where every compression loses more.
+        dict from layer names to t, for `compress(model, ranks=...)`; empty if every compression loses more.
+
+    Raises:
+        InputError: for a negative `max_loss`, or as `evaluate`.
 
     Example:
         >>> ranks = smallest_ranks(model, load_dataset("voc:cells@val"), max_loss=0.3)      # doctest: +SKIP
         >>> small = compress(model, ranks=ranks)                                            # doctest: +SKIP
     """
     if not max_loss >= 0:
-        raise InputError(f"max_loss: found {max_loss}; expected percentage points of mAP, from 0; 0.3 is the paper's")
+        raise InputError(f"max_loss: found {max_loss}; expected mAP percentage points, at least 0; the paper loses 0.3")
 
     def mean_ap(candidate):
         return evaluate(candidate, dataset, protocol, progress=False, **options).mean_ap

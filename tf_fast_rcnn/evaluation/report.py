@@ -1,4 +1,4 @@
-"""The report of an evaluation: one page that needs nothing else, the same figures as JSON, and its charts."""
+"""The evaluation report: a self-contained page, its metrics as JSON, and its charts."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ if TYPE_CHECKING:
     from tf_fast_rcnn.evaluation.results import EvaluationResult
     from tf_fast_rcnn.files import StrPath
 
-# Curves of more classes than there are colours cannot be told apart.
+# There are no more distinguishable colours than this.
 _MAX_CURVES = 10
-# Tables with a column for each class are folded up beyond so many.
+# Tables with one column per class are collapsed if there are more classes.
 _MAX_COLUMNS = 20
 _CONFUSIONS = 8
 
 
 class Chart(NamedTuple):
-    """A picture of numbers as a data: URI, and what it shows in words."""
+    """A chart as a data: URI, and its text alternative."""
 
     path: str
     alt: str
@@ -46,21 +46,21 @@ def write_report(
     name: str = "",
     description: Mapping[str, Any] | None = None,
 ) -> Path:
-    """Writes `folder/index.html` with figures, curves, errors and pictures; metrics.json and the charts beside it.
+    """Writes `folder/index.html` with metrics, curves, errors and pictures, plus metrics.json and the charts as files.
 
-    The page holds all of its pictures: it can be sent and opened alone.
+    The page is self-contained: all pictures are embedded.
 
     Args:
-        folder: is made where it does not exist; files of a report before are replaced.
-        dataset: `DetectionDataset` that was evaluated.
+        folder: the output folder, created if it does not exist; files of an earlier report are replaced.
+        dataset: the `DetectionDataset` that was evaluated.
         detections: its `Detections`, in order.
-        result: `EvaluationResult` of `score_detections` for these, with or without confidence intervals.
-        analysis: of `analyse` for these; None to make it here.
-        name: of what was evaluated, for the title.
-        description: what is known of how it was made, in JSON's types: a run's recipe.
+        result: the `EvaluationResult` that `score_detections` returned for them, optionally with confidence intervals.
+        analysis: the `Analysis` that `analyse` returned for them; None to compute it here.
+        name: name of the evaluated model or detections, for the title.
+        description: JSON-serialisable description of how the detections were made, such as the recipe of the run.
 
     Returns:
-        The page's path.
+        The path of the page.
 
     Example:
         >>> write_report("report", test, detections, score_detections(test, detections))       # doctest: +SKIP
@@ -92,26 +92,26 @@ def write_report(
 
 
 def _confusions(matrix):
-    """`(count, object's class, detected class)` of the most frequent confusions of two classes, counted from 0."""
+    """`(count, ground-truth class, detected class)` of the most frequent confusions; classes are 0-based."""
     between = matrix[:-1, :-1] * ~np.eye(len(matrix) - 1, dtype=bool)
     pairs = [(int(between[pair]), *pair) for pair in zip(*np.nonzero(between), strict=True)]
     return sorted(pairs, key=lambda pair: -pair[0])[:_CONFUSIONS]
 
 
 def _charts(folder, result, analysis):
-    """Draws the charts into the folder; dict from their names to `Chart`."""
+    """Writes the charts to the folder; returns a dict from their names to `Chart`."""
     breakdown = analysis.breakdown
     plot_precision_recall(result, folder / "precision_recall.png")
-    alts = {"precision_recall": "precision against recall for each class"}
+    alts = {"precision_recall": "precision versus recall for each class"}
     if not np.isnan(breakdown.mean_ap):
         gains = {kind: breakdown.gains[kind] for kind in KINDS}
         title = f"Errors at IoU {result.iou_threshold or 0.5:.2f}, mean AP {breakdown.mean_ap:.3f}"
         plot_breakdown(gains, breakdown.confident_counts, analysis.class_names, folder / "breakdown.png", title)
         worst = max(gains, key=gains.get)
-        alts["breakdown"] = f"mean AP to gain by mending each kind of error; most by {worst}: {gains[worst]:.3f}"
+        alts["breakdown"] = f"gain in mean AP from fixing each type of error; largest: {worst}, {gains[worst]:.3f}"
     if analysis.calibration is not None and analysis.calibration.counts.any():
         plot_reliability(_reliability_curves(analysis), analysis.calibration.counts, folder / "calibration.png")
-        alts["calibration"] = f"precision against score; calibration error {analysis.calibration.error:.3f}"
+        alts["calibration"] = f"precision versus score; calibration error {analysis.calibration.error:.3f}"
     return {name: Chart(_data_uri(folder / f"{name}.png"), alt) for name, alt in alts.items()}
 
 

@@ -1,4 +1,4 @@
-"""What an evaluation gives: per-class average precision with its curve, the mean, a table and JSON."""
+"""Results of an evaluation: average precision and curve per class, the mean, as a table and as JSON."""
 
 from __future__ import annotations
 
@@ -12,8 +12,14 @@ from tf_fast_rcnn.evaluation.matching import Matching
 
 
 class Confidence(NamedTuple):
-    """How a confidence interval was found: its level, the number of resamples and their seed; and that of the mean AP,
-    its low and high end."""
+    """Confidence interval of the mean AP.
+
+    Attributes:
+        level: confidence level, between 0 and 1.
+        samples: number of bootstrap resamples.
+        seed: seed of the resampling.
+        mean_ap: lower and upper end of the interval of the mean AP.
+    """
 
     level: float
     samples: int
@@ -23,16 +29,16 @@ class Confidence(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class ClassResult:
-    """One class's average precision and the curve that it comes from.
+    """Average precision of one class and its precision-recall curve.
 
     Attributes:
-        name: the class.
-        ap: average precision, 0 to 1; NaN where the data set has no object of the class to find.
-        precision, recall: float64 `[N]`, the curve's points by falling score.
-        scores: float32 `[N]`, the score at which each point is reached.
-        num_objects: objects to find (VOC's difficult ones are not counted).
-        num_detections: detections of the class, those on difficult objects included.
-        interval: confidence interval of the AP, its low and high end; see `with_confidence`.
+        name: name of the class.
+        ap: average precision, 0 to 1; NaN if the dataset has no object of the class to find.
+        precision, recall: float64 `[N]`, points of the curve by decreasing score.
+        scores: float32 `[N]`, the score at each point.
+        num_objects: number of objects to find, excluding difficult ones and crowds.
+        num_detections: number of detections of the class, including those of difficult objects.
+        interval: lower and upper end of the confidence interval of the AP; see `with_confidence`.
     """
 
     name: str
@@ -47,16 +53,16 @@ class ClassResult:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class EvaluationResult:
-    """The figures of one data set under one protocol.
+    """The metrics of one dataset under one protocol.
 
     Attributes:
         protocol: "voc07", "voc10" or "coco".
-        iou_threshold: overlap at which a detection counts; None for COCO, which averages over 0.50 to 0.95.
-        num_images: images evaluated.
-        classes: one `ClassResult` for each class, in the data set's order.
-        metrics: COCO's other figures by name (AP50, AP75, AP_small, ...); empty for VOC.
-        confidence: of the mean AP; see `with_confidence`.
-        matchings: what each detection found, at the overlap, or at each of COCO's ten.
+        iou_threshold: minimum IoU of a match; None for COCO, which averages over 0.50 to 0.95.
+        num_images: number of images evaluated.
+        classes: one `ClassResult` for each class, in the order of the dataset.
+        metrics: the other COCO metrics by name (AP50, AP75, AP_small, ...); empty for VOC.
+        confidence: confidence interval of the mean AP; see `with_confidence`.
+        matchings: the `Matching` at the IoU threshold, or at each of the ten of COCO.
 
     Example:
         >>> result = score_detections(test, detections, "voc07")        # doctest: +SKIP
@@ -74,15 +80,15 @@ class EvaluationResult:
 
     @property
     def mean_ap(self) -> float:
-        """Mean of the classes' AP; classes without objects are left out. NaN where no class has any."""
+        """Mean AP over the classes that have objects; NaN if no class has any."""
         values = [result.ap for result in self.classes if not math.isnan(result.ap)]
         return sum(values) / len(values) if values else math.nan
 
     def to_json(self, curves: bool = False) -> dict[str, Any]:
-        """A dict that `json.dump` takes; figures that do not exist (NaN) are None.
+        """A dict for `json.dump`; undefined metrics (NaN) are None.
 
         Args:
-            curves: whether to add the precision-recall curves, which can be long.
+            curves: whether to include the precision-recall curves, which can be long.
         """
         facts = {
             "protocol": self.protocol,
@@ -97,7 +103,7 @@ class EvaluationResult:
         return facts
 
     def table(self) -> str:
-        """The figures as text: a line for each class, the mean, and COCO's other figures where there are any."""
+        """The metrics as text: one line per class, the mean, and the other COCO metrics if there are any."""
         width = max([len(result.name) for result in self.classes] + [len("class"), len("mean AP")])
         lines = [f"{'class':<{width}}  {'objects':>8}  {'detections':>10}  {'AP':>6}"]
         lines += [_class_line(result, width) for result in self.classes]
@@ -111,13 +117,13 @@ class EvaluationResult:
         return "\n".join(lines)
 
     def rule(self) -> str:
-        """The protocol in words, for titles: "voc07, IoU 0.50" or "coco, IoU 0.50 to 0.95"."""
+        """The protocol and IoU threshold, for titles: "voc07, IoU 0.50" or "coco, IoU 0.50 to 0.95"."""
         overlap = "0.50 to 0.95" if self.iou_threshold is None else f"{self.iou_threshold:.2f}"
         return f"{self.protocol}, IoU {overlap}"
 
 
 def json_number(value: float) -> float | None:
-    """A float, or None for NaN, which JSON does not have."""
+    """A float, or None for NaN, which JSON cannot represent."""
     return None if math.isnan(value) else float(value)
 
 

@@ -1,10 +1,10 @@
-"""PASCAL VOC average precision by the rules of the development kit (VOCevaldet.m, VOCap.m).
+"""PASCAL VOC average precision, following the development kit (VOCevaldet.m, VOCap.m).
 
-Detections of a class are taken by falling score over the whole data set. Each is held against the one object of its
-class and image that it overlaps most. Where that overlap reaches the threshold, a difficult object makes the
-detection count for nothing, an object not found before makes it a true positive, and one found before (a duplicate)
-a false positive, even if it overlaps another object well enough. Everything else is a false positive. Crowds, which
-VOC does not have, are taken as difficult objects.
+The detections of a class are processed by decreasing score over the whole dataset. Each is compared with the object of
+its class and image with which it has the highest IoU. If that IoU reaches the threshold, the detection is ignored if
+the object is difficult, a true positive if the object is not matched yet, and otherwise a false positive (a duplicate),
+even if its IoU with another object is sufficient. All other detections are false positives. Crowds, which VOC does not
+have, are treated as difficult objects.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ def evaluate_voc(
 ) -> EvaluationResult:
     """Average precision of each class of `dataset`.
 
-    Equal scores keep the order of the images in the data set and of the detections in their image, as the kit's
-    stable sort does. The kit's widths with "+ 1" are what continuous edges give.
+    Detections with equal scores keep the order of the images in the dataset and of the detections in an image, as with
+    the stable sort of the kit. The box widths of the kit, with "+ 1", are equal to those between continuous edges.
 
     Args:
         dataset: `DetectionDataset`.
         detections: `Detections` of each of its images, in order; not checked here (`score_detections` does).
         protocol: "voc07" (11 points) or "voc10" (area).
-        iou_threshold: smallest overlap of a match, above 0.
+        iou_threshold: minimum IoU of a match, greater than 0.
 
     Returns:
         `EvaluationResult`.
@@ -56,7 +56,7 @@ def evaluate_voc(
 
 
 def match_voc(dataset: DetectionDataset, detections: Sequence[Detections], iou_threshold: float) -> Matching:
-    """The `Matching` of detections and objects by VOC's rules; arguments as of `evaluate_voc`."""
+    """The `Matching` of detections and objects under the VOC rules; arguments as of `evaluate_voc`."""
     objects, first = [], 0
     for record, found in zip(dataset, detections, strict=True):
         local = _match(record, found, iou_threshold)
@@ -72,7 +72,7 @@ def match_voc(dataset: DetectionDataset, detections: Sequence[Detections], iou_t
 
 
 def _match(record, found, iou_threshold):
-    """For each detection of an image, the object of its class with the largest overlap (the first of equal ones)."""
+    """For each detection of an image, the object of its class with the highest IoU (the first of ties), or -1."""
     if not len(record.class_ids):
         return np.full(len(found.class_ids), -1)
     overlaps = boxes.iou(pixel_boxes(found.boxes, record), pixel_boxes(record.boxes, record))
@@ -82,7 +82,7 @@ def _match(record, found, iou_threshold):
 
 
 def pixel_boxes(relative_boxes: np.ndarray, record: ImageRecord) -> np.ndarray:
-    """Boxes `[N, 4]` of an image in pixels, as overlaps are measured: float64, in thousandths."""
-    # Thousandths of a pixel undo float32's rounding of relative edges: boxes on whole pixels, as VOC's are, get the
-    # overlap that the kit computes, and an overlap of exactly 0.5 is one.
+    """Boxes `[N, 4]` of an image in pixels for computing IoUs: float64, rounded to 0.001 pixel."""
+    # Rounding to 0.001 pixel undoes the float32 rounding of relative edges. Boxes on whole pixels, as in VOC, then have
+    # the same IoU as in the kit, and an IoU of exactly 0.5 is a match.
     return np.round(boxes.scale(np.asarray(relative_boxes, np.float64), record.height, record.width), 3)

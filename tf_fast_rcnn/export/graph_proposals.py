@@ -1,6 +1,6 @@
-"""Object proposals computed in the exported graph, equal to those of `compute_proposals`.
+"""Object proposals computed in the exported graph, identical to those of `compute_proposals`.
 
-Dense boxes need TensorFlow's own ops alone; selective search needs a server that has the compiled op.
+Dense boxes only need stock TensorFlow ops; selective search needs a server with the compiled op.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ from tf_fast_rcnn.ops.native import native_ops
 
 
 def check_graph_proposals(proposals: ProposalSettings) -> None:
-    """InputError where the graph cannot compute the proposals of these settings."""
+    """Raises an InputError if a graph cannot compute these proposals."""
     if not isinstance(proposals, ProposalSettings):
         raise InputError(
-            "proposals: found those of a file; expected settings that compute them; export for clients that send "
-            "proposals, or give dense boxes or selective search"
+            "proposals: found proposals from a file; expected ProposalSettings, because the graph has to compute them; "
+            "export for clients that send proposals, or choose dense boxes or selective search"
         )
     if proposals.selective_search is None:
         return
     if proposals.implementation != "native":
         raise InputError(
-            f"proposals: found {proposals.implementation}'s selective search, which a graph cannot run; expected the "
-            "native one; export for clients that send proposals, or choose selective search for the graph"
+            f"proposals: found selective search with the implementation {proposals.implementation!r}; expected "
+            "'native', because a graph runs no other; export for clients that send proposals, or choose 'native'"
         )
     native_ops()
 
@@ -37,19 +37,19 @@ def check_graph_proposals(proposals: ProposalSettings) -> None:
 def graph_proposals(
     image: Callable[[], tf.Tensor], size: tf.Tensor, proposals: ProposalSettings, max_proposals: int
 ) -> tf.Tensor:
-    """An image's object proposals: selective search's first, then the dense boxes.
+    """Object proposals of an image: those of selective search, followed by the dense boxes.
 
     Args:
-        image: function that gives the image, uint8 `[H, W, 3]`; called where its pixels are looked at.
-        size: int32 `[2]`, its height and width.
-        proposals: `ProposalSettings` that `check_graph_proposals` passed.
-        max_proposals: more dense boxes than that, which very long images have, are refused.
+        image: function that returns the image, uint8 `[H, W, 3]`; called only if the proposals depend on its pixels.
+        size: int32 `[2]`, its height and width in pixels.
+        proposals: `ProposalSettings` accepted by `check_graph_proposals`.
+        max_proposals: maximum number of dense boxes, which images with extreme aspect ratios exceed.
 
     Returns:
-        float32 `[P, 4]`, relative.
+        float32 `[P, 4]`, `[ymin, xmin, ymax, xmax]` relative to the image.
 
     Raises:
-        tf.errors.InvalidArgumentError: when run on an image of more dense boxes.
+        tf.errors.InvalidArgumentError: at run time, for an image with more dense boxes.
     """
     parts = []
     if proposals.selective_search is not None:
@@ -60,8 +60,8 @@ def graph_proposals(
 
 
 def _searched(image, proposals):
-    # The op has the limit as float32. Below the exact one no side is so near to it, whatever the image's size, while
-    # above it one that equals the limit would be lost.
+    # The op takes the limit as float32. Rounding it up would drop boxes whose side equals the limit. Rounding it down
+    # adds no boxes, because for no image size is a side that close to the limit.
     min_size = np.float32(proposals.min_size)
     if float(min_size) > proposals.min_size:
         min_size = np.nextafter(min_size, np.float32(0))
@@ -76,12 +76,12 @@ def _searched(image, proposals):
 
 
 def _dense_boxes(size, dense, min_size, max_boxes):
-    """`data.proposals.dense_boxes` without those below `min_size`, step by step in the same float64."""
+    """`data.proposals.dense_boxes` without boxes below `min_size`, with the same float64 operations."""
     shorter = tf.cast(tf.reduce_min(size), tf.float64)
     sides = tf.cast(size, tf.float64) / shorter
     box_sides = np.array(dense.sizes, np.float64)
-    # 1, but only when it runs: TensorFlow replaces a division by a constant with a multiplication by its reciprocal,
-    # which may round to another number of boxes.
+    # The factor is 1, but only known at run time: TensorFlow would replace the division by a constant with a
+    # multiplication by its reciprocal, which may round to a different number of boxes.
     step = dense.step * tf.reduce_min(sides)
     grids = [_grid(sides[axis], box_sides[:, axis], step) for axis in (0, 1)]
     number = tf.reduce_sum((grids[0][0] + 2.0) * (grids[1][0] + 2.0))
@@ -89,7 +89,7 @@ def _dense_boxes(size, dense, min_size, max_boxes):
         (down, down_exists), (across, across_exists) = (
             _intervals(sides[axis], box_sides[:, axis], *grids[axis]) for axis in (0, 1)
         )
-    # Where each box that exists stands: its size, then its row, then its column.
+    # Indices of the existing boxes: size, row, column.
     which = tf.where(down_exists[:, :, None] & across_exists[:, None, :])
     ymin, ymax = tf.unstack(tf.gather_nd(down, which[:, :2]), axis=1)
     xmin, xmax = tf.unstack(tf.gather_nd(across, which[:, 0::2]), axis=1)
@@ -100,15 +100,15 @@ def _dense_boxes(size, dense, min_size, max_boxes):
 
 
 def _grid(length, side, step):
-    """`data.proposals.dense._grid` of sides `[S]`: number, distance and first position, float64 `[S]` each."""
+    """`data.proposals.dense._grid` for sides `[S]`: number, spacing and first position of boxes, float64 `[S]` each."""
     count = tf.maximum(tf.round((length - side) / (step * side)), 0.0) + 1.0
     spacing = tf.where(count > 1.0, (length - side) / tf.maximum(count - 1.0, 1.0), step * side)
     return count, spacing, tf.where(count > 1.0, tf.zeros_like(count), (length - side) / 2.0)
 
 
 def _intervals(length, side, count, spacing, first):
-    """Starts and ends `[S, n, 2]` of boxes of sides `[S]` on their grids, clipped, and which exist, bool `[S, n]`."""
-    # One more box on each side is cut by the border.
+    """Clipped starts and ends `[S, n, 2]` of boxes of sides `[S]` on their grids, and which exist, bool `[S, n]`."""
+    # One additional box on each side is clipped at the border.
     number = tf.range(-1.0, tf.reduce_max(count) + 1.0, dtype=tf.float64)
     starts = first[:, None] + spacing[:, None] * number
     intervals = tf.minimum(tf.maximum(tf.stack([starts, starts + side[:, None]], axis=2), 0.0), length)

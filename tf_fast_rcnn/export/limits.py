@@ -1,4 +1,4 @@
-"""What a request may ask of a server at most. The exported graph holds to it: a small file can hold a huge image."""
+"""Limits of a request, checked in the exported graph, because a small file can decode to a huge image."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from tf_fast_rcnn.errors import InputError
 
 @dataclasses.dataclass(frozen=True)
 class ServingLimits:
-    """Limits of a request; beyond them it fails with InvalidArgument before memory is taken.
+    """Limits of a request. A request beyond them fails with InvalidArgument before memory is allocated.
 
     Attributes:
-        max_side: of an image, in pixels.
-        max_pixels: of an image, height times width. Decoded, it takes 3 bytes a pixel.
-        max_images: in a request, or in a batch that the server makes of several.
-        max_proposals: of an image.
+        max_side: maximum height and width of an image, in pixels.
+        max_pixels: maximum height times width of an image. A decoded image takes 3 bytes per pixel.
+        max_images: maximum number of images in a request, or in a batch that the server forms from several requests.
+        max_proposals: maximum number of proposals per image.
 
     Raises:
         InputError: for a limit below 1.
@@ -33,4 +33,4 @@ class ServingLimits:
     def __post_init__(self) -> None:
         for name, value in dataclasses.asdict(self).items():
             if value < 1:
-                raise InputError(f"{name}: found {value}; expected a whole number from 1; raise it")
+                raise InputError(f"{name}: found {value}; expected a whole number from 1; increase it")

@@ -1,4 +1,4 @@
-"""What an exported model says about itself: assets/metadata.json."""
+"""Metadata of an exported model: assets/metadata.json."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ def metadata_json(
     """The content of metadata.json.
 
     Args:
-        detector: `Detector`, with the weights that are exported.
+        detector: the `Detector` that is exported.
         class_names, roi_pooling, proposals, limits, training: see `export_saved_model`.
 
     Returns:
         str: a JSON object with package_version, tensorflow_version, class_names, weights_sha256 (see
-        `weights_sha256`), roi_pooling, detection (of `DetectionSettings.to_json`), proposals (those that the graph
-        computes, or null), limits and training.
+        `weights_sha256`), roi_pooling, detection (as `DetectionSettings.to_json`), proposals (settings of the proposals
+        that the graph computes, or null), limits and training.
     """
     value = {
         "package_version": tf_fast_rcnn.__version__,
@@ -55,7 +55,7 @@ def metadata_json(
 
 
 def weights_sha256(variables: Iterable[keras.Variable]) -> str:
-    """SHA-256 of the values of Keras variables one after the other, in C order and little-endian, as hexadecimals.
+    """SHA-256 of the concatenated values of Keras variables, in C order and little-endian, as a hexadecimal string.
 
     In the SavedModel these are the variables weights/0, weights/1, ... of its checkpoint.
     """

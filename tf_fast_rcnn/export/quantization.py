@@ -1,8 +1,8 @@
-"""Post-training quantisation to 8 bits of a TF Lite file's layers, and of nothing else.
+"""Post-training 8-bit quantisation of the network layers in a TF Lite file.
 
-TF Lite's converter quantises whole graphs, the RoIs' coordinates too, whose bins then are others. Here tensors of the
-network's layers alone become whole numbers; what lies between and behind (RoI pooling, the predictor layers' outputs,
-decoding, suppression) computes in float32.
+The converter of TF Lite quantises whole graphs, including the RoI coordinates, which then fall into different bins.
+Here only the layers of the network are quantised. RoI pooling, the predictor layers, decoding and non-maximum
+suppression stay in float32.
 """
 
 from __future__ import annotations
@@ -16,43 +16,46 @@ from tensorflow.lite.tools import flatbuffer_utils
 
 from tf_fast_rcnn.errors import InputError
 
-# The names of tensors begin with those of the models that `model.stages` makes. The predictor layers are small.
+# Tensor names start with those of the models from `models.stages`. The predictor layers are small and stay in float32.
 _LAYERS = r"^(convolve|classify)(_\d+)*/(?!box_|class_logits)"
 
-# The axis of output channels in the weights of layers that have a bias.
+# Axis of the output channels in the weights of layers with a bias.
 _CHANNEL_AXES = {
     schema.BuiltinOperator.CONV_2D: 0,
     schema.BuiltinOperator.DEPTHWISE_CONV_2D: 3,
     schema.BuiltinOperator.FULLY_CONNECTED: 0,
 }
-# Least weight of a channel, in units of its bias.
+# Minimum weight of a channel, relative to its bias.
 _LEAST_WEIGHT = 1e-4
 
 
 def quantize_layers(data: bytes, samples: Sequence[Mapping[str, np.ndarray]]) -> bytes:
-    """The flat buffer `data`, float32, with the layers in int8.
+    """Quantises the layers of a float32 TF Lite model to int8.
 
-    Weights are quantised by output channel, activations by tensor, with the least and the greatest value that the
-    samples show.
+    Weights are quantised per output channel. Activations are quantised per tensor, with the minimum and maximum over
+    the samples.
 
     Args:
-        data: bytes of a TF Lite file with the signature `serving_default`.
-        samples: sequence of dicts of its inputs.
+        data: content of a TF Lite file with the signature `serving_default`.
+        samples: inputs of the signature, one dict per sample.
+
+    Returns:
+        The content of the quantised file.
 
     Raises:
         InputError: without samples, or without the package ai-edge-quantizer.
     """
     if not samples:
         raise InputError(
-            "calibration: found no images; expected a few dozen like those to come; give --calibration SPEC, as that "
-            "of training"
+            "calibration: found no images; expected a few dozen typical ones; pass --calibration SPEC, e.g. the "
+            "training data"
         )
     try:
         from ai_edge_quantizer import qtyping, quantizer, recipe
     except ImportError:
         raise InputError(
-            "int8: found no package ai-edge-quantizer; expected it to be installed; run pip install "
-            "'tf-fast-rcnn[tflite]'"
+            "int8: found no package ai-edge-quantizer, which int8 needs; expected it to be installed; run "
+            "pip install 'tf-fast-rcnn[tflite]'"
         ) from None
     layers = quantizer.Quantizer(with_room_for_biases(data))
     config = qtyping.OpQuantizationConfig.from_dict(recipe.static_wi8_ai8()[0]["op_config"])
@@ -65,11 +68,10 @@ def quantize_layers(data: bytes, samples: Sequence[Mapping[str, np.ndarray]]) ->
 
 
 def with_room_for_biases(data: bytes) -> bytes:
-    """The flat buffer with a small weight in each channel that has a bias but hardly any weights.
+    """Adds a small weight to each channel that has a bias but almost zero weights; returns the new file content.
 
-    A bias is a whole number of 32 bits in units of its channel's weights and of the input. Where batch normalisation
-    has switched a channel off, the unit would be so small that the bias, which is all that the channel gives, were cut
-    off.
+    A bias is a 32-bit integer scaled by the scales of the channel's weights and of the input. If batch normalisation
+    has disabled a channel, this scale is so small that the bias, the only output of the channel, would be clipped.
     """
     model = flatbuffer_utils.read_model_from_bytearray(bytearray(data))
     for graph in model.subgraphs:
@@ -91,7 +93,7 @@ def _values(model, tensor):
 
 
 def _raise_weights(weights, bias):
-    """Raises the first weight of each channel, in place; `weights` [channels, ...], `bias` [channels]."""
+    """Raises the first weight of each channel in place if necessary; `weights` [channels, ...], `bias` [channels]."""
     least = _LEAST_WEIGHT * np.abs(bias)
     greatest = np.abs(weights).reshape(len(weights), -1).max(axis=1)
     first = (slice(None), *[0] * (weights.ndim - 1))

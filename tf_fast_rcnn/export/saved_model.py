@@ -1,7 +1,7 @@
-"""Export as a SavedModel that TensorFlow Serving runs: raw image bytes and proposals in, detections out.
+"""Export as a SavedModel for TensorFlow Serving: encoded images and proposals in, detections out.
 
-A server loads the graph by session and has TensorFlow's own ops alone, so RoI pooling is the portable one by default,
-and nothing of Keras or Python is needed where the model runs.
+A server runs the graph in a session and only has stock TensorFlow ops. RoI pooling is therefore portable by default,
+and the exported model needs neither Keras nor Python.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from tf_fast_rcnn.files import StrPath
     from tf_fast_rcnn.inference.graph import DetectionSettings
 
-# The proportions for which an export must be able to make its proposals.
+# Image size (height, width) for which the limits must allow the proposals of the graph.
 _COMMON_SIZE = (480, 640)
 
 
@@ -49,45 +49,45 @@ def export_saved_model(
 ) -> list[str]:
     """Writes a SavedModel.
 
-    Signatures (B images; R proposals an image, of which the first `num_proposals` are real; K classes; D the largest
-    number of detections; boxes are float32 `[ymin, xmin, ymax, xmax]`):
+    Signatures (B images; R proposals per image, of which the first `num_proposals` are real and the rest padding;
+    K classes; D the maximum number of detections; boxes are float32 `[ymin, xmin, ymax, xmax]`):
 
-    - `serving_default`: `image_bytes` string `[B]` (JPEG, PNG or WebP, each of its own size, EXIF orientation not
+    - `serving_default`: `image_bytes` string `[B]` (JPEG, PNG or WebP, of any size each, EXIF orientation not
       applied), `proposals` `[B, R, 4]` relative to the image, `num_proposals` int32 `[B]` -> `detection_boxes`
       `[B, D, 4]` relative, `detection_scores` float32 `[B, D]`, `detection_classes` int32 `[B, D]`, `num_detections`
       int32 `[B]`;
     - `regions`: the same inputs -> `class_probabilities` float32 `[B, R, K + 1]`, `boxes` `[B, R, K, 4]` relative and
-      clipped; rows that are not real hold zeros;
+      clipped; padding rows are zeros;
     - `predict_tensors`: the model's `images` and `rois` -> `class_probabilities` `[B, R, K + 1]`, `boxes`
       `[B, R, K, 4]` in pixels of `images`, not clipped;
-    - `detect_image_bytes`, where `proposals` are given: `image_bytes` alone -> as `serving_default`.
+    - `detect_image_bytes`, if `proposals` is not None: only `image_bytes` -> as `serving_default`.
 
-    The names are those of the TensorFlow Object Detection API. An image's detections do not depend on the images that
-    it is batched with: each is convolved at its own size. Assets are class_names.txt, a line each, and metadata.json
-    (see `metadata_json`).
+    The names are those of the TensorFlow Object Detection API. The detections of an image do not depend on the other
+    images in its batch, because each image is convolved at its own size. The assets are class_names.txt, with one name
+    per line, and metadata.json (see `metadata_json`).
 
     Args:
-        model: what `fast_rcnn` returned.
-        directory: a new folder; TensorFlow Serving wants a version number, as in "export/1". It appears only when it
-            is complete.
+        model: a model created by `fast_rcnn`.
+        directory: a new folder, created atomically; TensorFlow Serving requires a version number as its name, as in
+            "export/1".
         class_names: names of the classes 1..K.
         settings: `DetectionSettings`, fixed in the graph; None for the defaults.
         roi_pooling: "portable" runs everywhere; "native" needs a server with the compiled ops linked in. None: native
-            where such a server is needed anyway, for selective search in the graph.
-        proposals: `ProposalSettings` of what the graph computes for clients that send an image alone; None for none.
-            Dense boxes run everywhere, selective search needs a server with the compiled ops.
+            if the graph runs selective search and therefore needs such a server anyway, else portable.
+        proposals: `ProposalSettings` of the proposals that the graph computes for clients that send only an image;
+            None for none. Dense boxes run everywhere; selective search needs a server with the compiled ops.
         limits: `ServingLimits` of requests; None for the defaults.
-        class_names_output: whether detections have their class's name too, `detection_class_names` string `[B, D]`.
-        warm_up: `(images, proposals of an image)` of requests that TensorFlow Serving runs before the version takes
+        class_names_output: whether to add the output `detection_class_names`, string `[B, D]`.
+        warm_up: `(images, proposals per image)` of each request that TensorFlow Serving runs before the version takes
             traffic; needs tensorflow-serving-api.
-        training: a value of JSON's types to be kept in metadata.json: recipe, data, metrics.
+        training: JSON-serialisable facts to store in metadata.json: recipe, data, metrics.
 
     Returns:
         The names of the signatures.
 
     Raises:
-        InputError: where the directory exists, the class names do not fit the model, or the graph cannot compute such
-            proposals.
+        InputError: if the directory exists, the number of class names is not that of the model, or the graph cannot
+            compute the proposals.
 
     Example:
         >>> export_saved_model(model, "export/1", class_names=["RBC", "WBC"])       # doctest: +SKIP
@@ -97,7 +97,8 @@ def export_saved_model(
     _check_proposals(proposals, limits)
     if directory.exists():
         raise InputError(
-            f"{directory}: found a folder or file; expected a new folder; give another one, or the next version"
+            f"{directory}: found an existing folder or file; expected a new folder; choose another one, or the next "
+            "version"
         )
     if roi_pooling is None:
         roi_pooling = "native" if _searches(proposals) else "portable"
@@ -120,12 +121,12 @@ def _check_class_names(class_names, model):
     num_classes = number_of_classes(model)
     if len(class_names) != num_classes:
         raise InputError(
-            f"class_names: found {len(class_names)}; expected the model's {num_classes}; give one name a class"
+            f"class_names: found {len(class_names)}; expected the model's {num_classes}; pass one name per class"
         )
 
 
 def _check_proposals(proposals, limits):
-    """InputError where the graph cannot compute such proposals, or its limits refuse them in every image."""
+    """Raises an InputError if the graph cannot compute the proposals, or would compute more than the limits allow."""
     if proposals is None:
         return
     check_graph_proposals(proposals)
@@ -133,8 +134,8 @@ def _check_proposals(proposals, limits):
     number = dense + (proposals.max_selective_search if _searches(proposals) else 0)
     if number > limits.max_proposals:
         raise InputError(
-            f"max_proposals: found {limits.max_proposals}, while the graph makes {number} of a 4:3 image; expected "
-            "that or more; raise the limit"
+            f"max_proposals: found {limits.max_proposals}; expected at least {number}, as many as the graph computes "
+            "for a 4:3 image; raise the limit"
         )
 
 
@@ -143,16 +144,16 @@ def _searches(proposals):
 
 
 def _save(folder, detector, signatures, assets, native):
-    """Writes the SavedModel: the signatures, and assets by file name.
+    """Writes the SavedModel with the signatures and the assets, a dict from file names to texts.
 
-    It tracks the weights themselves and not the Keras model: saved with that, the weights get names by which a session
-    does not find them, or are stored twice.
+    The module tracks the weights, not the Keras model. If it tracked the model, the weights would be stored twice, or
+    under names that a session does not find.
     """
     module = tf.Module()
     module.weights = [variable.value for variable in detector.variables]
     module.assets = []
     for name, content in assets.items():
-        # They lie beside the model until saving has copied them.
+        # Temporary files next to the model's folder; saving copies them.
         path = folder.with_name(name)
         path.write_text(content, encoding="utf-8")
         module.assets.append(tf.saved_model.Asset(str(path)))

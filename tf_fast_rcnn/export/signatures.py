@@ -26,18 +26,18 @@ _TENSORS = (
     tf.TensorSpec([None, None, None, 3], tf.float32, name="images"),
     tf.TensorSpec([None, None, 4], tf.float32, name="rois"),
 )
-# Images of a request that are searched for proposals at the same time, each decoded in memory.
+# Number of images of a request for which proposals are computed concurrently; each is decoded in memory.
 _SEARCHED_AT_ONCE = 4
 
 
 class Signatures:
-    """The signatures over a detector, as functions of tensors; `export_saved_model` tells what each takes and gives.
+    """The signatures of a detector, as functions of tensors; `export_saved_model` documents inputs and outputs.
 
     Args:
         detector: `Detector`.
         limits: `ServingLimits`.
-        proposals: `ProposalSettings` of `detect_image_bytes`; None for a model without that signature.
-        class_names: of the classes 1..K, for the output `detection_class_names`; None for none.
+        proposals: `ProposalSettings` for `detect_image_bytes`; None for a model without that signature.
+        class_names: names of the classes 1..K, for the output `detection_class_names`; None to omit that output.
     """
 
     def __init__(
@@ -48,11 +48,11 @@ class Signatures:
         class_names: Sequence[str] | None = None,
     ) -> None:
         self._detector, self._limits, self._proposals = detector, limits, proposals
-        # Class 0 stands in rows that fill up.
+        # Padding rows have class 0.
         self._class_names = None if class_names is None else tf.constant(["", *class_names])
 
     def functions(self) -> dict[str, Callable[..., Any]]:
-        """`tf.function`s by the names of the signatures."""
+        """Dict from the names of the signatures to their `tf.function`s."""
         inputs = {
             "serving_default": (self._serving_default, _IMAGES_AND_PROPOSALS),
             "regions": (self._regions, _IMAGES_AND_PROPOSALS),
@@ -89,7 +89,7 @@ class Signatures:
     def _detect_image_bytes(self, image_bytes):
         def propose(one):
             size = checked_size(one, self._limits)
-            # For the network it is decoded again, so that no more than a few images are in memory at a time.
+            # The network decodes the image again, so that only a few decoded images are in memory at a time.
             return graph_proposals(
                 lambda: read_image(one, self._limits), size, self._proposals, self._limits.max_proposals
             )
@@ -101,13 +101,13 @@ class Signatures:
         return self._detections(image_bytes, proposals)
 
     def _real_proposals(self, image_bytes, proposals, num_proposals):
-        """Of proposals `[B, R, 4]` those that count, ragged `[B, (R), 4]`."""
+        """Proposals `[B, R, 4]` without padding: ragged `[B, (R), 4]`."""
         batch = [tf.size(image_bytes), tf.shape(proposals)[0], tf.size(num_proposals)]
         rows, limits = tf.shape(proposals)[1], self._limits
         with tf.control_dependencies(
             [check_batch(batch, limits.max_images), check_proposals(rows, limits.max_proposals)]
         ):
-            # A count that the tensor does not hold would leave rows and values of the ragged tensor at odds.
+            # A count above the number of rows would make the ragged tensor inconsistent.
             counts = tf.clip_by_value(num_proposals, 0, rows)
         proposals = tf.RaggedTensor.from_tensor(proposals, lengths=counts)
         return proposals.with_flat_values(tf.debugging.check_numerics(proposals.flat_values, "proposals"))

@@ -1,7 +1,7 @@
-"""Detection in one image with the ops that TF Lite and TensorFlow.js have.
+"""Detection in one image with ops that TF Lite and TensorFlow.js support.
 
-The steps are those of `inference.graph` without what these two lack: ragged tensors, loops over images, the search for
-RoIs of equal cells, the fused suppression of all classes.
+The steps are those of `inference.graph` without what both lack: ragged tensors, loops over images, the deduplication of
+RoIs with equal cells, and the fused non-maximum suppression of all classes.
 """
 
 from __future__ import annotations
@@ -28,21 +28,29 @@ OUTPUTS = ("detection_boxes", "detection_scores", "detection_classes", "num_dete
 
 
 def portable_detector(model: keras.Model, settings: DetectionSettings | None, class_names: Sequence[str]) -> Detector:
-    """A `Detector` that `serving_function` can take; `settings` may be None.
+    """A `Detector` for `serving_function`, with portable RoI pooling.
+
+    Args:
+        model: a model created by `fast_rcnn`.
+        settings: `DetectionSettings` with one shorter side and dtype float32; None for the defaults.
+        class_names: names of the classes 1..K.
 
     Raises:
-        InputError: for settings that it cannot have, or class names that do not fit the model.
+        InputError: for other settings, or if the number of class names is not that of the model.
     """
     detector = Detector(model, settings, "portable")
     settings = detector.settings
     if len(class_names) != detector.num_classes:
         raise InputError(
-            f"class_names: found {len(class_names)}; expected the model's {detector.num_classes}; give one name a class"
+            f"class_names: found {len(class_names)}; expected the model's {detector.num_classes}; pass one name per "
+            "class"
         )
     if len(settings.shorter_sides) > 1:
-        raise InputError("shorter_side: found several; expected one; image pyramids are for SavedModels")
+        raise InputError(
+            "shorter_side: found several; expected one, because only SavedModels support image pyramids; choose one"
+        )
     if settings.dtype != "float32":
-        raise InputError(f"dtype: found {settings.dtype}; expected float32; choose a precision instead")
+        raise InputError(f"dtype: found {settings.dtype}; expected float32; use precision to reduce the file size")
     return detector
 
 
@@ -54,7 +62,7 @@ def description(
     precision: str,
     proposals: ProposalSettings | FileProposals | None,
 ) -> dict[str, Any]:
-    """What a file says of itself, a dict of JSON's types; arguments as of `export_tflite`."""
+    """JSON-serialisable metadata of an exported file; arguments as of `export_tflite`."""
     return {
         "package_version": tf_fast_rcnn.__version__,
         "class_names": list(class_names),
@@ -75,10 +83,10 @@ def serving_function(
     """The signature `serving_default` for one image, as a `tf.function`; see `export_tflite`.
 
     Args:
-        detector: what `portable_detector` gave.
-        image_size: (H, W), fixed; None: any size.
-        num_proposals: R, fixed; None: any number.
-        image_type: of the pixels.
+        detector: a `Detector` returned by `portable_detector`.
+        image_size: fixed (H, W) in pixels; None: any size.
+        num_proposals: fixed R; None: any number.
+        image_type: dtype of the pixels.
     """
     height, width = image_size or (None, None)
     inputs = (
@@ -91,11 +99,11 @@ def serving_function(
     def serving_default(images, proposals, num_proposals):
         size = network_size(tf.shape(images)[1:3], detector.settings.shorter_side, detector.settings.longer_side)
         features = detector.stages.convolve(tf.image.resize(tf.cast(images, tf.float32), size), training=False)
-        # Layers want at least one row; this one is not real.
+        # Layers need at least one row, so a padding row is added.
         rows = tf.pad(proposals[0], [[0, 1], [0, 0]])
         probabilities, class_boxes = _classify(detector, tf.nest.flatten(features), size, rows)
         is_real = tf.range(tf.shape(rows)[0]) < tf.minimum(num_proposals[0], tf.shape(rows)[0] - 1)
-        # Scores of zero are below any threshold.
+        # A score of zero is below any threshold.
         probabilities = tf.where(tf.expand_dims(is_real, 1), probabilities, 0.0)
         found = _suppress(detector, probabilities, class_boxes)
         return {name: tf.expand_dims(value, 0) for name, value in zip(OUTPUTS, found, strict=True)}
@@ -121,9 +129,9 @@ def _classify(detector, features, size, proposals):
 
 
 def _suppress(detector, probabilities, class_boxes):
-    """Non-maximum suppression for each class apart, and the best of all: as `Detector.suppress`, for one image."""
+    """Non-maximum suppression per class, then the best of all classes: `Detector.suppress` for one image."""
     limit, found = detector.settings.max_detections, []
-    # TensorFlow.js fills up to no more rows than there are boxes.
+    # TensorFlow.js does not pad its output beyond the number of boxes.
     probabilities = tf.pad(probabilities, [[0, limit], [0, 0]])
     class_boxes = tf.pad(class_boxes, [[0, limit], [0, 0], [0, 0]])
     for label in detector.settings.class_ids or range(1, detector.num_classes + 1):

@@ -1,8 +1,8 @@
-"""Export for TensorFlow.js: the whole detector as a graph model, which browsers and node load.
+"""Export for TensorFlow.js: the whole detector as a graph model for browsers and Node.js.
 
-TensorFlow's own converter needs packages that do not go together with this TensorFlow. What it writes is simple, and
-written here: model.json has the graph (TensorFlow's GraphDef as JSON), the signature and the list of weights, and
-files of 4 MB beside it hold the weights one after the other (the format "graph-model" of TensorFlow.js 4).
+The official tensorflowjs converter depends on packages that conflict with this version of TensorFlow. Its format is
+simple and is written here directly ("graph-model" of TensorFlow.js 4): model.json contains the graph (a GraphDef as
+JSON), the signature and the list of weights, and files of 4 MB in the same folder contain the concatenated weights.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ if TYPE_CHECKING:
 
 PRECISIONS = ("float32", "float16")
 
-# Weights of at most this many bytes stand in a file, so that browsers cache them.
+# Maximum size of a weight file; browsers cache files of this size.
 _SHARD_BYTES = 4 << 20
-# The types that JavaScript's tensors have, by NumPy's; numbers of 64 bits are shapes and indices here.
+# NumPy dtypes to dtypes of TensorFlow.js tensors; 64-bit integers are only used for shapes and indices.
 _TYPES = {"float32": ("float32", "<f4"), "int32": ("int32", "<i4"), "int64": ("int32", "<i4"), "bool": ("bool", "u1")}
 _OPTIMIZERS = ("debug_stripper", "constfold", "arithmetic", "dependency", "constfold", "dependency")
 
@@ -53,31 +53,32 @@ def export_tfjs(
     precision: str = "float32",
     proposals: ProposalSettings | FileProposals | None = None,
 ) -> None:
-    """Writes a folder that `tf.loadGraphModel("DIR/model.json")` of TensorFlow.js reads.
+    """Writes a folder to be loaded with `tf.loadGraphModel("DIR/model.json")` of TensorFlow.js.
 
-    The signature is that of `export_tflite`, but `images` are int32 `[1, H, W, 3]`, as `tf.browser.fromPixels` gives
-    them. Class names and what the model was trained with stand in `model.json` under "userDefinedMetadata".
+    The signature is that of `export_tflite`, except that `images` is int32 `[1, H, W, 3]`, as returned by
+    `tf.browser.fromPixels`. The class names and the settings are in `model.json` under "userDefinedMetadata".
 
     Args:
-        model: what `fast_rcnn` returned.
-        directory: a new folder, which appears when it is complete.
+        model: a model created by `fast_rcnn`.
+        directory: a new folder, created atomically.
         class_names: names of the classes 1..K.
-        settings: `DetectionSettings` of one shorter side, fixed in the graph; None for the defaults.
-        image_size: (H, W), fixed; None: any size.
-        num_proposals: R, fixed; None: any number.
-        precision: "float32", or "float16": weights take half the room in files, and are float32 where they are loaded.
-        proposals: `ProposalSettings`, to be told in the model.
+        settings: `DetectionSettings` with one shorter side, fixed in the graph; None for the defaults.
+        image_size: fixed (H, W) in pixels; None: any size.
+        num_proposals: fixed R; None: any number.
+        precision: "float32", or "float16": weights take half the space in files and are converted to float32 on
+            loading.
+        proposals: `ProposalSettings` of training, stored in the metadata.
 
     Raises:
-        InputError: where the directory exists, for settings that the graph cannot have, class names that do not fit
-            the model, or a layer that TensorFlow.js has no op for.
+        InputError: if the directory exists, the settings are not supported, the number of class names is not that of
+            the model, or a layer needs an op that TensorFlow.js does not have.
 
     Example:
         >>> export_tfjs(model, "cells.tfjs", class_names=["RBC", "WBC"])                           # doctest: +SKIP
     """
     directory = Path(directory)
     if directory.exists():
-        raise InputError(f"{directory}: found a folder or file; expected a new folder; give another one")
+        raise InputError(f"{directory}: found an existing folder or file; expected a new folder; choose another one")
     check_choice("precision", precision, PRECISIONS)
     detector = portable_detector(model, settings, class_names)
     function = serving_function(detector, image_size, num_proposals, tf.int32).get_concrete_function()
@@ -99,7 +100,7 @@ def export_tfjs(
 
 
 def _frozen(function):
-    """The function as a GraphDef without variables and functions, and its signature in TensorFlow.js's JSON."""
+    """The function as a GraphDef without variables and functions, and its signature in the JSON of TensorFlow.js."""
     frozen = convert_variables_to_constants_v2(function)
     inputs = {tensor.op.name: tensor for tensor in frozen.inputs}
     outputs = dict(zip(sorted(function.structured_outputs), frozen.outputs, strict=True))
@@ -120,7 +121,7 @@ def _tensor_info(tensor):
 
 
 def _optimized(graph, kept):
-    """The GraphDef after constant folding, which takes batch normalisation into the convolutions."""
+    """The GraphDef after constant folding, which merges batch normalisation into the convolutions."""
     described = meta_graph_pb2.MetaGraphDef(graph_def=graph.as_graph_def())
     described.collection_def["train_op"].node_list.value.extend(tensor.name for tensor in kept)
     config = config_pb2.ConfigProto()
@@ -135,13 +136,13 @@ def _check_ops(graph):
     known = set(resources.files(__package__).joinpath("tfjs_ops.txt").read_text().split())
     if unknown := sorted({node.op for node in graph.node} - known):
         raise InputError(
-            f"TensorFlow.js: found layers with the ops {', '.join(unknown)}; expected those that TensorFlow.js has; "
+            f"TensorFlow.js: found layers with the ops {', '.join(unknown)}; expected ops that TensorFlow.js supports; "
             "choose another backbone"
         )
 
 
 def _take_weights(graph, precision):
-    """Moves the values of constants out of the graph: what model.json says of them, and their bytes."""
+    """Removes the values of constants from the graph; returns their entries for model.json, and their bytes."""
     weights, content = [], []
     for node in graph.node:
         if node.op != "Const":
@@ -149,7 +150,7 @@ def _take_weights(graph, precision):
         values = tf.make_ndarray(node.attr["value"].tensor)
         kind, stored = _TYPES[values.dtype.name]
         weight = {"name": node.name, "shape": list(values.shape), "dtype": kind}
-        # Rounded are the layers' weights, not what RoI pooling and decoding compute with.
+        # Only the weights of layers are rounded, not the constants of RoI pooling and decoding.
         if precision == "float16" and kind == "float32" and values.ndim > 1:
             weight["quantization"], stored = {"dtype": "float16", "original_dtype": "float32"}, "<f2"
         weights.append(weight)

@@ -1,7 +1,7 @@
-"""Export as one TF Lite file: the whole detector in TF Lite's built-in ops, for phones and small computers.
+"""Export as a TF Lite file: the whole detector with built-in ops of TF Lite, for phones and embedded devices.
 
-Preprocessing, convolutions, RoI pooling, the fully connected layers, decoding and non-maximum suppression by class are
-in the file: pixels and proposals in, detections out (`single_image`).
+The file contains preprocessing, convolutions, RoI pooling, the fully connected layers, decoding and per-class
+non-maximum suppression: pixels and proposals in, detections out (see `single_image`).
 """
 
 from __future__ import annotations
@@ -46,31 +46,32 @@ def export_tflite(
 
     Inputs: `images` uint8 `[1, H, W, 3]`, RGB, EXIF orientation applied; `proposals` float32 `[1, R, 4]`,
     `[ymin, xmin, ymax, xmax]` relative to the image; `num_proposals` int32 `[1]`, how many of them are real.
-    Outputs, as those of `export_saved_model`: `detection_boxes` float32 `[1, D, 4]` relative, `detection_scores`
+    Outputs, as of `export_saved_model`: `detection_boxes` float32 `[1, D, 4]` relative, `detection_scores`
     float32 `[1, D]`, `detection_classes` int32 `[1, D]`, `num_detections` int32 `[1]`.
 
-    The file is also a ZIP archive, as TF Lite's associated files are: labels.txt has the class names, a line each, and
-    metadata.json says how images and proposals are to be given.
+    The file is also a ZIP archive with associated files, as usual for TF Lite: labels.txt contains one class name per
+    line, and metadata.json describes the inputs and outputs.
 
     Args:
-        model: what `fast_rcnn` returned.
-        path: the file; what is there is overwritten.
+        model: a model created by `fast_rcnn`.
+        path: the output file; an existing file is overwritten.
         class_names: names of the classes 1..K.
-        settings: `DetectionSettings` of one shorter side, fixed in the file; None for the defaults. Its dtype is to be
-            float32: see `precision`.
-        image_size: (H, W), fixed; None: any size, which runs slower, since TF Lite then plans at run time.
-        num_proposals: R, fixed; None: any number.
-        precision: "float32"; "float16": weights of half the size, computed with as the machine has it; "dynamic":
-            weights of a quarter, rounded to 8 bits, and activations where they are multiplied; "int8": convolutions
-            and fully connected layers in whole numbers of 8 bits. RoIs, scores and boxes stay float32 always: a
-            coordinate of 8 bits would fall into other cells.
-        calibration: for "int8", iterable of pairs of an image, uint8 `[H, W, 3]`, and its proposals, float32 `[R, 4]`,
-            by which the activations' ranges are found; a few dozen do.
-        proposals: `ProposalSettings`, to be told in the file.
+        settings: `DetectionSettings` with one shorter side, fixed in the file; None for the defaults. The dtype must
+            be float32; see `precision`.
+        image_size: fixed (H, W) in pixels; None: any size, which is slower because TF Lite then allocates tensors at
+            run time.
+        num_proposals: fixed R; None: any number.
+        precision: "float32"; "float16": weights in half the space, computed in float16 or float32 depending on the
+            device; "dynamic": weights in 8 bits, a quarter of the space, with activations quantised at run time;
+            "int8": convolutions and fully connected layers in 8-bit integers. RoIs, scores and boxes are always
+            float32, because 8-bit coordinates would fall into different feature-map cells.
+        calibration: for "int8", an iterable of `(image, proposals)`, uint8 `[H, W, 3]` and float32 `[R, 4]`, from which
+            the ranges of activations are estimated; a few dozen are sufficient.
+        proposals: `ProposalSettings` of training, stored in the metadata.
 
     Raises:
-        InputError: for settings that TF Lite cannot have, class names that do not fit the model, no images to
-            calibrate with, a layer that TF Lite has no op for, or int8 without the package ai-edge-quantizer.
+        InputError: for unsupported settings, a number of class names that is not that of the model, a layer that TF
+            Lite has no op for, and int8 without calibration images or without the package ai-edge-quantizer.
 
     Example:
         >>> export_tflite(model, "cells.tflite", class_names=["RBC", "WBC"], image_size=(480, 640))  # doctest: +SKIP
@@ -93,7 +94,7 @@ def export_tflite(
 
 
 def _convert(detector, function, precision):
-    """The flat buffer of a function."""
+    """Converts a function; returns the content of the TF Lite file."""
     module = tf.Module()
     module.weights = [variable.value for variable in detector.variables]
     converter = tf.lite.TFLiteConverter.from_concrete_functions([function.get_concrete_function()], module)
@@ -103,16 +104,16 @@ def _convert(detector, function, precision):
         converter.target_spec.supported_types = [tf.float16]
     try:
         return converter.convert()
-    except Exception as error:  # The converter raises a class of its own, and others.
+    except Exception as error:  # The converter raises its own exception class and others.
         lines = [line for line in str(error).splitlines() if line.strip()]
         raise InputError(
             f"TF Lite: found a model that cannot be converted ({lines[0][:200] if lines else type(error).__name__}); "
-            "expected layers that TF Lite has built-in ops for; choose another backbone"
+            "expected layers with built-in ops of TF Lite; choose another backbone"
         ) from None
 
 
 def _write(path, data, associated):
-    """Writes the flat buffer with its associated files: an archive behind it, which readers of either part skip."""
+    """Writes the model, followed by a ZIP archive of the associated files; readers of either part skip the other."""
     with replacing(path) as file:
         file.write(data)
         with zipfile.ZipFile(file, "a") as archive:

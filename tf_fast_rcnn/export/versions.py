@@ -1,4 +1,4 @@
-"""Version folders, as TensorFlow Serving watches them: MODEL/1, MODEL/2, ..."""
+"""Version folders in the layout of TensorFlow Serving: MODEL/1, MODEL/2, ..."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from tf_fast_rcnn.errors import InputError
 
 
 def version_folder(out: Path) -> Path:
-    """Where a model is exported to: a folder whose name is a number is a version, any other has versions in it.
+    """The folder to export a model to. A folder with a numeric name is a version; any other folder contains versions.
 
     Args:
-        out: pathlib.Path.
+        out: the folder of a model or of a version.
 
     Returns:
-        `out` itself where its name is a number, else the next version in it.
+        `out` if its name is a number, otherwise the next version in it.
 
     Raises:
-        InputError: where `out` is a file, or a SavedModel that is no version.
+        InputError: if `out` is a file, or a SavedModel that is not a version.
 
     Example:
         >>> version_folder(Path("serving/new"))
@@ -27,8 +27,8 @@ def version_folder(out: Path) -> Path:
         return out
     if out.is_file() or (out / "saved_model.pb").exists():
         raise InputError(
-            f"{out}: found a {'file' if out.is_file() else 'SavedModel'}; expected a model's folder, whose versions "
-            f"are numbers, or a version; give another one, or {out.parent}/1"
+            f"{out}: found a {'file' if out.is_file() else 'SavedModel'}; expected a model's folder with numbered "
+            f"versions, or a version; choose another folder, or {out.parent}/1"
         )
     versions = [int(entry.name) for entry in out.glob("*") if entry.name.isdecimal()]
     return out / str(1 + max(versions, default=0))

@@ -1,6 +1,6 @@
 """Warm-up requests, which TensorFlow Serving runs before a version takes traffic.
 
-The first request of a signature and a batch size is slow: TensorFlow optimises the graph and takes memory then.
+The first request of each signature and batch size is slow, because TensorFlow optimises the graph and allocates memory.
 """
 
 from __future__ import annotations
@@ -18,29 +18,29 @@ if TYPE_CHECKING:
     from tf_fast_rcnn.export.limits import ServingLimits
     from tf_fast_rcnn.inference.graph import DetectionSettings
 
-# TensorFlow Serving knows it by this name, and refuses one of more requests.
+# The file name and the maximum number of requests are fixed by TensorFlow Serving.
 _WARM_UP_FILE = "assets.extra/tf_serving_warmup_requests"
 _MAX_REQUESTS = 1000
-# The signatures that take images as files.
+# The signatures that take encoded images.
 _SIGNATURES = ("serving_default", "regions", "detect_image_bytes")
 
 
 def warm_up_records(
     signatures: Collection[str], warm_up: Iterable[tuple[int, int]], settings: DetectionSettings, limits: ServingLimits
 ) -> list[bytes]:
-    """Warm-up requests: serialised PredictionLog messages.
+    """Creates warm-up requests as serialised PredictionLog messages.
 
     Args:
-        signatures: names of the SavedModel's signatures.
-        warm_up: `(images, proposals of an image)` of each request; a signature that takes no proposals is run with
-            each number of images once.
-        settings: `DetectionSettings`: images have the size that the network works at.
+        signatures: names of the signatures of the SavedModel.
+        warm_up: `(images, proposals per image)` of each request; signatures without proposals get one request for each
+            number of images.
+        settings: `DetectionSettings`; the images have the size at which the network runs.
         limits: `ServingLimits` of the graph.
 
     Raises:
-        InputError: where tensorflow-serving-api is not installed, for requests beyond the limits, and for too many.
+        InputError: if tensorflow-serving-api is not installed, a request exceeds the limits, or there are too many.
     """
-    # A server refuses a version of which one of these fails.
+    # A server rejects a version if any of its warm-up requests fails.
     for images, proposals in warm_up:
         if not (1 <= images <= limits.max_images and proposals <= limits.max_proposals):
             raise InputError(
@@ -55,7 +55,7 @@ def warm_up_records(
 
 
 def write_warm_up(folder: Path, records: Iterable[bytes]) -> None:
-    """Writes `warm_up_records` where TensorFlow Serving looks for them in the folder of a SavedModel."""
+    """Writes `warm_up_records` to the folder of a SavedModel, in the file that TensorFlow Serving reads."""
     path = folder / _WARM_UP_FILE
     path.parent.mkdir(exist_ok=True)
     with tf.io.TFRecordWriter(str(path)) as file:
@@ -84,8 +84,8 @@ def _record(signature, **inputs):
         from tensorflow_serving.apis import predict_pb2, prediction_log_pb2
     except ImportError:
         raise InputError(
-            "warm_up: found no tensorflow-serving-api; expected it for warm-up requests; "
-            "pip install 'tf-fast-rcnn[serving]', or export without"
+            "warm_up: found no package tensorflow-serving-api, which warm-up requests need; expected it to be "
+            "installed; run pip install 'tf-fast-rcnn[serving]', or export without warm-up requests"
         ) from None
     request = predict_pb2.PredictRequest()
     request.model_spec.signature_name = signature
@@ -96,7 +96,7 @@ def _record(signature, **inputs):
 
 
 def _image(settings, limits):
-    """A JPEG that is hardly resized, where the limits allow it: a slope, which takes few bytes."""
+    """A JPEG of about the size at which the network runs, within the limits; a gradient, which compresses well."""
     shorter = max(settings.shorter_sides)
     longer = min(shorter * 4 // 3, max(shorter, settings.longer_side))
     factor = min(1.0, limits.max_side / longer, (limits.max_pixels / (shorter * longer)) ** 0.5)
@@ -106,7 +106,7 @@ def _image(settings, limits):
 
 
 def _proposals(number):
-    """Boxes float32 `[number, 4]` all over the image."""
+    """Random boxes, float32 `[number, 4]`, distributed over the image."""
     rng = np.random.default_rng(0)
     corner, size = rng.uniform(0, 0.7, (number, 2)), rng.uniform(0.1, 0.3, (number, 2))
     return np.concatenate([corner, corner + size], axis=1).astype(np.float32)

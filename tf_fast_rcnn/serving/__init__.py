@@ -1,5 +1,5 @@
-"""Serving SavedModels: the embedded server, the gateway before it, and TensorFlow Serving's own program.
+"""Serving of SavedModels: the embedded server, the gateway in front of a server, and the TensorFlow Serving binary.
 
-The embedded server speaks TensorFlow Serving's protocols. It knows nothing of Keras and of the package's networks: what
-it serves is the SavedModel alone.
+The embedded server implements the protocols of TensorFlow Serving. It only needs the SavedModel and does not depend on
+Keras or on the networks of this package.
 """

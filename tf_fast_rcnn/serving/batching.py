@@ -1,6 +1,6 @@
-"""Requests that arrive together run together, by TensorFlow's own batch function.
+"""Batching of concurrent requests with TensorFlow's batch function.
 
-Parameters are those of TensorFlow Serving's --batching_parameters_file, and are read from the same file.
+The parameters are those of --batching_parameters_file of TensorFlow Serving and are read from the same file.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ if TYPE_CHECKING:
 
     from tf_fast_rcnn.files import StrPath
 
-# Images have any number of proposals, and only equal shapes make a batch: they are filled up to a power of two from
-# here. What `num_proposals` does not count costs nothing.
+# Only requests of equal shapes are batched, so proposals are padded to a power of two, at least this number. Padding
+# costs nothing, because rows beyond `num_proposals` are not computed.
 _FEWEST_PROPOSALS = 64
 
-# TensorFlow finds a queue by the name scope: without one, requests of all models and signatures would share a queue.
+# TensorFlow identifies a queue by its name scope. Without one, all models and signatures would share a queue.
 _queues = itertools.count()
 
 _WRAPPED = re.compile(r"\s*(\w+)\s*(?:\{\s*value\s*:\s*(\S+?)\s*\}|:\s*(\S+))\s*")
@@ -36,15 +36,15 @@ _IGNORED = {"thread_pool_name"}
 
 @dataclasses.dataclass(frozen=True)
 class BatchingParameters:
-    """How requests are batched.
+    """Parameters of batching.
 
     Attributes:
-        max_batch_size: images of a batch.
+        max_batch_size: maximum number of images in a batch.
         batch_timeout_micros: how long the first request of a batch waits for others, in microseconds.
-        max_enqueued_batches: batches that wait; a request beyond them is refused at once (UNAVAILABLE).
-        num_batch_threads: batches that run at a time.
-        allowed_batch_sizes: batches are filled up to one of these; the last is `max_batch_size`. Empty: any size.
-        pad_variable_length_inputs: as in TensorFlow Serving. The embedded server always fills proposals up.
+        max_enqueued_batches: maximum number of waiting batches; further requests are rejected at once (UNAVAILABLE).
+        num_batch_threads: number of batches that run concurrently.
+        allowed_batch_sizes: batches are padded to one of these sizes; the last is `max_batch_size`. Empty: any size.
+        pad_variable_length_inputs: as in TensorFlow Serving. The embedded server always pads proposals.
     """
 
     max_batch_size: int = 8
@@ -56,10 +56,10 @@ class BatchingParameters:
 
 
 def read_batching_parameters(path: StrPath) -> BatchingParameters:
-    """The `BatchingParameters` of a file in protobuf's text format.
+    """Reads `BatchingParameters` from a file in protobuf text format.
 
     Raises:
-        InputError: if it cannot be read, or says what is not known here.
+        InputError: if the file is malformed, or a parameter is unknown.
 
     Example:
         max_batch_size { value: 8 }
@@ -81,7 +81,7 @@ def read_batching_parameters(path: StrPath) -> BatchingParameters:
     found = BatchingParameters(**values)
     sizes = found.allowed_batch_sizes
     if sizes and (sizes[-1] != found.max_batch_size or list(sizes) != sorted(set(sizes)) or sizes[0] < 1):
-        raise _unreadable(path, f"allowed_batch_sizes {list(sizes)}", f"rising ones that end in {found.max_batch_size}")
+        raise _unreadable(path, f"allowed_batch_sizes {list(sizes)}", f"increasing sizes up to {found.max_batch_size}")
     return found
 
 
@@ -101,25 +101,25 @@ def _add_value(values, path, name, text):
     if name == "allowed_batch_sizes":
         values.setdefault(name, []).append(int(text))
     elif int(text) < (name != "batch_timeout_micros"):
-        raise _unreadable(path, f"{name}: {text}", "a number from 1")
+        raise _unreadable(path, f"{name}: {text}", "a whole number from 1")
     else:
         values[name] = int(text)
 
 
 def _unreadable(path, found, expected):
-    return InputError(f"{path}: found {found!r}; expected {expected}; correct the batching parameters")
+    return InputError(f"{path}: found {found!r}; expected {expected}; fix the batching parameters")
 
 
 def batched(
     function: Callable[..., Any], signature_def: meta_graph_pb2.SignatureDef, parameters: BatchingParameters
 ) -> Callable[..., Any]:
-    """A signature's function whose calls from several threads run as one, where its inputs allow that.
+    """The function of a signature with concurrent calls from several threads run as a batch, if its inputs allow that.
 
-    These are the signatures whose rows do not touch each other: with `num_proposals`, or with the first dimension alone
-    left open. Others come back as they are.
+    Signatures can be batched if their rows are independent: those with `num_proposals`, and those in which only the
+    first dimension of each input is unknown. Other functions are returned unchanged.
 
     Args:
-        function: concrete function of named tensors that gives a dict of tensors.
+        function: concrete function of named tensors that returns a dict of tensors.
         signature_def: its `SignatureDef`.
         parameters: `BatchingParameters`.
     """
@@ -132,7 +132,7 @@ def batched(
 
     @functools.cache
     def traced(rows):
-        """A function with a batch queue of its own."""
+        """A function with its own batch queue."""
         specs = [
             tf.TensorSpec([None, rows, 4] if rows and name == "proposals" else shapes[name], info.dtype, name)
             for name, info in signature_def.inputs.items()
@@ -167,7 +167,7 @@ def _batch_function(parameters):
         list(parameters.allowed_batch_sizes) or None,
         parameters.max_enqueued_batches,
         autograph=False,
-        # A request of more images than `max_batch_size` is run in parts.
+        # A request with more images than `max_batch_size` is split.
         enable_large_batch_splitting=True,
     )
 
@@ -183,6 +183,6 @@ def _fill_up(proposals):
 
 
 def _has_open_rows(info):
-    """Whether an output has a row for each proposal: detections are of a fixed number."""
+    """Whether an output has one row per proposal; the number of detections is fixed."""
     shape = tf.TensorShape(info.tensor_shape)
     return shape.rank > 1 and shape[1] is None

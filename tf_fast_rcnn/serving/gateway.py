@@ -1,6 +1,6 @@
-"""The gateway: an image alone in, detections out. It computes the proposals and asks a server over gRPC.
+"""The gateway: takes an image, computes its proposals, and gets the detections from a server over gRPC.
 
-The server is the embedded one, or any TensorFlow Serving. A page for a browser shows what comes back.
+The server is the embedded one or TensorFlow Serving. A web page displays the detections.
 """
 
 from __future__ import annotations
@@ -40,16 +40,16 @@ _ANY_SIZE = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_le
 
 
 class Gateway:
-    """Detects in images by a server of a detector.
+    """Detects objects in images with a detector on a server.
 
     Args:
-        name: of the model.
-        address: "HOST:PORT" of the server's gRPC.
+        name: name of the model.
+        address: "HOST:PORT" of the server's gRPC endpoint.
         workers: `ProposalWorkers`.
-        limits: `Limits` of images whose proposals are computed.
-        class_names: function of a version's number that gives the names of its classes 1..K; classes without one are
-            given by their numbers. Not asked where the model itself says the names.
-        timeout: seconds that the server has for an answer.
+        limits: `Limits` of the images whose proposals are computed concurrently.
+        class_names: function from a version number to the names of its classes 1..K; a class without a name is
+            reported by its id. Not called if the model returns class names itself.
+        timeout: timeout of a request to the server, in seconds.
     """
 
     def __init__(
@@ -69,29 +69,29 @@ class Gateway:
         self._channel = grpc.aio.insecure_channel(address, options=_ANY_SIZE)
 
     async def close(self) -> None:
-        """Ends the connection to the server."""
+        """Closes the connection to the server."""
         await self._channel.close()
 
     async def detect(self, contents: bytes) -> dict[str, Any]:
-        """Detections in an image.
+        """Detects objects in an image.
 
         Args:
             contents: bytes of an image file.
 
         Returns:
-            Dict of JSON's types: "detections" with "class", "class_id", "score" and "box" (`[ymin, xmin, ymax, xmax]`,
-            relative to the upright image), best first; "image" with "height" and "width"; "proposals", their number;
-            "model_version"; "seconds" of "proposals" and "model".
+            JSON-serialisable dict: "detections" with "class", "class_id", "score" and "box" (`[ymin, xmin, ymax,
+            xmax]`, relative to the upright image), sorted by decreasing score; "image" with "height" and "width" in
+            pixels; "proposals", their number; "model_version"; "seconds" with "proposals" and "model".
 
         Raises:
-            InputError: if it is no image.
-            ServingError: as the server says, and UNAVAILABLE where too many wait or a worker was killed.
+            InputError: if the bytes are not an image.
+            ServingError: with the status of the server; UNAVAILABLE if the queue is full or a worker was killed.
         """
         started = time.perf_counter()
         try:
             image = await self._limits.run(self._workers.compute, contents)
         except BrokenProcessPool:
-            text = "a worker process was killed, perhaps for want of memory; try again"
+            text = "a worker process was killed, probably out of memory; try again"
             raise ServingError(grpc.StatusCode.UNAVAILABLE, text) from None
         computed = time.perf_counter()
         response = await self._predict(image)
@@ -118,7 +118,7 @@ class Gateway:
         return await _of_server(stub.Predict(request, timeout=self._timeout))
 
     async def check(self) -> None:
-        """Raises a ServingError where the server has no version of the model that answers."""
+        """Raises a ServingError if the server has no available version of the model."""
         request = get_model_status_pb2.GetModelStatusRequest()
         request.model_spec.name = self.name
         stub = model_service_pb2_grpc.ModelServiceStub(self._channel)
@@ -128,7 +128,7 @@ class Gateway:
 
 
 def _detections(outputs, class_names):
-    """Dicts of the first image's detections."""
+    """The detections of the first image as dicts."""
     count = int(outputs["num_detections"][0])
     columns = [outputs[f"detection_{what}"][0, :count].tolist() for what in ("classes", "scores", "boxes")]
     if "detection_class_names" in outputs:
@@ -151,8 +151,8 @@ def gateway_application(gateway: Gateway, limits: Limits, max_message_bytes: int
 
     Args:
         gateway: `Gateway`.
-        limits: `Limits` that it has.
-        max_message_bytes: larger bodies are refused (413).
+        limits: the `Limits` of the gateway.
+        max_message_bytes: maximum size of a request body; larger ones are rejected (413).
     """
     metrics = Metrics(limits)
     page = render_page("serving/page.html", model=gateway.name, palette=list(PALETTE)).encode()
@@ -163,7 +163,7 @@ def gateway_application(gateway: Gateway, limits: Limits, max_message_bytes: int
     async def detect(request):
         with metrics.observed("rest", "detect"):
             if request.match_info["name"] != gateway.name:
-                raise ServingError(grpc.StatusCode.NOT_FOUND, f"found no model {request.match_info['name']}")
+                raise ServingError(grpc.StatusCode.NOT_FOUND, f"found no model named {request.match_info['name']}")
             return web.json_response(await gateway.detect(_image_of(request, await request.read())))
 
     async def health(_):
@@ -182,10 +182,10 @@ def gateway_application(gateway: Gateway, limits: Limits, max_message_bytes: int
 
 
 def _image_of(request, body):
-    """The image's bytes: the body itself, or of JSON what {"image_bytes": {"b64": ...}} holds."""
+    """The bytes of the image: the body, or for JSON the content of {"image_bytes": {"b64": ...}}."""
     if request.content_type != "application/json":
         return body
     try:
         return base64.b64decode(read_body(body)["image_bytes"]["b64"], validate=True)
     except (KeyError, TypeError, binascii.Error, ValueError):
-        raise invalid_argument('expected {"image_bytes": {"b64": TEXT}}, or the image itself as the body') from None
+        raise invalid_argument('expected {"image_bytes": {"b64": TEXT}}, or an image file as the body') from None

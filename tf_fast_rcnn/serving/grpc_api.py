@@ -1,7 +1,7 @@
 """gRPC: PredictionService and ModelService of TensorFlow Serving, and the standard health service.
 
-Messages are parsed here, and not by gRPC: in threads of requests that are let in, and with an error that says what is
-wrong where they are broken.
+Messages are parsed here instead of by gRPC, so that only accepted requests are parsed, in their own threads, and
+malformed messages get an error that describes the problem.
 """
 
 from __future__ import annotations
@@ -33,22 +33,25 @@ _log = logging.getLogger(__name__)
 def start_grpc(
     model: Model, limits: Limits, metrics: Metrics, address: str, max_message_bytes: int
 ) -> tuple[grpc.aio.Server, int, health.HealthServicer]:
-    """A `grpc.aio` server that is not started yet, its port, and the health servicer.
+    """Creates a `grpc.aio` server without starting it.
 
     Args:
         model: `Model`.
         limits: `Limits`.
         metrics: `Metrics`.
-        address: "HOST:PORT"; port 0 takes a free one.
-        max_message_bytes: larger requests are refused (RESOURCE_EXHAUSTED).
+        address: "HOST:PORT"; port 0 selects a free port.
+        max_message_bytes: maximum size of a request; larger ones are rejected (RESOURCE_EXHAUSTED).
+
+    Returns:
+        The server, its port, and its health servicer.
 
     Raises:
-        InputError: if the port is taken.
+        InputError: if the port cannot be used.
     """
     options = [
         ("grpc.max_receive_message_length", max_message_bytes),
         ("grpc.max_send_message_length", -1),
-        ("grpc.so_reuseport", 0),  # Else two servers would share a port without a word.
+        ("grpc.so_reuseport", 0),  # Otherwise two servers could silently share a port.
     ]
     server = grpc.aio.server(options=options)
     for service, methods in _services(model, limits, metrics).items():
@@ -60,18 +63,18 @@ def start_grpc(
         return server, server.add_insecure_port(address), servicer
     except RuntimeError:
         raise InputError(
-            f"{address}: found a port that cannot be used; expected a free one; give another --grpc-port"
+            f"{address}: found a port that cannot be used; expected a free one; choose another --grpc-port"
         ) from None
 
 
 async def set_health(servicer: health.HealthServicer, serving: bool) -> None:
-    """What health checks are told: SERVING or NOT_SERVING."""
+    """Sets the result of health checks: SERVING or NOT_SERVING."""
     status = health_pb2.HealthCheckResponse.SERVING if serving else health_pb2.HealthCheckResponse.NOT_SERVING
     await servicer.set("", status)
 
 
 def _services(model, limits, metrics):
-    """Dict of services' names and their methods, of which each takes a message's bytes and a context."""
+    """Dict from service names to their methods, each of which takes the bytes of a message and a context."""
 
     def answered(method, function, in_thread):
         async def answer(message, context):
@@ -133,10 +136,10 @@ def _status(model, message):
 def model_metadata(
     model: Model, spec: model_pb2.ModelSpec, fields: Collection[str] = ("signature_def",)
 ) -> get_model_metadata_pb2.GetModelMetadataResponse:
-    """The GetModelMetadataResponse to a ModelSpec.
+    """The GetModelMetadataResponse for a ModelSpec.
 
     Raises:
-        ServingError: if it gets none.
+        ServingError: if the model or version is not available, or a metadata field is not supported.
     """
     if not fields:
         raise invalid_argument("GetModelMetadataRequest must specify at least one metadata_field")

@@ -1,7 +1,7 @@
-"""JSON requests and answers by row ("instances", "predictions") and by column ("inputs", "outputs").
+"""JSON requests and responses in row format ("instances", "predictions") and column format ("inputs", "outputs").
 
-The shapes are those of TensorFlow Serving's REST API: bytes are {"b64": ...}, a signature with one tensor may leave its
-name out, and outputs whose names end in _bytes are given as {"b64": ...}.
+The formats are those of the REST API of TensorFlow Serving: bytes are {"b64": ...}, the name of the tensor may be
+omitted in a signature with a single tensor, and outputs whose names end in _bytes are returned as {"b64": ...}.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ if TYPE_CHECKING:
 
 
 def read_body(body: bytes) -> dict[str, Any]:
-    """The JSON object of a request's body.
+    """Parses the body of a request as a JSON object.
 
     Raises:
-        ServingError: if it is none.
+        ServingError: if it is not a JSON object.
     """
     try:
         value = json.loads(body)
@@ -42,14 +42,14 @@ def read_inputs(
     """The input tensors of a request.
 
     Args:
-        value: what `read_body` gave.
-        signature_def: the `SignatureDef` that is asked for.
+        value: the result of `read_body`.
+        signature_def: the requested `SignatureDef`.
 
     Returns:
-        `(arrays, by_row)`: dict of names and arrays, and whether to answer by row.
+        `(arrays, by_row)`: dict from names to arrays, and whether the response is in row format.
 
     Raises:
-        ServingError: if it does not hold the signature's inputs.
+        ServingError: if the request does not contain the inputs of the signature.
     """
     if ("instances" in value) == ("inputs" in value):
         found = "both" if "inputs" in value else "neither"
@@ -68,14 +68,14 @@ def read_inputs(
 
 
 def _columns(instances):
-    """The rows' values, by name where rows have names."""
+    """The values of the rows, by name if they have names."""
     if not isinstance(instances, list) or not instances:
         raise invalid_argument("'instances': found no rows; expected a list of one or more")
     if not all(isinstance(row, dict) and "b64" not in row for row in instances):
         return instances
     if odd := [index for index, row in enumerate(instances) if row.keys() != instances[0].keys()]:
         raise invalid_argument(
-            f"'instances': found other names in element {odd[0]} than in the first; expected the same"
+            f"'instances': found different names in element {odd[0]} and in the first; expected the same names"
         )
     return {name: [row[name] for row in instances] for name in instances[0]}
 
@@ -97,12 +97,12 @@ def _to_array(name, value, info):
         raise invalid_argument(f"input {name}: found {reason}; expected an array of {dtype.name}") from None
 
 
-# (floating, boolean) -> NumPy's kinds of values that JSON has for it.
+# (floating, boolean) -> kinds of NumPy arrays that JSON values for it are parsed to.
 _KINDS = {(True, False): "fiu", (False, False): "iu", (False, True): "b"}
 
 
 def _strings(value):
-    """An object array of bytes: NumPy's own strings lose zeros at their ends."""
+    """An object array of bytes, because NumPy strings lose trailing zeros."""
     leaves = []
     shape = _gather(value, leaves)
     array = np.empty(len(leaves), np.object_)
@@ -111,7 +111,7 @@ def _strings(value):
 
 
 def _gather(value, leaves):
-    """The shape of nested lists, whose strings are added to `leaves`."""
+    """The shape of nested lists; appends their strings to `leaves`."""
     if isinstance(value, list):
         shapes = {_gather(item, leaves) for item in value}
         if len(shapes) > 1:
@@ -127,20 +127,22 @@ def _gather(value, leaves):
 
 
 def write_outputs(outputs: Mapping[str, np.ndarray], by_row: bool) -> bytes:
-    """The body of an answer, bytes.
+    """The body of a response.
 
     Args:
-        outputs: dict of names and arrays.
-        by_row: whether the request was.
+        outputs: dict from names to arrays.
+        by_row: whether to use the row format.
 
     Raises:
-        ServingError: if it is to be by row, and outputs have other numbers of rows than each other.
+        ServingError: if `by_row` is set and the outputs have different numbers of rows.
     """
     values = {name: _to_json(name, array) for name, array in outputs.items()}
     if not by_row:
         return json.dumps({"outputs": values if len(values) > 1 else next(iter(values.values()))}).encode()
     if len({array.shape[:1] for array in outputs.values()}) != 1 or not all(array.ndim for array in outputs.values()):
-        raise invalid_argument("found outputs of several batch sizes; expected one; ask by column, with 'inputs'")
+        raise invalid_argument(
+            "found outputs with different batch sizes; expected a single size; use the column format, 'inputs'"
+        )
     rows = list(zip(*values.values(), strict=True))
     predictions = [dict(zip(values, row, strict=True)) for row in rows] if len(values) > 1 else [row[0] for row in rows]
     return json.dumps({"predictions": predictions}).encode()
@@ -160,5 +162,5 @@ def _string_to_json(name, value):
         try:
             return value.decode()
         except UnicodeDecodeError:
-            pass  # JSON has no other way for these bytes either.
+            pass  # JSON cannot represent these bytes otherwise.
     return {"b64": base64.b64encode(value).decode()}

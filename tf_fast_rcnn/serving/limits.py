@@ -1,4 +1,4 @@
-"""How many requests run and wait at a time; more are refused at once, as TensorFlow Serving does."""
+"""Limits of running and waiting requests. Like in TensorFlow Serving, further requests are rejected at once."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from tf_fast_rcnn.serving.status import ServingError
 
 
 class Limits:
-    """Runs functions in threads, a limited number at a time.
+    """Runs functions in a limited number of threads, with a limited queue.
 
     Args:
-        concurrency: functions that run at a time.
-        queue: that wait; beyond them a request is refused.
+        concurrency: maximum number of functions that run concurrently.
+        queue: maximum number of waiting functions; further ones are rejected.
     """
 
     def __init__(self, concurrency: int, queue: int) -> None:
@@ -29,10 +29,10 @@ class Limits:
         self.running = 0
 
     async def run(self, function: Callable[..., Any], *arguments: Any) -> Any:
-        """What a function returns, in a thread. Who stops waiting leaves the queue.
+        """Runs a function in a thread and returns its result. A cancelled caller leaves the queue.
 
         Raises:
-            ServingError: UNAVAILABLE, where the queue is full.
+            ServingError: UNAVAILABLE, if the queue is full.
         """
         if self._free.locked() and self.waiting >= self._queue:
             raise ServingError(
@@ -45,11 +45,11 @@ class Limits:
             self.waiting -= 1
         self.running += 1
         work = self._threads.submit(function, *arguments)
-        # A thread cannot be stopped: its place is free when it is done, and not when nobody waits for it any more.
+        # A thread cannot be stopped, so it is released when it finishes, not when its caller is cancelled.
         loop = asyncio.get_running_loop()
         work.add_done_callback(lambda _: loop.call_soon_threadsafe(self._done))
         answer = asyncio.wrap_future(work)
-        # Where nobody waits any more, asyncio would tell of an error that nobody saw.
+        # Retrieves the exception: otherwise asyncio logs it as "never retrieved" if the caller was cancelled.
         answer.add_done_callback(lambda done: done.cancelled() or done.exception())
         return await asyncio.shield(answer)
 
@@ -58,7 +58,7 @@ class Limits:
         self._free.release()
 
     async def drain(self, seconds: float) -> None:
-        """Returns when nothing runs or waits, at the latest after so many seconds."""
+        """Returns when nothing runs or waits, or after the given number of seconds."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 while self.running or self.waiting:

@@ -1,4 +1,4 @@
-"""What Prometheus reads."""
+"""Metrics for Prometheus."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ _BUCKETS = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 
 
 
 class Metrics:
-    """Counts of one server, with the process's memory and processor time.
+    """Request metrics of a server, with memory and CPU time of the process.
 
     Args:
-        limits: `Limits`, whose numbers are shown.
+        limits: `Limits`, whose numbers of running and waiting requests are exported.
     """
 
     def __init__(self, limits: Limits) -> None:
@@ -31,22 +31,22 @@ class Metrics:
         prometheus_client.ProcessCollector(registry=registry)
         labels = ["protocol", "method", "status"]
         self._requests = prometheus_client.Counter(
-            "tf_fast_rcnn_requests", "Requests answered or refused", labels, registry=registry
+            "tf_fast_rcnn_requests", "Requests answered or rejected", labels, registry=registry
         )
         self._seconds = prometheus_client.Histogram(
             "tf_fast_rcnn_request_seconds",
-            "Their time, waiting included",
+            "Duration of requests, including time in the queue",
             labels[:2],
             buckets=_BUCKETS,
             registry=registry,
         )
-        for name, what in (("running", "Requests that run"), ("waiting", "Requests that wait")):
+        for name, what in (("running", "Running requests"), ("waiting", "Waiting requests")):
             gauge = prometheus_client.Gauge(f"tf_fast_rcnn_requests_{name}", what, registry=registry)
             gauge.set_function(functools.partial(getattr, limits, name))
 
     @contextlib.contextmanager
     def observed(self, protocol: str, method: str) -> Iterator[None]:
-        """Counts a request by its status and time; errors pass."""
+        """Records the status and duration of a request; exceptions are re-raised."""
         started, status = time.perf_counter(), "CANCELLED"
         try:
             yield
@@ -59,5 +59,5 @@ class Metrics:
             self._seconds.labels(protocol, method).observe(time.perf_counter() - started)
 
     def text(self) -> bytes:
-        """Bytes of `CONTENT_TYPE`."""
+        """The metrics in the format `CONTENT_TYPE`."""
         return prometheus_client.generate_latest(self._registry)

@@ -1,4 +1,4 @@
-"""TensorFlow Serving's own program, where it is installed: its configuration, its start and its end."""
+"""The TensorFlow Serving binary, if installed: configuration, start and stop."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ _AVAILABLE = get_model_status_pb2.ModelVersionStatus.State.AVAILABLE
 
 
 def model_config(name: str, directory: StrPath, folder: StrPath) -> str:
-    """The text of --model_config_file.
+    """The content of --model_config_file.
 
     Args:
-        name: of the model.
+        name: name of the model.
         directory: folder of its versions, or a SavedModel.
-        folder: where a folder of versions is made for a SavedModel that is not in one.
+        folder: folder in which to create a version folder for a SavedModel that is not in one.
     """
     directory = Path(directory).resolve()
     config = model_server_config_pb2.ModelServerConfig()
@@ -52,7 +52,7 @@ def model_config(name: str, directory: StrPath, folder: StrPath) -> str:
 def model_server_arguments(
     server_settings: ServerSettings, config_file: StrPath, batching_file: StrPath | None = None
 ) -> list[str]:
-    """The program's options for `ServerSettings`; limits of requests that wait are those of batching alone."""
+    """Command-line options for `ServerSettings`; only the batching parameters limit the number of waiting requests."""
     options = {
         "port": server_settings.grpc_port,
         "rest_api_port": server_settings.rest_port,
@@ -69,22 +69,24 @@ def model_server_arguments(
 async def model_server(
     name: str, directory: StrPath, server_settings: ServerSettings, batching_file: StrPath | None = None
 ) -> AsyncIterator[asyncio.subprocess.Process]:
-    """Runs the program as long as the context lasts.
+    """Runs the binary until the context exits.
 
     Args:
-        name: of the model.
+        name: name of the model.
         directory: folder of its versions, or a SavedModel.
-        server_settings: `ServerSettings`, of which it has no address and no limits.
-        batching_file: --batching_parameters_file.
+        server_settings: `ServerSettings`; the host and the limits are ignored.
+        batching_file: file for --batching_parameters_file.
 
     Yields:
         The process.
 
     Raises:
-        InputError: if it is not installed, or ends before the model is available.
+        InputError: if TensorFlow Serving is not installed, or exits before the model is available.
     """
     if shutil.which(PROGRAM) is None:
-        raise InputError(f"{PROGRAM}: found none on the PATH; expected TensorFlow Serving; install it, or leave it out")
+        raise InputError(
+            f"{PROGRAM}: found none on the PATH; expected TensorFlow Serving; install it, or use the embedded server"
+        )
     version_directories(directory)
     with tempfile.TemporaryDirectory(prefix="tf-fast-rcnn-serve-") as folder:
         config_file = Path(folder) / "models.config"
@@ -110,9 +112,7 @@ async def _until_available(process, name, address):
                 if any(version.state == _AVAILABLE for version in status.model_version_status):
                     return
             await asyncio.sleep(0.2)
-    raise InputError(
-        f"{PROGRAM}: found that it ended with code {process.returncode}; expected it to serve; see its messages above"
-    )
+    raise InputError(f"{PROGRAM}: exited with code {process.returncode} before it was ready; see its output above")
 
 
 async def _end(process, seconds):

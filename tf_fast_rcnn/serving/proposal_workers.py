@@ -1,4 +1,4 @@
-"""Proposals of images that come as bytes, in worker processes. Without TensorFlow, which they do not wait for."""
+"""Proposals of encoded images, computed in worker processes that do not import TensorFlow and so start quickly."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from tf_fast_rcnn.data.proposals.opencv_search import use_one_thread
 if TYPE_CHECKING:
     from tf_fast_rcnn.data.proposals.settings import ProposalSettings
 
-# As the exported graph's own limit; decoded, an image takes 3 bytes a pixel.
+# The default limit of exported graphs. A decoded image takes 3 bytes per pixel.
 _MOST_PIXELS = 50_000_000
 
 
 class ImageWithProposals(NamedTuple):
-    """What a detector is sent of an image.
+    """An image as it is sent to a detector.
 
     Attributes:
         image_bytes: JPEG or PNG, upright.
-        height, width: in pixels.
-        proposals: float32 `[P, 4]`, relative.
+        height, width: size in pixels.
+        proposals: float32 `[P, 4]`, `[ymin, xmin, ymax, xmax]` relative to the image.
     """
 
     image_bytes: bytes
@@ -44,16 +44,16 @@ def with_proposals(contents: bytes, proposals: ProposalSettings, max_proposals: 
     Args:
         contents: bytes of an image file, of any format and orientation that Pillow reads.
         proposals: `ProposalSettings`.
-        max_proposals: at most so many, the first; None: all.
+        max_proposals: maximum number of proposals, of which the first are kept; None: all.
 
     Returns:
         `ImageWithProposals`.
 
     Raises:
-        InputError: if it is no image, or one of more than 50 million pixels.
+        InputError: if the bytes are not an image, or the image has more than 50 million pixels.
     """
     use_one_thread()
-    Image.MAX_IMAGE_PIXELS = _MOST_PIXELS // 2  # Pillow warns from here, and refuses from twice as many.
+    Image.MAX_IMAGE_PIXELS = _MOST_PIXELS // 2  # Pillow warns above this number and raises above twice this number.
     warnings.simplefilter("ignore", Image.DecompressionBombWarning)
     image = read_image("image", contents)
     rows = compute_proposals(image, proposals)[:max_proposals]
@@ -62,12 +62,12 @@ def with_proposals(contents: bytes, proposals: ProposalSettings, max_proposals: 
 
 
 class ProposalWorkers:
-    """Processes that compute proposals; where one is killed, others take its place.
+    """Processes that compute proposals; killed processes are replaced.
 
     Args:
         workers: number of processes.
         proposals: `ProposalSettings`.
-        max_proposals: of an image; None: all.
+        max_proposals: maximum number of proposals per image; None: all.
     """
 
     def __init__(self, workers: int, proposals: ProposalSettings, max_proposals: int | None) -> None:
@@ -76,14 +76,14 @@ class ProposalWorkers:
         self._executor = self._start()
 
     def _start(self):
-        # loky's processes start afresh: safe beside the threads of TensorFlow and gRPC.
+        # loky does not fork, which would be unsafe with the threads of TensorFlow and gRPC.
         return loky.ProcessPoolExecutor(self._workers, initializer=end_with_parent, initargs=(os.getpid(),))
 
     def compute(self, contents: bytes) -> ImageWithProposals:
-        """`with_proposals` of an image's bytes, in a process; blocks. Threads may call it at a time.
+        """Runs `with_proposals` in a process and waits for the result; thread-safe.
 
         Raises:
-            BrokenProcessPool: where a process was killed meanwhile; later calls get new processes.
+            BrokenProcessPool: if a process was killed during the call; later calls use new processes.
         """
         executor = self._executor
         try:
@@ -94,5 +94,5 @@ class ProposalWorkers:
             raise
 
     def stop(self) -> None:
-        """Ends the processes."""
+        """Stops the processes."""
         self._executor.shutdown(kill_workers=True)

@@ -1,4 +1,4 @@
-"""REST: TensorFlow Serving's API, version 1, with metrics and health beside it."""
+"""REST: version 1 of the TensorFlow Serving API, plus metrics and a health check."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from tf_fast_rcnn.serving.metrics import Metrics
     from tf_fast_rcnn.serving.versions import Model
 
-# The path that TensorFlow Serving's own monitoring configuration has by default.
+# The default path of the monitoring configuration of TensorFlow Serving.
 METRICS_PATH = "/monitoring/prometheus/metrics"
 
 _MODEL = r"/v1/models(?:/(?P<name>[^/:]+))?(?:/versions/(?P<version>\d+)|/labels/(?P<label>[^/:]+))?"
@@ -39,7 +39,7 @@ def rest_application(model: Model, limits: Limits, metrics: Metrics, max_message
         model: `Model`.
         limits: `Limits`.
         metrics: `Metrics`.
-        max_message_bytes: larger bodies are refused (413).
+        max_message_bytes: maximum size of a request body; larger ones are rejected (413).
     """
     api = _Api(model, limits, metrics)
     application = web.Application(client_max_size=max_message_bytes, middlewares=[errors_as_json])
@@ -53,7 +53,7 @@ def rest_application(model: Model, limits: Limits, metrics: Metrics, max_message
 async def errors_as_json(
     request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
 ) -> web.StreamResponse:
-    """Every error is `{"error": TEXT}` with the status of its code."""
+    """Middleware that returns every error as `{"error": TEXT}` with the HTTP status for its code."""
     try:
         return await handler(request)
     except web.HTTPException as error:
@@ -94,7 +94,7 @@ class _Api:
                 answer = {"metadata": _metadata, "status": _status}[method](self._model, spec)
             else:
                 raise ServingError(
-                    grpc.StatusCode.UNIMPLEMENTED, f"{method}: expected predict; detectors have no other"
+                    grpc.StatusCode.UNIMPLEMENTED, f"{method}: expected predict, the only method of detectors"
                 )
         return web.Response(body=answer, content_type="application/json")
 
@@ -113,10 +113,10 @@ def _model_spec(match):
 
 
 def predict_json(model: Model, spec: model_pb2.ModelSpec, body: bytes) -> bytes:
-    """The body of the answer to a body of a :predict request.
+    """Runs a :predict request; returns the body of the response.
 
     Raises:
-        ServingError: if it gets none.
+        ServingError: if the request is invalid or the model is not available.
     """
     with model.using(spec) as (_, servable):
         value = read_body(body)

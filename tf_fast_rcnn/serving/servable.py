@@ -1,4 +1,4 @@
-"""A SavedModel that answers requests: its signatures as functions of arrays."""
+"""A SavedModel loaded for serving, with its signatures as functions of arrays."""
 
 from __future__ import annotations
 
@@ -27,23 +27,23 @@ if TYPE_CHECKING:
 
 DEFAULT_SIGNATURE = "serving_default"
 _PREDICT_METHOD = "tensorflow/serving/predict"
-# The ops of `native` have names that begin so.
+# Prefix of the names of native ops.
 _NATIVE_OPS = "TfFastRcnn>"
 _WARMUP_REQUESTS = "assets.extra/tf_serving_warmup_requests"
 
 
 class Servable:
-    """A loaded SavedModel; many threads may call it at a time.
+    """A loaded SavedModel; thread-safe.
 
     Args:
         directory: folder with saved_model.pb.
-        batching: `BatchingParameters`, or None: every request runs by itself.
+        batching: `BatchingParameters`; None to run each request separately.
 
     Attributes:
-        signature_defs: dict of names and `SignatureDef`s, as stored.
+        signature_defs: dict from signature names to their stored `SignatureDef`s.
 
     Raises:
-        InputError: if it is no SavedModel, or cannot be loaded or warmed up here.
+        InputError: if the folder is not a SavedModel, or the SavedModel cannot be loaded or warmed up.
     """
 
     def __init__(self, directory: StrPath, batching: BatchingParameters | None = None) -> None:
@@ -61,17 +61,17 @@ class Servable:
             for request in _warmup_requests(directory / _WARMUP_REQUESTS):
                 arrays = {name: proto_to_array(name, proto) for name, proto in request.inputs.items()}
                 self.run(request.model_spec.signature_name, arrays)
-        except Exception as error:  # On broken files TensorFlow raises errors of many types.
+        except Exception as error:  # TensorFlow raises exceptions of many types for broken files.
             raise InputError(
                 f"{directory}: found a SavedModel that cannot be loaded ({to_serving_error(error).message}); expected "
-                "one that runs here; export it again"
+                "one that runs on this machine; export the model again"
             ) from None
 
     def signature(self, name: str) -> tuple[str, meta_graph_pb2.SignatureDef]:
         """`(name, SignatureDef)` of a signature; "" means serving_default.
 
         Raises:
-            ServingError: if there is none.
+            ServingError: if there is no such signature.
         """
         name = name or DEFAULT_SIGNATURE
         if name not in self._functions:
@@ -85,14 +85,14 @@ class Servable:
 
         Args:
             signature_name: "" for serving_default.
-            inputs: dict of names and arrays; strings are object arrays of bytes.
-            output_names: what to return; empty for all.
+            inputs: dict from names to arrays; strings are object arrays of bytes.
+            output_names: outputs to return; empty for all.
 
         Returns:
-            Dict of names and arrays.
+            Dict from names to arrays.
 
         Raises:
-            ServingError: if the inputs do not fit the signature, or TensorFlow refuses them.
+            ServingError: if the inputs do not match the signature, or TensorFlow raises an error.
         """
         name, signature = self.signature(signature_name)
         _check_names(inputs, signature)
@@ -111,7 +111,7 @@ class Servable:
 
 
 def _to_array(value):
-    """Of a single string TensorFlow gives its bytes."""
+    """TensorFlow returns bytes, not an array, for a scalar string."""
     return np.array(value, np.object_) if isinstance(value, bytes) else value
 
 
@@ -121,7 +121,7 @@ def _read_graph(directory):
         stored.ParseFromString((directory / "saved_model.pb").read_bytes())
     except (OSError, DecodeError) as error:
         raise InputError(
-            f"{directory}: found no SavedModel ({error}); expected a folder with saved_model.pb; export the model there"
+            f"{directory}: found no SavedModel ({error}); expected a folder with saved_model.pb; check the path"
         ) from None
     for graph in stored.meta_graphs:
         if "serve" in graph.meta_info_def.tags:
@@ -130,7 +130,7 @@ def _read_graph(directory):
 
 
 def _uses_native_ops(graph):
-    """Also within functions."""
+    """Whether a graph or one of its functions contains native ops."""
     nodes = [*graph.node, *(node for function in graph.library.function for node in function.node_def)]
     return any(node.op.startswith(_NATIVE_OPS) for node in nodes)
 
@@ -146,7 +146,7 @@ def _warmup_requests(path):
 
 
 def _check_names(inputs, signature):
-    """In TensorFlow Serving's words."""
+    """The message is that of TensorFlow Serving."""
     sent, required = set(inputs), set(signature.inputs)
     if sent != required:
         lists = [",".join(sorted(names)) for names in (sent, required, sent - required, required - sent)]
@@ -162,5 +162,5 @@ def _check_tensor(name, array, info):
     found = tf.string if array.dtype == np.object_ else tf.dtypes.as_dtype(array.dtype)
     if found != dtype or not expected.is_compatible_with(array.shape):
         raise invalid_argument(
-            f"input {name}: found {found.name} {list(array.shape)}; expected {dtype.name} {expected}; change it"
+            f"input {name}: found {found.name} {list(array.shape)}; expected {dtype.name} {expected}; fix the request"
         )

@@ -1,4 +1,4 @@
-"""The embedded server: gRPC and REST over one model, in one process."""
+"""The embedded server: one model over gRPC and REST, in one process."""
 
 from __future__ import annotations
 
@@ -25,23 +25,24 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-# Seconds that answers have to leave when nothing runs any more.
+# Seconds to send the last responses after all requests have finished.
 _LAST_ANSWERS = 0.5
 
 
 @dataclasses.dataclass(frozen=True)
 class ServerSettings:
-    """Where and how a server listens.
+    """Settings of a server.
 
     Attributes:
-        host: address of the network interface; the loopback alone by default.
-        grpc_port, rest_port: 0 takes a free one.
-        concurrency: requests that run at a time; None: one a processor, or as many as batches can hold.
-        queue: requests that wait; more are refused at once.
-        max_message_bytes: of a request.
-        poll_seconds: between two looks for new versions.
-        grace_seconds: that requests have to end when the server stops.
-        batching: `BatchingParameters`, or None: each request runs by itself.
+        host: address of the network interface; only loopback by default.
+        grpc_port, rest_port: ports; 0 selects a free port.
+        concurrency: number of requests that run concurrently; None: one per CPU core, or with batching as many as fill
+            all batches.
+        queue: maximum number of waiting requests; further requests are rejected at once.
+        max_message_bytes: maximum size of a request.
+        poll_seconds: interval between checks for new versions, in seconds.
+        grace_seconds: time for running requests to finish when the server stops, in seconds.
+        batching: `BatchingParameters`; None to run each request separately.
     """
 
     host: str = "127.0.0.1"
@@ -56,10 +57,10 @@ class ServerSettings:
 
     @property
     def threads(self) -> int:
-        """Requests that run at a time."""
+        """Number of requests that run concurrently."""
         if self.concurrency is not None:
             return self.concurrency
-        if self.batching is not None:  # Those of batches that run, and of one that is being filled.
+        if self.batching is not None:  # The running batches, and one that is being filled.
             return self.batching.max_batch_size * (self.batching.num_batch_threads + 1)
         return len(os.sched_getaffinity(0))
 
@@ -68,18 +69,18 @@ class ServerSettings:
 async def embedded_server(
     name: str, directory: StrPath, server_settings: ServerSettings
 ) -> AsyncIterator[dict[str, int]]:
-    """Serves a model as long as the context lasts; then answers what has been asked, and stops.
+    """Serves a model until the context exits, then finishes pending requests and stops.
 
     Args:
-        name: of the model.
+        name: name of the model.
         directory: folder of its versions, or a SavedModel.
         server_settings: `ServerSettings`.
 
     Yields:
-        Dict of "grpc" and "rest", the ports.
+        Dict with the ports "grpc" and "rest".
 
     Raises:
-        InputError: if there is no version that can be loaded, or a port is taken.
+        InputError: if no version can be loaded, or a port cannot be used.
 
     Example:
         >>> async with embedded_server("cells", "export", ServerSettings()) as ports:     # doctest: +SKIP
@@ -107,7 +108,7 @@ async def embedded_server(
                 polling.cancel()
                 await set_health(health, False)
     finally:
-        # Those who watch the health are told, and do not hold up the end as requests do.
+        # Watchers of the health service are notified, but the server does not wait for them as for requests.
         stopping = asyncio.create_task(server.stop(server_settings.grace_seconds))
         await limits.drain(server_settings.grace_seconds)
         await server.stop(_LAST_ANSWERS)
@@ -116,10 +117,10 @@ async def embedded_server(
 
 @contextlib.asynccontextmanager
 async def listening(application: web.Application, host: str, port: int, grace_seconds: float) -> AsyncIterator[int]:
-    """Serves an aiohttp application as long as the context lasts; yields the port.
+    """Serves an aiohttp application until the context exits; yields the port.
 
     Raises:
-        InputError: if the port is taken.
+        InputError: if the port cannot be used.
     """
     runner = web.AppRunner(
         application, access_log=None, handler_cancellation=True, shutdown_timeout=grace_seconds, keepalive_timeout=75
@@ -131,7 +132,7 @@ async def listening(application: web.Application, host: str, port: int, grace_se
         except OSError as error:
             raise InputError(
                 f"{socket_address(host, port)}: found a port that cannot be used ({error.strerror}); expected a free "
-                "one; give another port"
+                "one; choose another port"
             ) from None
         yield runner.addresses[0][1]
     finally:
@@ -139,24 +140,24 @@ async def listening(application: web.Application, host: str, port: int, grace_se
 
 
 def socket_address(host: str, port: int) -> str:
-    """ "HOST:PORT", with brackets around an address of IPv6."""
+    """ "HOST:PORT", with brackets around an IPv6 address."""
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 async def _poll(model, seconds):
-    told = ""
+    logged = ""
     while True:
         await asyncio.sleep(seconds)
         try:
             await asyncio.to_thread(model.poll)
         except (InputError, OSError) as error:
-            if str(error) != told:
-                _log.error("%s; the version that is loaded stays", error)
-            told = str(error)
+            if str(error) != logged:
+                _log.error("%s; keeping the loaded version", error)
+            logged = str(error)
 
 
 def _why_unavailable(model, directory):
     errors = model.errors
     if errors:
         return errors[0]
-    return f"{directory}: found no version; expected folders 1, 2, ... or saved_model.pb; export a model there"
+    return f"{directory}: found no version; expected folders 1, 2, ... or saved_model.pb; export a model to this folder"

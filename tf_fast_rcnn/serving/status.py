@@ -1,4 +1,4 @@
-"""How a request can fail: gRPC's status codes, and what HTTP says for each, as TensorFlow Serving does."""
+"""Errors of requests: gRPC status codes, and the HTTP status that TensorFlow Serving returns for each."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from tf_fast_rcnn.errors import InputError
 
 _CODES = {code.value[0]: code for code in grpc.StatusCode}
 
-# TensorFlow Serving's table; what is missing here is 500.
+# The table of TensorFlow Serving; other codes are 500.
 HTTP_STATUS = {
     grpc.StatusCode.OK: 200,
     grpc.StatusCode.CANCELLED: 499,
@@ -27,12 +27,12 @@ HTTP_STATUS = {
     grpc.StatusCode.UNAUTHENTICATED: 401,
 }
 
-# gRPC sends messages in headers, of which clients take 8 kB.
+# gRPC sends messages in headers, which clients limit to 8 kB.
 _LONGEST_MESSAGE = 1024
 
 
 class ServingError(Exception):
-    """A request that gets no answer: `code`, a `grpc.StatusCode`, and `message`."""
+    """A failed request, with `code`, a `grpc.StatusCode`, and `message`."""
 
     def __init__(self, code: grpc.StatusCode, message: str) -> None:
         super().__init__(message)
@@ -45,13 +45,13 @@ class ServingError(Exception):
 
 
 def invalid_argument(message: str) -> ServingError:
-    """The `ServingError` of a request that is wrong in itself."""
+    """The `ServingError` for an invalid request."""
     return ServingError(grpc.StatusCode.INVALID_ARGUMENT, message)
 
 
 def to_serving_error(error: BaseException) -> ServingError:
-    """The `ServingError` of any exception: bad input is INVALID_ARGUMENT, TensorFlow's
-    errors keep their code, others are INTERNAL."""
+    """The `ServingError` for an exception: an InputError becomes INVALID_ARGUMENT, TensorFlow errors keep their code,
+    and others become INTERNAL."""
     if isinstance(error, ServingError):
         return error
     if isinstance(error, InputError):
@@ -62,6 +62,6 @@ def to_serving_error(error: BaseException) -> ServingError:
 
 
 def _without_stack(message):
-    """TensorFlow's message without the lines of Python that built the graph."""
+    """The message of a TensorFlow error without the Python stack trace of the graph."""
     headings = ("Graph execution error", "Detected at node", "  File ")
     return " ".join(line.strip() for line in message.splitlines() if line.strip() and not line.startswith(headings))

@@ -1,4 +1,4 @@
-"""Arrays and TensorProtos: what gRPC requests hold."""
+"""Conversion between NumPy arrays and the TensorProtos of gRPC messages."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from tf_fast_rcnn.serving.status import invalid_argument
 if TYPE_CHECKING:
     from tensorflow.core.framework import tensor_pb2
 
-# Numbers that a TensorProto may leave out count as well: a small message can name an array that fills the memory.
+# In bytes. A TensorProto may omit repeated values, so a small message can declare an array that exhausts the memory.
 _LARGEST_TENSOR = 1 << 30
-# TensorFlow Serving answers in these fields, which clients read without `tf.make_ndarray`.
+# The fields that TensorFlow Serving uses in responses, which clients may read without `tf.make_ndarray`.
 _FIELDS = {
     tf.float16: "half_val",
     tf.bfloat16: "half_val",
@@ -35,30 +35,30 @@ _FIELDS = {
 
 
 def proto_to_array(name: str, proto: tensor_pb2.TensorProto) -> np.ndarray:
-    """The array in a TensorProto; strings are an object array of bytes.
+    """Converts a TensorProto to an array; strings become an object array of bytes.
 
     Raises:
-        ServingError: if it is broken, of another type or larger than a gigabyte.
+        ServingError: if the TensorProto is malformed, has an unsupported type, or is larger than 1 GB.
     """
     sizes = [dim.size for dim in proto.tensor_shape.dim]
     try:
         dtype = tf.dtypes.as_dtype(proto.dtype)
         if dtype not in _FIELDS or proto.tensor_shape.unknown_rank or min(sizes, default=0) < 0:
-            raise ValueError("its type or shape")
+            raise ValueError("unsupported type or shape")
         if math.prod(sizes) * max(dtype.size, 1) > _LARGEST_TENSOR:
-            raise ValueError("its size")
+            raise ValueError("too large")
         if len(getattr(proto, _FIELDS[dtype])) > math.prod(sizes):
-            raise ValueError("more values than its shape holds")
+            raise ValueError("more values than its shape allows")
         array = tf.make_ndarray(proto)
     except (TypeError, ValueError, KeyError, IndexError) as error:
         raise invalid_argument(f"tensor parsing error: {name}: {error}") from None
     if dtype == tf.string and not (array.dtype == np.object_ and all(isinstance(item, bytes) for item in array.flat)):
-        raise invalid_argument(f"tensor parsing error: {name}: fewer values than its shape holds")
+        raise invalid_argument(f"tensor parsing error: {name}: fewer values than its shape requires")
     return array
 
 
 def array_to_proto(array: np.ndarray, proto: tensor_pb2.TensorProto) -> None:
-    """Writes an array into an empty TensorProto, as TensorFlow Serving writes its answers."""
+    """Writes an array to an empty TensorProto, in the same fields as TensorFlow Serving."""
     dtype = tf.string if array.dtype == np.object_ else tf.dtypes.as_dtype(array.dtype)
     proto.dtype = dtype.as_datatype_enum
     for size in array.shape:

@@ -1,4 +1,4 @@
-"""The versions of a model: which there are, which is loaded, and how one takes the place of another."""
+"""Versions of a model: discovery, loading and replacement."""
 
 from __future__ import annotations
 
@@ -30,47 +30,47 @@ _log = logging.getLogger(__name__)
 
 @dataclasses.dataclass
 class _Version:
-    """A version in its life: START, LOADING, AVAILABLE, UNLOADING, END."""
+    """A version and its state: START, LOADING, AVAILABLE, UNLOADING, END."""
 
     directory: Path
     state: int = State.START
     error: str = ""
     servable: Servable | None = None
-    requests: int = 0  # that it is answering
-    files: tuple = ()  # those that could not be loaded
+    requests: int = 0  # number of running requests
+    files: tuple = ()  # state of its files when it was loaded
 
 
 def version_directories(directory: StrPath) -> dict[int, Path]:
-    """Dict of numbers and folders of a model's versions: those in its folder, or the SavedModel that it is itself.
+    """Dict from version numbers to their folders, or to `directory` itself if it is a SavedModel.
 
     Raises:
-        InputError: if there is no such folder.
+        InputError: if the folder does not exist.
     """
     directory = Path(directory)
     if not directory.is_dir():
-        raise InputError(f"{directory}: found no such folder; expected a model's folder of versions; correct the path")
+        raise InputError(f"{directory}: found no such folder; expected a folder of model versions; check the path")
     if (directory / "saved_model.pb").exists():
         return {int(directory.name) if directory.name.isdecimal() else 1: directory}
     return {int(path.name): path for path in directory.iterdir() if path.name.isdecimal() and path.is_dir()}
 
 
 def model_name(directory: StrPath) -> str:
-    """The name that a folder gives its model: its own, or its parent's where it is a numbered version."""
+    """The default name of the model in a folder: that of the folder, or that of its parent for a numbered version."""
     directory = Path(directory).resolve()
     is_version = directory.name.isdecimal() and (directory / "saved_model.pb").exists()
     return directory.parent.name if is_version else directory.name
 
 
 class Model:
-    """A model of which the latest version is served, as TensorFlow Serving does by default.
+    """A model whose latest version is served, which is also the default of TensorFlow Serving.
 
-    A new version is loaded beside the old one, which goes when it has answered its last request. A version that cannot
-    be loaded leaves the old one in its place, and is tried again when its files have changed.
+    A new version is loaded while the old one is still serving; the old one is unloaded after its last request. If the
+    new version cannot be loaded, the old one keeps serving, and loading is retried when the files change.
 
     Args:
-        name: in requests.
+        name: name of the model in requests.
         directory: folder of numbered versions, or a SavedModel.
-        batching: `BatchingParameters` or None.
+        batching: `BatchingParameters`; None to run each request separately.
     """
 
     def __init__(self, name: str, directory: StrPath, batching: BatchingParameters | None = None) -> None:
@@ -82,12 +82,12 @@ class Model:
 
     @property
     def available(self) -> bool:
-        """Whether a version answers requests."""
+        """Whether a version is available for requests."""
         return any(version.state == State.AVAILABLE for version in list(self._versions.values()))
 
     @property
     def errors(self) -> list[str]:
-        """Why versions could not be loaded, the latest first."""
+        """The errors of versions that could not be loaded, latest version first."""
         return [
             self._versions[number].error
             for number in sorted(self._versions, reverse=True)
@@ -95,14 +95,14 @@ class Model:
         ]
 
     def poll(self) -> None:
-        """Looks for versions; loads the latest, and unloads others. Not to be called by two threads at a time.
+        """Checks for versions, loads the latest one and unloads the others. Not thread-safe.
 
         Raises:
-            InputError: if the folder is not there.
+            InputError: if the folder does not exist.
         """
         found = version_directories(self._directory)
         if not found:
-            return  # Rather an old version than none.
+            return  # Keep the loaded version.
         latest = max(found)
         if self._load(latest, found[latest]):
             for number, version in self._versions.items():
@@ -110,7 +110,7 @@ class Model:
                     self._unload(number, version)
 
     def _load(self, number, directory):
-        """Whether the version is available, now or already."""
+        """Loads a version if necessary; returns whether it is available."""
         known = self._versions.get(number)
         if known is not None and known.state == State.AVAILABLE:
             return True
@@ -136,15 +136,15 @@ class Model:
             self._changed.wait_for(lambda: version.requests == 0)
             version.servable = None
             version.state = State.END
-        gc.collect()  # Functions of a SavedModel refer to each other in circles.
+        gc.collect()  # The functions of a SavedModel have reference cycles.
         _log.info("version %d of %s is unloaded", number, self.name)
 
     @contextlib.contextmanager
     def using(self, spec: model_pb2.ModelSpec) -> Iterator[tuple[int, Servable]]:
-        """The version that a ModelSpec asks for, as `(number, Servable)`; it is not unloaded meanwhile.
+        """The requested version as `(number, Servable)`; it is not unloaded before the context exits.
 
         Raises:
-            ServingError: if there is none.
+            ServingError: if it is not available.
         """
         self._check(spec)
         with self._changed:
@@ -163,7 +163,7 @@ class Model:
                 self._changed.notify_all()
 
     def statuses(self, spec: model_pb2.ModelSpec) -> list[get_model_status_pb2.ModelVersionStatus]:
-        """`ModelVersionStatus` of the versions that a ModelSpec asks for, the latest first.
+        """`ModelVersionStatus` of the requested versions, latest first.
 
         Raises:
             ServingError: if there are none.
@@ -178,7 +178,7 @@ class Model:
         return [_status(number, versions[number]) for number in sorted(versions, reverse=True)]
 
     def _check(self, spec):
-        """In TensorFlow Serving's words; labels are given in its configuration alone."""
+        """Messages are those of TensorFlow Serving, where only its configuration defines version labels."""
         if not spec.name:
             raise invalid_argument("ModelSpec has no name specified.")
         if spec.HasField("version_label"):
@@ -186,7 +186,7 @@ class Model:
 
 
 def _files(directory):
-    """What changes when a version is written again, or was not complete."""
+    """Paths, times and sizes of the files, which change when a version is completed or written again."""
     found = []
     for path in sorted(directory.rglob("*")):
         with contextlib.suppress(FileNotFoundError):

@@ -1,5 +1,5 @@
-// Object proposals without looking at the image: boxes of a few sizes on regular grids. The same boxes in the same order
-// as tf_fast_rcnn.data.proposals.dense makes.
+// Object proposals that do not depend on the image: boxes of a few sizes on regular grids. The boxes and their order
+// are those of tf_fast_rcnn.data.proposals.dense.
 
 const SCALES = [0.12, 0.2, 0.35, 0.55, 0.85];
 const ASPECT_RATIOS = [0.5, 1, 2];
@@ -9,8 +9,9 @@ export const DEFAULT_DENSE_BOXES = {
   step: 0.4,
 };
 
-// `dense`: {sizes, step}: heights and widths in units of the image's shorter side, and the distance between neighbours
-// in units of a box's own sides. Boxes whose shorter side is below `minSize` (in units of the image's) are left out.
+// `dense` is {sizes, step}: heights and widths relative to the shorter side of the image, and the distance between
+// neighbours relative to the sides of the box. Boxes whose shorter side is below `minSize`, relative to the shorter
+// side of the image, are omitted. Returns a Float32Array of [ymin, xmin, ymax, xmax] relative to the image.
 export function denseBoxes(height, width, dense, minSize = 0) {
   const shorter = Math.min(height, width);
   const rows = height / shorter;
@@ -28,7 +29,7 @@ export function denseBoxes(height, width, dense, minSize = 0) {
   return Float32Array.from(boxes);
 }
 
-// Starts and ends of boxes along one axis: evenly, with one more beyond either border, cut there.
+// Starts and ends of evenly spaced boxes along one axis, plus one clipped box at either border.
 function intervals(length, side, step) {
   const count = Math.max(roundHalfToEven((length - side) / (step * side)), 0) + 1;
   const spacing = count > 1 ? (length - side) / (count - 1) : step * side;

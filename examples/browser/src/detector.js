@@ -1,4 +1,4 @@
-// Loads a model of `tf-fast-rcnn export --format tfjs` and detects with it; the same in browsers and in node.
+// Loads a model from `tf-fast-rcnn export --format tfjs` and runs detection; works in browsers and in Node.js.
 
 import { loadGraphModel } from "@tensorflow/tfjs-converter";
 import * as tf from "@tensorflow/tfjs-core";
@@ -8,7 +8,7 @@ import { denseBoxes, DEFAULT_DENSE_BOXES } from "./dense_boxes.js";
 const OUTPUTS = ["detection_boxes", "detection_scores", "detection_classes", "num_detections"];
 
 export class Detector {
-  // `source` is a URL of model.json, or an IOHandler of TensorFlow.js.
+  // `source` is the URL of model.json or a TensorFlow.js IOHandler.
   static async load(source, onProgress) {
     return new Detector(await loadGraphModel(source, { onProgress }));
   }
@@ -19,14 +19,15 @@ export class Detector {
     this.classNames = this.metadata.class_names;
   }
 
-  // Dense boxes as in training; those of common sizes where the model was trained with others. Float32Array of
-  // [ymin, xmin, ymax, xmax] relative to the image, one box after the other.
+  // The dense boxes used in training, or boxes of common sizes if the model was trained with other proposals. Returns a
+  // Float32Array of consecutive [ymin, xmin, ymax, xmax] relative to the image.
   proposals(height, width) {
     const settings = this.metadata.proposal_settings;
     return denseBoxes(height, width, settings?.dense ?? DEFAULT_DENSE_BOXES, settings?.min_size ?? 0);
   }
 
-  // `pixels`: Int32Array or Uint8Array of RGB [height, width, 3]. Gives a list of {className, score, box}, best first.
+  // `pixels` is an Int32Array or Uint8Array of RGB [height, width, 3]. Returns an array of {className, score, box} by
+  // decreasing score, with boxes [ymin, xmin, ymax, xmax] relative to the image.
   async detect(pixels, height, width, proposals) {
     const count = proposals.length / 4;
     const inputs = {

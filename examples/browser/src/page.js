@@ -1,6 +1,6 @@
-// The page: takes an image, has the worker detect, draws and lists what was found.
+// The page: takes an image, sends it to the worker, and draws and lists the detections.
 
-// Larger images are shrunk first: the network looks at them smaller anyway.
+// Larger images are downscaled first; the network resizes them anyway.
 const LONGEST_SIDE = 1600;
 const COLORS = ["#e6194b", "#3cb44b", "#4363d8", "#f58231", "#911eb4", "#008080", "#9a6324", "#800000"];
 
@@ -39,7 +39,7 @@ function answer(data) {
   } else {
     shown.detections = data.detections;
     const seconds = (data.milliseconds / 1000).toFixed(2);
-    say(`${data.detections.length} detections of ${data.proposals} proposals in ${seconds} s.`);
+    say(`${data.detections.length} detections from ${data.proposals} proposals in ${seconds} s.`);
     show();
     document.dispatchEvent(new CustomEvent("detected", { detail: data }));
   }
@@ -50,7 +50,7 @@ async function detectFrom(source) {
     const blob = typeof source === "string" ? await (await fetch(source)).blob() : source;
     await detect(await createImageBitmap(blob, { imageOrientation: "from-image" }));
   } catch {
-    say("Error: this is no image that the browser can read. Choose a JPEG or PNG file.");
+    say("Error: the browser cannot read this file as an image. Choose a JPEG or PNG file.");
   }
 }
 
@@ -61,7 +61,7 @@ async function detect(bitmap) {
   const canvas = element("picture");
   [canvas.width, canvas.height] = [width, height];
   const context = canvas.getContext("2d", { willReadFrequently: true });
-  // What is transparent is seen on white.
+  // Transparent pixels are shown on white.
   context.fillStyle = "white";
   context.fillRect(0, 0, width, height);
   context.drawImage(bitmap, 0, 0, width, height);
@@ -82,7 +82,7 @@ function withoutAlpha(rgba) {
   return rgb;
 }
 
-// Draws and lists the detections whose scores are not below the threshold.
+// Draws and lists the detections whose scores are at least the threshold.
 function show() {
   if (!shown) return;
   const threshold = Number(element("threshold").value);
@@ -103,7 +103,7 @@ function draw(canvas, detections) {
   context.lineWidth = Math.max(1, unit);
   context.font = `${Math.max(10, 7 * unit)}px system-ui, sans-serif`;
   context.textBaseline = "top";
-  // The best ones last, so that they are on top.
+  // The highest scores last, so that they are on top.
   for (const { className, score, box } of detections.toReversed()) {
     const [top, left, bottom, right] = box.map((side, i) => side * (i % 2 ? canvas.width : canvas.height));
     context.strokeStyle = context.fillStyle = color(className);

@@ -1,5 +1,5 @@
-// Computes, so that the page stays alive. Messages in: {backend, modelUrl} once, then {pixels, height, width} each time;
-// out: {progress}, {ready}, {detections, ...} or {error}.
+// Runs the model in a worker, so that the page stays responsive. Incoming messages: {backend, modelUrl} once, then
+// {pixels, height, width} for each image. Outgoing messages: {progress}, {ready}, {detections, ...} or {error}.
 
 import "@tensorflow/tfjs-backend-cpu";
 import { setWasmPaths } from "@tensorflow/tfjs-backend-wasm";
@@ -11,7 +11,8 @@ import { Detector } from "./detector.js";
 
 let detector;
 
-// The first back end that starts; WebGL only with float32, for half floats would move RoIs to other cells.
+// Starts the first available backend. WebGL is only used with float32, because float16 would move RoIs to different
+// feature-map cells.
 async function start(wanted) {
   setWasmPaths(new URL("./", self.location.href).href);
   for (const backend of wanted === "auto" ? ["webgpu", "webgl", "wasm", "cpu"] : [wanted]) {
@@ -19,10 +20,10 @@ async function start(wanted) {
       const exact = backend !== "webgl" || tf.env().getBool("WEBGL_RENDER_FLOAT32_CAPABLE");
       if (exact && (await tf.setBackend(backend))) return tf.getBackend();
     } catch {
-      // The next one may start.
+      // Try the next backend.
     }
   }
-  throw new Error(`The back end ${wanted} does not start in this browser; choose another one.`);
+  throw new Error(`The backend ${wanted} does not start in this browser; choose another one.`);
 }
 
 async function load({ backend, modelUrl }) {
