@@ -61,7 +61,7 @@ def browse(
         >>> facts["counts"]["duplicate_boxes"], facts["findings"]["tiny_boxes"][0]   # doctest: +SKIP
     """
     if Path(out_dir).exists():
-        raise InputError(f"{out_dir}: found an existing file or folder; expected a new one; give another --out")
+        raise InputError(f"{out_dir}: found an existing file or folder; expected a new one; choose another --out")
     with new_folder(out_dir) as folder:
         chosen = np.random.default_rng(seed).permutation(len(dataset))[:max_images].tolist()
         pictures = PictureWriter(folder, dataset.class_names, chosen)
