@@ -124,7 +124,7 @@ def _lines(path):
 
 
 def _description(options, class_names):
-    """The content of run.json. The training is unknown; the paper's recipe stands for the image size it used."""
+    """The content of run.json. The training is unknown; the paper's recipe supplies the image size."""
     recipe = dataclasses.replace(frcnn.recipe("voc07"), backbone=options.network, class_names=class_names)
     return {
         "package_version": frcnn.__version__,

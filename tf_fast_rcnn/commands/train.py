@@ -57,6 +57,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="imagenet|none|FILE|RUN",
         help="weights of the backbone (default: imagenet), or another run to start from",
     )
+    _add_recipe_arguments(parser)
+    add_proposal_arguments(parser, "the recipe's")
+    parser.add_argument(
+        "--val-proposals",
+        metavar="FILE",
+        help="proposal file for --val, if it is not the same file as --proposals",
+    )
+    parser.add_argument("--roi-pooling", choices=["auto", "native", "portable"], default="auto", help="default: auto")
+    parser.add_argument(
+        "--seed",
+        type=seed,
+        default=0,
+        metavar="N",
+        help="random seed of weights, dropout and mini-batches (default: 0)",
+    )
+    add_data_arguments(parser)
+    add_json_argument(parser, "the summary")
+
+
+def _add_recipe_arguments(parser):
     parser.add_argument(
         "--recipe",
         default="small-data",
@@ -86,12 +106,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="PIXELS",
         help="limit for the longer side of resized images (default: the recipe's)",
     )
-    add_proposal_arguments(parser, "the recipe's")
-    parser.add_argument(
-        "--val-proposals",
-        metavar="FILE",
-        help="proposal file for --val, if it is not the same file as --proposals",
-    )
     parser.add_argument(
         "--finetune-from",
         metavar="LAYER",
@@ -108,18 +122,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="EPOCHS",
         help="stop after this many epochs without a better mAP on --val, and keep the best model",
     )
-    parser.add_argument("--roi-pooling", choices=["auto", "native", "portable"], default="auto", help="default: auto")
-    parser.add_argument(
-        "--seed",
-        type=seed,
-        default=0,
-        metavar="N",
-        help="random seed of weights, dropout and mini-batches (default: 0)",
-    )
     add_hidden_alias(parser, "--learning-rate", "--rate")
     add_hidden_alias(parser, "--finetune-from", "--tune-from")
-    add_data_arguments(parser)
-    add_json_argument(parser, "the summary")
 
 
 def run(options: argparse.Namespace) -> None:
