@@ -1,20 +1,20 @@
-# Commands that work in a fresh clone, with Python 3.11 to 3.13 and nothing else set up:
-#   make demo   trains, evaluates and exports a detector, and shows the result in demo/index.html
+# Commands that work in a fresh clone and only need Python 3.11 to 3.13:
+#   make demo   trains, evaluates and exports a detector; open demo/index.html to see the results
 #   make test   runs the tests
 #   make docs   builds the documentation site, build/docs/index.html
 PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
 	$$python -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null && echo $$python && break; done)
 BIN := .venv/bin
-# The op's sources and what is to be installed: a change of these installs anew. The package itself is editable.
+# A change in these files (compiled ops, dependencies) triggers a new installation. The package itself is editable.
 INSTALLED_FROM := pyproject.toml setup.py $(shell find custom_ops -type f)
 
 .PHONY: install demo test test-all lint docs clean
 
 install: .venv/installed
 
-# TensorFlow comes first: the op is then compiled against the one that will run it, which is not downloaded twice.
+# TensorFlow is installed first, so that the ops are compiled against the version that will run them.
 .venv/installed: $(INSTALLED_FROM)
-	@test -n "$(PYTHON)" || { echo "make: no Python 3.11, 3.12 or 3.13 found; install one, or give PYTHON=PATH" >&2; exit 1; }
+	@test -n "$(PYTHON)" || { echo "make: no Python 3.11, 3.12 or 3.13 found; install one, or pass PYTHON=PATH" >&2; exit 1; }
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --upgrade pip "setuptools>=77"
 	$(BIN)/pip install --quiet "tensorflow==2.21.*"
@@ -38,7 +38,7 @@ lint: install
 	$(BIN)/mypy
 	find custom_ops -name '*.h' -o -name '*.cc' -o -name '*.cu' -o -name '*.cuh' | xargs $(BIN)/clang-format --dry-run -Werror
 
-# Strict: a warning, as of a dead link or a public name without a page, is an error.
+# Strict: warnings, such as a dead link or a public name without a page, are errors.
 docs: install
 	$(BIN)/python -m sphinx -W -n --keep-going -E -q -d build/doctrees docs build/docs
 	@echo "build/docs/index.html"

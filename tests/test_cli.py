@@ -1,4 +1,4 @@
-"""The command line as a user meets it: help, bad options, exit codes, and nothing on standard error but our own."""
+"""The command line as users see it: help, bad options, exit codes, and only our own messages on standard error."""
 
 import json
 import os
@@ -59,7 +59,7 @@ def test_version(capsys):
 
 
 def test_tensorflow_adds_nothing_to_an_error():
-    """Its start-up messages go to the file descriptor, where capturing in this process does not see them."""
+    """In a new process: TensorFlow writes start-up messages to the file descriptor, which capsys does not see."""
     done = in_a_process(PROGRAM, "detect", "nowhere", "image.jpg", "--out", "drawings")
     assert done.returncode == 2
     assert done.stderr == (
@@ -70,7 +70,7 @@ def test_tensorflow_adds_nothing_to_an_error():
 
 
 def test_a_run_is_used_in_a_fresh_process_without_noise(prepared_digits, tiny_run, tmp_path):
-    """Nothing has been imported there that would know the layers of the saved model."""
+    """In a new process that has not imported the modules with the saved model's layers."""
     record = prepared_digits[1][0]
     np.save(tmp_path / "boxes.npy", record.proposals())
     program = Path(sys.executable).with_name("tf-fast-rcnn")

@@ -1,4 +1,4 @@
-"""The command line: dispatches to one module a command, and turns bad input into one line and exit code 2."""
+"""The command line: dispatches to one module per command, and reports bad input in one line with exit code 2."""
 
 from __future__ import annotations
 
@@ -11,34 +11,42 @@ from collections.abc import Sequence
 from tf_fast_rcnn import __version__
 from tf_fast_rcnn.errors import InputError
 
-# Command -> what it does, in the order of use. Each is a module of `commands` with EXAMPLES, add_arguments and run.
+# Command -> summary, in the order of use. Each is a module of `commands` with EXAMPLES, add_arguments and run.
 COMMANDS = {
-    "demo": "train, evaluate and export on generated images, and show it all on a page",
-    "browse": "show pictures of a data set, and what is wrong with it",
-    "prepare": "compute object proposals for a data set",
+    "demo": "train, evaluate and export on generated images, and show the results on a page",
+    "browse": "check a dataset's annotations and show its images on a page",
+    "prepare": "compute object proposals for a dataset",
     "train": "train a detector",
-    "evaluate": "score a trained detector on a data set",
+    "evaluate": "score a trained detector on a dataset",
     "detect": "find objects in images and draw them",
     "compress": "make a trained detector faster by truncated SVD",
-    "export": "write a model for servers, phones or browsers",
-    "serve": "answer requests with an exported model, over gRPC and REST",
-    "import-caffe": "bring a network of the original system over",
-    "tables": "run the paper's comparisons on a data set of one's own",
-    "benchmark": "measure this machine beside peers and physical floors",
+    "export": "export a model for servers, phones or browsers",
+    "serve": "serve an exported model over gRPC and REST",
+    "import-caffe": "import a Caffe network of the original Fast R-CNN",
+    "tables": "run the paper's comparisons on your own dataset",
+    "benchmark": "benchmark this machine against other libraries and hardware limits",
 }
 
 
 class _Parser(argparse.ArgumentParser):
-    """Tells of a bad option in one line, as of any other bad input, where argparse would print its usage too."""
+    """Reports a bad option in one line, like any other bad input; argparse would print its usage as well."""
 
     def error(self, message):
         raise InputError(f"{message}; see {self.prog} --help")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs one command; returns the exit code (0, 2 for bad input, 130 for Ctrl-C)."""
+    """Runs one command; returns the exit code (0, 2 for bad input, 130 for Ctrl-C).
+
+    Args:
+        arguments: the command line without the program's name; None for that of this process.
+
+    Example:
+        >>> main(["train", "--train", "voc:cells@train", "--out", "runs/cells"])      # doctest: +SKIP
+        0
+    """
     arguments = sys.argv[1:] if arguments is None else list(arguments)
-    # Both are read when TensorFlow and Keras are first imported.
+    # TensorFlow and Keras read these variables on their first import.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     os.environ.setdefault("KERAS_BACKEND", "tensorflow")
     try:

@@ -1,13 +1,13 @@
-"""Times the input pipeline (read, decode, resize, flip, sample) beside decoding alone, and measures padding.
+"""Times the input pipeline (read, decode, resize, flip, sample) against decoding alone, and measures padding.
 
     python tools/input_pipeline.py voc:VOC2007@trainval --cores 2
 
-The contestants take turns in one process, on the same images and cores, each with as much parallelism as tf.data finds
-best; medians of images a second, of the ratios to decoding within a round, and of the processor's milliseconds an image
-(all threads together), which hardly depend on what else the machine does. "decode" is decoding alone, by the same ops,
-of bytes in memory; "decode, resize" also makes float32 images of the network's size, the least that any pipeline must
-do that resizes with TensorFlow. Then the share of a mini-batch's pixels that is padding, with images as they come and
-with those of similar shapes together.
+The contestants alternate in one process, on the same images and cores, each with the parallelism that tf.data chooses.
+Reported are medians of images per second, of the ratios to decoding within a round, and of CPU milliseconds per image
+(all threads together), which hardly depend on background load. "decode" only decodes bytes in memory, with the same
+ops; "decode, resize" also makes float32 images of the network's size, the minimum for any pipeline that resizes with
+TensorFlow. Then the script prints the fraction of padding in a mini-batch's pixels, in random order and with images of
+similar shapes grouped.
 """
 
 import argparse
@@ -27,7 +27,7 @@ _MOST_IMAGES = 500
 
 
 def contestants(dataset, options):
-    """Name -> endless `tf.data.Dataset` and the number of images in each of its elements."""
+    """Name -> infinite `tf.data.Dataset`, and the number of images in each of its elements."""
     sides = {"shorter_side": options.shorter_side, "longer_side": options.longer_side}
     encoded = tf.data.Dataset.from_tensor_slices([record.encoded_image() for record in dataset]).repeat()
 
@@ -43,7 +43,7 @@ def contestants(dataset, options):
 
 
 def run(dataset, images_in_element, images):
-    """Seconds, and the processor's seconds, an image; after a tenth of the images, so that all threads are at work."""
+    """Seconds and CPU seconds per image, after a tenth of the images to let all threads start."""
     elements = max(1, images // images_in_element)
     warm_up = max(2, elements // 10)
     for number, _ in enumerate(dataset.take(warm_up + elements)):
@@ -60,19 +60,19 @@ def measure(dataset, options):
     for turn in tqdm(range(options.rounds + 1), unit="round", delay=2):
         for name, contestant in datasets.items():
             found = run(*contestant, options.images)
-            if turn:  # the first round reads the files into the system's cache
+            if turn:  # the first round fills the file system's cache
                 seconds[name].append(found)
     floor = np.array(seconds["decode"])
     for name, values in seconds.items():
         (wall, processor), ratios = np.median(values, axis=0), np.median(floor / values, axis=0)
         print(
             f"{name:16} {1 / wall:8.1f} images/s {ratios[0]:6.2f} x decode, "
-            f"{1e3 * processor:6.2f} ms of processor {ratios[1]:6.2f} x decode"
+            f"{1e3 * processor:6.2f} ms CPU {ratios[1]:6.2f} x decode"
         )
 
 
 def padding_share(sizes, images_per_batch, options, similar_shapes):
-    """The share of padding in the mini-batches of five passes."""
+    """The fraction of padding in the mini-batches of five passes."""
     number = 5 * len(sizes) // images_per_batch * images_per_batch
     order = image_order(len(sizes), images_per_batch, seed=0, sizes=sizes if similar_shapes else None).take(number)
     resized = np.array([network_size(size, options.shorter_side, options.longer_side) for size in sizes])
@@ -85,7 +85,7 @@ def print_padding(dataset, options):
     sizes = np.array([(record.height, record.width) for record in dataset])
     for images_per_batch in (2, 4, 8, 16):
         mixed, similar = (padding_share(sizes, images_per_batch, options, flag) for flag in (False, True))
-        print(f"padding, N = {images_per_batch:2}: {mixed:6.1%} as they come, {similar:6.1%} with similar shapes")
+        print(f"padding, N = {images_per_batch:2}: {mixed:6.1%} in random order, {similar:6.1%} with similar shapes")
 
 
 def main():
@@ -93,12 +93,12 @@ def main():
         description=__doc__.split("\n\n")[0],
         epilog="example: python tools/input_pipeline.py voc:VOC2007@trainval --cores 2",
     )
-    parser.add_argument("spec", metavar="SPEC", help="data set, as for `tf-fast-rcnn train`")
+    parser.add_argument("spec", metavar="SPEC", help="dataset, as for `tf-fast-rcnn train`")
     parser.add_argument("--cores", type=int, default=2, metavar="N", help="default: 2")
     parser.add_argument("--images-per-batch", type=int, default=2, metavar="N", help="default: 2")
     parser.add_argument("--shorter-side", type=int, default=600, metavar="PIXELS", help="default: 600")
     parser.add_argument("--longer-side", type=int, default=1000, metavar="PIXELS", help="default: 1000")
-    parser.add_argument("--images", type=int, default=300, metavar="N", help="of each turn (default: 300)")
+    parser.add_argument("--images", type=int, default=300, metavar="N", help="images per turn (default: 300)")
     parser.add_argument("--rounds", type=int, default=7, metavar="N", help="default: 7")
     options = parser.parse_args()
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: options.cores])

@@ -1,11 +1,12 @@
-"""Times RoI pooling and its gradient on a GPU beside torchvision.ops.roi_pool, on the same inputs.
+"""Times RoI pooling and its gradient on a GPU against torchvision.ops.roi_pool, on the same inputs.
 
     python tools/roi_pooling_cuda.py --rounds 20
 
-Features are channels-last here and channels-first in torchvision, as each library has them. The contestants take turns
-in one process; a turn queues some calls and waits for the device at its end, and its time is shared among them. A
-median is set against its floor: the bytes that must be written (forward) or also read (backward) at the rate at which
-this device copies. Ends with code 2 where there is no GPU, no torchvision or no CUDA kernel of ours.
+Features are channels-last here and channels-first in torchvision, the native layout of each library. The contestants
+alternate in one process. A turn queues several calls, waits for the device at the end, and divides the time by the
+number of calls. Medians are compared with a lower bound: the time to write the outputs (forward), or to read and write
+the arrays (backward), at this device's copy bandwidth. The exit code is 2 if there is no GPU, no torchvision or no CUDA
+kernel of this package.
 """
 
 import argparse
@@ -44,7 +45,7 @@ def obstacle():
     """Why nothing can be measured here, or None."""
     try:
         import torch
-        import torchvision  # noqa: F401 (torch.ops has its ops from then on)
+        import torchvision  # noqa: F401 (registers its ops in torch.ops)
     except ImportError as error:
         return f"{error.name} is not installed"
     if not tf.config.list_physical_devices("GPU") or not torch.cuda.is_available():
@@ -53,7 +54,7 @@ def obstacle():
 
 
 def random_inputs(size, dtype):
-    """(features [B, H, W, C] of NumPy's dtype, rois float32 [B, R, 4]: corners all over the image)."""
+    """(features `[B, H, W, C]` of a NumPy dtype, rois float32 `[B, R, 4]` all over the image)."""
     rng = np.random.default_rng(0)
     features = rng.standard_normal(size[:4], np.float32).astype(dtype)
     corners = rng.uniform(0, [CELL * size.height, CELL * size.width], (2, size.images, size.rois, 2))
@@ -62,11 +63,11 @@ def random_inputs(size, dtype):
 
 
 def our_contestants(features, rois):
-    """Name -> function that queues one call and returns what it gives."""
+    """Name -> function that queues one call and returns its result."""
     ops, attributes = native_ops(), {"spatial_scale": 1 / CELL}
     sizes = attributes | {"output_height": BINS, "output_width": BINS}
     with tf.device("/GPU:0"):
-        # A copy on the device: constants of NumPy arrays may stay on the host.
+        # Copy to the device; constants made from NumPy arrays may stay on the host.
         features, rois = tf.identity(tf.constant(features)), tf.identity(tf.constant(rois))
         pooled, argmax = ops.tf_fast_rcnn_roi_pool_with_argmax(features, rois, **sizes)
     shape = tf.constant(features.shape)
@@ -86,14 +87,14 @@ def our_contestants(features, rois):
 
 
 def torchvision_contestants(features, rois):
-    """The same with torchvision, which always finds the argmax too."""
+    """The same for torchvision, which always computes the argmax too."""
     import torch
 
     images, height, width, channels = features.shape
     features = torch.from_numpy(np.ascontiguousarray(np.moveaxis(features, 3, 1))).cuda()
     image_index = np.repeat(np.arange(images, dtype=np.float32), rois.shape[1])
     rows = np.column_stack([image_index, rois.reshape(-1, 4)[:, [1, 0, 3, 2]]]).astype(np.float32)
-    rows = torch.from_numpy(rows).cuda().to(features.dtype)  # torchvision takes no other type
+    rows = torch.from_numpy(rows).cuda().to(features.dtype)  # torchvision requires the features' type
     ops = torch.ops.torchvision
     pooled, argmax = ops.roi_pool(features, rows, 1 / CELL, BINS, BINS)
     sizes = (BINS, BINS, images, channels, height, width)
@@ -112,7 +113,7 @@ def synchronize():
 
 
 def measure(functions, rounds, calls):
-    """Median seconds of a call of each function; they take turns, after two rounds that do not count."""
+    """Median seconds per call of each function; the functions alternate, after two warm-up rounds."""
     seconds = {name: [] for name in functions}
     for turn in tqdm(range(rounds + 2), unit="round", delay=2, leave=False):
         for name, function in functions.items():
@@ -127,7 +128,7 @@ def measure(functions, rounds, calls):
 
 
 def copied_bytes_a_second():
-    """Bytes read and written a second by a copy of 1 GiB on the device."""
+    """Bytes read and written per second by a copy of 1 GiB on the device."""
     import torch
 
     source = torch.ones(1 << 28, device="cuda")
@@ -137,7 +138,7 @@ def copied_bytes_a_second():
 
 
 def moved_bytes(size, value_bytes):
-    """Name -> bytes that it must write (forward), or read and write (backward)."""
+    """Name -> bytes that must be written (forward), or read and written (backward)."""
     outputs = size.images * size.rois * BINS**2 * size.channels
     pooled, argmax = outputs * value_bytes, outputs * 4
     gradient = size.images * size.height * size.width * size.channels * value_bytes
@@ -145,7 +146,7 @@ def moved_bytes(size, value_bytes):
 
 
 def equal_share(ours, theirs):
-    """The share of pooled values that are the same in both libraries."""
+    """The fraction of pooled values that are equal in both libraries."""
     theirs = theirs[0].permute(0, 2, 3, 1).cpu().numpy()
     return float(np.mean(ours.numpy().reshape(theirs.shape) == theirs))
 
@@ -157,7 +158,7 @@ def compare(size, dtype, bandwidth, options):
     equal = equal_share(ours["forward"](), theirs["torchvision forward"]())
     medians = measure(ours | theirs, options.rounds, options.calls)
     moved = moved_bytes(size, np.dtype(dtype).itemsize)
-    print(f"\n{size}, {dtype}; {equal:.2%} of the values are torchvision's")
+    print(f"\n{size}, {dtype}; {equal:.2%} of the values equal torchvision's")
     print(f"{'':22} {'median':>10} {'x floor':>9} {'torchvision':>12}")
     for name in ours:
         floor = moved[name] / bandwidth
@@ -173,13 +174,13 @@ def main():
         description=__doc__.split("\n\n")[0], epilog="example: python tools/roi_pooling_cuda.py --rounds 20"
     )
     parser.add_argument("--rounds", type=int, default=15, metavar="N", help="default: 15")
-    parser.add_argument("--calls", type=int, default=10, metavar="N", help="calls of a turn; default: 10")
+    parser.add_argument("--calls", type=int, default=10, metavar="N", help="calls per turn; default: 10")
     options = parser.parse_args()
     if reason := obstacle():
         print(f"nothing measured: {reason}", file=sys.stderr)
         raise SystemExit(2)
     for gpu in tf.config.list_physical_devices("GPU"):
-        tf.config.experimental.set_memory_growth(gpu, True)  # PyTorch needs some too
+        tf.config.experimental.set_memory_growth(gpu, True)  # leave memory for PyTorch
     bandwidth = copied_bytes_a_second()
     print(f"the device copies {bandwidth / 1e9:.0f} GB/s (read + written)")
     for size in SIZES:

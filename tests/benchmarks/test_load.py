@@ -1,4 +1,4 @@
-"""Load on servers whose times are known."""
+"""Load on servers with known response times."""
 
 import asyncio
 import json
@@ -40,7 +40,7 @@ def test_clients_wait_for_their_answers():
 
 
 def test_in_an_open_loop_waiting_counts_from_when_a_request_was_due():
-    """A server of one request at a time, 10 ms each, at twice the rate that it can take: the queue grows."""
+    """The queue of a server grows that handles one request at a time, in 10 ms, and gets twice as many."""
 
     async def main():
         one_at_a_time = asyncio.Lock()
@@ -105,7 +105,7 @@ def test_a_port_without_a_server():
 
 @pytest.fixture(scope="module")
 def detector_server(tiny_model, tmp_path_factory):
-    """`(folder, Served)` of the small detector."""
+    """The small detector's `(folder, Served)`."""
     folder = tmp_path_factory.mktemp("load") / "tiny"
     export_saved_model(tiny_model, folder / "1", class_names=("cat", "dog", "ox"))
     with served("tiny", folder) as server:
@@ -128,7 +128,7 @@ def test_the_script(detector_server, tmp_path, capsys):
 
 def test_what_benchmark_serving_measures(detector_server):
     from tf_fast_rcnn.benchmarks.load import detector_inputs
-    from tf_fast_rcnn.benchmarks.serving import _jpeg, _measure  # The whole starts two servers more.
+    from tf_fast_rcnn.benchmarks.serving import _jpeg, _measure  # measure_serving would start two more servers
 
     folder, server = detector_server
     addresses = {
@@ -148,5 +148,5 @@ def test_what_benchmark_serving_measures(detector_server):
         assert load["failed"] == 0
     soak = found["soak"]
     assert soak["asked"] == soak["answered"] + soak["refused"]
-    # The clients' requests cost at least the direct call's time, but for what the machine does besides.
+    # Requests take at least as long as direct calls, apart from background load on the machine.
     assert found["ratios"]["overhead"]["gRPC"] > -0.5

@@ -1,4 +1,4 @@
-"""The peer in PyTorch is the same network: it gives the same numbers, and learns the same."""
+"""The PyTorch network is the same as ours: it returns the same values and is trained in the same way."""
 
 import keras
 import numpy as np
@@ -9,7 +9,7 @@ import tf_fast_rcnn as frcnn
 from tf_fast_rcnn.models.backbones import Preprocessing, load_backbone
 from tf_fast_rcnn.models.parts import stages
 
-torch = pytest.importorskip("torch", reason="PyTorch, a peer of the benchmarks, comes by the extra 'pytorch'")
+torch = pytest.importorskip("torch", reason="PyTorch, which the benchmarks compare with, is the extra 'pytorch'")
 
 from tf_fast_rcnn.benchmarks.pytorch_network import (  # noqa: E402
     PyTorchNetwork,
@@ -18,7 +18,7 @@ from tf_fast_rcnn.benchmarks.pytorch_network import (  # noqa: E402
 )
 from tf_fast_rcnn.benchmarks.pytorch_training import PyTorchTraining  # noqa: E402
 
-# No multiples of the strides: TensorFlow pads these more on one side than on the other.
+# Not multiples of the strides, so that TensorFlow pads one side more than the other.
 HEIGHT, WIDTH = 70, 93
 
 
@@ -52,7 +52,7 @@ def efficientnet_like():
 
 
 def detector(network, **options):
-    """With batch statistics that are not 0 and 1, and scores and boxes that differ from RoI to RoI."""
+    """A network whose batch statistics are not 0 and 1, and whose scores and boxes differ between RoIs."""
     keras.utils.set_random_seed(3)
     rng = np.random.default_rng(3)
     network = network()
@@ -121,7 +121,7 @@ def test_other_layers_are_refused():
 
 
 def random_rois():
-    """Some on halves of cells, which C rounds away from zero; some that lie partly or wholly outside of the map."""
+    """RoIs at half cells, which C rounds away from zero, and RoIs partly or completely outside the feature map."""
     rng = np.random.default_rng(1)
     corners = np.round(rng.uniform(-24, 140, (2, 9, 4)) / 8) * 8
     return np.concatenate([np.minimum(corners[..., :2], corners[..., 2:]), corners[..., 2:]], -1).astype(np.float32)

@@ -1,4 +1,4 @@
-"""A small data set with one finding of each kind that a readable data set may have."""
+"""A small dataset with one finding of each kind that is possible for readable images."""
 
 import numpy as np
 import pytest
@@ -11,13 +11,13 @@ CLASS_NAMES = ("cat", "Cat ", HOSTILE, "ghost")
 
 
 def scene(seed):
-    """Blotches of colour, 120 x 160: no two seeds look alike."""
+    """Random blotches of colour, 120 x 160; different seeds look different."""
     blotches = np.random.default_rng(seed).integers(0, 256, (6, 8, 3), np.uint8)
     return np.array(Image.fromarray(blotches).resize((160, 120), Image.Resampling.BICUBIC))
 
 
 def write_dataset(folder, images, objects, proposals=None, class_names=CLASS_NAMES):
-    """A data set of arrays: `objects` has `(label, ymin, xmin, ymax, xmax)` of each image, boxes relative."""
+    """A dataset of scenes; `objects` has `(label, ymin, xmin, ymax, xmax)` for each image, boxes relative."""
     folder.mkdir(parents=True)
     records = []
     for index, (image, of_image) in enumerate(zip(images, objects, strict=True)):
@@ -36,14 +36,14 @@ def write_dataset(folder, images, objects, proposals=None, class_names=CLASS_NAM
                 proposal_boxes=None if proposals is None else np.float32(proposals[index]).reshape(-1, 4),
             )
         )
-    # Any settings say that the records have proposals.
+    # Any settings will do: they only say that the records have proposals.
     settings = None if proposals is None else object()
     return DetectionDataset("voc:<odd>@train", class_names, records, {"boxes clipped to their image": 2}, settings)
 
 
 @pytest.fixture
 def dataset_of(tmp_path):
-    """`dataset_of(objects, proposals, class_names)`: a data set of as many scenes; see `write_dataset`."""
+    """`dataset_of(objects, proposals, class_names)`: a dataset with a scene for each entry; see `write_dataset`."""
 
     def make(objects, proposals=None, class_names=("cat",)):
         images = [scene(seed) for seed in range(len(objects))]
@@ -56,8 +56,8 @@ ODD_OBJECTS = [
     [(1, 0.1, 0.1, 0.5, 0.5), (1, 0.1, 0.1, 0.5, 0.495), (2, 0.6, 0.6, 0.9, 0.9)],  # twice, mistyped
     [(1, 0.0, 0.0, 1.0, 0.99), (1, 0.2, 0.2, 0.23, 0.24)],  # huge, tiny
     [(3, 0.45, 0.0, 0.51, 0.9), (1, 0.2, 0.2, 0.6, 0.6), (3, 0.2, 0.2, 0.6, 0.6)],  # long, two classes
-    [],  # no labels; as image 0
-    [(1, 0.3, 0.3, 0.8, 0.8)],  # much like image 2; missed
+    [],  # no labels; identical to image 0
+    [(1, 0.3, 0.3, 0.8, 0.8)],  # similar to image 2; missed
     *[[(1, 0.2, 0.3, 0.7, 0.6)]] * 6,
 ]
 
@@ -71,7 +71,7 @@ def odd_images():
 
 @pytest.fixture(scope="session")
 def odd_dataset(tmp_path_factory):
-    """See `ODD_OBJECTS`: proposals are the objects themselves, but of image 4 a box with an IoU of 0.36."""
+    """See `ODD_OBJECTS`: the proposals are the ground truth boxes, except a box with an IoU of 0.36 for image 4."""
     proposals = [[row[1:] for row in of_image] for of_image in ODD_OBJECTS]
     proposals[4] = [[0.3, 0.3, 0.6, 0.6]]
     return write_dataset(tmp_path_factory.mktemp("odd") / "images", odd_images(), ODD_OBJECTS, proposals)
@@ -79,7 +79,7 @@ def odd_dataset(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def odd_page(odd_dataset, tmp_path_factory):
-    """Its page and the findings: `(folder, findings)`."""
+    """The page of that dataset and the findings: `(folder, findings)`."""
     from tf_fast_rcnn.browsing.page import browse
 
     folder = tmp_path_factory.mktemp("pages") / "odd page"

@@ -1,4 +1,4 @@
-"""Equal and nearly equal images, against a search that compares each with each."""
+"""Identical and similar images, against a search that compares all pairs."""
 
 import doctest
 import io
@@ -14,7 +14,7 @@ from tf_fast_rcnn.browsing.duplicates import DuplicateImages
 
 @pytest.fixture(scope="module")
 def photograph():
-    """A flower, 427 x 640."""
+    """A photograph of a flower, 427 x 640."""
     return load_sample_images().images[1]
 
 
@@ -40,7 +40,7 @@ def test_equal_pixels_are_found_whatever_lies_between(photograph):
     assert groups([photograph, other, photograph.copy(), other[::-1], photograph]) == ([(0, 2, 4)], [])
 
 
-def test_one_other_pixel_is_similar_and_not_identical(photograph):
+def test_one_different_pixel_is_similar_and_not_identical(photograph):
     changed = photograph.copy()
     changed[5, 5] ^= 1
     assert groups([photograph, changed]) == ([], [(0, 1)])
@@ -56,13 +56,13 @@ def test_identical_images_are_one_of_a_group_of_similar_ones(photograph):
     assert groups([photograph, again, photograph, again]) == ([(0, 2), (1, 3)], [(0, 1)])
 
 
-def test_another_part_of_the_scene_or_another_light_is_no_duplicate(photograph):
+def test_another_part_of_the_scene_or_another_light_is_not_a_duplicate(photograph):
     darker = (photograph * 0.8).astype(np.uint8)
     assert groups([photograph, photograph[:, 60:], darker, photograph[::-1]]) == ([], [])
 
 
-def test_plain_grounds_of_different_colours_are_not_similar():
-    """Their hashes are all equal."""
+def test_uniform_images_of_different_colours_are_not_similar():
+    """Their hashes are all equal, so the small copies must decide."""
     assert groups([np.full((40, 60, 3), grey, np.uint8) for grey in range(0, 256, 16)]) == ([], [])
 
 
@@ -72,7 +72,7 @@ def test_the_same_bytes_in_another_shape_are_not_identical():
 
 
 def test_buckets_find_what_comparing_with_all_groups_finds():
-    """Copies of a few images with noise of many strengths: some lie on either side of the limits."""
+    """On copies of a few images with noise of many strengths, on both sides of the limits."""
     rng = np.random.default_rng(3)
     scenes = [
         np.array(Image.fromarray(rng.integers(0, 256, (6, 6, 3), np.uint8)).resize((90, 80), Image.Resampling.BICUBIC))

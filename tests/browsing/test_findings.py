@@ -1,4 +1,4 @@
-"""Every rule about boxes and classes, on data that breaks it and on data that just does not."""
+"""Every rule about boxes and classes, on data just on either side of its limit."""
 
 import doctest
 
@@ -16,18 +16,18 @@ NAMES = ["cat", "dog"]
 
 
 def record(pixel_boxes, labels=None, crowd=None, height=300, width=400):
-    """An image of 300 x 400 pixels, which the network sees at twice that, with boxes ymin, xmin, ymax, xmax in them."""
+    """An image of 300 x 400 pixels, which the network input doubles; boxes are ymin, xmin, ymax, xmax in pixels."""
     relative = boxes.relative(np.float32(pixel_boxes).reshape(-1, 4), height, width)
     labels = [1] * len(relative) if labels is None else labels
     return ImageRecord("a", "a.jpg", height, width, relative, labels, [False] * len(relative), crowd)
 
 
 def found(*arguments, **options):
-    """`(kind, objects)` of each finding."""
+    """The findings as pairs `(kind, objects)`."""
     return [(each.kind, each.objects) for each in box_findings(7, record(*arguments, **options), NAMES)]
 
 
-def test_an_image_that_is_right_has_no_findings():
+def test_a_correct_image_has_no_findings():
     assert found([[10, 10, 100, 200], [10, 150, 290, 390]], [1, 2]) == []
 
 
@@ -37,7 +37,7 @@ def test_an_image_without_labels():
 
 
 def test_objects_annotated_twice_and_with_two_classes():
-    """The second box has 192 of the 200 rows of the first: an IoU of 0.96."""
+    """The second box has 192 of the first box's 200 rows, so the IoU is 0.96."""
     twice = [[50, 100, 250, 200], [50, 100, 242, 200]]
     assert found(twice) == [("duplicate_boxes", (0, 1))]
     assert found(twice, [1, 2]) == [("boxes_of_two_classes", (0, 1))]
@@ -48,7 +48,7 @@ def test_objects_annotated_twice_and_with_two_classes():
 
 
 def test_tiny_boxes_are_below_two_cells_of_the_feature_map():
-    """A shorter side of 0.054 * 600 = 32.4 pixels in the network is 16.2 in the image."""
+    """A shorter side of 0.054 * 600 = 32.4 pixels in the network input is 16.2 pixels in the image."""
     assert found([[10, 10, 26, 60], [100, 10, 160, 26.5]]) == [("tiny_boxes", (0,))]
     assert found([[10, 10, 26, 60]], crowd=[True]) == []
     (finding,) = box_findings(7, record([[10, 10, 26, 60]]), NAMES)
@@ -89,7 +89,7 @@ def test_objects_without_a_good_proposal():
 
 @st.composite
 def crowded_images(draw):
-    """Boxes of which some are others, slightly moved."""
+    """Random boxes, some of which are slightly shifted copies of others."""
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     corners = rng.uniform(0, 0.6, (draw(st.integers(1, 8)), 2))
     drawn = np.concatenate([corners, corners + rng.uniform(0.1, 0.4, corners.shape)], axis=1)

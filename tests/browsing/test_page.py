@@ -1,4 +1,4 @@
-"""The page as files: complete, without outside resources, and safe whatever the data set's texts are."""
+"""The page's files: complete, without outside resources, and safe for any text in the dataset."""
 
 import dataclasses
 import html.parser
@@ -20,7 +20,7 @@ VOID = {"meta", "img", "input", "br", "link", "hr"}
 
 
 class Page(html.parser.HTMLParser):
-    """A page's tags, links, ids and text; fails where a tag is closed that is not open."""
+    """Collects a page's tags, links, ids and text; fails if a tag is closed that is not open."""
 
     def __init__(self, path):
         super().__init__()
@@ -89,7 +89,7 @@ def test_pictures_have_alternative_texts_and_their_size(odd_page, page):
     assert len(page.ids) == len(set(page.ids))
 
 
-def test_texts_of_the_data_set_are_shown_and_are_no_markup(odd_dataset, odd_page, page):
+def test_texts_of_the_dataset_are_shown_and_not_interpreted_as_markup(odd_dataset, odd_page, page):
     source = (odd_page[0] / "index.html").read_text()
     assert "<script>alert" not in source
     assert "<b>" not in source
@@ -120,7 +120,7 @@ def test_findings_json_is_what_is_returned(odd_page):
 
 
 def test_annotations_and_best_proposals_are_drawn_where_they_are(dataset_of, tmp_path):
-    """The object's outline in its colour on both pictures; its best proposal's in black and white on the second."""
+    """Both pictures show the object's outline in its colour; the second also its best proposal in black and white."""
     objects, proposals = [[(1, 0.25, 0.25, 0.75, 0.75)]], [[[0, 0, 0.1, 0.1], [0.25, 0.25, 0.75, 0.9]]]
     browse(dataset_of(objects, proposals), tmp_path / "page", progress=False)
     browse(dataset_of([[]], [[]]), tmp_path / "bare", progress=False)
@@ -143,7 +143,7 @@ def test_annotations_and_best_proposals_are_drawn_where_they_are(dataset_of, tmp
 
 
 def test_a_finding_is_shown_with_its_surroundings(odd_page):
-    """The tiny box, 3.6 x 6.4 pixels, at twelve times its size."""
+    """The tiny box of 3.6 x 6.4 pixels is shown at twelve times its size."""
     (picture,) = (odd_page[0] / "findings").glob("tiny_boxes-*.jpg")
     assert max(Image.open(picture).size) == 240
 
@@ -159,7 +159,7 @@ def test_images_are_chosen_by_the_seed(odd_dataset, odd_page, tmp_path):
     assert chosen(tmp_path / "1") != chosen(odd_page[0])
 
 
-def test_without_proposals_recall_is_not_spoken_of(dataset_of, tmp_path):
+def test_without_proposals_recall_is_not_mentioned(dataset_of, tmp_path):
     dataset = dataset_of([[(1, 0.2, 0.2, 0.7, 0.7)]])
     facts = browse(dataset, tmp_path / "page", progress=False)
     page = Page(tmp_path / "page" / "index.html")
@@ -175,7 +175,7 @@ def test_pages_of_no_images_and_of_no_objects(dataset_of, tmp_path, objects):
     assert Page(tmp_path / "page" / "index.html").links
 
 
-def test_the_folder_appears_whole_or_not_at_all(odd_dataset, tmp_path):
+def test_the_folder_appears_only_when_complete(odd_dataset, tmp_path):
     (tmp_path / ".partial-page").mkdir()
     (tmp_path / ".partial-page" / "of a run that was killed").touch()
     gone = dataclasses.replace(odd_dataset[0], image_id="gone", image_path=str(tmp_path / "gone.png"))
@@ -197,5 +197,5 @@ def test_long_lists_are_cut_on_the_page_and_whole_in_the_file(dataset_of, tmp_pa
     assert facts["counts"]["tiny_boxes"] == 144
     text = Page(tmp_path / "page" / "index.html").text
     assert text.count("cat, 2 x 1 px") == 12 + 100
-    assert "and 32 more, all of them in findings.json" in " ".join(text.split())
+    assert "and 32 more; findings.json has all of them" in " ".join(text.split())
     assert len(list(pathlib.Path(tmp_path / "page" / "findings").iterdir())) == 12

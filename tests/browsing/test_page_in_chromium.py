@@ -1,4 +1,4 @@
-"""The page in a browser: what it shows, its console, its script, and its width on a phone."""
+"""The page in a browser: its content, console, script, and its width on a phone."""
 
 import re
 import shutil
@@ -11,7 +11,7 @@ from tf_fast_rcnn.visualization.drawing import PALETTE
 
 
 def with_script(page, code):
-    """A copy of a page beside it, which runs some code at its end."""
+    """Writes a copy of a page next to it, with some code at the end."""
     copy = page.with_name("copy.html")
     copy.write_text(page.read_text().replace("</body>", f"<script>{code}</script></body>"))
     return copy
@@ -19,7 +19,7 @@ def with_script(page, code):
 
 @pytest.fixture
 def page(odd_page, tmp_path):
-    """The page in a folder of its own that a test may add to."""
+    """The page in a copy of its folder, to which a test may add files."""
     return shutil.copytree(odd_page[0], tmp_path / "a page") / "index.html"
 
 
@@ -32,13 +32,13 @@ def test_findings_are_shown_and_the_console_is_silent(chromium, page):
     assert "Uncaught" not in log
 
 
-def test_an_error_of_the_script_would_be_seen(chromium, page):
+def test_an_error_of_the_script_would_be_noticed(chromium, page):
     _, log = chromium(with_script(page, "throw new Error('seen')"), "--dump-dom")
     assert "Uncaught Error: seen" in log
 
 
 def test_every_picture_loads(chromium, page):
-    """Those that wait for being scrolled to are asked for at once."""
+    """Including those with loading="lazy", which the test requests at once."""
     code = """const images = [...document.images];
         for (const image of images) image.loading = "eager";
         addEventListener("load", () => {
@@ -64,7 +64,7 @@ def test_the_class_filter_shows_the_images_of_a_class(chromium, page):
     assert re.search(rf'<output id="shown" class="soft">{len(expected)} images', cats)
 
 
-def test_the_switch_shows_annotations_or_proposals_without_scripts_of_ours(chromium, page):
+def test_the_switch_shows_annotations_or_proposals_without_a_script(chromium, page):
     code = """const all = (name) => [...document.querySelectorAll("." + name)];
         const seen = (name) => all(name).filter((each) => each.offsetParent).length;
         const before = [seen("annotated"), seen("proposed")];
@@ -76,7 +76,7 @@ def test_the_switch_shows_annotations_or_proposals_without_scripts_of_ours(chrom
 
 @pytest.mark.parametrize("width", [390, 1280])
 def test_nothing_is_wider_than_the_window(chromium, page, width):
-    """In a frame: Chromium's own windows are at least 500 pixels wide."""
+    """The test uses a frame, because Chromium's windows are at least 500 pixels wide."""
     measure = "parent.postMessage(`${document.documentElement.scrollWidth} ${innerWidth}`, '*');"
     inner = with_script(page, measure)
     outer = page.with_name("outer.html")

@@ -1,4 +1,4 @@
-"""What one pass over a data set collects."""
+"""The findings and statistics that one pass over a dataset collects."""
 
 import dataclasses
 import weakref
@@ -13,7 +13,7 @@ from tf_fast_rcnn.errors import InputError
 
 
 def places(survey):
-    """Kind to `(images, objects)` of its findings."""
+    """A dict from kind to `(images, objects)` of its findings."""
     return {
         kind: [(each.images, each.objects) for each in findings]
         for kind, findings in survey.findings.items()
@@ -40,7 +40,7 @@ def test_each_kind_of_finding_is_where_it_was_put(odd_dataset):
     assert set(survey.findings) == set(KINDS)
 
 
-def test_images_that_are_right_have_no_findings(odd_dataset):
+def test_correct_images_have_no_findings(odd_dataset):
     survey = survey_dataset(odd_dataset[5:].with_class_names(["cat"]), progress=False)
     assert places(survey) == {"rare_classes": [((), ())]}
     assert survey.findings["rare_classes"][0].text == "cat: 6 objects"
@@ -62,7 +62,7 @@ def random_boxes(rng, count):
 
 
 def test_recall_is_that_of_a_naive_count(odd_dataset):
-    """Crowds do not count, and images without proposals find nothing."""
+    """Crowds do not count, and objects in images without proposals count as missed."""
     rng = np.random.default_rng(0)
     records = []
     for index in range(8):

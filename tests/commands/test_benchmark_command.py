@@ -1,4 +1,4 @@
-"""`tf-fast-rcnn benchmark`: what it prints for machines agrees with itself and with what was asked."""
+"""`tf-fast-rcnn benchmark`: its JSON is consistent and matches the options."""
 
 import json
 
@@ -55,7 +55,7 @@ def test_sampling(digits, tmp_path, capsys):
 
 def test_sampling_takes_divisors(digits, capsys):
     assert main(["benchmark", "sampling", "--data", f"voc:{digits}@train", "--images", "1", "3"]) == 2
-    assert "--images: found 3; expected divisors of 128" in capsys.readouterr().err
+    assert "--images: found 3; expected divisors of 128, the RoIs per mini-batch; change" in capsys.readouterr().err
 
 
 def test_proposals(digits, tmp_path, capsys):

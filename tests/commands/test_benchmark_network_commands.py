@@ -1,4 +1,4 @@
-"""`tf-fast-rcnn benchmark training` and `benchmark detection`: every row is there, and the ratios follow from them."""
+"""`tf-fast-rcnn benchmark training` and `benchmark detection`: all rows are present, and the ratios match them."""
 
 import json
 
@@ -13,15 +13,15 @@ DETECTION_PARTS = {"decode and resize", "convolutions", "RoI pooling", "fc6", "f
 
 @pytest.fixture
 def without_pytorch(tmp_path, monkeypatch):
-    """A process that this one starts finds no PyTorch."""
+    """Importing PyTorch fails in processes that this one starts."""
     package = tmp_path / "path" / "torch"
     package.mkdir(parents=True)
     (package / "__init__.py").write_text("raise ImportError('no PyTorch here')\n")
     monkeypatch.syspath_prepend(package.parent)
 
 
-def test_training_beside_pytorch(tmp_path, capsys):
-    pytest.importorskip("torch", reason="PyTorch, a peer of the benchmarks, comes by the extra 'pytorch'")
+def test_training_against_pytorch(tmp_path, capsys):
+    pytest.importorskip("torch", reason="PyTorch, which the benchmarks compare with, is the extra 'pytorch'")
     path, plot = tmp_path / "found.json", tmp_path / "parts.svg"
     assert main(["benchmark", "training", *SMALL, "--json", str(path), "--plot", str(plot)]) == 0
     (result,) = json.loads(path.read_text())
@@ -31,7 +31,7 @@ def test_training_beside_pytorch(tmp_path, capsys):
     assert set(result["parts"]["ours, float32"]) == TRAINING_PARTS
     assert set(result["parts"]["PyTorch, float32"]) == TRAINING_PARTS - {"RoI pooling"}
     assert result["seconds"]["PyTorch, float32"] == pytest.approx(sum(result["parts"]["PyTorch, float32"].values()))
-    # Gradients and momentum alone: 8 bytes for each of 6.8 million trained weights.
+    # Gradients and momentum alone take 8 bytes for each of 6.8 million trained weights.
     assert all(0.05 < memory < 2 for memory in result["memory_gb"].values())
     printed = capsys.readouterr().out
     times = result["seconds"]["PyTorch, float32"] / result["seconds"]["ours, float32"]
@@ -54,7 +54,7 @@ def test_detection_without_one_peer(tmp_path, capsys):
     assert set(peer["parts"]) == {"convolutions", "fc6", "fc7", "predictor layers"}
     assert peer["total"] == pytest.approx(sum(peer["parts"].values()))
     printed = capsys.readouterr().out
-    assert "PyTorch left out: no PyTorch here; pip install '.[pytorch]' brings it" in printed
+    assert "PyTorch skipped: no PyTorch here; install it with pip install '.[pytorch]'" in printed
     ours = rows["ours", 9]
     share = sum(ours["parts"][name] for name in peer["parts"]) / sum(ours["parts"].values())
     assert f"{1 - share:.3g} (9)" in printed

@@ -46,7 +46,7 @@ def test_leaked_images_of_a_union(command, digits, tmp_path):
     assert [finding["images"] for finding in counts[1]] == [[names[3], names[3]]]
 
 
-def test_proposals_of_a_prepared_data_set_are_used(command, digits, tmp_path):
+def test_proposals_of_a_prepared_dataset_are_used(command, digits, tmp_path):
     assert command("prepare", f"voc:{digits}@test", "--out", tmp_path / "prepared").code == 0
     done = command("browse", f"prepared:{tmp_path / 'prepared'}", "--out", tmp_path / "page", "--json", "-")
     assert done.code == 0, done.err
@@ -54,7 +54,7 @@ def test_proposals_of_a_prepared_data_set_are_used(command, digits, tmp_path):
     assert "proposals:" not in done.err, "not computed again"
 
 
-def test_unreadable_images_are_named_where_they_are_skipped(command, refused, broken_digits, tmp_path):
+def test_unreadable_images_are_named_when_they_are_skipped(command, refused, broken_digits, tmp_path):
     names = (broken_digits / "ImageSets" / "Main" / "train.txt").read_text().splitlines()
     (path,) = (broken_digits / "JPEGImages").glob(f"{names[2]}.*")
     path.write_bytes(path.read_bytes()[:3000])
@@ -71,7 +71,7 @@ def test_unreadable_images_are_named_where_they_are_skipped(command, refused, br
 
 
 def test_proposals_of_a_file(command, digits, tmp_path):
-    """The objects themselves, one at a time: each is found by a proposal of its own place."""
+    """The file's proposals are the ground truth boxes, so each proposal finds one object."""
     dataset = frcnn.load_dataset(f"voc:{digits}@test")
     np.savez(tmp_path / "proposals.npz", **{record.image_id: record.boxes for record in dataset})
     done = command(
@@ -94,7 +94,7 @@ def test_proposals_of_a_file(command, digits, tmp_path):
 
 def test_no_proposals_and_proposals_is_refused(refused, tmp_path):
     line = refused("browse", "voc:x@y", "--out", tmp_path / "page", "--no-proposals", "--proposals", "dense")
-    assert line == "--no-proposals: found --proposals dense too; expected one of them; drop one"
+    assert line == "--no-proposals: cannot be combined with --proposals dense; remove one of them"
 
 
 def test_the_documentation_runs_and_names_every_kind_of_finding(digits, tmp_path, monkeypatch, capsys):
@@ -110,5 +110,5 @@ def test_the_documentation_runs_and_names_every_kind_of_finding(digits, tmp_path
 
 def test_an_existing_folder_is_refused_before_anything_is_read(refused, tmp_path):
     assert refused("browse", "voc:nowhere@train", "--out", tmp_path) == (
-        f"{tmp_path}: found an existing file or folder; expected a new one; give another --out"
+        f"{tmp_path}: found an existing file or folder; expected a new one; choose another --out"
     )

@@ -1,4 +1,4 @@
-"""Parts and classes of data sets on the command line, and COCO results."""
+"""Parts and classes of datasets on the command line, and COCO results."""
 
 import dataclasses
 import json
@@ -30,7 +30,7 @@ def test_prepare_a_part_in_other_classes(command, digits, tmp_path):
 
 
 def test_train_in_other_classes(command, digits, tmp_path, monkeypatch):
-    """Training and validation images have the new classes, and RUN is told of them."""
+    """Training and validation images have the new classes, and RUN records them."""
     seen = {}
 
     def train(dataset, out, class_map, callbacks, **options):
@@ -51,7 +51,7 @@ def test_train_in_other_classes(command, digits, tmp_path, monkeypatch):
 def test_evaluate_takes_the_classes_of_training(
     command, prepared_digits, digits, tiny_recipe, tiny_backbone, tmp_path, prepared
 ):
-    """Without being told: of files it maps the classes, and what was prepared with them stays as it is."""
+    """By default, classes of annotation files are mapped; a dataset prepared with the mapping is not changed."""
     train = frcnn.with_classes(prepared_digits[0], MAPPING)
     recipe = dataclasses.replace(tiny_recipe, steps=1)
     run = tmp_path / "run"

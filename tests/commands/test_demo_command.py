@@ -8,7 +8,7 @@ from PIL import Image
 
 
 def test_an_existing_folder_is_refused_at_once(refused, tmp_path):
-    assert "found an existing file or folder; expected a new one; give another --out" in refused(
+    assert "found an existing file or folder; expected a new one; choose another --out" in refused(
         "demo", "--out", tmp_path
     )
 

@@ -92,7 +92,7 @@ FILE = FileProposals("boxes.npz", "yxyx-relative", None, "0")
         (FILE, "selective-search", "portable", ProposalSettings("fast")),
     ],
 )
-def test_the_graph_proposes_as_in_training_where_it_can(capsys, trained, method, roi_pooling, expected):
+def test_the_graph_proposes_as_in_training_if_it_can(capsys, trained, method, roi_pooling, expected):
     assert export.graph_proposals(trained, method, roi_pooling) == expected
-    told = "detect_image_bytes: computes other proposals than those that the model was trained with"
-    assert (told in capsys.readouterr().err) == (expected not in (None, trained))
+    note = "detect_image_bytes: the model was trained with other proposals than it computes"
+    assert (note in capsys.readouterr().err) == (expected not in (None, trained))

@@ -79,14 +79,14 @@ def test_tfjs(command, run_folder, tmp_path):
 
 
 REFUSED = {
-    "name": (("--format", "tflite", "--out", "model"), "--out: found model; expected a name that ends in .tflite"),
+    "name": (("--format", "tflite", "--out", "model"), "--out: found model; expected a file name ending in .tflite"),
     "no images": (
         ("--format", "tflite", "--out", "m.tflite", "--precision", "int8"),
-        "--precision int8: found no --calibration",
+        "--precision int8 needs images for calibration; pass --calibration",
     ),
     "images": (
         ("--format", "tflite", "--out", "m.tflite", "--calibration", "voc:x"),
-        "--calibration: found --precision float32; expected int8",
+        "--calibration is only used with --precision int8, not float32; remove one",
     ),
     "precision": (
         ("--format", "tfjs", "--out", "m", "--precision", "dynamic"),
@@ -94,7 +94,7 @@ REFUSED = {
     ),
     "another format's": (
         ("--format", "tflite", "--out", "m.tflite", "--warm-up", "2"),
-        "--warm-up: found it with --format tflite, which has no such option",
+        "--warm-up cannot be used with --format tflite; remove it",
     ),
     "fixed size": (("--out", "m", "--image-size", "96,96"), "--image-size: found it with --format saved-model"),
     "pyramid": (

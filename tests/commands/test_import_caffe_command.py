@@ -1,4 +1,4 @@
-"""`tf-fast-rcnn import-caffe`, on networks of a sixteenth of the channels; docs/caffe.md with it."""
+"""`tf-fast-rcnn import-caffe` and docs/caffe.md, on networks with a sixteenth of the channels."""
 
 import functools
 import json
@@ -94,15 +94,17 @@ def test_layers_that_are_left_are_named(command, tmp_path):
     done = command("import-caffe", path, "--network", "caffenet", "--out", tmp_path / "run", "--json", "-")
     assert json.loads(done.out)["unread_layers"] == ["rpn_conv/3x3"]
     done = command("import-caffe", path, "--network", "caffenet", "--out", tmp_path / "run2")
-    assert "left unread, no part of Fast R-CNN: rpn_conv/3x3\n" in done.out
+    assert "skipped layers that are not part of Fast R-CNN: rpn_conv/3x3\n" in done.out
 
 
 def test_an_imagenet_network_becomes_a_weights_file(command, refused, tmp_path):
     weights = random_weights("caffe_vgg16")
     path = write(tmp_path / "VGG16.v2.caffemodel", weights)
     to_network = ("import-caffe", path, "--network", "caffe_vgg16", "--out")
-    assert "found a folder for an ImageNet network; expected a new .weights.h5" in refused(*to_network, tmp_path / "a")
-    assert "to be an ImageNet network; expected a trained detector" in refused(
+    assert "this is an ImageNet network, which is imported into a .weights.h5 file; pass --out" in refused(
+        *to_network, tmp_path / "a"
+    )
+    assert "--class-names is only used with a trained detector, but" in refused(
         *to_network, tmp_path / "a.weights.h5", "--class-names", "voc"
     )
     out = tmp_path / "weights" / "vgg.weights.h5"
@@ -126,10 +128,10 @@ def test_bad_input_is_one_line(refused, detector, tmp_path):
     line = refused("import-caffe", detector, "--network", "caffe_vgg16", "--out", tmp_path / "run")
     assert "detector.caffemodel: found no layer conv1_1 among conv1, conv2" in line
     assert "invalid choice: 'vgg16'" in refused("import-caffe", detector, "--network", "vgg16", "--out", tmp_path)
-    assert "expected a new one; give another --out" in refused(
+    assert "expected a new one; choose another --out" in refused(
         "import-caffe", detector, "--network", "caffenet", "--out", tmp_path
     )
-    assert "found a weights file for a detector" in refused(
+    assert "this is a trained detector, which is imported into a new folder" in refused(
         "import-caffe", detector, "--network", "caffenet", "--out", tmp_path / "a.weights.h5"
     )
     assert not (tmp_path / "run").exists()
@@ -140,7 +142,7 @@ def test_bad_input_is_one_line(refused, detector, tmp_path):
     [
         (b"cat\ndog\n", r"names\.txt: found 2 class names for a network of 20 classes; expected one for each"),
         (b"cat\n" * 20, r"names\.txt: found a class name twice"),
-        (b"\xff\xfe\x00", r"names\.txt: found no text; expected a class name a line"),
+        (b"\xff\xfe\x00", r"names\.txt: not valid UTF-8 text; expected one class name per line"),
         (None, r"No such file or directory: '.*names\.txt'"),
     ],
 )
@@ -159,7 +161,7 @@ def test_other_numbers_of_classes_need_names(refused, tmp_path):
 
 
 def test_the_pages_commands_and_python_run(command, digits, image, tmp_path, monkeypatch):
-    """Every command of docs/caffe.md, over small files under the names that it uses; training for two steps."""
+    """Runs every command of docs/caffe.md on small files with the names used there; training takes two steps."""
     monkeypatch.chdir(tmp_path)
     write_detector(tmp_path / "vgg16_fast_rcnn_iter_40000.caffemodel", "caffe_vgg16")
     write(tmp_path / "VGG16.v2.caffemodel", random_weights("caffe_vgg16"))
@@ -173,7 +175,7 @@ def test_the_pages_commands_and_python_run(command, digits, image, tmp_path, mon
         if words[0] == "train":
             words += ["--steps", "2", "--shorter-side", "96", "--longer-side", "144", "--proposals", "dense"]
         if words[0] == "evaluate":
-            continue  # the digits' classes are not VOC's; see test_an_imported_run_is_evaluated
+            continue  # the digits do not have VOC's classes; see test_an_imported_run_is_evaluated
         done = command(*words)
         assert done.code == 0, done.err
     for code in re.findall(r"```python\n(.*?)```", PAGE, flags=re.DOTALL):

@@ -40,15 +40,15 @@ def test_given_dense_boxes(command, refused, digits, tmp_path):
         (("--dense-scales", "0.2", "--proposals", "selective-search"), "found dense boxes for the method"),
         (("--dense-scales", "0.2", "--proposals", digits / "proposals.npz"), "expected dense, selective-search, "),
         (("--dense-scales", "0.0001", "--dense-stride", "0.1"), "raise the scales or the stride"),
-        (("--proposals-order", "xyxy-0based"), "--proposals-order: found the method dense; expected a file"),
-        (("--max-proposals", "5"), "--max-proposals: found the method dense; expected selective search or a file"),
+        (("--proposals-order", "xyxy-0based"), "--proposals-order is only used with a proposal file, not with dense"),
+        (("--max-proposals", "5"), "--max-proposals is only used with selective search or a proposal file, not dense"),
     ]:
         assert message in refused("prepare", spec, "--out", tmp_path / "other", *arguments)
 
 
 @pytest.fixture
 def proposal_file(digits, tmp_path):
-    """An .npz file of the training images' objects and some boxes more: its recall is 1."""
+    """An .npz file with the training images' ground truth boxes and a few more, so its recall is 1."""
     more = np.float32([[0, 0, 1, 1], [0.2, 0.1, 0.6, 0.9], [0.5, 0.5, 1.2, 1]])
     dataset = load_dataset(f"voc:{digits}@train")
     np.savez(
@@ -76,7 +76,7 @@ def test_proposals_of_a_file(command, refused, digits, proposal_file, tmp_path):
     assert "found no proposals of 4 of 4 images (test_0001, test_0002" in refused(
         "prepare", f"voc:{digits}@test", *again[2:]
     )
-    # A folder says of which file its proposals were, and has none for other images.
+    # A prepared folder records the file of its proposals but has none for other images.
     like = ("prepare", spec, "--like", out, "--out", tmp_path / "other")
     assert "expected a file of them, as training took those of proposals.npz; give it as `--proposals" in refused(*like)
     assert command(*like, "--proposals", proposal_file, "--workers", 1).code == 0

@@ -1,4 +1,4 @@
-"""`tf-fast-rcnn serve`, as a process of its own."""
+"""`tf-fast-rcnn serve`, in its own process."""
 
 import contextlib
 import json
@@ -17,7 +17,7 @@ COMMAND = [sys.executable, "-c", "import sys; from tf_fast_rcnn.cli import main;
 
 @contextlib.contextmanager
 def running(folder, addresses, *options, environment=None):
-    """The process, once it has written its addresses; `folder` is a tuple of one, or empty."""
+    """Waits until the process has written its addresses; `folder` is a tuple of one path, or empty."""
     command = [*COMMAND, *map(str, (*folder, "--json", addresses, *options))]
     log = addresses.with_suffix(".log")
     with open(log, "w") as stream:
@@ -36,7 +36,7 @@ def running(folder, addresses, *options, environment=None):
 
 @pytest.fixture(scope="module")
 def half_plus_two(tmp_path_factory):
-    """The model of TensorFlow Serving's documentation, with a signature that waits for a file."""
+    """The example model of TensorFlow Serving's documentation, plus a signature that waits for a file."""
     import tensorflow as tf
 
     @tf.function(input_signature=[tf.TensorSpec([None], tf.float32, "x")], autograph=False)
@@ -46,7 +46,7 @@ def half_plus_two(tmp_path_factory):
     @tf.function(input_signature=[tf.TensorSpec([], tf.string, "path")], autograph=False)
     def wait(path):
         def missing(step):
-            # What depends on the step is looked for again in every step.
+            # The result depends on the step, so TensorFlow checks for the file again in every step.
             pattern = tf.strings.join([path, tf.strings.substr(tf.as_string(step), 0, 0)])
             return tf.equal(tf.size(tf.io.matching_files(pattern)), 0)
 
@@ -87,7 +87,7 @@ def test_serves_until_sigterm_and_answers_what_it_was_asked(half_plus_two, tmp_p
 
 
 STUB = """#!{python}
-# Stands for TensorFlow Serving: it reads the options and the configuration as that does, and serves by the package.
+# Stand-in for TensorFlow Serving: reads the same options and configuration, and serves with this package.
 import sys
 from google.protobuf import text_format
 from tensorflow_serving.config import model_server_config_pb2
@@ -147,8 +147,8 @@ def test_what_cannot_be_served(refused, tmp_path, monkeypatch):
     [
         ((), "DIR and --remote: found neither"),
         (("export", "--remote", "host:8500"), "DIR and --remote: found both"),
-        (("--remote", "host:8500"), "found it without --with-proposals"),
-        (("--remote", "host:8500", "--with-proposals"), "found no --name"),
+        (("--remote", "host:8500"), "--remote requires --with-proposals"),
+        (("--remote", "host:8500", "--with-proposals"), "--remote needs the name of the model"),
         (("export", "--class-names", "none.txt"), "none.txt: found no such file"),
     ],
 )
@@ -158,7 +158,7 @@ def test_options_that_do_not_fit_each_other(refused, options, text):
 
 @pytest.mark.slow
 def test_a_gateway_before_a_remote_server(tmp_path):
-    """Nothing listens there: the page is shown, and health checks fail."""
+    """Nothing listens at the remote address: the page is served, and health checks fail."""
     (tmp_path / "names.txt").write_text("cat\n")
     gateway = ("--with-proposals", "--remote", "127.0.0.1:9", "--name", "half", "--class-names", tmp_path / "names.txt")
     started = running((), tmp_path / "addresses.json", *gateway, "--gateway-port", 0, "--workers", 1)

@@ -1,4 +1,4 @@
-"""`tf-fast-rcnn tables`: what it refuses, and that it hands its options on."""
+"""`tf-fast-rcnn tables`: bad options are refused, and good ones are passed on."""
 
 import json
 
@@ -10,8 +10,8 @@ from tf_fast_rcnn.tables.measuring import result_path
 
 
 def test_unknown_tables(refused, digits, tmp_path):
-    told = refused("tables", "--data", f"voc:{digits}@train", "--out", tmp_path / "out", "--only", "svd", "table9")
-    assert told.startswith("tables: found 'table9'; expected one of multi-task, layers, ")
+    line = refused("tables", "--data", f"voc:{digits}@train", "--out", tmp_path / "out", "--only", "svd", "table9")
+    assert line.startswith("tables: found 'table9'; expected one of multi-task, layers, ")
     assert not (tmp_path / "out").exists()
 
 

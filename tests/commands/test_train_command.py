@@ -13,7 +13,7 @@ SMALL = ("--shorter-side", 64, "--longer-side", 96, "--workers", 1)
 
 
 def test_train_end_to_end(command, refused, digits, tmp_path):
-    """Few steps of a real backbone with validation, then again into the same folder."""
+    """A few steps of a real backbone with validation, then the same command again."""
     arguments = (
         "train",
         "--train",
@@ -57,7 +57,7 @@ def test_train_end_to_end(command, refused, digits, tmp_path):
         ),
         ("--set", 'class_weights={"cat": 2}', "class_weights: found class 'cat'; expected one of background, 0, 1"),
         ("--recipe", "voc07", "recipe voc07: found class '0' in voc:"),
-        ("--early-stopping", "3", "early_stopping: found no validation images; expected some to choose the model by"),
+        ("--early-stopping", "3", "--early-stopping needs validation images; pass --val SPEC"),
         ("--backbone", "vgg61", "backbone: found 'vgg61'; expected one of "),
         ("--weights", "nowhere.h5", "weights: found 'nowhere.h5', which is not a file"),
         ("--finetune-from", "conv9", "finetune_from: found 'conv9'; expected one of the layers "),
@@ -68,7 +68,7 @@ def test_bad_choices(command, digits, tmp_path, option, value, message):
     run = tmp_path / "run"
     done = command("train", "--train", f"voc:{digits}@train", "--out", run, *SMALL, option, value)
     assert done.code == 2
-    # Proposals may have been computed before, with a progress bar.
+    # If proposals were computed first, their progress bar is on standard error too.
     lines = [line for line in done.err.splitlines() if line and "proposals:" not in line]
     assert len(lines) == 1
     assert message in lines[0]
@@ -80,7 +80,7 @@ def test_a_setting_is_key_and_value(refused, text):
 
 
 def test_options_and_set_change_the_recipe(digits, tmp_path, command, monkeypatch):
-    """--set comes last, and RUN's recipe can be taken again."""
+    """--set takes precedence, and RUN's recipe can be reused."""
     taken = []
 
     def train(dataset, out, *, recipe, **_):
@@ -128,7 +128,7 @@ def test_classes_of_validation_images_must_be_known(refused, broken_digits, tmp_
 def test_prepared_proposals_are_not_exchanged_unsaid(refused, prepared_folders, tmp_path):
     folder = prepared_folders[0]
     line = refused("train", "--train", f"prepared:{folder}", "--proposals", "dense", "--out", tmp_path / "run")
-    assert f"--proposals: found dense for prepared:{folder}, which has proposals" in line
+    assert f"--proposals: found dense for prepared:{folder}, which already has proposals" in line
 
 
 def test_weights_of_a_folder_that_is_no_run(command, digits, tmp_path):
@@ -159,6 +159,6 @@ def test_options_of_0_1_are_taken_and_not_shown(command_name, required, alias, o
     assert alias not in part.choices[command_name].format_help().split()
 
 
-def test_the_graphs_proposals_of_0_1_are_taken():
+def test_the_graphs_proposals_of_0_1_are_accepted():
     arguments = ["export", "run", "--out", "1", "--proposals"]
     assert cli._parser(["export"]).parse_args([*arguments, "grid"]).proposals == "dense"

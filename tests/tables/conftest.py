@@ -1,4 +1,4 @@
-"""A setup of seconds: a network of two convolutions, handwritten digits, four mini-batches."""
+"""A setup that takes seconds: a network of two convolutions, handwritten digits, four mini-batches."""
 
 import dataclasses
 
@@ -14,7 +14,7 @@ from tf_fast_rcnn.training.settings import with_changes
 
 @pytest.fixture(scope="session")
 def setup_in(digits, tiny_backbone):
-    """`setup_in(folder)`: a `Setup` whose results are written there."""
+    """`setup_in(folder)`: a `Setup` that writes its results to the folder."""
     train, test = (frcnn.load_dataset(f"voc:{digits}@{split}", CLASS_NAMES) for split in ("train", "test"))
     small = {"network.stride": 8, "network.fc_units": (16, 12), "sampling.rois_per_batch": 32}
     recipe = with_changes(base_recipe("small-data", 4, 96), small)
@@ -29,7 +29,7 @@ def setup_in(digits, tiny_backbone):
 
 @pytest.fixture(scope="session")
 def measured(setup_in, tmp_path_factory):
-    """The `Setup` of a folder that has table 6 for one seed."""
+    """The `Setup` of a folder that contains table 6 for one seed."""
     setup = setup_in(tmp_path_factory.mktemp("tables") / "out")
     measure_tables(setup, ["multi-task"], 1)
     return setup

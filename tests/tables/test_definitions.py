@@ -1,4 +1,4 @@
-"""The tables' rows: every one can be measured, and no two results share a file."""
+"""The rows of the tables: every row can be measured, and no two results share a file."""
 
 import itertools
 
@@ -16,13 +16,13 @@ PAPER = {
 }
 
 
-def test_measurements_have_files_of_their_own():
+def test_measurements_have_different_files():
     found = measurements(TABLES)
     assert len({(each.training, each.name) for each in found}) == len(found) == len(set(found))
     assert {each.training for each in found} <= set(TRAININGS)
 
 
-def test_measurements_of_a_training_stand_together():
+def test_measurements_are_grouped_by_training():
     trainings = [each.training for each in measurements(TABLES)]
     assert len(set(trainings)) == 1 + sum(one != other for one, other in itertools.pairwise(trainings))
 
@@ -46,7 +46,7 @@ def test_a_full_training_serves_the_papers_tables():
     )
 
 
-def test_names_tell_how_it_is_measured():
+def test_names_describe_the_measurement():
     names = {each.name for each in measurements(TABLES)}
     assert {"as-trained", "no-boxes", "svms", "svd", "5-scales", "2-passes", "selective-search-50-random"} <= names
     assert ProposalChoice() == ProposalChoice("selective search")

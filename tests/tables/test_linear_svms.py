@@ -1,4 +1,4 @@
-"""Linear SVMs: the optimum against the dual problem solved otherwise, hard negatives, the model that they go into."""
+"""Linear SVMs: their optimum against another solver of the dual problem, hard negatives, and the resulting model."""
 
 import numpy as np
 import pytest
@@ -41,7 +41,7 @@ def fresh_svm(positives):
 def test_scores_are_those_of_the_optimum():
     positives, negatives = features(20, 3, 0), features(60, -3, 1)
     svm = fresh_svm(positives)
-    svm.mine(negatives)  # all score 0 before there is an SVM, and so are hard
+    svm.mine(negatives)  # before the first training all score 0 and are therefore hard
     weights, bias = solved_by_the_dual(positives, negatives)
     everything = np.concatenate([positives, negatives])
     np.testing.assert_allclose(svm.scores(everything), everything @ weights + bias, atol=0.02)
@@ -59,7 +59,7 @@ def test_hard_negatives_are_kept_and_easy_ones_are_not():
     weights = svm.weights.copy()
     svm.mine(np.concatenate([hard, easy]))
     np.testing.assert_array_equal(np.concatenate(svm.waiting), expected)
-    np.testing.assert_array_equal(svm.weights, weights)  # too few of them to train anew
+    np.testing.assert_array_equal(svm.weights, weights)  # too few to retrain
     svm.fit()
     kept = {tuple(row) for row in svm.negatives}
     assert kept <= {tuple(row) for row in np.concatenate([features(30, -3, 1), expected])}
@@ -69,7 +69,7 @@ def test_hard_negatives_are_kept_and_easy_ones_are_not():
     assert not np.array_equal(svm.weights, weights)
 
 
-def test_many_hard_negatives_train_it_anew_at_once():
+def test_many_hard_negatives_retrain_it_at_once():
     svm = fresh_svm(features(20, 3, 0))
     svm.mine(features(10, -3, 1))
     weights = svm.weights.copy()
@@ -89,7 +89,7 @@ def test_negatives_overlap_no_object_of_the_class_by_three_tenths():
 
 @pytest.fixture(scope="module")
 def with_svms(tiny_run, prepared_digits):
-    """The tiny run's model and the one with SVMs."""
+    """The tiny run's model, and its copy with SVMs."""
     run = frcnn.load_run(tiny_run[0])
     settings = frcnn.detection_settings(run)
     return run.model, with_linear_svms(run.model, prepared_digits[0][:4], settings, progress=False)

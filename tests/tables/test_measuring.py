@@ -1,4 +1,4 @@
-"""What is measured, once: resume, stages, detectors without boxes, folders of other settings."""
+"""Measuring the tables: results are computed once, stages, detectors without boxes, folders of other settings."""
 
 import dataclasses
 import json
@@ -24,7 +24,7 @@ def test_every_row_has_a_result(measured):
         assert 0 < result["average_recall"] <= 1
 
 
-def test_a_result_is_what_evaluate_gives(measured):
+def test_a_result_is_what_evaluate_returns(measured):
     run = frcnn.load_run(measured.out / "seed-0" / "full" / "run")
     test = measured.store.of(measured.test, ProposalChoice(SELECTIVE_SEARCH))
     settings = frcnn.detection_settings(run, score_threshold=0.01)
@@ -45,7 +45,7 @@ def test_the_second_stage_trains_the_boxes_alone(measured):
 
 
 def test_training_for_classification_alone_leaves_the_boxes(measured, tiny_backbone):
-    """No gradient reaches them, only a weight decay of 1e-4 of the rate of 3e-4."""
+    """They receive no gradient, only a weight decay of 1e-4 at a learning rate of 3e-4."""
     fresh = frcnn.fast_rcnn(tiny_backbone, 10, weights=None, stride=8, fc_units=(16, 12), seed=0)
     expected, _ = fresh.get_layer("box_regression").get_weights()
     np.testing.assert_allclose(weights_of(measured, "classification")["box_regression"][0], expected, atol=1e-8)
@@ -84,7 +84,7 @@ def test_what_is_finished_is_not_done_again(setup_in, tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         measure_tables(setup, ["multi-task"], 2)
     assert trained == ["classification", "full"]
-    tested.insert(0, None)  # past the kill
+    tested.insert(0, None)  # do not interrupt again
     measure_tables(setup, ["multi-task"], 2)
     rows = [row.measurement for row in TABLES["multi-task"].rows]
     assert sorted(map(str, tested[1:])) == sorted(str((seed, row)) for seed in (0, 1) for row in rows)
@@ -94,8 +94,8 @@ def test_what_is_finished_is_not_done_again(setup_in, tmp_path, monkeypatch):
     assert len(tested) == before
 
 
-def test_more_seeds_and_tables_come_later(measured, monkeypatch):
-    """Of table 4 the detector as trained is there already."""
+def test_seeds_and_tables_can_be_added_later(measured, monkeypatch):
+    """Table 4's detector as trained has been measured already."""
     tested = []
     monkeypatch.setattr(measuring, "measure", lambda setup, measurement, folder, seed: tested.append(measurement) or {})
     monkeypatch.setattr(measuring, "write_json", lambda path, value: None)
@@ -103,7 +103,7 @@ def test_more_seeds_and_tables_come_later(measured, monkeypatch):
     assert tested == [Measurement(change="svd")]
 
 
-def test_unknown_tables_are_told(setup_in, tmp_path):
+def test_unknown_tables_are_refused(setup_in, tmp_path):
     with pytest.raises(InputError, match=r"^tables: found 'tabel'; expected one of multi-task, layers, "):
         measure_tables(setup_in(tmp_path / "out"), ["svd", "tabel"], 1)
     assert not (tmp_path / "out").exists()
@@ -128,7 +128,7 @@ def test_a_folder_of_other_settings(measured, setup_in):
 
 def test_a_folder_of_something_else(setup_in, tmp_path):
     (tmp_path / "letter.txt").touch()
-    with pytest.raises(InputError, match=r"found files that are no tables; expected a new folder"):
+    with pytest.raises(InputError, match=r"not empty and not a folder of tables; choose a new folder for --out"):
         measure_tables(setup_in(tmp_path), ["multi-task"], 1)
     assert [path.name for path in tmp_path.iterdir()] == ["letter.txt"]
 
@@ -149,5 +149,5 @@ def test_settings_of_detection(setup_in, tmp_path, measurement):
     assert result_path(tmp_path, measurement, 3).parent == tmp_path / "seed-3" / measurement.training
 
 
-def test_all_tables_can_be_asked_for():
+def test_all_tables_can_be_measured():
     assert len(measurements(TABLES)) == 30

@@ -1,4 +1,4 @@
-"""Proposals that are drawn, mixed and replaced."""
+"""Proposals that are chosen at random, mixed and replaced."""
 
 import dataclasses
 
@@ -24,13 +24,13 @@ def rows(boxes):
 
 
 @pytest.mark.parametrize(("number", "count"), [(5, 5), (30, 30), (500, 30), (None, 30)])
-def test_so_many_are_drawn(number, count):
+def test_a_number_of_proposals_is_chosen(number, count):
     found = chosen(ProposalChoice(number=number))
     assert len(found) == len(rows(found)) == count
     assert rows(found) <= rows(proposals(30))
 
 
-def test_more_of_one_seed_hold_the_fewer():
+def test_a_larger_number_contains_the_smaller_ones_of_the_seed():
     assert rows(chosen(ProposalChoice(number=5))) < rows(chosen(ProposalChoice(number=20)))
     assert rows(chosen(ProposalChoice(number=5))) != rows(chosen(ProposalChoice(number=5), seed=1))
 
@@ -55,7 +55,7 @@ def test_an_image_without_proposals_gets_dense_boxes_alone():
     assert rows(chosen(ProposalChoice(dense=9), of=none)) == rows(GRID)
 
 
-def test_a_data_set_with_the_proposals_of_a_choice(setup_in, tmp_path):
+def test_a_dataset_with_the_proposals_of_a_choice(setup_in, tmp_path):
     setup = setup_in(tmp_path)
     whole = setup.store.of(setup.test, ProposalChoice(DENSE))
     few = setup.store.of(setup.test, ProposalChoice(DENSE, number=7), seed=3)
@@ -69,7 +69,7 @@ def test_a_data_set_with_the_proposals_of_a_choice(setup_in, tmp_path):
 
 
 def test_facts_are_means(setup_in, tmp_path):
-    """The objects themselves as proposals have an average recall of 1, no proposals one of 0."""
+    """Average recall is 1 if the proposals are the ground truth boxes, and 0 without proposals."""
     data = setup_in(tmp_path).store.of(setup_in(tmp_path).test, ProposalChoice(ALL_SIZES, number=1))
     found = data.with_records([dataclasses.replace(record, proposal_boxes=record.boxes) for record in data])
     facts = proposal_facts(found)

@@ -1,4 +1,4 @@
-"""Tables and pictures of results that the tests write."""
+"""Tables and figures of results that the tests write."""
 
 import json
 
@@ -33,7 +33,7 @@ def setup(setup_in, tmp_path):
 
 
 def write_results(out, name, mean_aps):
-    """One result a row and seed: `mean_aps` has a list over seeds for each row."""
+    """Writes one result per row and seed; `mean_aps` has a list over seeds for each row."""
     for row, of_row in zip(TABLES[name].rows, mean_aps, strict=True):
         for seed, mean_ap in enumerate(of_row):
             path = result_path(out, row.measurement, seed)
@@ -49,7 +49,7 @@ def test_lines(setup):
     assert trained.spread == pytest.approx(7.0710678)
     assert (trained.difference, trained.verdict) == (None, "")
     assert compressed.mean == pytest.approx(175 / 3)
-    assert compressed.difference == pytest.approx(-12.5)  # of the seeds that both have
+    assert compressed.difference == pytest.approx(-12.5)  # over the seeds that both rows have
     assert compressed.verdict == "lower"
     assert compressed.values["fc_milliseconds"] == 3.25
     assert compressed.values["seconds_per_batch"] == 1.25
@@ -76,7 +76,7 @@ def test_markdown(setup):
 
 
 def with_seeds(value):
-    """JSON's keys are texts."""
+    """As read from JSON, whose keys are strings."""
     return {int(key) if key.isdecimal() else key: each for key, each in value.items()}
 
 

@@ -1,1 +1,1 @@
-"""Measurements beside peers and physical floors: what `tf-fast-rcnn benchmark` runs."""
+"""Benchmarks against other libraries and hardware limits, run by `tf-fast-rcnn benchmark`."""

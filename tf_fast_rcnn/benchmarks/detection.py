@@ -1,4 +1,4 @@
-"""Where detection's time goes, before and after truncated SVD (the paper's figure 2), beside PyTorch and OpenVINO."""
+"""Time of each stage of detection, before and after truncated SVD (the paper's figure 2), against other libraries."""
 
 from __future__ import annotations
 
@@ -34,25 +34,29 @@ _IMAGE_SIZE = (480, 640)
 def measure_detection(
     network: str, dtype: str, proposals: Sequence[int], shorter_side: int, rounds: int, threads: int
 ) -> dict[str, Any]:
-    """Times every part of detecting the objects of one image, and the whole, in turn with the same parts in the peers.
+    """Times all parts of detecting the objects in one image, and the total, alternating with other libraries.
 
-    To be called in a fresh process. The network is random, and so are the factors that stand for its fully connected
-    layers' truncated SVD, of a quarter and a sixteenth of their outputs (VGG16: 1024 and 256, as in the paper): they
-    take as long as others. The peers get pooled RoIs, whose making counts as nothing.
+    Call it in a fresh process. The weights are random, and so are the factors that replace the fully connected layers
+    after truncated SVD, with ranks of a quarter and a sixteenth of the outputs (VGG16: 1024 and 256, as in the paper);
+    this does not affect the time. The other libraries receive pooled RoIs; the time to pool them is not counted.
 
     Args:
-        network: see `fast_rcnn`'s backbone.
-        dtype: "float32" or "bfloat16", weights included; OpenVINO has it as a hint.
+        network: see `backbone` of `fast_rcnn`.
+        dtype: "float32" or "bfloat16", weights included; for OpenVINO it is a hint.
         proposals: numbers of proposals, random over the image.
-        shorter_side: of the image in the network.
+        shorter_side: shorter side of the network input, in pixels.
         rounds: how often each part is timed.
-        threads: of every contestant.
+        threads: number of threads of every contestant.
 
     Returns:
-        Dict: "image", height and width in the network; "selective_search", seconds for all proposals of the image file;
-        "rows", a list of dicts with "contestant" ("ours", "ours, SVD", "PyTorch", "OpenVINO"), "proposals", "parts"
-        (seconds of those of `PARTS` that it has), "total" (seconds of `detect` from a file; for peers the sum of the
-        parts) and, of "ours", "bare" (seconds of the network alone, in one graph); "missing", why peers are left out.
+        A dict with these entries:
+
+        - "image": height and width of the network input.
+        - "selective_search": seconds for the proposals of the image file.
+        - "rows": a list of dicts with "contestant" ("ours", "ours, SVD", "PyTorch", "OpenVINO"), "proposals", "parts"
+          (seconds of the parts in `PARTS` that it has), "total" (seconds of `detect` from a file; for other libraries
+          the sum of the parts) and, for "ours", "bare" (seconds of the network alone, in one graph).
+        - "missing": the reason for each library that was skipped.
     """
     tf.config.threading.set_intra_op_parallelism_threads(threads)
     model = frcnn.fast_rcnn(network, CLASSES, weights=None)
@@ -70,7 +74,7 @@ def measure_detection(
                 contestants[name] = peer(model, ours["ours"], dtype, threads)
             except ImportError as error:
                 missing[name] = str(error)
-        # Part by part: the machine's speed changes within a round.
+        # Alternate for each part, because the machine's speed changes within a round.
         functions = {
             (name, *part): contestants[name].functions[part]
             for part in ours["ours"].functions
@@ -89,14 +93,14 @@ def _compressed(model):
 
 
 def _hidden_layers(model):
-    """Names of the fully connected layers before the predictor layers; of two factors the second."""
+    """Names of the fully connected layers before the predictor layers; for two factors, that of the second one."""
     names = [layer.name for layer in model.layers if isinstance(layer, keras.layers.Dense)]
     return [name for name in names if name not in PREDICTOR_LAYERS and not name.endswith("_v")]
 
 
 def _head(classify):
-    """The fully connected layers one by one: names of parts and models."""
-    # A layer's `output` is that in the graph that it was first used in.
+    """Dict from the name of a part to a model of it: each fully connected layer, and the predictor layers."""
+    # A layer's `output` belongs to the graph in which it was first used, so use this graph's tensors.
     outputs = {node.operation.name: node.outputs[0] for nodes in classify._nodes_by_depth.values() for node in nodes}
     hidden = [outputs[name] for name in _hidden_layers(classify)]
     names = [f"fc{number}" for number, _ in enumerate(hidden, start=6)]
@@ -111,7 +115,7 @@ def _row(name, number, seconds):
 
 
 def _image_file(folder):
-    """`(path, seconds)`: a JPEG file of a generated picture, and what its proposals take."""
+    """`(path, seconds)`: a generated JPEG file, and the time of selective search on it."""
     generate_digits(folder, {"test": 1})
     (source,) = (folder / "JPEGImages").iterdir()
     path = folder / "image.jpg"
@@ -123,7 +127,7 @@ def _image_file(folder):
 
 
 class _Ours:
-    """Our network. `functions` has what is timed by `(part, number of proposals)`, None for what knows of none."""
+    """Our network. `functions` maps `(part, number of proposals or None)` to the function that is timed."""
 
     def __init__(self, model, settings, path, proposals):
         self.detector = detector = Detector(model, settings)
@@ -173,7 +177,7 @@ def _resized(path, settings):
 
 
 class _Peer:
-    """Another framework's network, `functions` as those of `_Ours`; `_network` makes one of a Keras model."""
+    """Another library's network; `functions` as in `_Ours`. `_network` converts a Keras model, `_array` a tensor."""
 
     def __init__(self, model, ours):
         parts = stages(model)
@@ -201,7 +205,7 @@ class _PyTorch(_Peer):
         return self._torch.inference_mode()(PyTorchNetwork(network).to(self._dtype).eval())
 
     def _array(self, tensor):
-        # Images come as float32 to the first layer, which knows its type.
+        # Images stay float32; the first layer casts them.
         array = self._torch.from_numpy(tf.cast(tensor, tf.float32).numpy())
         return array if tensor.shape.rank == 4 else array.to(self._dtype)
 
@@ -212,7 +216,7 @@ class _OpenVINO(_Peer):
 
         self._openvino = openvino
         precision = {"float32": "f32", "bfloat16": "bf16"}[dtype]
-        # It would bind threads to cores, those of other contestants too.
+        # CPU pinning would also bind the threads of other contestants to cores.
         self._settings = {
             "INFERENCE_NUM_THREADS": threads,
             "INFERENCE_PRECISION_HINT": precision,

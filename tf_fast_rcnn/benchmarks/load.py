@@ -1,6 +1,6 @@
-"""Load on a server: clients that wait for their answers (closed loop), and requests at a rate whatever comes (open).
+"""Load on a server: clients that wait for each response (closed loop), and requests at a fixed rate (open loop).
 
-Every request that was sent is counted once: answered, refused (UNAVAILABLE, 503: the server is full) or failed.
+Every request is counted once: as answered, refused (UNAVAILABLE or 503: the server is full) or failed.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ _ANY_SIZE = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_le
 
 
 class Load(NamedTuple):
-    """What came of requests.
+    """The result of a load.
 
     Attributes:
-        seconds: from the first request to the last answer.
+        seconds: time from the first request to the last response.
         latencies: float64, seconds of each request that was answered.
-        counts: how many ended as "ok", "refused" or with another status.
-        memory: bytes that the server held, second by second; empty where nobody looked.
+        counts: number of requests by status: "ok", "refused" or another one.
+        memory: the server's resident bytes, once per second; empty if they were not measured.
     """
 
     seconds: float
@@ -43,7 +43,7 @@ class Load(NamedTuple):
     memory: list
 
     def summary(self) -> dict[str, Any]:
-        """Dict of JSON's types: requests a second, latencies' percentiles in milliseconds, counts, memory in MB."""
+        """A JSON dict: requests per second, percentiles of latency in milliseconds, counts, memory in MB."""
         failed = sum(count for status, count in self.counts.items() if status not in (OK, REFUSED))
         percentiles = np.percentile(self.latencies, [50, 95, 99]) * 1e3 if len(self.latencies) else [np.nan] * 3
         return {
@@ -60,16 +60,16 @@ class Load(NamedTuple):
 
 
 async def closed_loop(ask: Callable[[], Awaitable[str]], clients: int, seconds: float, pid: int | None = None) -> Load:
-    """Clients that each send a request when the one before is answered.
+    """Clients that each send the next request when the previous one is answered.
 
     Args:
         ask: coroutine function that sends one request and returns "ok", "refused" or another status.
-        clients: how many.
-        seconds: after which none sends another.
-        pid: process whose memory is watched, or None.
+        clients: number of clients.
+        seconds: time after which no new requests are sent.
+        pid: process whose memory is measured, or None.
 
     Returns:
-        `Load`.
+        The `Load`.
     """
     end = time.perf_counter() + seconds
 
@@ -83,19 +83,19 @@ async def closed_loop(ask: Callable[[], Awaitable[str]], clients: int, seconds: 
 async def open_loop(
     ask: Callable[[], Awaitable[str]], rate: float, seconds: float, seed: int = 0, pid: int | None = None
 ) -> Load:
-    """Requests at random times (a Poisson process), sent whether or not others are answered.
+    """Requests at random times (a Poisson process), sent whether or not earlier ones are answered.
 
-    A request's time counts from when it was due: a slow server cannot hide by holding back the next one.
+    Latency is measured from the time a request was due, so a slow server cannot hide by delaying the next request.
 
     Args:
-        ask: as of `closed_loop`.
-        rate: requests a second on average.
-        seconds: for which they are sent.
-        seed: of the times.
-        pid: process whose memory is watched, or None.
+        ask: see `closed_loop`.
+        rate: average number of requests per second.
+        seconds: for how long requests are sent.
+        seed: random seed of the times.
+        pid: process whose memory is measured, or None.
 
     Returns:
-        `Load`.
+        The `Load`.
     """
     rng = np.random.default_rng(seed)
     started = time.perf_counter()
@@ -109,7 +109,7 @@ async def open_loop(
 
 
 async def _observed(ask, senders, pid):
-    """Runs what `senders` makes of a function that sends a request due at some time, and records what comes of it."""
+    """Runs the coroutines `senders(record)`, where `record(due)` sends one request; returns the `Load`."""
     latencies, counts = [], collections.Counter()
 
     async def record(due):
@@ -134,7 +134,12 @@ async def _watch(pid, memory):
 
 
 def detector_inputs(image_bytes: bytes, proposals: np.ndarray) -> dict[str, np.ndarray]:
-    """Inputs of a detector's `serving_default` for one image and its proposals, float32 `[P, 4]`."""
+    """The inputs of a detector's `serving_default` signature for one image.
+
+    Args:
+        image_bytes: an encoded image file.
+        proposals: float32 `[P, 4]`, relative `[y1, x1, y2, x2]`.
+    """
     return {
         "image_bytes": np.array([image_bytes], np.object_),
         "proposals": np.asarray(proposals, np.float32)[None],
@@ -143,12 +148,12 @@ def detector_inputs(image_bytes: bytes, proposals: np.ndarray) -> dict[str, np.n
 
 
 class GrpcLoad:
-    """Asks over gRPC; use within `async with`.
+    """Sends a request over gRPC when called; use it within `async with`.
 
     Args:
         address: "HOST:PORT".
-        model: its name.
-        inputs: dict of names and arrays.
+        model: the model's name.
+        inputs: dict from input names to arrays.
     """
 
     def __init__(self, address: str, model: str, inputs: Mapping[str, np.ndarray]) -> None:
@@ -175,16 +180,16 @@ class GrpcLoad:
 
 
 class RestLoad:
-    """Asks over REST, by column; use within `async with`.
+    """Sends a request in columnar format over REST when called; use it within `async with`.
 
     Args:
-        url: of the model, up to its name.
-        inputs: dict of names and arrays.
+        url: URL of the model, up to its name.
+        inputs: dict from input names to arrays.
     """
 
     def __init__(self, url: str, inputs: Mapping[str, np.ndarray]) -> None:
         self._url = f"{url}:predict"
-        # Requests and answers by column have the same form.
+        # Columnar requests and responses have the same format.
         self._body = json.dumps({"inputs": json.loads(write_outputs(inputs, by_row=False))["outputs"]}).encode()
 
     async def __aenter__(self) -> Self:
@@ -206,7 +211,7 @@ class RestLoad:
 
 
 def server_process(port: int) -> int | None:
-    """Number of the process on this machine that listens on a TCP port; None where none is to be seen."""
+    """The id of the process on this machine that listens on a TCP port; None if no such process is visible."""
     listening = {
         f"socket:[{fields[9]}]"
         for table in ("/proc/net/tcp", "/proc/net/tcp6")
@@ -218,5 +223,5 @@ def server_process(port: int) -> int | None:
             if str(link.readlink()) in listening:
                 return int(link.parts[2])
         except OSError:
-            continue  # Of another user, or gone.
+            continue  # the process belongs to another user or has ended
     return None

@@ -1,4 +1,4 @@
-"""How everything is measured: contestants take turns in one process, medians count, memory is the process's growth."""
+"""How all benchmarks measure: contestants alternate in one process, medians are reported, memory is process growth."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from tqdm import tqdm
 
 
 def median_seconds(functions: Mapping[Any, Callable[[], object]], rounds: int) -> dict[Any, float]:
-    """Runs functions in turn, so that what else the machine does meets all of them.
+    """Times functions alternately, so that background load affects all of them equally.
 
     Args:
-        functions: dict of names and functions without arguments.
-        rounds: how often each is timed, after one round that does not count.
+        functions: dict from names to functions without arguments.
+        rounds: how often each is timed, after one warm-up round.
 
     Returns:
-        Dict of names and median seconds.
+        Dict from names to median seconds.
     """
     seconds = {name: [] for name in functions}
     for turn in tqdm(range(rounds + 1), "rounds", unit="round", delay=2, leave=False):
@@ -34,7 +34,7 @@ def median_seconds(functions: Mapping[Any, Callable[[], object]], rounds: int) -
 
 
 def peak_growth(function: Callable[[], Any]) -> tuple[Any, int]:
-    """`(result, bytes)`: what a function returns, and by how much the process's memory grew at its peak."""
+    """`(result, bytes)`: what a function returns, and the peak growth of the process's memory while it runs."""
     sizes, done = [], threading.Event()
 
     def watch():
@@ -52,5 +52,5 @@ def peak_growth(function: Callable[[], Any]) -> tuple[Any, int]:
 
 
 def resident_bytes(process: int | str = "self") -> int:
-    """Memory that a process, given by its number, holds now; this one by default."""
+    """Resident memory of a process in bytes, given by its id; this process by default."""
     return int(Path(f"/proc/{process}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")

@@ -1,4 +1,4 @@
-"""Selective search beside OpenCV's: time, recall and average best overlap on the same images, memory, growth."""
+"""Selective search against OpenCV's: time, recall and average best overlap on the same images, and its scaling."""
 
 from __future__ import annotations
 
@@ -26,17 +26,21 @@ _BATCHES_OF_THREADS = 4
 
 
 def measure_proposals(records: Sequence[ImageRecord], mode: str, threads: int = 2) -> dict[str, Any]:
-    """Searches each image with one thread by turns, and batches of them natively with several threads.
+    """Searches each image alternately with both, on one thread; and batches with ours, on several threads.
 
     Args:
-        records: sequence of `ImageRecord`.
+        records: annotated images.
         mode: "fast" or "quality".
-        threads: of a batch.
+        threads: number of threads for batches.
 
     Returns:
-        Dict: the mode; "images"; "boxes", objects; "threads"; by contestant "milliseconds" (median of images, one
-        thread), "proposals" (mean number) and "quality" (by number of boxes: recall at IoU 0.5 and 0.7, and the mean
-        over objects of the best box's IoU); "times_faster" (of the sums of times) and "times_faster_in_batches".
+        A dict with these entries:
+
+        - "mode", "images", "threads", and "boxes" (number of objects).
+        - "milliseconds", by contestant: median over images, one thread.
+        - "proposals", by contestant: mean number per image.
+        - "quality", by contestant and number of boxes: recall at IoU 0.5 and 0.7, and average best overlap.
+        - "times_faster": ratio of the total times; "times_faster_in_batches": the same for batches.
     """
     _opencv().setNumThreads(1)
     size = threads * _BATCHES_OF_THREADS
@@ -69,18 +73,18 @@ def measure_proposals(records: Sequence[ImageRecord], mode: str, threads: int = 
 
 
 def measure_growth(image: np.ndarray, mode: str, sides: Sequence[int], rounds: int = 3) -> list[dict[str, float]]:
-    """Time and memory of one image at growing sizes, with one thread, where nothing is searched smaller.
+    """Time and memory for one image at increasing sizes, with one thread and without the usual limit on the size.
 
-    To be called in a fresh process: what was freed would not count as growth.
+    Call it in a fresh process, because reused memory would not count as growth.
 
     Args:
         image: uint8 `[H, W, 3]`.
         mode: "fast" or "quality".
         sides: longer sides in pixels, ascending.
-        rounds: how often each is timed.
+        rounds: how often each size is timed.
 
     Returns:
-        List of dicts with "pixels", "milliseconds" and "bytes_per_pixel" (memory beside the image itself).
+        List of dicts with "pixels", "milliseconds" and "bytes_per_pixel" (memory in addition to the image itself).
     """
     cv2, results = _opencv(), []
     for side in tqdm(sides, "sizes", unit="size", delay=2, leave=False):
@@ -109,7 +113,7 @@ def _timed(function):
 
 
 def _quality(records, found):
-    """By number of boxes: "recall_0.5", "recall_0.7" and "abo"."""
+    """Dict from number of boxes to a dict with "recall_0.5", "recall_0.7" and "abo" (average best overlap)."""
     quality = {}
     for count in COUNTS:
         best = [np.zeros(0)]

@@ -1,7 +1,7 @@
-"""A Fast R-CNN model in PyTorch: the same layers and weights in eager mode, channels last, to be timed beside ours.
+"""A Fast R-CNN model in PyTorch, for comparison: the same layers and weights, in eager mode and channels last.
 
-PyTorch has no RoI pooling of its own. `roi_max_pool` is a plain loop over the bins by the same rule as `roi_pool`;
-it shows that the networks are the same, and those who measure leave its time out.
+PyTorch itself has no RoI pooling. `roi_max_pool` is a plain loop over the bins by the same rule as `roi_pool`; it shows
+that the networks are the same. Benchmarks do not count its time.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ from tf_fast_rcnn.models.fast_rcnn import BoxDenormalization
 
 
 class PyTorchNetwork(torch.nn.Module):
-    """A functional Keras model's graph, each layer replaced by PyTorch's with the same weights.
+    """A functional Keras model converted to PyTorch layer by layer, with the same weights.
 
-    Called with what the Keras model is called with and giving what it gives: feature maps are `[B, h, w, C]`. Within,
-    they are `[B, C, h, w]` stored channels last, so that nothing is copied. What is frozen in Keras has no gradient.
+    Its inputs and outputs are those of the Keras model; feature maps are `[B, h, w, C]`. Internally they are
+    `[B, C, h, w]` in channels-last memory format, so nothing is copied. Layers frozen in Keras have no gradient.
 
     Args:
-        network: a `keras.Model` of one input, such as the parts that `model.stages` gives.
+        network: a `keras.Model` with one input, such as the parts that `stages` returns.
 
     Raises:
-        TypeError: where a layer has no counterpart here.
+        TypeError: if a layer or activation has no counterpart here.
 
     Example:
         >>> PyTorchNetwork(stages(model).classify)(pooled)["class_logits"].shape      # doctest: +SKIP
@@ -58,11 +58,11 @@ class PyTorchNetwork(torch.nn.Module):
 def roi_max_pool(
     features: torch.Tensor, rois: torch.Tensor, output_size: tuple[int, int], spatial_scale: float
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """RoI max pooling by a loop over the bins: the rule of `roi_pool`, which documents the arguments.
+    """RoI max pooling by a loop over the bins, by the rule of `roi_pool`, which documents the arguments.
 
     Returns:
-        pooled `[B, R, P, Q, C]`, and int64 of the same shape: the cell of each maximum, by number in the map's h x w
-        cells; -1 where a bin is empty. Neither knows of gradients: see `roi_max_pool_gradient`.
+        The pooled features `[B, R, P, Q, C]`, and the argmax, int64 of the same shape: the index of each maximum among
+        the h x w feature-map cells, -1 for empty bins. Neither carries gradients, see `roi_max_pool_gradient`.
     """
     features = features.detach()
     height, width, channels = features.shape[1:]
@@ -84,7 +84,16 @@ def roi_max_pool(
 def roi_max_pool_gradient(
     pooled_gradient: torch.Tensor, argmax: torch.Tensor, features_shape: Sequence[int]
 ) -> torch.Tensor:
-    """The gradient of `roi_max_pool`'s features `[B, h, w, C]`: each bin's goes to the cell of its maximum."""
+    """The gradient of `roi_max_pool`: each bin's gradient goes to the cell of its maximum.
+
+    Args:
+        pooled_gradient: gradient of the pooled features, `[B, R, P, Q, C]`.
+        argmax: int64 of the same shape, from `roi_max_pool`.
+        features_shape: `[B, h, w, C]`.
+
+    Returns:
+        The gradient of the features, `[B, h, w, C]`.
+    """
     images, _, _, channels = features_shape
     cells = argmax.reshape(images, -1, channels)
     values = torch.where(cells < 0, 0, pooled_gradient.reshape(cells.shape))
@@ -93,7 +102,7 @@ def roi_max_pool_gradient(
 
 
 def _bins(first, last, bins, spatial_scale, cells):
-    """`(begin, end)` of every bin along one side of a RoI, cut to the map."""
+    """`(begin, end)` of every bin along one side of a RoI, in cells, clipped to the feature map."""
     start, end = (_round(np.float32(pixel) * np.float32(spatial_scale)) for pixel in (first, last))
     step = np.float32(max(end - start + 1, 1)) / np.float32(bins)
     edges = ((math.floor(np.float32(p) * step), math.ceil(np.float32(p + 1) * step)) for p in range(bins))
@@ -101,7 +110,7 @@ def _bins(first, last, bins, spatial_scale, cells):
 
 
 def _round(value):
-    """As C rounds: halves away from zero."""
+    """Rounds halves away from zero, as C does."""
     return int(math.copysign(math.floor(abs(float(value)) + 0.5), value))
 
 
@@ -116,12 +125,12 @@ def _layers(network):
 def _as_pytorch(layer):
     convert = _CONVERSIONS.get(type(layer))
     if convert is None:
-        raise TypeError(f"{layer.name}: found a {type(layer).__name__}; expected a layer that has a counterpart here")
+        raise TypeError(f"{layer.name}: found a {type(layer).__name__}; expected a layer with a counterpart here")
     return convert(layer)
 
 
 class _SameConvolution(torch.nn.Conv2d):
-    """A convolution that pads as TensorFlow does: what does not divide evenly goes below and to the right."""
+    """A convolution with TensorFlow's "same" padding: an odd padding row or column goes to the bottom or right."""
 
     def forward(self, maps):
         (top, bottom), (left, right) = map(self._padding, maps.shape[-2:], self.kernel_size, self.stride)
@@ -150,7 +159,7 @@ def _dense(layer):
 
 
 class _FrozenBatchNormalization(torch.nn.BatchNorm2d):
-    """Computes with the statistics of pre-training, as our models do, in training too."""
+    """Uses the statistics of pre-training in training too, as our models do."""
 
     def train(self, mode=True):
         return super().train(False)
@@ -169,7 +178,7 @@ def _batch_normalization(layer):
 
 
 def _finished(module, layer, kernel):
-    """With the Keras layer's weights and activation."""
+    """The module with the Keras layer's weights and activation."""
     state = {"weight": torch.tensor(np.ascontiguousarray(kernel))}
     if layer.use_bias:
         state["bias"] = torch.tensor(layer.bias.numpy())
@@ -191,7 +200,7 @@ class _Function(torch.nn.Module):
 
 
 class _Preprocessing(torch.nn.Module):
-    """Gives the type that the module is moved to: the network's."""
+    """Outputs the type to which the module is moved, which is the network's."""
 
     def __init__(self, layer):
         super().__init__()
@@ -210,7 +219,7 @@ def _relu(layer):
 
 
 def _reshape(layer):
-    """RoIs stand in the second dimension, whose size Keras infers."""
+    """The second dimension holds the RoIs; Keras infers its size."""
     return _Function(lambda values: values.reshape(*values.shape[:2], *layer.target_shape[1:]))
 
 

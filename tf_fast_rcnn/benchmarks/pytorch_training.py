@@ -1,4 +1,4 @@
-"""Training steps of a Fast R-CNN model in PyTorch, timed part by part: the peer of `benchmarks.training`."""
+"""Training steps of a Fast R-CNN model in PyTorch, timed part by part, for comparison in `benchmarks.training`."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from tf_fast_rcnn.models.parts import denormalization_layer, stages
 class PyTorchTraining:
     """The step of `model.fit` in PyTorch: forward, multi-task loss, backward, the paper's SGD.
 
-    RoI pooling is a plain loop here, whose time, forward and backward, counts as nothing.
+    RoI pooling is a plain loop here; its time, forward and backward, is not counted.
 
     Args:
-        model: what `fast_rcnn` returned, of one feature map; its weights are copied.
-        learning_rate, momentum, weight_decay: as `training.optimizers.sgd` takes them; biases learn at twice the
-            rate and do not decay.
-        half: whether to compute under bfloat16 autocast.
+        model: a detector made by `fast_rcnn` with one feature map; its weights are copied.
+        learning_rate, momentum, weight_decay: see `training.optimizers.sgd`; biases have twice the learning rate and no
+            weight decay.
+        half: whether to use bfloat16 autocast.
     """
 
     def __init__(
@@ -56,12 +56,12 @@ class PyTorchTraining:
 
         Args:
             images: float32 `[B, H, W, 3]`, RGB 0..255.
-            rois: float32 `[B, R, 4]`, pixels.
+            rois: float32 `[B, R, 4]`, `[y1, x1, y2, x2]` in pixels.
             labels: int `[B, R]`, 0..K.
-            targets: float32 `[B, R, 4]`, regression targets of the labels' boxes.
+            targets: float32 `[B, R, 4]`, regression targets for the labelled class.
 
         Returns:
-            Dict of the parts' names and seconds.
+            Dict from the names of the parts to seconds.
         """
         watch = _Watch()
         self._optimizer.zero_grad(set_to_none=True)
@@ -113,5 +113,5 @@ class _Watch:
         self._last = now
 
     def leave_out(self):
-        """The time since the last lap counts for nothing."""
+        """Does not count the time since the last lap."""
         self._last = time.perf_counter()

@@ -1,4 +1,4 @@
-"""RoI pooling and its gradient beside ONNX Runtime, OpenVINO and the mere writing or reading of the same arrays."""
+"""RoI pooling and its gradient against ONNX Runtime, OpenVINO, and merely writing or reading the same arrays."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ import tf_fast_rcnn as frcnn
 from tf_fast_rcnn.benchmarks.measure import median_seconds, peak_growth
 from tf_fast_rcnn.ops.native import native_ops
 
-# Of an image of 600 x 1000 at stride 16, as Caffe pools it.
+# The feature map of an image of 600 x 1000 at stride 16, with Caffe's pooling.
 HEIGHT, WIDTH, IMAGE_HEIGHT, IMAGE_WIDTH = 38, 63, 600, 1000
 SIZES = {"output_height": 7, "output_width": 7, "spatial_scale": 1 / 16}
 
 
 @dataclasses.dataclass(frozen=True)
 class Contestant:
-    """A function that is timed, and the name of its floor: what the same outputs take to write, or inputs to read."""
+    """A function that is timed, and the name of its lower bound: writing the same outputs or reading the inputs."""
 
     run: Callable
     floor: str
@@ -30,17 +30,22 @@ class Contestant:
 def measure_roi_pooling(rois: int, threads: int, rounds: int = 15, channels: int = 512) -> dict[str, Any]:
     """Times 7 x 7 pooling of one image's RoIs from float32 features `[1, 38, 63, channels]`.
 
-    To be called in a fresh process: TensorFlow's number of threads is set once, and memory is to start afresh.
+    Call it in a fresh process: TensorFlow's number of threads can be set only once, and memory growth is measured.
 
     Args:
         rois: number of RoIs, random over the image.
-        threads: of every contestant.
+        threads: number of threads of every contestant.
         rounds: how often each is timed.
-        channels: of the features.
+        channels: number of channels of the features.
 
     Returns:
-        Dict: the arguments; "milliseconds", medians by contestant; "times_floor", by contestant; "portable_extra_mb",
-        memory of the portable implementation's first run beside its output; "missing", why contestants were left out.
+        A dict with these entries:
+
+        - the arguments.
+        - "milliseconds": medians by contestant.
+        - "times_floor": ratio to the lower bound, by contestant.
+        - "portable_extra_mb": memory of the portable implementation's first run in addition to its output.
+        - "missing": the reason for each contestant that was skipped.
     """
     tf.config.threading.set_intra_op_parallelism_threads(threads)
     rng = np.random.default_rng(0)
@@ -73,7 +78,16 @@ def measure_roi_pooling(rois: int, threads: int, rounds: int = 15, channels: int
 def random_rois(
     number: int, rng: np.random.Generator, height: float = IMAGE_HEIGHT, width: float = IMAGE_WIDTH
 ) -> np.ndarray:
-    """RoIs float32 `[1, number, 4]`, `[y1, x1, y2, x2]`, all over an image of a height and width in pixels."""
+    """Random RoIs all over an image.
+
+    Args:
+        number: number of RoIs.
+        rng: random generator.
+        height, width: size of the image in pixels, or 1 for relative RoIs.
+
+    Returns:
+        float32 `[1, number, 4]`, `[y1, x1, y2, x2]`.
+    """
     corners = rng.uniform(0, [[[height, width]]], (2, number, 2)).astype(np.float32)
     return np.concatenate([corners.min(axis=0), corners.max(axis=0)], axis=1)[None]
 
@@ -112,7 +126,7 @@ def _onnx_runtime(features, rois, threads):
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
-    # Its threads would go on in a busy loop while others are timed.
+    # By default its threads keep spinning while others are timed.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     session = onnxruntime.InferenceSession(_onnx_model(), options, providers=["CPUExecutionProvider"])
     inputs = dict(zip(("features", "rois"), _channels_first(features, rois), strict=True))
@@ -138,13 +152,13 @@ def _openvino(features, rois, threads):
     arrays = _channels_first(features, rois)
     inputs = [opset.parameter(array.shape, np.float32) for array in arrays]
     model = openvino.Model([opset.roi_pooling(*inputs, [7, 7], SIZES["spatial_scale"], "max")], inputs)
-    # By default it computes in bfloat16 where the CPU can, and binds threads to cores, those of others too.
+    # By default it uses bfloat16 if the CPU supports it, and binds threads, also those of others, to cores.
     settings = {"INFERENCE_NUM_THREADS": threads, "INFERENCE_PRECISION_HINT": "f32", "ENABLE_CPU_PINNING": False}
     compiled = openvino.compile_model(model, "CPU", settings)
     return {"OpenVINO": Contestant(lambda: compiled(arrays), "write float32")}
 
 
 def _channels_first(features, rois):
-    """Features [1, C, H, W] and rows image, x1, y1, x2, y2, as both peers take them."""
+    """Features `[1, C, H, W]` and rows `[image, x1, y1, x2, y2]`, as both libraries expect them."""
     rows = np.insert(rois[0].numpy()[:, [1, 0, 3, 2]], 0, 0, axis=1)
     return np.ascontiguousarray(np.moveaxis(features.numpy(), 3, 1)), rows

@@ -1,4 +1,4 @@
-"""Hierarchical against RoI-centric sampling (section 2.3): what a mini-batch of R RoIs costs by its images N."""
+"""Hierarchical against RoI-centric sampling (section 2.3): the cost of a mini-batch of R RoIs from N images."""
 
 from __future__ import annotations
 
@@ -27,24 +27,24 @@ def measure_sampling(
     steps: int = 3,
     cache_dir: StrPath | None = None,
 ) -> dict[str, Any]:
-    """Trains with mini-batches of R RoIs from N images, and times them, the input pipeline included.
+    """Times training on mini-batches of R RoIs from N images, including the input pipeline.
 
-    To be called in a fresh process, whose memory is measured. A mini-batch of more than `images_at_once` images is
-    taken in parts whose gradients are accumulated. The network starts at random, which takes as long.
+    Call it in a fresh process, whose memory is measured. A mini-batch of more than `images_at_once` images is processed
+    in parts whose gradients are accumulated. The weights are random, which does not affect the time.
 
     Args:
-        spec: of the data set (see `load_dataset`).
+        spec: the dataset (see `load_dataset`).
         backbone: see `fast_rcnn`.
         images: N.
         rois: R, a multiple of N.
-        shorter_side: of the resized images.
-        images_at_once: None for all.
-        steps: how many mini-batches, or parts of one, are timed, after one that is not.
-        cache_dir: where proposals are cached.
+        shorter_side: shorter side of the resized images, in pixels.
+        images_at_once: most images processed at once; None for all.
+        steps: number of mini-batches, or parts of one, that are timed, after a warm-up step.
+        cache_dir: cache folder for proposals; None for the user's.
 
     Returns:
-        Dict: the arguments; "parts" of a mini-batch and "parts_timed"; "seconds" of a mini-batch (the median part's
-        times the parts); "rois_per_second"; "memory_gb", the process's at its peak.
+        A dict: the arguments; "parts" per mini-batch and "parts_timed"; "seconds" per mini-batch (median time of a part
+        times the number of parts); "rois_per_second"; "memory_gb", the peak memory of the process.
     """
     at_once = min(images, images_at_once or images)
     parts = images // at_once
@@ -71,7 +71,7 @@ def measure_sampling(
 
 
 class _StepTimer(keras.callbacks.Callback):
-    """Seconds from the end of a step to the end of the next: with the wait for its data."""
+    """Seconds from the end of a step to the end of the next, including the wait for its data."""
 
     def on_train_begin(self, logs=None):
         self.seconds, self._last = [], time.perf_counter()

@@ -1,4 +1,7 @@
-"""The embedded server beside calling the model directly: one client, many clients, a rate, and hours of too much."""
+"""The embedded server against calling the model directly.
+
+The loads are a single client, many clients, a fixed request rate, and sustained overload.
+"""
 
 from __future__ import annotations
 
@@ -46,24 +49,28 @@ num_batch_threads {{ value: 2 }}
 def measure_serving(
     network: str, proposals: int, clients: int, seconds: float, rounds: int, soak: float
 ) -> dict[str, Any]:
-    """Measures a random detector on a JPEG of 640x480 pixels, over the loopback.
+    """Measures a detector with random weights on a JPEG of 640x480 pixels, over the loopback interface.
 
-    To be called in a fresh process. The model is called directly in this process, and served by processes of their own,
-    one of which batches; they take turns, so that what else the machine does meets all of them.
+    Call it in a fresh process. The model is called directly in this process, and served by two other processes, one of
+    which batches requests. All of them alternate, so that background load affects them equally.
 
     Args:
-        network: see `fast_rcnn`'s backbone.
-        proposals: number of them, random over the image.
-        clients: of the closed loop; direct calls come from as many threads.
-        seconds: of each turn.
-        rounds: how many turns each has, after one that does not count; one client asks for as long together.
-        soak: seconds at twice the throughput; 0: none.
+        network: see `backbone` of `fast_rcnn`.
+        proposals: number of proposals, random over the image.
+        clients: number of clients in the closed loop; direct calls come from as many threads.
+        seconds: duration of each turn.
+        rounds: number of turns of each, after a warm-up turn; the single client runs for the same time in total.
+        soak: seconds of load at twice the throughput; 0 for none.
 
     Returns:
-        Dict: "one_client" and "many_clients", dicts of contestants ("direct", "gRPC", "REST", "gRPC, batching") and
-        `Load.summary`, of many clients with the medians over the rounds; "ratios": "overhead", the median by which one
-        client's request takes longer than the direct call beside it, and "throughput" of many clients over that of
-        direct calls; "open_loop", summaries at half the throughput; "soak", a summary at twice, or None.
+        A dict with these entries:
+
+        - "one_client" and "many_clients": dicts from contestant ("direct", "gRPC", "REST", "gRPC, batching") to
+          `Load.summary`; for many clients, medians over the rounds.
+        - "ratios": "overhead", the median relative extra time of the single client's requests over the direct calls
+          next to them; "throughput" of many clients relative to direct calls.
+        - "open_loop": summaries at half the throughput.
+        - "soak": a summary at twice the throughput, or None.
     """
     with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
         model = frcnn.fast_rcnn(network, CLASSES, weights=None)
@@ -112,7 +119,7 @@ async def _measure(path, inputs, plain, batching, options):
 
 
 async def _one_by_one(asked, seconds):
-    """`Load` by contestant: one request of each in turn, until the time is over. The first of each does not count."""
+    """`Load` by contestant, sending one request to each in turn until the time is over, after a warm-up request."""
     latencies, counts = {name: [] for name in asked}, {name: collections.Counter() for name in asked}
     for ask in asked.values():
         await ask()
@@ -126,7 +133,7 @@ async def _one_by_one(asked, seconds):
 
 
 async def _in_turns(asked, clients, seconds, rounds):
-    """Lists of summaries by contestant; the first turn of each does not count."""
+    """Lists of summaries by contestant, without the first turn of each."""
     turns = {name: [] for name in asked}
     for number in tqdm(range(rounds + 1), f"{clients} client(s)", unit="round", delay=2, leave=False):
         for name, ask in asked.items():
@@ -137,7 +144,7 @@ async def _in_turns(asked, clients, seconds, rounds):
 
 
 def _medians(turns):
-    """One summary of several: medians of rates and times, sums of counts."""
+    """Combines summaries: medians of rates and times, sums of counts."""
     middle = {
         name: statistics.median(turn[name] for turn in turns) for name in ("throughput", "p50_ms", "p95_ms", "p99_ms")
     }
@@ -145,7 +152,7 @@ def _medians(turns):
 
 
 def _ratio(turns, direct):
-    """Median of the ratios of throughputs within a round."""
+    """Median over the rounds of the ratio of throughputs."""
     pairs = zip(turns, direct, strict=True)
     return statistics.median(mine["throughput"] / of_direct["throughput"] for mine, of_direct in pairs)
 
@@ -176,7 +183,7 @@ class _Direct:
 
 @contextlib.contextmanager
 def _server(path, folder, name, *options):
-    """Runs `tf-fast-rcnn serve` in a process; gives its addresses and "pid"."""
+    """Runs `tf-fast-rcnn serve` in a process; yields its addresses and "pid"."""
     addresses = Path(folder) / f"{name}.json"
     with open(Path(folder) / f"{name}.log", "w") as log:
         command = [*_COMMAND, str(path), *_FREE_PORTS, "--json", str(addresses), *options]

@@ -1,4 +1,4 @@
-"""A training step (forward, backward, update) beside the same network's in PyTorch: time, its parts, and memory."""
+"""A training step (forward, backward, update) against the same network in PyTorch: time, its parts, and memory."""
 
 from __future__ import annotations
 
@@ -19,13 +19,19 @@ from tf_fast_rcnn.training.precision import set_precision
 
 IMAGES, ROIS, CLASSES = 2, 128, 20
 PARTS = ("convolutions", "RoI pooling", "fully connected", "backward", "update")
-# The network is random: at a rate that learns, its weights might grow beyond all numbers while they are timed.
-_RATE = 1e-9
+# The weights are random, so with a realistic learning rate training might diverge.
+_LEARNING_RATE = 1e-9
 
 
 class MiniBatch(NamedTuple):
-    """Random images float32 `[B, H, W, 3]`, rois `[B, R, 4]` in pixels, labels int32 `[B, R]` in 0..K, and regression
-    targets float32 `[B, R, 4]`."""
+    """A random mini-batch.
+
+    Attributes:
+        images: float32 `[B, H, W, 3]`.
+        rois: float32 `[B, R, 4]`, `[y1, x1, y2, x2]` in pixels.
+        labels: int32 `[B, R]`, 0..K.
+        targets: float32 `[B, R, 4]`, regression targets.
+    """
 
     images: np.ndarray
     rois: np.ndarray
@@ -36,21 +42,24 @@ class MiniBatch(NamedTuple):
 def measure_training(
     network: str, dtypes: Sequence[str], size: tuple[int, int], rounds: int, threads: int
 ) -> dict[str, Any]:
-    """Times steps on N = 2 images with R = 128 RoIs, ours and PyTorch's in turn.
+    """Times steps on N = 2 images with R = 128 RoIs, alternating between ours and PyTorch's.
 
-    To be called in a fresh process: TensorFlow's number of threads is set once. Ours is the step of `model.fit`.
-    PyTorch runs eagerly, channels last, under autocast where the type is bfloat16; its RoI pooling counts as nothing.
+    Call it in a fresh process, because TensorFlow's number of threads can be set only once. Ours is the step of
+    `model.fit`. PyTorch runs in eager mode, channels last, with autocast for bfloat16; its RoI pooling is not counted.
 
     Args:
-        network: see `fast_rcnn`'s backbone; its weights are random.
-        dtypes: of "float32" and "bfloat16" (mixed precision: weights stay float32).
-        size: height and width of the images.
+        network: see `backbone` of `fast_rcnn`; its weights are random.
+        dtypes: "float32", "bfloat16" (mixed precision: weights stay float32) or both.
+        size: height and width of the images in pixels.
         rounds: how often each contestant is timed.
-        threads: of every contestant.
+        threads: number of threads of every contestant.
 
     Returns:
-        Dict: "seconds" of a step, medians by contestant ("ours, float32", "PyTorch, float32", ...); "parts", by
-        contestant the seconds of those of `PARTS` that it can tell apart; "missing", why PyTorch is left out, or "".
+        A dict with these entries:
+
+        - "seconds": median time of a step by contestant ("ours, float32", "PyTorch, float32", ...).
+        - "parts": by contestant, the seconds of the parts in `PARTS` that it measures separately.
+        - "missing": why PyTorch was skipped, or "".
     """
     contestants: dict[str, _Contestant] = {}
     batch, missing = random_mini_batch(size), ""
@@ -73,12 +82,13 @@ def measure_training(
 
 
 def measure_training_memory(network: str, contestant: str, dtype: str, size: tuple[int, int], threads: int) -> int:
-    """Bytes by which a process grows at its peak in training, beyond what it holds with the weights loaded.
+    """Peak memory growth of a process in training, in bytes, relative to its memory with the weights loaded.
 
-    To be called in a fresh process. Gradients, momentum, activations and scratch memory count.
+    Call it in a fresh process. The growth includes gradients, momentum, activations and scratch memory.
 
     Args:
-        contestant: "ours" or "PyTorch"; the others as in `measure_training`.
+        contestant: "ours" or "PyTorch".
+        network, dtype, size, threads: see `measure_training`.
     """
     trained = {"ours": _Ours, "PyTorch": _PyTorch}[contestant](network, dtype, random_mini_batch(size), threads)
     step = trained.step or trained.timed_step
@@ -86,7 +96,7 @@ def measure_training_memory(network: str, contestant: str, dtype: str, size: tup
 
 
 def random_mini_batch(size: tuple[int, int]) -> MiniBatch:
-    """`MiniBatch` of images of a height and width, the same each time."""
+    """A `MiniBatch` with images of the given height and width in pixels, the same in each call."""
     rng, rois = np.random.default_rng(0), ROIS // IMAGES
     return MiniBatch(
         rng.uniform(0, 255, (IMAGES, *size, 3)).astype(np.float32),
@@ -104,9 +114,9 @@ def _model(network, dtype, threads):
 
 
 class _Contestant:
-    """A network that trains: `step` once, or `timed_step` once with its parts' times kept.
+    """A network in training: `step` runs one step, `timed_step` runs one and records the times of its parts.
 
-    A contestant whose parts are timed without changing how it runs has no `step` of its own.
+    A contestant has no `step` if timing the parts does not change how it runs.
     """
 
     step: Callable[[], None] | None = None
@@ -127,7 +137,7 @@ class _Ours(_Contestant):
         super().__init__()
         self._model = model = _model(network, dtype, threads)
         self._losses = frcnn.multi_task_loss(model)
-        model.compile(frcnn.sgd(_RATE), loss=self._losses, jit_compile=False)
+        model.compile(frcnn.sgd(_LEARNING_RATE), loss=self._losses, jit_compile=False)
         self._inputs = {"images": tf.constant(batch.images), "rois": tf.constant(batch.rois)}
         targets = np.concatenate([batch.labels[..., None], batch.targets], axis=-1, dtype=np.float32)
         self._targets = {"class_logits": tf.constant(batch.labels), "box_deltas": tf.constant(targets)}
@@ -159,7 +169,7 @@ class _Ours(_Contestant):
 
 
 def _when_done(tensors):
-    """The time when all tensors are there, and the tensors, which nothing uses before that."""
+    """The time when all tensors have been computed, and copies of them that depend on that time."""
     with tf.control_dependencies(tensors):
         now = tf.timestamp()
     with tf.control_dependencies([now]):
@@ -174,7 +184,7 @@ class _PyTorch(_Contestant):
         from tf_fast_rcnn.benchmarks.pytorch_training import PyTorchTraining
 
         torch.set_num_threads(threads)
-        self._training = PyTorchTraining(_model(network, "float32", threads), _RATE, half=dtype == "bfloat16")
+        self._training = PyTorchTraining(_model(network, "float32", threads), _LEARNING_RATE, half=dtype == "bfloat16")
         self._batch = batch
 
     def timed_step(self):

@@ -1,1 +1,1 @@
-"""A page of pictures that shows what is wrong with annotated images, and what their proposals miss."""
+"""A page with pictures of likely annotation errors, and of the objects that the proposals miss."""

@@ -1,4 +1,4 @@
-"""The charts of the page."""
+"""The charts on the page."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ _MAX_COUNT_BINS = 40
 
 
 class Chart(NamedTuple):
-    """A picture of numbers, its path relative to the page, and what it shows in words, for those who do not see it."""
+    """A chart: its path relative to the page, and its alternative text."""
 
     path: str
     alt: str
 
 
 def draw_charts(folder: Path, survey: Survey) -> list[Chart]:
-    """Draws the charts of a `Survey` into `folder/charts`; returns a list of `Chart`."""
+    """Draws the charts of a `Survey` to `folder/charts`; returns a list of `Chart`."""
     charts = _recall_charts(survey.recall) if survey.recall is not None and len(survey.measures.class_ids) else {}
     charts |= _histograms(survey)
     drawn = []
@@ -43,14 +43,14 @@ def _recall_charts(curves):
     loose, strict = f"{by_iou[0]:.2f} at an IoU of {thresholds[0]:.2f}", f"{by_iou[-1]:.2f} at {thresholds[-1]:.2f}"
     against_iou = {
         "curves": {"all proposals": (thresholds, by_iou)},
-        "title": "Recall of the proposals against IoU",
-        "xlabel": "IoU from which an object counts as found",
+        "title": "Recall of the proposals over IoU",
+        "xlabel": "IoU threshold",
     }
     few, many = f"{by_count[0]:.2f} with {counts[0]} proposal", f"{by_count[-1]:.2f} with {counts[-1]}"
     against_count = {
         "curves": {f"IoU {MIN_IOU}": (counts, by_count)},
-        "title": "Recall against the number of proposals",
-        "xlabel": "proposals of each image, in their order",
+        "title": "Recall over the number of proposals",
+        "xlabel": "first proposals of each image",
         "log": True,
     }
     return {
@@ -65,25 +65,25 @@ def _histograms(survey):
     sizes = {
         "values": measures.sizes,
         "title": "Size of objects",
-        "xlabel": "square root of the share of the image (0 to 1)",
+        "xlabel": "square root of the fraction of the image (0 to 1)",
         "bins": np.linspace(0, 1, 41),
     }
     sides = {
         "values": np.maximum(measures.shorter_sides, 1),
         "title": "Shorter side of objects in the network",
-        "xlabel": f"pixels, where the image's shorter side has {NETWORK_SIDE}",
+        "xlabel": f"pixels, if the image's shorter side is {NETWORK_SIDE}",
         "log": True,
-        "limit": (DEFAULT_MIN_SIZE * NETWORK_SIDE, "two cells of the feature map"),
+        "limit": (DEFAULT_MIN_SIZE * NETWORK_SIDE, "two feature-map cells"),
     }
     aspects = {
         "values": np.clip(measures.aspects, 0.01, 100),
-        "title": "Aspect of objects",
+        "title": "Aspect ratio of objects",
         "xlabel": "width / height",
         "log": True,
     }
     objects = {
         "values": counts,
-        "title": "Objects an image",
+        "title": "Objects per image",
         "xlabel": "objects",
         "ylabel": "images",
         "bins": _count_bins(counts),
@@ -91,8 +91,8 @@ def _histograms(survey):
     return {
         "sizes": (f"histogram of object sizes; {_quartiles(measures.sizes)}", plot_histogram, sizes),
         "sides": (f"histogram of shorter sides; {_quartiles(measures.shorter_sides)}", plot_histogram, sides),
-        "aspects": (f"histogram of width over height; {_quartiles(measures.aspects)}", plot_histogram, aspects),
-        "objects": (f"histogram of objects an image; {_quartiles(counts)}", plot_histogram, objects),
+        "aspects": (f"histogram of aspect ratios; {_quartiles(measures.aspects)}", plot_histogram, aspects),
+        "objects": (f"histogram of objects per image; {_quartiles(counts)}", plot_histogram, objects),
     }
 
 
@@ -104,7 +104,7 @@ def _quartiles(values):
 
 
 def _count_bins(counts):
-    """Edges of bins that hold equally many whole numbers each."""
+    """Edges of bins that contain the same number of whole numbers each."""
     last = max(counts, default=0)
     step = last // _MAX_COUNT_BINS + 1
     return np.arange(0, last + step + 1, step) - 0.5

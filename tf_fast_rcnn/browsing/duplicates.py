@@ -1,4 +1,4 @@
-"""Equal and nearly equal images, found in one pass over a data set."""
+"""Finds identical and nearly identical images in one pass over a dataset."""
 
 from __future__ import annotations
 
@@ -8,22 +8,22 @@ from collections import defaultdict
 import numpy as np
 from PIL import Image
 
-# Bits of 64 in which the hashes of nearly equal images may differ. Cut into one band more, two such hashes share one.
+# Hashes of similar images differ in at most this many of 64 bits, so they agree in one of `_MAX_DISTANCE + 1` bands.
 _MAX_DISTANCE = 3
 _BANDS = 16 * np.arange(_MAX_DISTANCE + 1, dtype=np.uint64)
 _BAND_MASK = np.uint64(0xFFFF)
-# Mean difference of small grey copies, in grey levels: images saved again differ by less than 2, neighbours of a film
-# of little motion too; a hash alone would take all plain grounds for one.
+# Mean difference of small grey copies, in grey levels. Re-saved images differ by less than 2, as do adjacent frames of
+# a film with little motion. The hash alone would treat all uniform backgrounds as equal.
 _MAX_DIFFERENCE = 3.0
 _COPY_SIDE = 16
 
 
 class DuplicateImages:
-    """Groups of images with equal pixels, and of images that nearly look the same.
+    """Groups of images with identical pixels, and groups of images that look nearly the same.
 
-    Each image is compared with the first of every group that it may belong to, so that time and memory hardly grow
-    with the number of images: 300 bytes each. The candidates are found by a difference hash (N. Krawetz, "Kind of Like
-    That", 2013): 64 signs of brightness falling from left to right.
+    Each image is compared only with the first image of every candidate group, and takes 300 bytes. Candidates are found
+    by a difference hash (N. Krawetz, "Kind of Like That", 2013): 64 bits that say whether the brightness falls from
+    left to right.
 
     Example:
         >>> found = DuplicateImages()
@@ -34,13 +34,13 @@ class DuplicateImages:
     """
 
     def __init__(self) -> None:
-        self._by_pixels = defaultdict(list)  # digest of the pixels: images
-        self._groups = []  # of images with different pixels
+        self._by_pixels = defaultdict(list)  # digest of the pixels -> image indices
+        self._groups = []  # groups of similar images with different pixels
         self._firsts = []  # hash and small copy of each group's first image
-        self._by_band = defaultdict(list)  # (band, its bits): groups
+        self._by_band = defaultdict(list)  # (band, its bits) -> indices of groups
 
     def add(self, index: int, image: np.ndarray) -> None:
-        """Takes the image `index`: uint8 `[H, W, 3]`."""
+        """Adds the image with the number `index`: uint8 `[H, W, 3]`."""
         same = self._by_pixels[_pixel_digest(image)]
         same.append(index)
         if len(same) > 1:
@@ -57,11 +57,11 @@ class DuplicateImages:
         self._firsts.append((code, copy))
 
     def identical(self) -> list[tuple[int, ...]]:
-        """Groups of images with the same pixels: a list of tuples of indices."""
+        """Groups of images with identical pixels: a list of tuples of indices."""
         return [tuple(group) for group in self._by_pixels.values() if len(group) > 1]
 
     def similar(self) -> list[tuple[int, ...]]:
-        """Groups of images that nearly look the same, one of each set of identical ones: a list of tuples."""
+        """Groups of images that look nearly the same, with one image of each identical group: tuples of indices."""
         return [tuple(group) for group in self._groups if len(group) > 1]
 
     def _group_like(self, code, copy, bands):
@@ -80,7 +80,7 @@ def _pixel_digest(image):
 
 
 def _signature(image):
-    """The difference hash as uint64, and a small grey copy, uint8 `[16, 16]`."""
+    """The difference hash, uint64, and a small grey copy, uint8 `[16, 16]`."""
     grey = Image.fromarray(image).convert("L")
     columns = np.asarray(grey.resize((9, 8), Image.Resampling.BOX), np.int16)
     falling = columns[:, 1:] < columns[:, :-1]

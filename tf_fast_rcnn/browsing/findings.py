@@ -1,7 +1,6 @@
-"""What may be wrong with annotated images: boxes, classes and proposals, as lists for people and programs.
+"""Likely errors in annotated images: boxes, classes and missing proposals.
 
-Nothing here looks at pixels; `duplicates` does. Each rule is a function that says what it looks for; its limit is a
-constant beside it.
+The rules here do not use the pixels; `duplicates` does. Their limits are the constants at the top.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ from tf_fast_rcnn.data.proposals.settings import DEFAULT_MIN_SIZE, shorter_sides
 if TYPE_CHECKING:
     from tf_fast_rcnn.data.records import ImageRecord
 
-# The paper's shorter side of the network's input, in which sizes are told.
+# Sizes are reported in a network input with the paper's shorter side.
 NETWORK_SIDE = 600
 
 DUPLICATE_IOU = 0.95
@@ -29,77 +28,78 @@ HUGE_AREA = 0.95
 EXTREME_ASPECT = 10.0
 RARE_OBJECTS = 10
 
-# Names are alike from this ratio of difflib on: one letter of four too many ("cats": 0.857), two of eight exchanged.
+# Names are similar from this difflib ratio on: one extra letter after three ("cats": 0.857), two of eight swapped.
 _ALIKE = 0.82
-# A rare name is taken for a mistyped one only beside a name that is so many times as frequent.
+# A name counts as misspelled only if a similar name is this many times as frequent.
 _MORE_FREQUENT = 10
 
 
 class Kind(NamedTuple):
-    """A kind of finding: its title, and what it means for training."""
+    """A kind of finding: its title, and its consequence for training."""
 
     title: str
     meaning: str
 
 
-# In the order of the page: what most likely spoils training first.
+# In the order of the page: the most likely to harm training first.
 KINDS = {
-    "unreadable_images": Kind("Unreadable images", "Left out: their files are missing, cut off or no images."),
+    "unreadable_images": Kind("Unreadable images", "Skipped: the file is missing, truncated or not an image."),
     "mistyped_classes": Kind(
-        "Class names that look mistyped",
-        "A detector learns each spelling as a class of its own. Correct the annotations, or rename the class.",
+        "Class names that look misspelled",
+        "The detector learns each spelling as a separate class. Fix the annotations, or rename the class.",
     ),
     "classes_without_objects": Kind(
-        "Classes without objects", "The detector gets an output for them that nothing trains."
+        "Classes without objects", "The detector has an output for each of them that is never trained."
     ),
     "rare_classes": Kind(
-        "Rare classes", f"Fewer than {RARE_OBJECTS} objects: too few to learn, and to measure, how they look."
+        "Rare classes", f"Fewer than {RARE_OBJECTS} objects: too few to learn the class or to measure its AP."
     ),
     "images_without_labels": Kind(
-        "Images without labels", "Right where nothing is to be found; else everything in them is learned as background."
+        "Images without labels", "Fine if they contain no objects; otherwise their objects are learned as background."
     ),
     "identical_images": Kind(
         "Identical images",
-        "Equal pixel by pixel. In training and test data at once they make the test too good.",
+        "All pixels are equal. If they are in both training and test data, test results are too good.",
     ),
     "similar_images": Kind(
-        "Nearly identical images", "Seldom told apart by eye: saved again, resized, or taken one after the other."
+        "Nearly identical images", "Hard to tell apart by eye: saved again, resized, or taken in quick succession."
     ),
     "duplicate_boxes": Kind(
         "Objects annotated twice",
-        f"Boxes of one class with an IoU of at least {DUPLICATE_IOU}. Scored, one of them always counts as missed.",
+        f"Boxes of the same class with an IoU of at least {DUPLICATE_IOU}. In evaluation, one of them always counts as "
+        "missed.",
     ),
     "boxes_of_two_classes": Kind(
         "Objects with two classes",
-        f"Boxes of different classes with an IoU of at least {DUPLICATE_IOU}: the losses of the two contradict.",
+        f"Boxes of different classes with an IoU of at least {DUPLICATE_IOU}: their training targets contradict.",
     ),
     "tiny_boxes": Kind(
         "Tiny boxes",
-        f"Shorter side below {DEFAULT_MIN_SIZE * NETWORK_SIDE:.0f} pixels where the image's has {NETWORK_SIDE}, two "
-        "cells of the feature map: RoI pooling sees little of them.",
+        f"Shorter side below {DEFAULT_MIN_SIZE * NETWORK_SIDE:.0f} pixels, two feature-map cells, if the image's "
+        f"shorter side is {NETWORK_SIDE}: too small for RoI pooling to see much.",
     ),
     "huge_boxes": Kind(
-        "Huge boxes", f"More than {HUGE_AREA:.0%} of the image. Often a label for the whole image, not an object."
+        "Huge boxes", f"More than {HUGE_AREA:.0%} of the image. Often a label for the whole image, not for an object."
     ),
     "extreme_aspects": Kind(
         "Very long boxes", f"One side more than {EXTREME_ASPECT:.0f} times the other. Often a slip of the mouse."
     ),
     "missed_objects": Kind(
         "Objects without a good proposal",
-        f"No proposal with an IoU of at least {MIN_IOU}: the detector cannot find them, and does not learn from them "
-        "but through their own boxes.",
+        f"No proposal with an IoU of at least {MIN_IOU}: the detector cannot find them, and training sees only their "
+        "ground truth boxes.",
     ),
 }
 
 
 class Finding(NamedTuple):
-    """One thing that may be wrong.
+    """One likely error.
 
     Attributes:
         kind: a key of `KINDS`.
-        text: what was found, for people.
-        images: indices of the images in the data set; none for classes.
-        objects: indices of the objects in the (only) image.
+        text: a description for people.
+        images: indices of the images in the dataset; empty for findings about classes.
+        objects: indices of the objects in the image, for findings about a single image.
     """
 
     kind: str
@@ -109,12 +109,12 @@ class Finding(NamedTuple):
 
 
 class ObjectMeasures(NamedTuple):
-    """Numbers of each object of an image, or of all images: arrays `[G]`.
+    """Measurements of the objects of one image, or of all images: arrays `[G]`.
 
     Attributes:
         class_ids: int32, 1..K.
-        sizes: float32, the square root of the share of the image that the box covers, 0 to 1.
-        shorter_sides: float32, pixels in a network's input whose shorter side is `NETWORK_SIDE`.
+        sizes: float32, the square root of the fraction of the image that the box covers, 0 to 1.
+        shorter_sides: float32, pixels in a network input whose shorter side is `NETWORK_SIDE`.
         aspects: float32, width over height in pixels.
         difficult, crowd: bool.
     """
@@ -128,7 +128,7 @@ class ObjectMeasures(NamedTuple):
 
 
 def measure_objects(record: ImageRecord) -> ObjectMeasures:
-    """`ObjectMeasures` of an `ImageRecord`."""
+    """The `ObjectMeasures` of an `ImageRecord`."""
     heights, widths = _pixel_sizes(record).T
     return ObjectMeasures(
         class_ids=record.class_ids,
@@ -141,10 +141,10 @@ def measure_objects(record: ImageRecord) -> ObjectMeasures:
 
 
 def box_findings(index: int, record: ImageRecord, class_names: Sequence[str]) -> list[Finding]:
-    """What may be wrong with an image's annotations; crowds, which are no single objects, are left out.
+    """Likely errors in an image's annotations. Crowds are ignored, because they are not single objects.
 
     Args:
-        index: the image's index in the data set.
+        index: the image's index in the dataset.
         record: its `ImageRecord`.
         class_names: names of the classes 1..K.
 
@@ -157,9 +157,9 @@ def box_findings(index: int, record: ImageRecord, class_names: Sequence[str]) ->
     names = [class_names[label - 1] for label in record.class_ids]
     sizes = [f"{width:.0f} x {height:.0f} px" for height, width in _pixel_sizes(record)]
 
-    def of_objects(kind, wrong, tell):
+    def of_objects(kind, wrong, describe):
         return [
-            Finding(kind, f"{names[each]}, {tell(each)}", (index,), (int(each),))
+            Finding(kind, f"{names[each]}, {describe(each)}", (index,), (int(each),))
             for each in np.flatnonzero(wrong & ~record.crowd)
         ]
 
@@ -182,7 +182,7 @@ def box_findings(index: int, record: ImageRecord, class_names: Sequence[str]) ->
 
 
 def _double_boxes(index, record, names):
-    """Pairs of boxes that are nearly the same, of one class or of two."""
+    """Pairs of nearly identical boxes, of the same class or of two classes."""
     overlaps = np.triu(box_algebra.iou(record.boxes, record.boxes), k=1)
     findings = []
     for first, second in np.argwhere(overlaps >= DUPLICATE_IOU).tolist():
@@ -202,11 +202,14 @@ def _double_boxes(index, record, names):
 
 
 def missed_findings(index: int, record: ImageRecord, class_names: Sequence[str], overlaps: np.ndarray) -> list[Finding]:
-    """The objects whose best proposal has an IoU below `MIN_IOU`; crowds are left out.
+    """The objects whose best proposal has an IoU below `MIN_IOU`, without crowds.
 
     Args:
-        index, record, class_names: as for `box_findings`.
+        index, record, class_names: see `box_findings`.
         overlaps: float `[G]`, the IoU of each object's best proposal.
+
+    Returns:
+        List of `Finding`.
     """
     return [
         Finding(
@@ -220,10 +223,10 @@ def missed_findings(index: int, record: ImageRecord, class_names: Sequence[str],
 
 
 def class_findings(counts: Mapping[str, int]) -> list[Finding]:
-    """What may be wrong with the classes.
+    """Likely errors in the classes.
 
     Args:
-        counts: dict, class name to number of objects.
+        counts: dict from class name to number of objects.
 
     Returns:
         List of `Finding`.
@@ -246,13 +249,16 @@ def class_findings(counts: Mapping[str, int]) -> list[Finding]:
 
 
 def mistyped_names(counts: Mapping[str, int]) -> list[tuple[str, str]]:
-    """Pairs `(name, the more frequent name that may be meant)`.
+    """Class names that look misspelled.
 
-    Names that differ only by case, spaces, punctuation or Unicode form are pairs whatever their counts; names that are
-    spelled alike where one is ten times as frequent. Names that differ by their numbers are not ("class1", "class2").
+    Names that differ only in case, spaces, punctuation or Unicode form are always reported. Similarly spelled names are
+    reported if one of them is ten times as frequent, but not if they differ only in digits ("class1", "class2").
 
     Args:
-        counts: dict, class name to number of objects.
+        counts: dict from class name to number of objects.
+
+    Returns:
+        List of pairs `(name, the more frequent name that may be meant)`.
     """
     by_count = sorted(counts, key=lambda name: (-counts[name], name))
     pairs = []
@@ -279,6 +285,6 @@ def _plain(name):
 
 
 def _pixel_sizes(record):
-    """Height and width in pixels of each object: float32 `[G, 2]`."""
+    """Height and width of each object in pixels: float32 `[G, 2]`."""
     corners = box_algebra.scale(record.boxes, record.height, record.width)
     return corners[:, 2:] - corners[:, :2]

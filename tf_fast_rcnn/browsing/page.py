@@ -1,4 +1,4 @@
-"""The page itself: a folder with index.html, its pictures, and the same findings as JSON."""
+"""Writes the page: a folder with index.html, its pictures, and the findings as JSON."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from tf_fast_rcnn.data.records import DetectionDataset
     from tf_fast_rcnn.files import StrPath
 
-# Findings of a kind that the page lists in words; findings.json has all.
+# Most findings of a kind that the page lists as text; findings.json has all of them.
 _LISTED = 100
 
 
@@ -35,25 +35,25 @@ def browse(
     unreadable: Sequence[str] = (),
     progress: bool = True,
 ) -> dict[str, Any]:
-    """Writes a page of pictures of a data set: what may be wrong with it, and what its proposals miss.
+    """Writes a page about a dataset: likely annotation errors, statistics, and the objects that its proposals miss.
 
-    The page, `OUT_DIR/index.html`, needs nothing from outside its folder. Pictures are written while the images are
-    read, each once, so that memory does not grow with their number.
+    The page, `OUT_DIR/index.html`, works offline. Each image is read once and its pictures are written immediately, so
+    memory does not grow with the number of images.
 
     Args:
-        dataset: `DetectionDataset`; with proposals (see `cached_proposals`), their recall is shown too.
-        out_dir: a new folder. It appears when it is complete.
-        max_images: images of the contact sheet, drawn by `seed`; findings have pictures of their own.
-        seed: of that choice.
-        skip_bad: list unreadable images instead of raising.
-        unreadable: names of unreadable images that the data set had, for the list.
-        progress: show a progress bar on stderr.
+        dataset: the dataset; if it has proposals (see `cached_proposals`), their recall is shown too.
+        out_dir: a new folder, which appears only when it is complete.
+        max_images: number of images in the contact sheet, chosen at random; findings have their own pictures.
+        seed: random seed of that choice.
+        skip_bad: list unreadable images instead of raising an error.
+        unreadable: names of unreadable images that were already removed from the dataset; they are listed too.
+        progress: whether to show a progress bar on standard error.
 
     Returns:
-        The findings, as in `OUT_DIR/findings.json` (docs/browse.md describes it).
+        The content of `OUT_DIR/findings.json`, which docs/browse.md describes.
 
     Raises:
-        InputError: if the folder exists, and, without `skip_bad`, for the first image that cannot be read.
+        InputError: if the folder exists, and without `skip_bad` for the first image that cannot be read.
 
     Example:
         >>> train = load_dataset("voc:cells@train")                                  # doctest: +SKIP
@@ -61,7 +61,7 @@ def browse(
         >>> facts["counts"]["duplicate_boxes"], facts["findings"]["tiny_boxes"][0]   # doctest: +SKIP
     """
     if Path(out_dir).exists():
-        raise InputError(f"{out_dir}: found an existing file or folder; expected a new one; give another --out")
+        raise InputError(f"{out_dir}: found an existing file or folder; expected a new one; choose another --out")
     with new_folder(out_dir) as folder:
         chosen = np.random.default_rng(seed).permutation(len(dataset))[:max_images].tolist()
         pictures = PictureWriter(folder, dataset.class_names, chosen)
@@ -77,7 +77,7 @@ def browse(
 
 
 def _facts(dataset, survey):
-    """All findings and numbers in JSON's types."""
+    """All findings and numbers as a JSON dict."""
     return {
         "spec": dataset.name,
         "images": len(survey.image_names),
@@ -117,7 +117,7 @@ def _recall_facts(survey):
 
 
 def _number(value):
-    """JSON has no NaN."""
+    """A float, or None for NaN, which JSON does not have."""
     return None if np.isnan(value) else float(value)
 
 

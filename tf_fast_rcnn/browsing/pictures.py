@@ -1,4 +1,4 @@
-"""Thumbnails of images and of findings, written while the images are in memory."""
+"""Writes thumbnails of images and findings while the images are in memory."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _PICTURES_OF_A_GROUP = 3
 
 
 class Picture(NamedTuple):
-    """A file below the page's folder, and its size in pixels."""
+    """A picture: its path relative to the page's folder, and its size in pixels."""
 
     path: str
     width: int
@@ -36,13 +36,13 @@ class Picture(NamedTuple):
 
 
 class Card(NamedTuple):
-    """An image of the contact sheet.
+    """An image in the contact sheet.
 
     Attributes:
-        index: of the image in the data set.
-        annotated: `Picture` with the annotated objects.
-        proposed: `Picture` with the best proposal of each object; None without proposals.
-        large: `Picture` with all of it, to open on its own.
+        index: index of the image in the dataset.
+        annotated: picture with the ground truth.
+        proposed: picture with the best proposal of each object; None without proposals.
+        large: larger picture with both, which the others link to.
         labels: list of `(label, number of objects)`, the most frequent first.
         worst: the smallest IoU of the best proposals; None without proposals or objects.
     """
@@ -59,13 +59,13 @@ class PictureWriter:
     """Writes the pictures of chosen images and of the first findings of each kind.
 
     Args:
-        folder: the page's folder; the pictures go to its `images` and `findings`.
+        folder: the page's folder; the pictures go to its subfolders `images` and `findings`.
         class_names: names of the classes 1..K.
-        chosen: indices of the images of the contact sheet.
+        chosen: indices of the images in the contact sheet.
 
     Attributes:
-        cards: `Card` of each chosen image.
-        of_findings: dict, `Finding` to list of `Picture`.
+        cards: the `Card` of each chosen image.
+        of_findings: dict from `Finding` to a list of `Picture`.
     """
 
     def __init__(self, folder: Path, class_names: Sequence[str], chosen: Iterable[int]) -> None:
@@ -79,7 +79,12 @@ class PictureWriter:
             (folder / name).mkdir(parents=True)
 
     def draw(self, facts: ImageFacts, image: np.ndarray) -> None:
-        """Draws what is wanted of an image: its `ImageFacts` and pixels, uint8 `[H, W, 3]`."""
+        """Writes the pictures of an image, if any.
+
+        Args:
+            facts: the image's `ImageFacts`.
+            image: uint8 `[H, W, 3]`, RGB.
+        """
         if facts.index in self._chosen:
             self.cards.append(self._card(facts, Image.fromarray(image)))
         for finding in facts.findings:
@@ -87,7 +92,7 @@ class PictureWriter:
                 self._write_finding(finding, [_draw_finding(finding, facts, image)])
 
     def draw_group(self, finding: Finding, dataset: DetectionDataset) -> None:
-        """Draws the first images of a finding about several, which are read again."""
+        """Writes the first images of a finding about several images; reads these images again."""
         if self._wants(finding):
             shown = [Image.fromarray(dataset[index].image()) for index in finding.images[:_PICTURES_OF_A_GROUP]]
             self._write_finding(finding, [_shrunk(picture, CROP_SIDE) for picture in shown])
@@ -131,11 +136,11 @@ class PictureWriter:
 
 
 def _draw_finding(finding, facts, image):
-    """The finding's objects and what is around them; the whole image where it is about no objects."""
+    """The finding's objects with their surroundings; the whole image if it is not about objects."""
     objects = list(finding.objects)
     window = window_around(facts.record.boxes[objects])
     part = cut_out(Image.fromarray(image), window)
-    # Without captions: the finding's text stands beside its picture.
+    # No captions: the finding's text is next to its picture.
     captions = [""] * len(objects)
     annotated = box_algebra.within(facts.record.boxes[objects], window)
     drawn = draw_boxes(part, annotated, captions, class_colors(facts.record.class_ids[objects]))

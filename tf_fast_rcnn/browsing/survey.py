@@ -1,4 +1,4 @@
-"""One pass over a data set that collects its findings and numbers."""
+"""Collects the findings and statistics of a dataset in one pass."""
 
 from __future__ import annotations
 
@@ -27,16 +27,17 @@ if TYPE_CHECKING:
 
 
 class ImageFacts(NamedTuple):
-    """What is known of one image.
+    """The findings and measurements of one image.
 
     Attributes:
-        index: its index in the data set.
+        index: its index in the dataset.
         record: its `ImageRecord`.
-        findings: list of `Finding` about it alone.
+        findings: list of `Finding` about this image only.
         measures: `ObjectMeasures` of its objects.
-        best_boxes: float32 `[G, 4]`, the best proposal of each object; zeros where the image has no proposals.
-        overlaps: float32 `[G]`, their IoU. Both are None for a data set without proposals.
-        num_proposals: their number.
+        best_boxes: float32 `[G, 4]`, the best proposal of each object, relative; zeros if the image has no proposals;
+            None if the dataset has none.
+        overlaps: float32 `[G]`, the IoU of these; None if the dataset has no proposals.
+        num_proposals: number of proposals.
     """
 
     index: int  # type: ignore[assignment]  # a tuple's own `index` is not used
@@ -49,7 +50,7 @@ class ImageFacts(NamedTuple):
 
 
 class ClassSummary(NamedTuple):
-    """Numbers of one class; `median_size` and `recall` are None where there is nothing to measure."""
+    """Statistics of one class; `median_size` and `recall` are None if there is nothing to measure."""
 
     label: int
     name: str
@@ -62,14 +63,14 @@ class ClassSummary(NamedTuple):
 
 
 class Survey(NamedTuple):
-    """What a pass over a data set found.
+    """The findings and statistics of a dataset.
 
     Attributes:
-        findings: dict, kind (all keys of `KINDS`) to list of `Finding`.
-        classes: `ClassSummary` of each class 1..K.
+        findings: dict from kind (all keys of `KINDS`) to a list of `Finding`.
+        classes: the `ClassSummary` of each class 1..K.
         measures: `ObjectMeasures` of all objects.
         objects_per_image: int64 `[N]`.
-        image_names: the id of each image.
+        image_names: the ids of the images.
         recall: `RecallCurves`, or None without proposals.
         proposals_per_image: int64 `[N]`; empty without proposals.
     """
@@ -89,16 +90,16 @@ def survey_dataset(
     progress: bool = True,
     draw: Callable[[ImageFacts, np.ndarray], None] | None = None,
 ) -> Survey:
-    """Reads every image once and collects what may be wrong with it.
+    """Reads every image once and collects likely errors.
 
     Args:
-        dataset: `DetectionDataset`; with proposals, their recall is measured.
-        skip_bad: list unreadable images instead of raising.
-        progress: show a progress bar on stderr.
-        draw: function of the `ImageFacts` of each readable image, and its pixels, uint8 `[H, W, 3]`.
+        dataset: the dataset; if it has proposals, their recall is measured.
+        skip_bad: list unreadable images instead of raising an error.
+        progress: whether to show a progress bar on standard error.
+        draw: function that is called with the `ImageFacts` of each readable image, and its pixels, uint8 `[H, W, 3]`.
 
     Returns:
-        `Survey`.
+        The `Survey`.
 
     Raises:
         InputError: without `skip_bad`, for the first image that cannot be read.
@@ -187,7 +188,7 @@ def _class_summaries(class_names, measures, overlaps):
 
 
 def _joined(measures):
-    """The objects of all images; of none, empty arrays."""
+    """The objects of all images together; empty arrays if there are no images."""
     if not measures:
         return ObjectMeasures(*(np.zeros(0, kind) for kind in ("i4", "f4", "f4", "f4", "?", "?")))
     return ObjectMeasures(*map(np.concatenate, zip(*measures, strict=True)))

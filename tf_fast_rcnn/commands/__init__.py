@@ -1,4 +1,4 @@
-"""One module a command of the command line: EXAMPLES, `add_arguments(parser)` and `run(options)`.
+"""One module per command: EXAMPLES, `add_arguments(parser)` and `run(options)`.
 
-TensorFlow takes seconds to import, so that the modules import what needs it in `run`, and `--help` answers at once.
+TensorFlow takes seconds to import, so the modules import whatever needs it inside `run`; this keeps `--help` fast.
 """

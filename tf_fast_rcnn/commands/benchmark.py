@@ -1,4 +1,4 @@
-"""`tf-fast-rcnn benchmark NAME`: measures this machine, beside peers and physical floors."""
+"""`tf-fast-rcnn benchmark NAME`: benchmarks this machine against other libraries and hardware limits."""
 
 from __future__ import annotations
 
@@ -21,29 +21,33 @@ EXAMPLES = """\
   tf-fast-rcnn benchmark proposals --data voc:cells@test --mode fast quality --growth 250 1000 4000 --plot growth.png
   tf-fast-rcnn benchmark serving --soak 600 --json serving.json
 
-Peers come by extras: pip install '.[benchmark]' brings ONNX Runtime and OpenVINO, '.[pytorch]' PyTorch, which is large.
-Those that are not installed are left out with a word.
+The other libraries are extras: pip install '.[benchmark]' installs ONNX Runtime and OpenVINO, '.[pytorch]' installs
+PyTorch, which is large. Libraries that are not installed are skipped with a note.
 """
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     names = parser.add_subparsers(metavar="NAME", required=True, title="benchmarks")
-    roi_pooling = names.add_parser("roi-pooling", help="RoI pooling and its gradient, beside ONNX Runtime and OpenVINO")
+    roi_pooling = names.add_parser(
+        "roi-pooling", help="RoI pooling and its gradient, against ONNX Runtime and OpenVINO"
+    )
     _add_roi_pooling_arguments(roi_pooling)
     roi_pooling.set_defaults(measure=_measure_roi_pooling)
-    sampling = names.add_parser("sampling", help="training on R RoIs of N images: hierarchical or RoI-centric sampling")
+    sampling = names.add_parser(
+        "sampling", help="cost of a mini-batch of R RoIs from N images: hierarchical and RoI-centric"
+    )
     _add_sampling_arguments(sampling)
     sampling.set_defaults(measure=_measure_sampling)
-    training = names.add_parser("training", help="a training step and its parts, time and memory, beside PyTorch")
+    training = names.add_parser("training", help="time and memory of a training step and its parts, against PyTorch")
     benchmark_training.add_arguments(training)
     training.set_defaults(measure=benchmark_training.measure)
-    detection = names.add_parser("detection", help="where detection's time goes, beside PyTorch and OpenVINO")
+    detection = names.add_parser("detection", help="time of each stage of detection, against PyTorch and OpenVINO")
     benchmark_detection.add_arguments(detection)
     detection.set_defaults(measure=benchmark_detection.measure)
-    proposals = names.add_parser("proposals", help="selective search, time and recall, beside OpenCV's")
+    proposals = names.add_parser("proposals", help="time and recall of selective search, against OpenCV's")
     benchmark_proposals.add_arguments(proposals)
     proposals.set_defaults(measure=benchmark_proposals.measure)
-    serving = names.add_parser("serving", help="the embedded server, beside calling the model directly")
+    serving = names.add_parser("serving", help="the embedded server, against calling the model directly")
     benchmark_serving.add_arguments(serving)
     serving.set_defaults(measure=benchmark_serving.measure)
 
@@ -57,7 +61,7 @@ def _add_roi_pooling_arguments(parser):
     parser.add_argument("--rois", type=count, nargs="+", default=[300, 2000], metavar="N", help="default: 300 2000")
     parser.add_argument("--threads", type=count, nargs="+", default=[2], metavar="N", help="default: 2")
     parser.add_argument("--channels", type=count, default=512, metavar="N", help="default: 512")
-    parser.add_argument("--rounds", type=count, default=15, metavar="N", help="runs of each (default: 15)")
+    parser.add_argument("--rounds", type=count, default=15, metavar="N", help="timed runs of each (default: 15)")
     add_json_argument(parser, "the measurements")
 
 
@@ -86,8 +90,8 @@ def _roi_pooling_table(result):
     for name, of_this in milliseconds.items():
         times_native = f"{of_this / native:10.2f}" if native else f"{'-':>10}"
         lines.append(f"{name:24}{of_this:10.1f}{times_floor[name]:10.2f}{times_native}")
-    lines.append(f"portable: {result['portable_extra_mb']:.0f} MB beside its output in the first run")
-    lines += [f"{name} left out: {reason}" for name, reason in result["missing"].items()]
+    lines.append(f"portable: {result['portable_extra_mb']:.0f} MB in addition to its output in the first run")
+    lines += [f"{name} skipped: {reason}" for name, reason in result["missing"].items()]
     return "\n".join(lines)
 
 
@@ -97,20 +101,28 @@ def _add_sampling_arguments(parser):
     parser.add_argument("--data", required=True, metavar="SPEC", help="images to train on")
     parser.add_argument("--backbone", default="efficientnet_lite0", metavar="NAME", help="default: efficientnet_lite0")
     parser.add_argument("--images", type=count, nargs="+", default=powers, metavar="N", help="default: 1 2 4 ... 128")
-    parser.add_argument("--rois", type=count, default=128, metavar="R", help="of a mini-batch (default: 128)")
+    parser.add_argument("--rois", type=count, default=128, metavar="R", help="per mini-batch (default: 128)")
     parser.add_argument("--shorter-side", type=count, default=600, metavar="PIXELS", help="default: 600")
     parser.add_argument(
-        "--at-once", type=count, metavar="N", help="more images than this are taken in parts (gradient accumulation)"
+        "--at-once",
+        type=count,
+        metavar="N",
+        help="most images processed at once; larger mini-batches accumulate gradients",
     )
-    parser.add_argument("--steps", type=count, default=3, metavar="N", help="mini-batches or parts timed (default: 3)")
-    parser.add_argument("--cache", metavar="DIR", help="where proposals are cached (default: the user's cache)")
-    parser.add_argument("--plot", metavar="FILE", help="draw RoIs a second over N")
+    parser.add_argument(
+        "--steps", type=count, default=3, metavar="N", help="timed mini-batches or parts of one (default: 3)"
+    )
+    parser.add_argument("--cache", metavar="DIR", help="cache folder for proposals (default: the user's cache)")
+    parser.add_argument("--plot", metavar="FILE", help="plot RoIs per second over N")
     add_json_argument(parser, "the measurements")
 
 
 def _measure_sampling(options):
     if odd := [images for images in options.images if options.rois % images]:
-        raise InputError(f"--images: found {odd[0]}; expected divisors of {options.rois}, the RoIs of a mini-batch")
+        raise InputError(
+            f"--images: found {odd[0]}; expected divisors of {options.rois}, the RoIs per mini-batch; change --images "
+            "or --rois"
+        )
     results = []
     for images in tqdm(options.images, "numbers of images", unit="run"):
         arguments = (options.data, options.backbone, images, options.rois, options.shorter_side)
@@ -130,7 +142,7 @@ def _sampling_table(results):
     first = results[0]
     slowest = max(result["seconds"] for result in results)
     lines = [
-        f"{first['backbone']}, {first['rois']} RoIs a mini-batch, shorter side {first['shorter_side']}",
+        f"{first['backbone']}, {first['rois']} RoIs per mini-batch, shorter side {first['shorter_side']}",
         f"{'N images':>8}{'s / mini-batch':>16}{'RoIs / s':>10}{'memory GB':>11}{'faster':>8}",
     ]
     for result in results:

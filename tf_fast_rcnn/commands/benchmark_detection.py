@@ -1,4 +1,4 @@
-"""`tf-fast-rcnn benchmark detection`: where detection's time goes, beside PyTorch and OpenVINO."""
+"""`tf-fast-rcnn benchmark detection`: time of each stage of detection, against PyTorch and OpenVINO."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tf_fast_rcnn.commands.benchmark_training import add_network_arguments
 from tf_fast_rcnn.commands.common import in_a_fresh_process, number, write_result
 from tf_fast_rcnn.visualization.plots import plot_parts
 
-# Convolutions and matrix products: what all contestants have.
+# Convolutions and matrix products, which all contestants have.
 NETWORK = ("convolutions", "fc6", "fc7", "predictor layers")
 EXTRAS = {"PyTorch": "pytorch", "OpenVINO": "benchmark"}
 
@@ -54,7 +54,7 @@ def _panels(results):
 
 
 def _ratios(rows):
-    """What the parts of each number of proposals are to each other, by number."""
+    """Ratios between the parts, by number of proposals."""
     found = {}
     for proposals in dict.fromkeys(row["proposals"] for row in rows):
         of = {row["contestant"]: row for row in rows if row["proposals"] == proposals}
@@ -84,8 +84,8 @@ def _table(result):
     height, width = result["image"]
     parts = dict.fromkeys(part for row in result["rows"] for part in row["parts"])
     lines = [
-        f"{result['network']}, {result['dtype']}: milliseconds for an image of {height}x{width}, "
-        f"{result['threads']} thread(s); selective search takes {1e3 * result['selective_search']:.0f} of its file",
+        f"{result['network']}, {result['dtype']}: milliseconds per image of {height}x{width}, "
+        f"{result['threads']} thread(s); selective search on the file takes {1e3 * result['selective_search']:.0f}",
         f"{'':10}{'proposals':>10}{'total':>8}" + "".join(f"{part:>{len(part) + 2}}" for part in parts),
     ]
     for row in result["rows"]:
@@ -98,14 +98,14 @@ def _table(result):
         values = ", ".join(f"{ratios[name]:.3g} ({proposals})" for proposals, ratios in result["ratios"].items())
         lines.append(f"{name}: {values}")
     lines += [
-        f"{name} left out: {reason}; pip install '.[{EXTRAS[name]}]' brings it"
+        f"{name} skipped: {reason}; install it with pip install '.[{EXTRAS[name]}]'"
         for name, reason in result["missing"].items()
     ]
     return "\n".join(lines)
 
 
 def _half_against_float32(results):
-    """Lines that say how much faster bfloat16 is in total."""
+    """One line per network and number of proposals: how much faster bfloat16 is in total."""
     totals = {
         (result["network"], result["dtype"], row["proposals"]): row["total"]
         for result in results

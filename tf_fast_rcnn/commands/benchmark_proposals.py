@@ -1,4 +1,4 @@
-"""`tf-fast-rcnn benchmark proposals`: selective search beside OpenCV's."""
+"""`tf-fast-rcnn benchmark proposals`: selective search against OpenCV's."""
 
 from __future__ import annotations
 
@@ -14,10 +14,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     count = number(int, 1)
     parser.add_argument("--data", required=True, nargs="+", metavar="SPEC", help="annotated images to search")
     parser.add_argument("--mode", nargs="+", choices=MODES, default=["fast"], help="default: fast")
-    parser.add_argument("--images", type=count, default=40, metavar="N", help="of each data set (default: 40)")
-    parser.add_argument("--threads", type=count, default=2, metavar="N", help="that search a batch (default: 2)")
-    parser.add_argument("--growth", type=count, nargs="+", metavar="SIDE", help="search an image at these sizes too")
-    parser.add_argument("--plot", metavar="FILE", help="draw time over pixels, with --growth")
+    parser.add_argument("--images", type=count, default=40, metavar="N", help="per dataset (default: 40)")
+    parser.add_argument("--threads", type=count, default=2, metavar="N", help="for batches of images (default: 2)")
+    parser.add_argument(
+        "--growth", type=count, nargs="+", metavar="SIDE", help="also search one image, resized to these longer sides"
+    )
+    parser.add_argument("--plot", metavar="FILE", help="plot time over pixels; needs --growth")
     add_json_argument(parser, "the measurements")
 
 
@@ -54,7 +56,7 @@ def _growth(spec, mode, sides):
 def _table(result):
     lines = [
         f"{result['data']}: {result['images']} images, {result['boxes']} objects, {result['mode']} mode",
-        f"{'':8}{'ms, 1 thread':>14}{'proposals':>11}   recall at IoU 0.5, 0.7 and average best overlap with boxes:",
+        f"{'':8}{'ms, 1 thread':>14}{'proposals':>11}   recall at IoU 0.5 and 0.7, average best overlap, for boxes:",
         f"{'':33}" + "".join(f"{count:>21}" for count in result["quality"]["native"]),
     ]
     for name, by_count in result["quality"].items():
@@ -64,13 +66,13 @@ def _table(result):
         lines.append(line)
     lines.append(
         f"native: {result['times_faster']:.1f} times as fast with one thread, {result['times_faster_in_batches']:.1f} "
-        f"times with {result['threads']} threads for a batch"
+        f"times with {result['threads']} threads on batches"
     )
     return "\n".join(lines)
 
 
 def _growth_table(rows):
-    lines = [f"{'pixels':>10}{'ms':>10}{'ns a pixel':>12}{'bytes a pixel':>15}"]
+    lines = [f"{'pixels':>10}{'ms':>10}{'ns / pixel':>12}{'bytes / pixel':>15}"]
     for row in rows:
         nanoseconds = 1e6 * row["milliseconds"] / row["pixels"]
         lines.append(f"{row['pixels']:10}{row['milliseconds']:10.1f}{nanoseconds:12.0f}{row['bytes_per_pixel']:15.0f}")

@@ -1,4 +1,4 @@
-"""`tf-fast-rcnn benchmark serving`: the embedded server beside calling the model directly."""
+"""`tf-fast-rcnn benchmark serving`: the embedded server against calling the model directly."""
 
 from __future__ import annotations
 
@@ -10,14 +10,18 @@ from tf_fast_rcnn.commands.common import add_json_argument, in_a_fresh_process, 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     count = number(int, 1)
     parser.add_argument("--network", default="efficientnet_lite0", metavar="NAME", help="default: efficientnet_lite0")
-    parser.add_argument("--proposals", type=count, default=300, metavar="N", help="of the image (default: 300)")
-    parser.add_argument("--clients", type=count, default=8, metavar="N", help="of the closed loop (default: 8)")
+    parser.add_argument("--proposals", type=count, default=300, metavar="N", help="per image (default: 300)")
+    parser.add_argument("--clients", type=count, default=8, metavar="N", help="in the closed loop (default: 8)")
     parser.add_argument(
-        "--seconds", type=number(float, 0, above=True), default=5.0, metavar="X", help="of a turn (default: 5)"
+        "--seconds", type=number(float, 0, above=True), default=5.0, metavar="X", help="per turn (default: 5)"
     )
     parser.add_argument("--rounds", type=count, default=5, metavar="N", help="turns of each (default: 5)")
     parser.add_argument(
-        "--soak", type=number(float, 0), default=0.0, metavar="SECONDS", help="at twice the throughput (default: 0)"
+        "--soak",
+        type=number(float, 0),
+        default=0.0,
+        metavar="SECONDS",
+        help="duration of an overload at twice the throughput (default: 0)",
     )
     add_json_argument(parser, "the measurements")
 
@@ -38,7 +42,7 @@ def _serving(*arguments):
 def _table(options, found):
     lines = [
         f"{options.network}, JPEG of 640x480 pixels, {options.proposals} proposals",
-        f"{'':34}{'a second':>10}{'p50 ms':>9}{'p95 ms':>9}{'p99 ms':>9}{'refused':>9}{'failed':>8}",
+        f"{'':34}{'requests/s':>10}{'p50 ms':>9}{'p95 ms':>9}{'p99 ms':>9}{'refused':>9}{'failed':>8}",
     ]
     for title, key in (("1 client", "one_client"), (f"{options.clients} clients", "many_clients")):
         lines += [_row(f"{title}, {name}", load) for name, load in found[key].items()]
@@ -59,7 +63,7 @@ def _row(title, load):
 
 
 def _memory(megabytes):
-    """From the end of the first tenth on, when all threads have had their first request."""
+    """Growth from the end of the first tenth on, when every thread has handled a request."""
     first, last = megabytes[len(megabytes) // 10], megabytes[-1]
     change = 100 * (last / first - 1)
-    return f"memory: {first:.0f} MB after a tenth of the time, {last:.0f} MB at its end ({change:+.1f} %)"
+    return f"memory: {first:.0f} MB after a tenth of the time, {last:.0f} MB at the end ({change:+.1f} %)"

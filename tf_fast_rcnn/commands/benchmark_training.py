@@ -1,4 +1,4 @@
-"""`tf-fast-rcnn benchmark training`: what a training step takes, beside PyTorch."""
+"""`tf-fast-rcnn benchmark training`: time and memory of a training step, against PyTorch."""
 
 from __future__ import annotations
 
@@ -14,16 +14,18 @@ DTYPES = ("float32", "bfloat16")
 
 
 def add_network_arguments(parser: argparse.ArgumentParser, rounds: int) -> None:
-    """Options that `training` and `detection` share."""
+    """Adds the options that `training` and `detection` share; `rounds` is the default of `--rounds`."""
     count = number(int, 1)
     parser.add_argument(
         "--network", nargs="+", default=NETWORKS, metavar="NAME", help="backbones (default: vgg16 efficientnet_lite0)"
     )
     parser.add_argument("--dtype", nargs="+", choices=DTYPES, default=DTYPES, help="default: both")
     parser.add_argument("--shorter-side", type=number(int, 32), default=600, metavar="PIXELS", help="default: 600")
-    parser.add_argument("--rounds", type=count, default=rounds, metavar="N", help=f"runs of each (default: {rounds})")
+    parser.add_argument(
+        "--rounds", type=count, default=rounds, metavar="N", help=f"timed runs of each (default: {rounds})"
+    )
     parser.add_argument("--threads", type=count, default=2, metavar="N", help="default: 2")
-    parser.add_argument("--plot", metavar="FILE", help="draw where the time goes")
+    parser.add_argument("--plot", metavar="FILE", help="plot the time of each part")
     add_json_argument(parser, "the measurements")
 
 
@@ -39,7 +41,7 @@ def measure(options: argparse.Namespace) -> None:
 
 
 def _measure_network(network, options):
-    """One network's results: those of `measure_training`, and each contestant's memory."""
+    """One network's results: those of `measure_training`, plus each contestant's memory."""
     size = [options.shorter_side, round(options.shorter_side * 4 / 3)]
     result = in_a_fresh_process(_training, network, options.dtype, size, options.rounds, options.threads)
     memory = {}
@@ -65,7 +67,7 @@ def _table(result):
     height, width = result["image"]
     parts = dict.fromkeys(part for shares in result["parts"].values() for part in shares)
     lines = [
-        f"{result['network']}: seconds of a step on 2 images of {height}x{width} with 128 RoIs, "
+        f"{result['network']}: seconds per step on 2 images of {height}x{width} with 128 RoIs, "
         f"{result['threads']} thread(s)",
         f"{'':20}{'step':>8}{'GB':>7}" + "".join(f"{part:>17}" for part in parts),
     ]
@@ -75,7 +77,7 @@ def _table(result):
         lines.append(f"{name:20}{seconds:8.3f}{result['memory_gb'][name]:7.2f}{cells}")
     lines += _ratios(result["seconds"], result["memory_gb"])
     if result["missing"]:
-        lines.append(f"PyTorch left out: {result['missing']}; pip install '.[pytorch]' brings it")
+        lines.append(f"PyTorch skipped: {result['missing']}; install it with pip install '.[pytorch]'")
     return "\n".join(lines)
 
 
@@ -86,7 +88,7 @@ def _ratios(seconds, memory):
         if peer in seconds:
             times, share = seconds[peer] / seconds[ours], memory[ours] / memory[peer]
             lines.append(
-                f"{dtype}: {times:.2f} times as fast as PyTorch (without its RoI pooling), {share:.2f} x memory"
+                f"{dtype}: {times:.2f} times as fast as PyTorch (without its RoI pooling), {share:.2f} x its memory"
             )
     ours, half = (seconds.get(f"ours, {dtype}") for dtype in DTYPES)
     if ours and half:

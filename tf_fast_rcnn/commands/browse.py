@@ -1,4 +1,4 @@
-"""`tf-fast-rcnn browse`: a page of pictures that shows what is wrong with a data set."""
+"""`tf-fast-rcnn browse`: a page that shows likely annotation errors of a dataset, with pictures."""
 
 from __future__ import annotations
 
@@ -23,27 +23,27 @@ from tf_fast_rcnn.errors import InputError
 
 EXAMPLES = """\
   tf-fast-rcnn browse voc:cells@train --out cells
-  tf-fast-rcnn browse voc:cells@train+voc:cells@test --no-proposals --out cells   # images that are in both?
+  tf-fast-rcnn browse voc:cells@train+voc:cells@test --no-proposals --out cells   # is any image in both?
   tf-fast-rcnn browse coco:instances.json,images --proposals selective-search --max-images 200 --out page
   tf-fast-rcnn browse voc:VOC2007@trainval --proposals voc_2007_trainval.mat --out page
   tf-fast-rcnn browse prepared:prepared/train --out page --json findings.json
 
-Then open index.html in the folder; it needs no network."""
+Then open index.html in the folder; it works offline."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("spec", metavar="SPEC", help="the data, as for `prepare`, or prepared:DIR")
+    parser.add_argument("spec", metavar="SPEC", help="the dataset, as for `prepare`, or prepared:DIR")
     parser.add_argument("--out", required=True, metavar="DIR", help="a new folder")
-    add_proposal_arguments(parser, "dense, fitted to the data set's objects; prepared data sets have their own")
-    parser.add_argument("--no-proposals", action="store_true", help="look at the annotations alone, which is quicker")
+    add_proposal_arguments(parser, "dense, fitted to the dataset's objects; prepared datasets have their own")
+    parser.add_argument("--no-proposals", action="store_true", help="check only the annotations, which is faster")
     parser.add_argument(
         "--max-images",
         type=number(int, 0),
         default=60,
         metavar="N",
-        help="images of the contact sheet, drawn at random (default: 60)",
+        help="images in the contact sheet, chosen at random (default: 60)",
     )
-    parser.add_argument("--seed", type=seed, default=0, metavar="N", help="of that choice (default: 0)")
+    parser.add_argument("--seed", type=seed, default=0, metavar="N", help="of that random choice (default: 0)")
     add_data_arguments(parser)
     add_json_argument(parser, "the findings")
 
@@ -51,7 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> None:
     check_new(options.out, "--out")
     if options.no_proposals and options.proposals:
-        raise InputError(f"--no-proposals: found --proposals {options.proposals} too; expected one of them; drop one")
+        raise InputError(f"--no-proposals: cannot be combined with --proposals {options.proposals}; remove one of them")
     start_tensorflow()
     dataset = load_data(options.spec, options, class_map=parse_class_map(options.classes) if options.classes else None)
     refuse_second_proposals(options, dataset)
@@ -61,7 +61,7 @@ def run(options: argparse.Namespace) -> None:
     else:
         names = [record.image_id for record in dataset]
         dataset = with_proposals(dataset, chosen_proposals(options, dataset, "dense"), options)
-        # Images that cannot be read are found, and left out, where proposals are computed.
+        # Computing the proposals has dropped the images that cannot be read.
         kept = {record.image_id for record in dataset}
         unreadable = [name for name in names if name not in kept]
     facts = frcnn.browse(

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 def start_tensorflow() -> None:
     """Imports TensorFlow and Keras without TensorFlow's start-up messages.
 
-    Its C++ code writes these to file descriptor 2 before any log level counts.
+    TensorFlow's C++ code writes them to file descriptor 2 before any log level takes effect.
     """
     check_keras_backend()
     sys.stderr.flush()
@@ -38,14 +38,17 @@ def start_tensorflow() -> None:
         import keras  # noqa: F401
         import tensorflow as tf
 
-        tf.config.list_physical_devices()  # looks for GPUs, and tells where there is none
+        tf.config.list_physical_devices()  # looks for GPUs, and prints a message if there are none
     finally:
         os.dup2(stderr, 2)
         os.close(stderr)
 
 
 def in_a_fresh_process(function: Callable[..., Any], *arguments: Any) -> Any:
-    """What `function` returns where TensorFlow's threads can still be set and no memory is in use yet."""
+    """Returns `function(*arguments)`, run in a new process with a fresh TensorFlow and no memory in use yet.
+
+    In a new process the number of TensorFlow's threads can still be set.
+    """
     context = multiprocessing.get_context("spawn")
     with concurrent.futures.ProcessPoolExecutor(1, context, initializer=start_tensorflow) as process:
         return process.submit(function, *arguments).result()
@@ -54,7 +57,20 @@ def in_a_fresh_process(function: Callable[..., Any], *arguments: Any) -> Any:
 def number(
     kind: type[int] | type[float], low: float, high: float = math.inf, *, above: bool = False
 ) -> Callable[[str], Any]:
-    """The `type` of an option: an int or float from `low` (or above it) to `high`."""
+    """The `type` of an option that takes a number.
+
+    Args:
+        kind: int or float.
+        low, high: limits, both included.
+        above: whether `low` itself is excluded.
+
+    Returns:
+        A function that parses the option's text; it raises `argparse.ArgumentTypeError`.
+
+    Example:
+        >>> number(int, 1)("300")
+        300
+    """
 
     def parse(text):
         try:
@@ -75,39 +91,39 @@ seed = number(int, 0, 2**32 - 1)
 
 
 def add_data_arguments(parser: argparse.ArgumentParser) -> None:
-    """Options of every command that reads a data set and may compute its proposals."""
+    """Adds the options of every command that reads a dataset and may compute its proposals."""
     parser.add_argument(
         "--classes",
         metavar="LIST",
-        help="classes to keep, rename or merge: person,vehicle=car+truck; objects of others are dropped",
+        help="classes to keep, rename or merge: person,vehicle=car+truck; objects of other classes are dropped",
     )
     parser.add_argument(
-        "--skip-bad", action="store_true", help="leave out unreadable images and annotations, and count them"
+        "--skip-bad", action="store_true", help="skip unreadable images and annotations, and count them"
     )
     parser.add_argument(
-        "--workers", type=number(int, 1), metavar="N", help="processes that compute proposals (default: one a core)"
+        "--workers", type=number(int, 1), metavar="N", help="processes that compute proposals (default: one per core)"
     )
     parser.add_argument(
         "--cache",
         metavar="DIR",
-        help="where proposals and the images of tfds: are cached (default: $TF_FAST_RCNN_CACHE, else the user's cache)",
+        help="cache folder for proposals and tfds: images (default: $TF_FAST_RCNN_CACHE, else the user's cache)",
     )
 
 
 def add_json_argument(parser: argparse.ArgumentParser, what: str) -> None:
-    """`--json FILE`."""
+    """Adds `--json FILE`; `what` names the content for the help text."""
     parser.add_argument("--json", metavar="FILE", help=f"write {what} as JSON; - for standard output")
 
 
 def add_hidden_alias(parser: argparse.ArgumentParser, option: str, alias: str) -> None:
-    """Accepts an option's earlier name too, which no help shows."""
+    """Also accepts an option's earlier name, which the help does not show."""
     action = parser._option_string_actions[option]
     kind = action.type or str
     parser.add_argument(alias, dest=action.dest, type=kind, default=argparse.SUPPRESS, help=argparse.SUPPRESS)
 
 
 def write_result(options: argparse.Namespace, value: Any, summary: str) -> None:
-    """Prints a summary for people, and writes JSON for machines where `--json` asks for it."""
+    """Prints a summary for people; with `--json`, also writes `value` as JSON (to standard output only, for `-`)."""
     if options.json == "-":
         print(json.dumps(value, indent=2))
         return
@@ -122,13 +138,16 @@ def load_data(
     class_names: Sequence[str] | None = None,
     class_map: Mapping[str, Sequence[str]] | None = None,
 ) -> DetectionDataset:
-    """The data set that a SPEC names, in the classes of `with_classes` where there are any.
+    """The dataset of a SPEC, with the classes selected by `class_map`.
 
     Args:
         spec: see `load_dataset`.
-        options: those of `add_data_arguments`.
-        class_names: of training, for other data than that; None for the data set's own.
-        class_map: of `with_classes`, or None. What was prepared with them stays as it is.
+        options: parsed options of `add_data_arguments`.
+        class_names: the classes of training, for validation and test data; None for the dataset's own.
+        class_map: see `with_classes`; None keeps all classes. A dataset that was prepared with this map is not changed.
+
+    Raises:
+        InputError: see `load_dataset` and `with_classes`.
     """
     import tf_fast_rcnn as frcnn
 
@@ -142,14 +161,14 @@ def load_data(
 
 
 def load_images(spec: str, options: argparse.Namespace, class_names: Sequence[str]) -> DetectionDataset:
-    """As `load_data`, for detection: of `voc:` the images alone are read, since those of test sets have no others."""
+    """Like `load_data`, for detection: reads only the images of `voc:` data, since test sets may lack annotations."""
     from tf_fast_rcnn.data.specs import load_images
 
     return load_images(spec, class_names, skip_bad=options.skip_bad, cache_dir=options.cache)
 
 
 def report_fixes(dataset: DetectionDataset) -> None:
-    """Says on standard error what the reader clipped, dropped or skipped."""
+    """Reports on standard error what the reader clipped, dropped or skipped."""
     for what, count in dataset.fixes.items():
         print(f"{dataset.name}: {count} x {what}", file=sys.stderr)
 
@@ -157,7 +176,7 @@ def report_fixes(dataset: DetectionDataset) -> None:
 def with_proposals(
     dataset: DetectionDataset, proposals: ProposalSettings | FileProposals, options: argparse.Namespace
 ) -> DetectionDataset:
-    """The data set with proposals, from the cache where it has none; says what was mended, and skipped on the way."""
+    """The dataset with proposals, computed or read from the cache if it has none; reports fixes and skipped images."""
     import tf_fast_rcnn as frcnn
 
     if dataset.proposals is None:
@@ -169,7 +188,7 @@ def with_proposals(
 
 
 def given_options(options: argparse.Namespace, add_arguments: Callable[[argparse.ArgumentParser], object]) -> list[str]:
-    """Those options of `add_arguments`, as "--name", that have another value than their default."""
+    """The options of `add_arguments`, as "--name", whose value is not the default."""
     parser = argparse.ArgumentParser()
     add_arguments(parser)
     defaults = vars(parser.parse_args([]))
@@ -177,6 +196,6 @@ def given_options(options: argparse.Namespace, add_arguments: Callable[[argparse
 
 
 def check_new(path: StrPath, option: str) -> None:
-    """InputError where an output exists already."""
+    """Raises InputError if an output exists already; `option` is the one that names it."""
     if Path(path).exists():
-        raise InputError(f"{path}: found an existing file or folder; expected a new one; give another {option}")
+        raise InputError(f"{path}: found an existing file or folder; expected a new one; choose another {option}")

@@ -1,4 +1,4 @@
-"""`tf-fast-rcnn demo`: the main job end to end on data that comes with an installed package."""
+"""`tf-fast-rcnn demo`: train, evaluate and export end to end, on images generated from installed data."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ EXAMPLES = """\
   tf-fast-rcnn demo
   tf-fast-rcnn demo --out /tmp/demo --steps 200
 
-Takes some minutes on two cores; then open index.html in the folder."""
+This takes a few minutes on two cores; then open index.html in the folder."""
 
 _SHOWN_IMAGES = 12
 
@@ -22,7 +22,7 @@ _SHOWN_IMAGES = 12
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", default="demo", metavar="DIR", help="a new folder (default: demo)")
     parser.add_argument(
-        "--steps", type=number(int, 1), default=800, metavar="N", help="mini-batches of training (default: 800)"
+        "--steps", type=number(int, 1), default=800, metavar="N", help="training mini-batches (default: 800)"
     )
     parser.add_argument(
         "--images", type=number(int, 2), default=400, metavar="N", help="training images to generate (default: 400)"
@@ -50,7 +50,7 @@ def run(options: argparse.Namespace) -> None:
     train = frcnn.prepare(train, out / "prepared" / "train", proposals)
     test = frcnn.prepare(test, out / "prepared" / "test", proposals)
     _say("3/5 training")
-    # A digit's mirror image is no digit.
+    # A mirrored digit is not a digit.
     recipe = frcnn.recipe("small-data", {"steps": options.steps, "sampling.horizontal_flip_prob": 0.0})
     summary = frcnn.train(train, out / "run", recipe=recipe, seed=options.seed)
     _say("4/5 evaluating")
@@ -59,7 +59,7 @@ def run(options: argparse.Namespace) -> None:
     detections = list(source.detect(test))
     result = score_detections(test, detections, "voc07")
     write_report(out / "evaluation", test, detections, result, name="demo", description=source.description)
-    _say("5/5 exporting, and running the exported model")
+    _say("5/5 exporting and running the exported model")
     frcnn.export_saved_model(
         run_.model,
         out / "export" / "1",
@@ -78,7 +78,7 @@ def run(options: argparse.Namespace) -> None:
     }
     write_page(out, result=result, summary=summary, pictures=pictures, train=train, test=test, facts=facts)
     text = (
-        f"{result.table()}\n{facts['seconds']:.0f} s in all; the exported model is in {out}/export/1\n"
+        f"{result.table()}\n{facts['seconds']:.0f} s in total; the exported model is in {out}/export/1\n"
         f"open {out}/index.html"
     )
     write_result(options, {**facts, **result.to_json()}, text)
@@ -89,7 +89,7 @@ def _say(text):
 
 
 def _draw_exported(out, dataset):
-    """Runs the SavedModel on image files, as a server does, and draws what it finds beside the annotations."""
+    """Runs the SavedModel on image files, as a server does, and draws its detections next to the ground truth."""
     from tf_fast_rcnn.inference.sources import saved_model_source
     from tf_fast_rcnn.visualization.drawing import contact_sheet, draw_detections, draw_ground_truth
 

@@ -1,4 +1,4 @@
-"""Options that say what is done around the network in detection: those of `DetectionSettings`."""
+"""Options for the fields of `DetectionSettings`: image size, thresholds, classes and so on."""
 
 from __future__ import annotations
 
@@ -14,47 +14,53 @@ if TYPE_CHECKING:
 
 
 def add_detection_arguments(parser: argparse.ArgumentParser) -> None:
-    """The fields of `DetectionSettings` as options; their defaults are its own, and the run's image size."""
+    """Adds the fields of `DetectionSettings` as options, with its defaults and the run's image size."""
     parser.add_argument("--score-threshold", type=number(float, 0, 1), default=0.05, metavar="X", help="default: 0.05")
     parser.add_argument(
         "--nms-iou-threshold",
         type=number(float, 0, 1),
         default=0.3,
         metavar="X",
-        help="of two boxes of a class that overlap by more, one is dropped (default: 0.3)",
+        help="boxes of one class that overlap a better one by more are dropped (default: 0.3)",
     )
     parser.add_argument(
-        "--max-detections", type=number(int, 1), default=100, metavar="N", help="an image (default: 100)"
+        "--max-detections", type=number(int, 1), default=100, metavar="N", help="per image (default: 100)"
     )
-    parser.add_argument("--classes", metavar="LIST", help="detect these classes alone: cat,dog (default: all)")
+    parser.add_argument("--classes", metavar="LIST", help="detect only these classes: cat,dog (default: all)")
     parser.add_argument(
         "--shorter-side",
         type=_sides,
         metavar="PIXELS,...",
-        help="of resized images; several make an image pyramid (default: that of training)",
+        help="shorter side of resized images; several form an image pyramid (default: as in training)",
     )
     parser.add_argument(
-        "--longer-side", type=number(int, 32), metavar="PIXELS", help="its limit (default: that of training)"
+        "--longer-side",
+        type=number(int, 32),
+        metavar="PIXELS",
+        help="limit for the longer side of resized images (default: as in training)",
     )
     parser.add_argument(
         "--box-refinement-steps",
         type=number(int, 1, 10),
         default=1,
         metavar="N",
-        help="2: the boxes that are found are pooled and classified again (default: 1)",
+        help="2: the detected boxes are pooled, classified and regressed again (default: 1)",
     )
     add_hidden_alias(parser, "--nms-iou-threshold", "--nms-iou")
     add_hidden_alias(parser, "--box-refinement-steps", "--box-passes")
     parser.add_argument(
-        "--dtype", choices=["float32", "bfloat16"], default="float32", help="of weights and layers (default: float32)"
+        "--dtype",
+        choices=["float32", "bfloat16"],
+        default="float32",
+        help="type of weights and layers (default: float32)",
     )
 
 
 def chosen_settings(options: argparse.Namespace, run: Run) -> DetectionSettings:
-    """The `DetectionSettings` that the options of `add_detection_arguments` ask for.
+    """The `DetectionSettings` chosen by the options of `add_detection_arguments`.
 
     Raises:
-        InputError: for a class that the run does not have.
+        InputError: if the run does not have one of `--classes`.
     """
     import tf_fast_rcnn as frcnn
 
@@ -76,16 +82,15 @@ def chosen_settings(options: argparse.Namespace, run: Run) -> DetectionSettings:
 def _class_id(name, run):
     if name not in run.class_names:
         raise InputError(
-            f"--classes: found {name!r}; expected classes of {run.folder}: {', '.join(run.class_names)}; correct the "
-            "name"
+            f"--classes: found {name!r}; expected classes of {run.folder}: {', '.join(run.class_names)}; fix the name"
         )
     return run.class_names.index(name) + 1
 
 
 def _sides(text):
-    """One number of pixels, or a tuple of those of a comma-separated list."""
+    """A number of pixels, or a tuple of them if the text is a comma-separated list."""
     try:
         sides = tuple(map(number(int, 32), text.split(",")))
     except argparse.ArgumentTypeError as error:
-        raise argparse.ArgumentTypeError(f"{error}, or several joined by commas") from None
+        raise argparse.ArgumentTypeError(f"{error}, or several separated by commas") from None
     return sides if len(sides) > 1 else sides[0]

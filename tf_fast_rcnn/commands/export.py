@@ -1,4 +1,4 @@
-"""`tf-fast-rcnn export`: writes a trained detector as a SavedModel, for TF Lite or for TensorFlow.js."""
+"""`tf-fast-rcnn export`: exports a trained detector as a SavedModel, for TF Lite or for TensorFlow.js."""
 
 from __future__ import annotations
 
@@ -43,12 +43,12 @@ EXAMPLES = """\
 FORMATS = ("saved-model", "tflite", "tfjs")
 
 _LIMITS = {
-    "max_side": "longest side of an image, in pixels",
-    "max_pixels": "most pixels of an image",
-    "max_images": "most images of a request, or of a batch of several",
-    "max_proposals": "most proposals of an image",
+    "max_side": "largest image side that the graph accepts, in pixels",
+    "max_pixels": "most pixels per image that the graph accepts",
+    "max_images": "most images per request, or per batch of requests, that the graph accepts",
+    "max_proposals": "most proposals per image that the graph accepts",
 }
-# Of the fields above; --max-proposals is how many are taken, in the commands that compute or read them.
+# Option names of the fields above. In commands that compute or read proposals, --max-proposals is how many are used.
 _LIMIT_OPTIONS = {name: name for name in _LIMITS} | {"max_proposals": "max_request_proposals"}
 
 
@@ -59,49 +59,49 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--out",
         required=True,
         metavar="PATH",
-        help="saved-model: the model's folder, in which the next version is made, or a new version: a folder whose "
-        "name is a number; tflite: a file; tfjs: a new folder",
+        help="saved-model: the model's folder, in which the next version is created, or a new version, which is a "
+        "folder named by a number; tflite: a file; tfjs: a new folder",
     )
     add_detection_arguments(parser)
-    _add_saved_model_arguments(parser.add_argument_group("of --format saved-model"))
-    export_small.add_arguments(parser.add_argument_group("of --format tflite and tfjs"))
+    _add_saved_model_arguments(parser.add_argument_group("options for --format saved-model"))
+    export_small.add_arguments(parser.add_argument_group("options for --format tflite and tfjs"))
     add_json_argument(parser, "the summary")
 
 
 def _add_saved_model_arguments(parser):
     parser.add_argument(
         "--proposals",
-        type=lambda text: "dense" if text == "grid" else text,  # as 0.1 called it
+        type=lambda text: "dense" if text == "grid" else text,  # the name in version 0.1
         choices=["none", "dense", "selective-search"],
-        help="what the graph computes for clients that send an image alone, by the signature detect_image_bytes: dense "
-        "(boxes) runs on any server, selective-search on those with the compiled ops linked in (default: what "
-        "the model was trained with, if the server that --roi-pooling asks for can; else none)",
+        help="proposals computed in the graph by the signature detect_image_bytes, for clients that only send images. "
+        "dense runs on any server, selective-search needs the compiled ops linked in (default: as in training if the "
+        "server that --roi-pooling implies can compute them, else none)",
     )
     parser.add_argument(
         "--roi-pooling",
         choices=["portable", "native"],
-        help="portable runs on any server; native needs one with the compiled ops linked in (default: portable; native "
-        "with --proposals selective-search)",
+        help="portable runs on any server; native needs the compiled ops linked in (default: portable; native with "
+        "--proposals selective-search)",
     )
     parser.add_argument(
-        "--class-names-output", action="store_true", help="give each detection's class name too: detection_class_names"
+        "--class-names-output", action="store_true", help="also output class names, as detection_class_names"
     )
     parser.add_argument(
         "--warm-up",
         type=_whole_numbers,
         metavar="N,...",
-        help="numbers of images of the requests that TensorFlow Serving runs before the version takes traffic, such as "
+        help="numbers of images in the requests that TensorFlow Serving runs before the version takes traffic, e.g. "
         "the allowed batch sizes; 0: no requests (default: 1)",
     )
     parser.add_argument(
         "--warm-up-proposals",
         type=_whole_numbers,
         metavar="N,...",
-        help="their numbers of proposals of an image (default: 300)",
+        help="numbers of proposals per image in these requests (default: 300)",
         default=(300,),
     )
     parser.add_argument(
-        "--metrics", metavar="FILE", help="JSON of `evaluate`, kept in assets/metadata.json beside the recipe"
+        "--metrics", metavar="FILE", help="JSON from `evaluate`, stored in assets/metadata.json with the recipe"
     )
     for name, what in _LIMITS.items():
         parser.add_argument(
@@ -109,7 +109,7 @@ def _add_saved_model_arguments(parser):
             type=number(int, 1),
             metavar="N",
             default=getattr(ServingLimits, name),
-            help=f"{what}, that the graph takes (default: %(default)s)",
+            help=f"{what} (default: %(default)s)",
         )
     add_hidden_alias(parser, "--max-request-proposals", "--max-proposals")
 
@@ -123,9 +123,9 @@ def run(options: argparse.Namespace) -> None:
 
 
 def _refuse(options, add_arguments):
-    """InputError where an option of another format is given."""
+    """Raises InputError if an option of another format is given."""
     if given := given_options(options, add_arguments):
-        raise InputError(f"{given[0]}: found it with --format {options.format}, which has no such option; leave it out")
+        raise InputError(f"{given[0]} cannot be used with --format {options.format}; remove it")
 
 
 def _export_saved_model(options):
@@ -151,11 +151,11 @@ def _export_saved_model(options):
 
 
 def _warm_up_images(options):
-    """The numbers of images of warm-up requests."""
+    """The numbers of images in warm-up requests."""
     if options.warm_up is not None:
         return [images for images in options.warm_up if images]
     if importlib.util.find_spec("tensorflow_serving") is None:
-        print("no warm-up requests: they need pip install 'tf-fast-rcnn[serving]'", file=sys.stderr)
+        print("no warm-up requests written; they need pip install 'tf-fast-rcnn[serving]'", file=sys.stderr)
         return []
     return [1]
 
@@ -166,25 +166,29 @@ def _read_metrics(path):
     try:
         return json.loads(Path(path).read_text())
     except ValueError as error:
-        raise InputError(f"{path}: found broken JSON ({error}); expected what `evaluate --json` writes") from None
+        raise InputError(f"{path}: found invalid JSON ({error}); expected the output of `evaluate --json`") from None
 
 
 def _whole_numbers(text):
-    """The `type` of an option: a comma-separated list of whole numbers from 0, without repetitions."""
+    """The `type` of an option: a sorted tuple of the distinct whole numbers in a comma-separated list."""
     try:
         return tuple(sorted(set(map(number(int, 0), text.split(",")))))
     except argparse.ArgumentTypeError as error:
-        raise argparse.ArgumentTypeError(f"{error}, or several joined by commas") from None
+        raise argparse.ArgumentTypeError(f"{error}, or several separated by commas") from None
 
 
 def graph_proposals(
     trained: ProposalSettings | FileProposals, method: str | None, roi_pooling: str | None
 ) -> ProposalSettings | None:
-    """`ProposalSettings` for the graph, or None; says on standard error where the model was trained with others.
+    """The proposals that the graph computes; a note on standard error if the model was trained with others.
 
     Args:
-        trained: what the model was trained with, `ProposalSettings` or `FileProposals`.
-        method, roi_pooling: the options, which may be None.
+        trained: the proposals of training.
+        method: `--proposals`, or None.
+        roi_pooling: `--roi-pooling`, or None.
+
+    Returns:
+        `ProposalSettings`, or None if the graph computes no proposals.
     """
     method = method or _fitting_method(trained, roi_pooling)
     if method == "none":
@@ -197,13 +201,12 @@ def graph_proposals(
     else:
         chosen = dataclasses.replace(base, implementation="native")
     if chosen != trained:
-        told = "detect_image_bytes: computes other proposals than those that the model was trained with"
-        print(told, file=sys.stderr)
+        print("detect_image_bytes: the model was trained with other proposals than it computes", file=sys.stderr)
     return chosen
 
 
 def _fitting_method(trained, roi_pooling):
-    """What a model was trained with, where it is computed and a server for this RoI pooling can compute it."""
+    """The method of training if a server with this RoI pooling can compute it, else "none"."""
     if not isinstance(trained, ProposalSettings):
         return "none"
     if trained.selective_search is None:

@@ -19,30 +19,32 @@ _CALIBRATION_IMAGES = 32
 
 def add_arguments(parser: argparse._ArgumentGroup) -> None:
     parser.add_argument(
-        "--image-size", type=_size, metavar="H,W", help="fixed size of images, which runs faster (default: any)"
+        "--image-size", type=_size, metavar="H,W", help="fixed image size, which runs faster (default: any)"
     )
     parser.add_argument(
-        "--num-proposals", type=number(int, 1), metavar="N", help="fixed number of an image's proposals (default: any)"
+        "--num-proposals", type=number(int, 1), metavar="N", help="fixed number of proposals per image (default: any)"
     )
     parser.add_argument(
         "--precision",
         choices=_PRECISIONS["tflite"],
         default="float32",
-        help="float16: weights of half the size; of tflite alone, dynamic: of a quarter, and int8: layers compute in 8 "
-        "bits, RoIs and boxes do not (default: float32)",
+        help="float16 halves the size of the weights; tflite only: dynamic stores them in a quarter of the size, int8 "
+        "also computes the layers, but not RoIs and boxes, in 8 bits (default: float32)",
     )
-    parser.add_argument("--calibration", metavar="SPEC", help="images that show int8 the range of values: training's")
+    parser.add_argument(
+        "--calibration", metavar="SPEC", help="images from which int8 learns the value ranges: those of training"
+    )
     parser.add_argument(
         "--calibration-images",
         type=number(int, 1),
         metavar="N",
         default=_CALIBRATION_IMAGES,
-        help=f"so many of them, evenly chosen (default: {_CALIBRATION_IMAGES})",
+        help=f"number of images used, evenly spaced (default: {_CALIBRATION_IMAGES})",
     )
 
 
 def run(options: argparse.Namespace) -> None:
-    """Exports what `options` say; `folder`, `format` and `out` are those of `export`."""
+    """Exports a run; `options` include `folder`, `format` and `out` of `export`."""
     _check(options)
     start_tensorflow()
     run_ = frcnn.load_run(options.folder)
@@ -63,7 +65,7 @@ def run(options: argparse.Namespace) -> None:
     else:
         frcnn.export_tfjs(run_.model, out, **arguments)
         written = list(out.iterdir())
-        next_ = "next: examples/browser/README.md says how a page detects with it"
+        next_ = "next: use it in a web page; see examples/browser/README.md"
     size = sum(path.stat().st_size for path in written)
     result = {
         "format": options.format,
@@ -77,24 +79,24 @@ def run(options: argparse.Namespace) -> None:
 
 
 def _check(options):
-    """What can be said before a model is loaded."""
+    """Checks the options before a model is loaded."""
     if options.precision not in _PRECISIONS[options.format]:
         known = ", ".join(_PRECISIONS[options.format])
         raise InputError(
             f"--precision: found {options.precision}; expected one of {known} for {options.format}; choose one of them"
         )
     if options.precision == "int8" and not options.calibration:
-        raise InputError(
-            "--precision int8: found no --calibration; expected images like those to come; give the SPEC of training"
-        )
+        raise InputError("--precision int8 needs images for calibration; pass --calibration with the SPEC of training")
     if options.precision != "int8" and options.calibration:
-        raise InputError(f"--calibration: found --precision {options.precision}; expected int8; leave one of them out")
+        raise InputError(
+            f"--calibration is only used with --precision int8, not {options.precision}; remove one of them"
+        )
     if options.format == "tflite" and Path(options.out).suffix != ".tflite":
-        raise InputError(f"--out: found {options.out}; expected a name that ends in .tflite; add it")
+        raise InputError(f"--out: found {options.out}; expected a file name ending in .tflite; add the ending")
 
 
 def _calibration(options, run_):
-    """Pairs of an image and its proposals, as `export_tflite` takes them."""
+    """Pairs of an image and its proposals, as `export_tflite` expects them."""
     dataset = load_images(options.calibration, run_.class_names)
     count = min(len(dataset), options.calibration_images)
     for index in range(count):
@@ -118,6 +120,6 @@ def _size(text):
         height, width = map(number(int, 32, 8192), text.split(","))
     except (ValueError, argparse.ArgumentTypeError):
         raise argparse.ArgumentTypeError(
-            f"found {text!r}; expected height,width in pixels from 32 to 8192, as in 480,640"
+            f"found {text!r}; expected height,width in pixels from 32 to 8192, e.g. 480,640"
         ) from None
     return height, width

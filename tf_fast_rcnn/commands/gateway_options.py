@@ -1,4 +1,4 @@
-"""`tf-fast-rcnn serve --with-proposals`: options of the gateway, and its start."""
+"""`tf-fast-rcnn serve --with-proposals`: the options of the gateway, and starting it."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ _DEFAULT_METHOD = "selective-search"
 
 
 def add_gateway_arguments(parser: argparse.ArgumentParser) -> None:
-    """The options; those that are left out are None."""
-    group = parser.add_argument_group("gateway: an image alone in, detections out")
+    """Adds the gateway's options."""
+    group = parser.add_argument_group("gateway, for clients that send only an image")
     group.add_argument(
         "--with-proposals",
         action="store_true",
-        help="answer requests of an image alone, and show a page for a browser: proposals are computed here",
+        help="compute proposals here: accept requests that contain only an image, and serve a web page",
     )
     group.add_argument(
-        "--remote", metavar="HOST:PORT", help="gRPC of a TensorFlow Serving that has the model, in place of DIR"
+        "--remote", metavar="HOST:PORT", help="gRPC address of a TensorFlow Serving that has the model, instead of DIR"
     )
     group.add_argument(
         "--gateway-port", type=number(int, 0, 65535), default=8502, metavar="N", help="0: a free one (default: 8502)"
@@ -39,16 +39,16 @@ def add_gateway_arguments(parser: argparse.ArgumentParser) -> None:
         "--proposals", choices=METHODS, metavar="METHOD", help=f"{', '.join(METHODS)} (default: as in training)"
     )
     group.add_argument(
-        "--max-proposals", type=number(int, 1), metavar="N", help="of an image, the first (default: all)"
+        "--max-proposals", type=number(int, 1), metavar="N", help="use only the first N of each image (default: all)"
     )
     group.add_argument(
         "--workers",
         type=number(int, 1),
         metavar="N",
-        help="processes that compute proposals (default: one a processor)",
+        help="processes that compute proposals (default: one per core)",
     )
     group.add_argument(
-        "--class-names", metavar="FILE", help="with --remote: a name a line, as in the export's assets/class_names.txt"
+        "--class-names", metavar="FILE", help="with --remote: one name per line, like the export's class_names.txt"
     )
 
 
@@ -62,11 +62,11 @@ async def start_gateway(
     """Starts the gateway; returns its port.
 
     Args:
-        options: of the command.
-        stack: `AsyncExitStack` that ends it.
-        name: of the model.
-        grpc_address: of the server.
-        server_settings: `ServerSettings`.
+        options: the command's parsed options.
+        stack: stops the gateway when it is closed.
+        name: the model's name.
+        grpc_address: "HOST:PORT" of the server.
+        server_settings: the host, queue, largest message and grace period also apply to the gateway.
     """
     from tf_fast_rcnn.serving.gateway import Gateway, gateway_application
     from tf_fast_rcnn.serving.limits import Limits
@@ -86,7 +86,7 @@ async def start_gateway(
 
 
 def _chosen_proposals(options):
-    """The method that is asked for; else what the model was trained with, where that can be computed."""
+    """The method of `--proposals`; by default that of training, if it can be computed."""
     if options.proposals is None and options.folder is not None:
         from tf_fast_rcnn.serving.versions import version_directories
 
@@ -98,7 +98,7 @@ def _chosen_proposals(options):
 
 
 def _trained_proposals(path):
-    """None where an export does not say."""
+    """The proposals recorded in an export's metadata.json, or None."""
     if not path.is_file():
         return None
     training = json.loads(path.read_text()).get("training") or {}
@@ -106,7 +106,7 @@ def _trained_proposals(path):
 
 
 def _class_names(options):
-    """A function of a version's number that gives the names of its classes, or none."""
+    """A function from a version's number to the names of its classes, or () if they are not known."""
     if options.folder is None:
         names = _lines(options.class_names) if options.class_names else ()
         return lambda version: names
@@ -129,17 +129,15 @@ def _lines(path):
 
 
 def check_gateway_options(options: argparse.Namespace) -> None:
-    """InputError for options that do not fit each other."""
+    """Raises InputError for options that cannot be combined."""
     if bool(options.folder) == bool(options.remote):
         found = "both" if options.folder else "neither"
-        raise InputError(f"DIR and --remote: found {found}; expected one of them; say which model is asked")
+        raise InputError(f"DIR and --remote: found {found}; pass exactly one of them, to select the model")
     if options.remote and not options.with_proposals:
         raise InputError(
-            "--remote: found it without --with-proposals; expected both; a server needs no other before it"
+            "--remote requires --with-proposals (only the gateway forwards requests to another server); add it"
         )
     if options.remote and not options.name:
-        raise InputError("--remote: found no --name; expected that of the remote server's model; give it")
+        raise InputError("--remote needs the name of the model on the remote server; pass --name")
     if options.class_names and not Path(options.class_names).is_file():
-        raise InputError(
-            f"{options.class_names}: found no such file; expected class names, one a line; correct the path"
-        )
+        raise InputError(f"{options.class_names}: no such file; expected one class name per line; fix --class-names")

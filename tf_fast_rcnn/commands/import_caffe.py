@@ -1,4 +1,4 @@
-"""`tf-fast-rcnn import-caffe`: turns a network of the original system into a RUN, or into a weights file."""
+"""`tf-fast-rcnn import-caffe`: imports a Caffe network of the original Fast R-CNN as a RUN or a weights file."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ _WEIGHTS_SUFFIX = ".weights.h5"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("file", metavar="FILE", help=".caffemodel of a trained detector, or of an ImageNet network")
+    parser.add_argument("file", metavar="FILE", help=".caffemodel of a trained detector or an ImageNet network")
     parser.add_argument("--network", required=True, choices=NETWORKS, help="S, M or L of the paper")
     parser.add_argument(
         "--class-names",
         metavar="FILE|voc",
-        help="a line a class in the order of training, without the background (default: voc, for 20 classes)",
+        help="one class per line in the order of training, without the background (default: voc, 20 classes)",
     )
     parser.add_argument(
-        "--out", required=True, metavar="RUN", help="a new folder; of an ImageNet network a new .weights.h5 file"
+        "--out", required=True, metavar="RUN", help="a new folder; for an ImageNet network, a new .weights.h5 file"
     )
     add_json_argument(parser, "the summary")
 
@@ -56,16 +56,19 @@ def _import_detector(options, caffe_model):
     from tf_fast_rcnn.training.run_folder import open_run, save_model
 
     if options.out.endswith(_WEIGHTS_SUFFIX):
-        raise InputError(f"{options.out}: found a weights file for a detector; expected a folder; give another --out")
+        raise InputError(
+            f"{options.file}: this is a trained detector, which is imported into a new folder, not a {_WEIGHTS_SUFFIX} "
+            "file; choose another --out"
+        )
     model = frcnn.load_caffe_detector(options.file, options.network)
     class_names = _class_names(options.class_names, number_of_classes(model))
     folder = open_run(options.out, _description(options, class_names))
     save_model(model, folder / "model.keras")
     unread = unread_layers(caffe_model, model)
     summary = {"run": str(folder), "class_names": list(class_names), "unread_layers": unread}
-    lines = [f"{folder}: {options.network} detector of {len(class_names)} classes: {', '.join(class_names)}"]
+    lines = [f"{folder}: {options.network} detector with {len(class_names)} classes: {', '.join(class_names)}"]
     if unread:
-        lines.append(f"left unread, no part of Fast R-CNN: {', '.join(unread)}")
+        lines.append(f"skipped layers that are not part of Fast R-CNN: {', '.join(unread)}")
     lines.append(f"next: tf-fast-rcnn detect {folder} IMAGE, or tf-fast-rcnn evaluate {folder} --data SPEC")
     return summary, "\n".join(lines)
 
@@ -74,11 +77,13 @@ def _import_network(options):
     from tf_fast_rcnn.models.backbones import load_backbone
 
     if options.class_names:
-        raise InputError(f"--class-names: found {options.file} to be an ImageNet network; expected a trained detector")
+        raise InputError(
+            f"--class-names is only used with a trained detector, but {options.file} is an ImageNet network; remove it"
+        )
     if not options.out.endswith(_WEIGHTS_SUFFIX):
         raise InputError(
-            f"{options.out}: found a folder for an ImageNet network; expected a new {_WEIGHTS_SUFFIX} file; "
-            f"give --out {options.out}{_WEIGHTS_SUFFIX}"
+            f"{options.file}: this is an ImageNet network, which is imported into a {_WEIGHTS_SUFFIX} file; "
+            f"pass --out {options.out}{_WEIGHTS_SUFFIX}"
         )
     path = Path(options.out)
     network = load_backbone(options.network, options.file).network
@@ -91,7 +96,7 @@ def _import_network(options):
 
 
 def _class_names(option, number):
-    """The names of a detector's classes 1..K; InputError where there are not so many."""
+    """The names of a detector's classes 1..K; InputError if their number is wrong."""
     from tf_fast_rcnn.training.recipes import VOC_CLASSES
 
     if option in (None, "voc"):
@@ -101,10 +106,10 @@ def _class_names(option, number):
     if len(names) != number:
         raise InputError(
             f"{source}: found {len(names)} class names for a network of {number} classes; expected one for each, "
-            "without the background; give --class-names FILE with a line a class"
+            "without the background; pass --class-names FILE with one class per line"
         )
     if len(set(names)) != number:
-        raise InputError(f"{source}: found a class name twice; expected different ones; mend the file")
+        raise InputError(f"{source}: found a class name twice; expected unique names; fix the file")
     return names
 
 
@@ -112,12 +117,14 @@ def _lines(path):
     try:
         lines = Path(path).read_text(encoding="utf-8").splitlines()
     except UnicodeDecodeError:
-        raise InputError(f"{path}: found no text; expected a class name a line; give 'voc' or a text file") from None
+        raise InputError(
+            f"{path}: not valid UTF-8 text; expected one class name per line; pass 'voc' or a text file"
+        ) from None
     return tuple(line.strip() for line in lines if line.strip())
 
 
 def _description(options, class_names):
-    """What run.json says. How the network was trained is not known; the paper's recipe resizes images as it did."""
+    """The content of run.json. The training is unknown; the paper's recipe supplies the image size."""
     recipe = dataclasses.replace(frcnn.recipe("voc07"), backbone=options.network, class_names=class_names)
     return {
         "package_version": frcnn.__version__,

@@ -1,4 +1,4 @@
-"""`tf-fast-rcnn prepare`: computes object proposals for a data set and writes them beside its annotations."""
+"""`tf-fast-rcnn prepare`: computes object proposals for a dataset and stores them together with its annotations."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ EXAMPLES = """\
   tf-fast-rcnn prepare voc:VOC2007@trainval --proposals voc_2007_trainval.mat --out prepared/voc07
   tf-fast-rcnn prepare voc:cells@train --proposals dense --dense-scales 0.1,0.2,0.4 --out prepared/train
 
-Use the result as SPEC prepared:DIR. After an interruption the same command goes on."""
+Use the result as SPEC prepared:DIR. After an interruption, run the same command again to continue."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("spec", metavar="SPEC", help="voc:, coco:, csv:, yolo: or tfds: data, or several joined by +")
     parser.add_argument("--out", required=True, metavar="DIR", help="folder to write")
-    add_proposal_arguments(parser, "dense, fitted to the data set's objects")
+    add_proposal_arguments(parser, "dense, fitted to the dataset's objects")
     parser.add_argument(
         "--like",
         metavar="DIR",
-        help="take classes and, without --proposals, the method of a prepared folder: for test data",
+        help="for test data: use the classes and, without --proposals, the method of another prepared folder",
     )
     add_data_arguments(parser)
     add_json_argument(parser, "the summary")
@@ -59,7 +59,7 @@ def run(options: argparse.Namespace) -> None:
     recalls = ", ".join(f"{name} {recall:.3f}" for name, recall in summary["recall_at_iou_0.5"].items())
     text = (
         f"{summary['images']} images, {summary['objects']} objects, "
-        f"{summary['proposals_per_image']:.0f} proposals an image, {summary['images_per_second']} images a second\n"
+        f"{summary['proposals_per_image']:.0f} proposals per image, {summary['images_per_second']} images per second\n"
         f"recall at IoU 0.5: {recalls or 'no objects'}\n"
         f"next: tf-fast-rcnn train --train prepared:{options.out} --out RUN"
     )

@@ -1,4 +1,4 @@
-"""Options that say which object proposals a command takes: a method that computes them, or a file."""
+"""Options that select object proposals: a method that computes them, or a file."""
 
 from __future__ import annotations
 
@@ -21,73 +21,80 @@ _DENSE_OPTIONS = ("dense_scales", "dense_aspects", "dense_stride")
 
 
 def add_proposal_arguments(parser: argparse.ArgumentParser, default: str) -> None:
-    """`--proposals METHOD|FILE` and what belongs to it; `default` is the help's word for what is taken without it."""
+    """Adds `--proposals METHOD|FILE` and the options that go with it; `default` describes the default in the help."""
     parser.add_argument(
         "--proposals",
         type=method_or_file,
         metavar="METHOD|FILE",
-        help=f"object proposals: {', '.join(METHODS)}, or a file of them (default: {default})",
+        help=f"object proposals: {', '.join(METHODS)}, or a proposal file (default: {default})",
     )
     add_file_arguments(parser)
     parser.add_argument(
         "--dense-scales",
         type=_numbers,
         metavar="X,X,...",
-        help="square roots of the dense boxes' areas over the image's shorter side (default: fitted to the objects)",
+        help="sizes of dense boxes: square root of the area over the image's shorter side (default: fitted to the "
+        "objects)",
     )
-    parser.add_argument("--dense-aspects", type=_numbers, metavar="X,X,...", help="their widths over heights")
+    parser.add_argument(
+        "--dense-aspects", type=_numbers, metavar="X,X,...", help="aspect ratios of dense boxes: width over height"
+    )
     parser.add_argument(
         "--dense-stride",
         type=number(float, 0, 1, above=True),
         metavar="X",
-        help="distance between neighbours over their own side",
+        help="distance between neighbouring dense boxes, as a fraction of their side",
     )
 
 
 def add_file_arguments(parser: argparse.ArgumentParser) -> None:
-    """What belongs to `--proposals FILE` alone."""
+    """Adds the options that only go with `--proposals FILE`."""
     parser.add_argument(
         "--proposals-order",
         choices=ORDERS,
         metavar="ORDER",
-        help=f"coordinates of the proposal file: {', '.join(ORDERS)} (default: those of its format)",
+        help=f"coordinate order of the proposal file: {', '.join(ORDERS)} (default: that of its format)",
     )
     parser.add_argument(
         "--max-proposals",
         type=number(int, 1),
         metavar="N",
-        help="proposals taken of an image, the best first (default: 2000)",
+        help="most proposals per image, the best first (default: 2000)",
     )
 
 
 def chosen_proposals(
     options: argparse.Namespace, dataset: DetectionDataset, default: str | None = None
 ) -> ProposalSettings | FileProposals:
-    """The settings that the options of `add_proposal_arguments` ask for.
+    """The proposals selected by the options of `add_proposal_arguments`.
 
     Args:
-        options: the command's.
-        dataset: `DetectionDataset` to which dense boxes are fitted, or with which a file is compared.
-        default: method without `--proposals`.
+        options: the command's parsed options.
+        dataset: the dataset to which dense boxes are fitted, or against which a file is checked.
+        default: the method used without `--proposals`.
 
     Returns:
         `ProposalSettings` or `FileProposals`.
 
     Raises:
-        InputError: for what is no method and no file, for options that do not belong to it, and for a file that does
-            not fit the data set.
+        InputError: if `--proposals` is neither a method nor a file, for options that do not go with it, and for a file
+            that does not fit the dataset.
     """
     asked = options.proposals or default
     dense = {name.removeprefix("dense_"): getattr(options, name) for name in _DENSE_OPTIONS}
     dense = {name: value for name, value in dense.items() if value is not None}
     if asked not in METHODS:
         if dense:
-            raise InputError(f"--dense-{next(iter(dense))}: found the proposals of a file; expected dense ones")
+            raise InputError(
+                f"--dense-{next(iter(dense))} is only used with dense proposals, not with a file; remove it"
+            )
         return read_file(options, str(asked), dataset)
     if options.proposals_order:
-        raise InputError(f"--proposals-order: found the method {asked}; expected a file, whose coordinates it names")
+        raise InputError(f"--proposals-order is only used with a proposal file, not with {asked}; remove it")
     if options.max_proposals and "selective-search" not in asked:
-        raise InputError(f"--max-proposals: found the method {asked}; expected selective search or a file")
+        raise InputError(
+            f"--max-proposals is only used with selective search or a proposal file, not {asked}; remove it"
+        )
     grid = None
     if dense:
         names = {"scales": "scales", "aspects": "aspect_ratios", "stride": "stride"}
@@ -96,7 +103,7 @@ def chosen_proposals(
 
 
 def read_file(options: argparse.Namespace, path: StrPath, dataset: DetectionDataset) -> FileProposals:
-    """The `FileProposals` of a path, compared with a data set; tells on standard error what was clipped or dropped."""
+    """The `FileProposals` of a path, checked against a dataset; reports clipped and dropped boxes on standard error."""
     proposals = file_proposals(path, dataset, options.proposals_order, options.max_proposals)
     for line in proposals.report.lines() if proposals.report else ():
         print(f"{path}: {line}", file=sys.stderr)
@@ -104,30 +111,29 @@ def read_file(options: argparse.Namespace, path: StrPath, dataset: DetectionData
 
 
 def check_has_proposals(proposals: ProposalSettings | FileProposals) -> None:
-    """InputError for `FileProposals` of an earlier command, which say what these were but hold none."""
+    """Raises InputError for `FileProposals` from an earlier command: they name a file but do not contain its boxes."""
     if isinstance(proposals, FileProposals):
         proposals.check_read()
 
 
 def refuse_second_proposals(options: argparse.Namespace, dataset: DetectionDataset) -> None:
-    """InputError where `--proposals` is given for a data set that has some."""
+    """Raises InputError if `--proposals` is given for a dataset that already has proposals."""
     if options.proposals and dataset.proposals is not None:
         raise InputError(
-            f"--proposals: found {options.proposals} for {dataset.name}, which has proposals; expected voc:DIR@SPLIT; "
-            "leave the option out"
+            f"--proposals: found {options.proposals} for {dataset.name}, which already has proposals; remove the option"
         )
 
 
 def method_or_file(text: str) -> str:
-    """The `type` of an option for a method of `METHODS` or the path of a file."""
+    """The `type` of an option: a method of `METHODS` or the path of a file."""
     if text not in METHODS and not os.path.exists(text):
-        raise argparse.ArgumentTypeError(f"found {text!r}; expected {', '.join(METHODS)} or a file of proposals")
+        raise argparse.ArgumentTypeError(f"found {text!r}; expected {', '.join(METHODS)} or a proposal file")
     return text
 
 
 def _numbers(text):
-    """The numbers above 0 of a comma-separated list."""
+    """A tuple of the numbers above 0 in a comma-separated list."""
     try:
         return tuple(map(number(float, 0, above=True), text.split(",")))
     except argparse.ArgumentTypeError as error:
-        raise argparse.ArgumentTypeError(f"{error}, or several joined by commas") from None
+        raise argparse.ArgumentTypeError(f"{error}, or several separated by commas") from None

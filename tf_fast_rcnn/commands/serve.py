@@ -1,4 +1,4 @@
-"""`tf-fast-rcnn serve`: answers requests with an exported model, over gRPC and REST."""
+"""`tf-fast-rcnn serve`: serves an exported model over gRPC and REST."""
 
 from __future__ import annotations
 
@@ -21,47 +21,51 @@ EXAMPLES = """\
   tf-fast-rcnn serve export --with-proposals            # and a page at http://127.0.0.1:8502
   tf-fast-rcnn serve --with-proposals --remote models.example.com:8500 --name cells --class-names class_names.txt
 
-Where tensorflow_model_server is on the PATH it is started; otherwise the server that comes with this package, which
-speaks the same protocols, is meant for development, tests and small deployments. SIGTERM or Ctrl-C end either after
-the requests that have come are answered."""
+If tensorflow_model_server is on the PATH, it is used; otherwise the server embedded in this package, which implements
+the same protocols and is meant for development, tests and small deployments. SIGTERM or Ctrl-C stops either server
+after it has answered the requests in progress."""
 
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "folder", metavar="DIR", nargs="?", help="a model's folder of versions 1, 2, ..., or a SavedModel"
+        "folder", metavar="DIR", nargs="?", help="a model's folder with versions 1, 2, ..., or a SavedModel"
     )
-    parser.add_argument("--name", help="of the model in requests (default: the folder's)")
+    parser.add_argument("--name", help="the model's name in requests (default: that of the folder)")
     parser.add_argument(
         "--server",
         choices=["auto", "embedded", "tensorflow"],
         default="auto",
-        help="this package's, or tensorflow_model_server (default: the latter where it is on the PATH)",
+        help="embedded: this package's; tensorflow: tensorflow_model_server; auto: the latter if it is on the PATH "
+        "(default: auto)",
     )
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: 127.0.0.1)")
     port = number(int, 0, 65535)
-    parser.add_argument("--grpc-port", type=port, default=8500, metavar="N", help="0: a free one (default: 8500)")
-    parser.add_argument("--rest-port", type=port, default=8501, metavar="N", help="0: a free one (default: 8501)")
+    parser.add_argument("--grpc-port", type=port, default=8500, metavar="N", help="0: any free port (default: 8500)")
+    parser.add_argument("--rest-port", type=port, default=8501, metavar="N", help="0: any free port (default: 8501)")
     parser.add_argument(
-        "--batching", metavar="FILE", help="run requests together: a file as of --batching_parameters_file"
+        "--batching", metavar="FILE", help="batch requests; a file in the format of --batching_parameters_file"
     )
     _add_limits(parser)
     add_gateway_arguments(parser)
-    add_json_argument(parser, "addresses, once requests are answered,")
+    add_json_argument(parser, "the addresses, once the server is ready,")
 
 
 def _add_limits(parser):
     limits = parser.add_argument_group("limits of the embedded server")
     limits.add_argument(
-        "--concurrency", type=number(int, 1), metavar="N", help="requests that run at a time (default: one a processor)"
+        "--concurrency",
+        type=number(int, 1),
+        metavar="N",
+        help="requests that run at the same time (default: one per core)",
     )
     limits.add_argument(
         "--queue",
         type=number(int, 0),
         default=32,
         metavar="N",
-        help="requests that wait; more are refused (default: 32)",
+        help="requests that may wait; further ones are refused (default: 32)",
     )
     limits.add_argument(
         "--max-message-mb", type=number(int, 1, 2000), default=64, metavar="N", help="largest request (default: 64)"
@@ -71,14 +75,14 @@ def _add_limits(parser):
         type=number(float, 0.05),
         default=1.0,
         metavar="X",
-        help="between two looks for new versions (default: 1)",
+        help="interval between checks for new versions (default: 1)",
     )
     limits.add_argument(
         "--grace-seconds",
         type=number(float, 0),
         default=30.0,
         metavar="X",
-        help="that requests have to end when the server stops (default: 30)",
+        help="time for requests to finish when the server stops (default: 30)",
     )
 
 
@@ -95,8 +99,7 @@ def _check_installed():
         import tf_fast_rcnn.serving.server  # noqa: F401
     except ModuleNotFoundError as error:
         raise InputError(
-            f"serve: found no Python package {error.name}; expected those of the extra 'serving'; "
-            "pip install 'tf-fast-rcnn[serving]'"
+            f"serve needs the Python package {error.name}, which is not installed; pip install 'tf-fast-rcnn[serving]'"
         ) from None
 
 
@@ -113,7 +116,7 @@ async def _serve(options):
 
 
 async def _start(options, stack, stop):
-    """Starts what the options ask for; returns the addresses by what they are for."""
+    """Starts the servers that the options select; returns the addresses by purpose."""
     from tf_fast_rcnn.serving.server import socket_address
     from tf_fast_rcnn.serving.versions import model_name
 
@@ -146,7 +149,7 @@ def _server_settings(options):
 
 
 async def _start_server(options, stack, stop, name, server_settings):
-    """The ports of the embedded server, or of TensorFlow Serving, with which this process then ends."""
+    """Starts the embedded server, or TensorFlow Serving, whose end also stops this process; returns the ports."""
     from tf_fast_rcnn.serving.model_server import PROGRAM, model_server
     from tf_fast_rcnn.serving.server import embedded_server
 

@@ -1,4 +1,4 @@
-"""`tf-fast-rcnn tables`: the paper's comparisons on a data set of one's own."""
+"""`tf-fast-rcnn tables`: the paper's comparisons on your own dataset."""
 
 from __future__ import annotations
 
@@ -23,31 +23,38 @@ EXAMPLES = """\
       --recipe voc07 --backbone caffenet --steps 40000 --shorter-side 600
 
 Tables: multi-task, layers, scales, svms, proposals (figure 3), svd; beyond the paper: strides, sizes, passes, grids.
-After an interruption the same command goes on; more seeds and tables may be asked for later."""
+After an interruption, run the same command again to continue; you can add seeds and tables later."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", required=True, metavar="SPEC", help="images to train on")
-    parser.add_argument("--test", metavar="SPEC", help="images to test on (default: three tenths of --data, left out)")
+    parser.add_argument("--test", metavar="SPEC", help="images to test on (default: three tenths of --data, held out)")
     parser.add_argument("--out", required=True, metavar="DIR", help="a new folder, or that of an interrupted command")
-    parser.add_argument("--only", nargs="+", metavar="TABLE", help="some of the tables (default: all)")
-    parser.add_argument("--seeds", type=number(int, 1), default=3, metavar="N", help="of each training (default: 3)")
+    parser.add_argument("--only", nargs="+", metavar="TABLE", help="tables to measure (default: all)")
+    parser.add_argument("--seeds", type=number(int, 1), default=3, metavar="N", help="seeds per training (default: 3)")
     parser.add_argument(
-        "--steps", type=number(int, 1), default=300, metavar="N", help="mini-batches of each training (default: 300)"
+        "--steps", type=number(int, 1), default=300, metavar="N", help="mini-batches per training (default: 300)"
     )
     parser.add_argument("--backbone", metavar="NAME", help="default: the recipe's, efficientnet_lite0")
-    parser.add_argument("--weights", default="imagenet", metavar="imagenet|none|FILE", help="of the backbone")
+    parser.add_argument("--weights", default="imagenet", metavar="imagenet|none|FILE", help="weights of the backbone")
     parser.add_argument(
-        "--recipe", default="small-data", metavar="NAME", help="that the trainings are changes of (default: small-data)"
+        "--recipe", default="small-data", metavar="NAME", help="recipe that all trainings vary (default: small-data)"
     )
     parser.add_argument(
-        "--shorter-side", type=number(int, 32), default=320, metavar="PIXELS", help="of resized images (default: 320)"
+        "--shorter-side",
+        type=number(int, 32),
+        default=320,
+        metavar="PIXELS",
+        help="shorter side of resized images (default: 320)",
     )
     parser.add_argument(
-        "--protocol", default="voc07", choices=["voc07", "voc10", "coco"], help="of mAP (default: voc07, the paper's)"
+        "--protocol",
+        default="voc07",
+        choices=["voc07", "voc10", "coco"],
+        help="how mAP is computed (default: voc07, the paper's)",
     )
     add_data_arguments(parser)
-    add_json_argument(parser, "all figures")
+    add_json_argument(parser, "all results")
 
 
 def run(options: argparse.Namespace) -> None:
@@ -60,7 +67,7 @@ def run(options: argparse.Namespace) -> None:
     measure_tables(setup, options.only or list(TABLES), options.seeds)
     figures = write_report(setup)
     text = (setup.out / "tables.md").read_text()
-    write_result(options, figures, f"{text}\n{setup.out}: tables.md, pictures and all results as JSON")
+    write_result(options, figures, f"{text}\n{setup.out}: tables.md, figures and all results as JSON")
 
 
 def _setup(options):

@@ -1,4 +1,4 @@
-"""`tf-fast-rcnn train`: trains a detector and writes RUN."""
+"""`tf-fast-rcnn train`: trains a detector and writes it to the folder RUN."""
 
 from __future__ import annotations
 
@@ -37,14 +37,14 @@ EXAMPLES = """\
   tf-fast-rcnn train --train voc:cells@train --learning-rate 0.001 --set sampling.hue=0.1 --out runs/cells2
   tf-fast-rcnn train --train voc:more-cells@train --weights runs/cells --out runs/more-cells
 
-After an interruption the same command goes on from the last checkpoint."""
+After an interruption, run the same command again to continue from the last checkpoint."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--train", required=True, metavar="SPEC", help="training images: voc:, coco:, csv:, yolo:, tfds: or prepared:"
     )
-    parser.add_argument("--val", metavar="SPEC", help="images on which mAP is measured after each epoch")
+    parser.add_argument("--val", metavar="SPEC", help="validation images, on which mAP is measured after each epoch")
     parser.add_argument("--out", required=True, metavar="RUN", help="a new folder, or that of an interrupted run")
     parser.add_argument(
         "--backbone",
@@ -55,13 +55,33 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--weights",
         default="imagenet",
         metavar="imagenet|none|FILE|RUN",
-        help="of the backbone (default: imagenet), or another run to start from",
+        help="weights of the backbone (default: imagenet), or another run to start from",
     )
+    _add_recipe_arguments(parser)
+    add_proposal_arguments(parser, "the recipe's")
+    parser.add_argument(
+        "--val-proposals",
+        metavar="FILE",
+        help="proposal file for --val, if it is not the same file as --proposals",
+    )
+    parser.add_argument("--roi-pooling", choices=["auto", "native", "portable"], default="auto", help="default: auto")
+    parser.add_argument(
+        "--seed",
+        type=seed,
+        default=0,
+        metavar="N",
+        help="random seed of weights, dropout and mini-batches (default: 0)",
+    )
+    add_data_arguments(parser)
+    add_json_argument(parser, "the summary")
+
+
+def _add_recipe_arguments(parser):
     parser.add_argument(
         "--recipe",
         default="small-data",
         metavar="NAME|RUN",
-        help="small-data (default), voc07, voc0712, voc10, voc12 or coco; or a run, for the same again",
+        help="small-data (default), voc07, voc0712, voc10, voc12 or coco; or a run, to reuse its recipe",
     )
     parser.add_argument(
         "--set",
@@ -69,39 +89,41 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=[],
         type=_setting,
         metavar="KEY=VALUE",
-        help="changes one value of the recipe, as in optimizer.learning_rate=0.01 or sampling.hue=0.1; the known ones "
-        "are told where there is no such KEY",
+        help="override one recipe value, e.g. optimizer.learning_rate=0.01 or sampling.hue=0.1; an unknown KEY lists "
+        "the valid ones",
     )
     parser.add_argument("--steps", type=number(int, 1), metavar="N", help="mini-batches (default: the recipe's)")
+    parser.add_argument("--learning-rate", type=number(float, 0, above=True), metavar="X", help="default: the recipe's")
     parser.add_argument(
-        "--learning-rate", type=number(float, 0, above=True), metavar="X", help="learning rate (default: the recipe's)"
+        "--shorter-side",
+        type=number(int, 32),
+        metavar="PIXELS",
+        help="shorter side of resized images (default: the recipe's)",
     )
     parser.add_argument(
-        "--shorter-side", type=number(int, 32), metavar="PIXELS", help="of resized images (default: the recipe's)"
+        "--longer-side",
+        type=number(int, 32),
+        metavar="PIXELS",
+        help="limit for the longer side of resized images (default: the recipe's)",
     )
     parser.add_argument(
-        "--longer-side", type=number(int, 32), metavar="PIXELS", help="its limit (default: the recipe's)"
+        "--finetune-from",
+        metavar="LAYER",
+        help="first layer of the backbone to fine-tune; earlier ones are frozen (default: the recipe's)",
     )
-    add_proposal_arguments(parser, "the recipe's")
-    parser.add_argument("--val-proposals", metavar="FILE", help="those of --val, where --proposals has others")
-    parser.add_argument("--finetune-from", metavar="LAYER", help="first layer of the backbone that is tuned")
     parser.add_argument(
-        "--dtype", choices=["float32", "mixed_bfloat16", "mixed_float16"], help="of the layers (default: the recipe's)"
+        "--dtype",
+        choices=["float32", "mixed_bfloat16", "mixed_float16"],
+        help="precision of the layers (default: the recipe's)",
     )
     parser.add_argument(
         "--early-stopping",
         type=number(int, 1),
         metavar="EPOCHS",
-        help="end after so many epochs without a better mAP on --val, and keep the best model",
-    )
-    parser.add_argument("--roi-pooling", choices=["auto", "native", "portable"], default="auto", help="default: auto")
-    parser.add_argument(
-        "--seed", type=seed, default=0, metavar="N", help="of weights, dropout and mini-batches (default: 0)"
+        help="stop after this many epochs without a better mAP on --val, and keep the best model",
     )
     add_hidden_alias(parser, "--learning-rate", "--rate")
     add_hidden_alias(parser, "--finetune-from", "--tune-from")
-    add_data_arguments(parser)
-    add_json_argument(parser, "the summary")
 
 
 def run(options: argparse.Namespace) -> None:
@@ -115,10 +137,10 @@ def run(options: argparse.Namespace) -> None:
     if weights is None or not Path(weights).is_dir():  # a folder is another RUN
         check_backbone(options.backbone or recipe.backbone, weights)
     if recipe.early_stopping and not options.val:
-        raise InputError("early_stopping: found no validation images; expected some to choose the model by; give --val")
+        raise InputError("--early-stopping needs validation images; pass --val SPEC")
     class_map = parse_class_map(options.classes) if options.classes else None
     train = load_data(options.train, options, class_map=class_map)
-    check_classes(recipe, train)  # before proposals take their time
+    check_classes(recipe, train)  # before computing proposals, which takes long
     refuse_second_proposals(options, train)
     validation = None
     if options.val:
@@ -149,7 +171,7 @@ def run(options: argparse.Namespace) -> None:
     write_result(options, dataclasses.asdict(summary), _summary_text(summary, options))
 
 
-# Options that have a name of their own in a recipe.
+# Option -> the recipe value it sets.
 _RECIPE_OPTIONS = {
     "steps": "steps",
     "learning_rate": "optimizer.learning_rate",
@@ -165,12 +187,12 @@ def _setting(text):
     """The `type` of --set: KEY=VALUE as a pair."""
     name, equals, value = text.partition("=")
     if not name or not equals:
-        raise argparse.ArgumentTypeError(f"found {text!r}; expected KEY=VALUE, as in optimizer.learning_rate=0.01")
+        raise argparse.ArgumentTypeError(f"found {text!r}; expected KEY=VALUE, e.g. optimizer.learning_rate=0.01")
     return name, value
 
 
 def _changes(options):
-    """What options say of the recipe, by dotted names; --set comes last."""
+    """The recipe values that the options set, by dotted name; --set takes precedence."""
     given = {setting: getattr(options, name) for name, setting in _RECIPE_OPTIONS.items()}
     if options.proposals in METHODS:
         given["proposals"] = options.proposals
@@ -178,7 +200,7 @@ def _changes(options):
 
 
 def _validation_proposals(options, validation, proposals):
-    """What the validation images get: the file named for them, else training's method or file."""
+    """The validation images' proposals: from their own file, else by training's method or file."""
     if validation.proposals is not None:
         return validation.proposals
     if options.val_proposals:

@@ -1,6 +1,6 @@
-"""What each table compares, and the paper's figures beside it.
+"""What each table compares, and the paper's numbers for it.
 
-The paper's figures are mAP in percent on VOC07 test, for its networks S (CaffeNet), M (VGG_CNN_M_1024) and L (VGG16).
+The paper's numbers are mAP in percent on VOC07 test, for its networks S (CaffeNet), M (VGG_CNN_M_1024) and L (VGG16).
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ class Measurement:
 
     Attributes:
         training: a key of `TRAININGS`.
-        proposals: `ProposalChoice` at test; None for the training's own.
-        boxes: whether the regressed boxes are detected, or the proposals as they are.
-        scales: image scales at test, 1 or 5.
+        proposals: `ProposalChoice` at test time; None for the proposals of training.
+        boxes: True to use the regressed boxes as detections, False to use the proposals themselves.
+        scales: number of image scales at test time, 1 or 5.
         box_refinement_steps: see `DetectionSettings`.
-        change: "" as trained, "svms" for linear SVMs in place of softmax, "svd" after truncated SVD.
+        change: "" as trained, "svms" for linear SVMs instead of softmax, "svd" after truncated SVD.
     """
 
     training: str = "full"
@@ -34,7 +34,7 @@ class Measurement:
 
     @property
     def name(self) -> str:
-        """Of its file: what differs from the detector as trained."""
+        """The name of its result file: what differs from the detector as trained."""
         parts = [self.change, "" if self.boxes else "no-boxes"]
         parts += [f"{self.scales}-scales" if self.scales > 1 else ""]
         parts += [f"{self.box_refinement_steps}-passes" if self.box_refinement_steps > 1 else ""]
@@ -48,7 +48,7 @@ class Measurement:
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """A line of a table: what it is, how it is measured, and what the paper has for it, by network."""
+    """A row of a table: its label, how it is measured, and the paper's mAP in percent by network."""
 
     label: str
     measurement: Measurement
@@ -56,7 +56,7 @@ class Row:
 
 
 class Curve(NamedTuple):
-    """The positions of its rows, and the paper's numbers of proposals and mAP."""
+    """The positions of a curve's rows in the table, and the paper's pairs `(number of proposals, mAP in percent)`."""
 
     rows: tuple
     paper: tuple = ()
@@ -67,11 +67,11 @@ class Table:
     """A table.
 
     Attributes:
-        title: of the table and its picture.
-        finding: what the paper says, or asks for, in a sentence.
-        rows: `Row`s; `reference` is the position of the one that the others are compared with.
-        columns: what is shown beside mAP, keys of `report.COLUMNS`.
-        curves: for a picture over the number of proposals, `Curve`s by name.
+        title: title of the table and its figure.
+        finding: the paper's finding, or the question that the table answers.
+        rows: the `Row`s; `reference` is the position of the row that the others are compared with.
+        columns: columns in addition to mAP, keys of `report.COLUMNS`.
+        curves: `Curve`s by name, for a figure over the number of proposals.
     """
 
     title: str
@@ -87,7 +87,7 @@ _DENSE = Measurement("dense")
 
 MULTI_TASK = Table(
     "Multi-task training (the paper's table 6)",
-    "Multi-task training raises mAP over training for classification alone, also where the boxes are not used; "
+    "Multi-task training raises mAP over training for classification alone, even if the boxes are not used; "
     "stage-wise training gains less than training all tasks together.",
     (
         Row("classification only", Measurement("classification", boxes=False), {"S": 52.2, "M": 54.7, "L": 62.6}),
@@ -101,7 +101,7 @@ MULTI_TASK = Table(
 LAYERS = Table(
     "Which layers are tuned (the paper's table 5)",
     "Fine-tuning the convolutions matters: back-propagation through RoI pooling gains 5.5 points over fully connected "
-    "layers alone, and 3.8 over SPPnet, whose spatial pyramid pooling leaves the convolutions as they were.",
+    "layers alone, and 3.8 over SPPnet, where the convolutions below spatial pyramid pooling are not updated.",
     (
         Row("SPPnet: pyramid 1, 2, 3, 6; convolutions frozen; N = R", Measurement("roi-centric"), {"L": 63.1}),
         Row("SPPnet's network, hierarchical mini-batches", Measurement("spatial-pyramid")),
@@ -127,7 +127,7 @@ SCALES = Table(
 SVMS = Table(
     "Softmax or linear SVMs (the paper's table 8)",
     "Softmax is slightly better than one-vs-rest linear SVMs trained post hoc with hard negatives (by 0.1 to 0.8 "
-    "points): one stage of training does it.",
+    "points): one stage of training is enough.",
     (
         Row("softmax", _FULL, {"S": 57.1, "M": 59.2, "L": 66.9}),
         Row("linear SVMs on fc7", Measurement(change="svms"), {"S": 56.3, "M": 58.7, "L": 66.8}),
@@ -145,9 +145,9 @@ def _added(dense):
 
 PROPOSALS = Table(
     "Number and kind of proposals (the paper's figure 3)",
-    "mAP rises and then falls a little as selective search gives more proposals, while average recall only rises; "
-    "dense boxes added at random lower it more; trained and tested on dense boxes alone it is lower still, and with "
-    "SVMs lowest. The paper trains anew for each number; here the detectors of the first rows are only tested.",
+    "With more selective search proposals mAP rises and then falls slightly, while average recall keeps rising. Adding "
+    "random dense boxes lowers mAP more, training and testing on dense boxes alone lowers it further, and SVMs on "
+    "dense boxes are worst. The paper retrains for each number; here the first rows test the same detectors.",
     (
         Row("selective search, 50 random", _some(50)),
         Row("selective search, 100 random", _some(100)),
@@ -191,7 +191,7 @@ SVD = Table(
 
 STRIDES = Table(
     "Beyond the paper: RoI pooling from several layers",
-    "Layers of a finer stride see small objects, those of a coarser one more of their surroundings.",
+    "Layers with a finer stride resolve small objects; those with a coarser stride see more context.",
     (
         Row("stride 16", _DENSE),
         Row("strides 8 and 16", Measurement("strides-8-16")),
@@ -209,7 +209,7 @@ SIZES = Table(
 
 PASSES = Table(
     "Beyond the paper: refinement at test",
-    "The boxes that were found are pooled, classified and regressed again.",
+    "The detected boxes are pooled, classified and regressed again.",
     (
         Row("one pass", _DENSE),
         Row("two passes", Measurement("dense", box_refinement_steps=2)),
@@ -240,7 +240,11 @@ TABLES = {
 
 
 def measurements(names: Iterable[str]) -> list[Measurement]:
-    """The measurements of some tables, each once, those of one training together."""
+    """The measurements of some tables without repetitions, grouped by training.
+
+    Args:
+        names: keys of `TABLES`.
+    """
     found = dict.fromkeys(row.measurement for name in names for row in TABLES[name].rows)
     trainings = dict.fromkeys(measurement.training for measurement in found)
     return [measurement for training in trainings for measurement in found if measurement.training == training]

@@ -1,8 +1,9 @@
-"""Linear SVMs in place of softmax, trained after the network as R-CNN and SPPnet do (section 5.4 of the paper).
+"""Linear SVMs instead of softmax, trained after the network as in R-CNN and SPPnet (section 5.4 of the paper).
 
-One SVM a class on the features of fc7. Positive examples are the class's objects; negative ones are proposals that
-overlap them by less than 0.3, of which the hard ones are mined image by image: those that the SVM of the moment does
-not reject with a margin. The hyper-parameters are R-CNN's (Girshick et al., CVPR 2014, and its released code).
+Each class has one SVM on the features of fc7. Its positive examples are the ground truth boxes of the class; its
+negative examples are proposals whose IoU with these is below 0.3. Hard negatives are mined image by image: those that
+the current SVM does not reject with a margin. The hyper-parameters are those of R-CNN (Girshick et al., CVPR 2014, and
+its released code).
 """
 
 from __future__ import annotations
@@ -26,12 +27,12 @@ if TYPE_CHECKING:
     from tf_fast_rcnn.inference.graph import DetectionSettings
 
 _NEGATIVE_IOU = 0.3
-# Features are scaled to this mean norm, so that one C suits every network.
+# Features are scaled to this mean norm, so that the same C suits every network.
 _FEATURE_NORM = 20.0
 _C, _BIAS_SCALE, _POSITIVE_WEIGHT = 0.001, 10.0, 2.0
-# Negatives with a score above the first are hard and kept; those that fall below the second are let go.
+# Negatives that score above the first are hard and kept; those that fall below the second are dropped.
 _HARD_SCORE, _EASY_SCORE = -1.0, -1.2
-_NEW_NEGATIVES = 2000  # after so many an SVM is trained anew
+_NEW_NEGATIVES = 2000  # an SVM is retrained after this many new hard negatives
 
 
 def linear_svc() -> type:
@@ -49,12 +50,13 @@ def linear_svc() -> type:
 
 @dataclasses.dataclass
 class ClassSVM:
-    """The SVM of one class while it is trained.
+    """The SVM of one class during training.
 
     Attributes:
-        positives, negatives: scaled features `[P, F]` and `[N, F]`.
-        weights, bias: float64 `[F]` and a number: a feature's score is `features @ weights + bias`.
-        seen: number of negatives that were looked at.
+        positives, negatives: scaled features, float32 `[P, F]` and `[N, F]`.
+        weights, bias: float64 `[F]` and a number; scores are `features @ weights + bias`.
+        seen: number of negatives examined so far.
+        waiting: hard negatives since the last training, a list of float32 `[N, F]`.
     """
 
     positives: np.ndarray
@@ -68,16 +70,16 @@ class ClassSVM:
         return features @ self.weights + self.bias
 
     def mine(self, features: np.ndarray) -> None:
-        """Looks at the features `[N, F]` of an image's negatives, and trains anew when enough of them were hard."""
+        """Mines the negatives of an image, features `[N, F]`; retrains after enough hard ones."""
         first = not self.seen
         self.seen += len(features)
-        # Before there is an SVM every negative scores 0, and so is hard.
+        # Before the first training every negative scores 0 and is therefore hard.
         self.waiting.append(features[self.scores(features) > _HARD_SCORE])
         if first or sum(map(len, self.waiting)) >= _NEW_NEGATIVES:
             self.fit()
 
     def fit(self) -> None:
-        """Trains on all positives and the negatives that are kept; then lets the easy ones go."""
+        """Trains on all positives and the kept negatives, then drops the easy negatives."""
         self.negatives = np.concatenate([self.negatives, *self.waiting])
         self.waiting = []
         if not len(self.positives) or not len(self.negatives):
@@ -102,14 +104,14 @@ def with_linear_svms(
     """A copy of a detector whose class scores are those of linear SVMs.
 
     Args:
-        model: what `fast_rcnn` returned, trained.
-        dataset: the training images, `DetectionDataset` with proposals.
-        settings: `DetectionSettings`, for the size of images; one scale.
+        model: a trained detector made by `fast_rcnn`.
+        dataset: the training images, with proposals.
+        settings: the image size, a single scale.
         progress: whether to show a progress bar on standard error.
 
     Returns:
-        A Keras model like `model`, for `DetectionSettings(scores="sigmoid")`: its logits are the SVMs' scores, that of
-        the background 0. A class without objects scores below all others.
+        A Keras model like `model`, for `DetectionSettings(scores="sigmoid")`: its logits are the SVMs' scores and 0 for
+        the background. A class without objects scores below all others.
 
     Example:
         >>> with_svms = with_linear_svms(run.model, train, detection_settings(run))             # doctest: +SKIP
@@ -136,7 +138,15 @@ def with_linear_svms(
 
 
 def negatives_of(record: ImageRecord, label: int) -> np.ndarray:
-    """Which proposals of an image are negative examples of a class: bool `[P]`."""
+    """Which proposals of an image are negative examples of a class.
+
+    Args:
+        record: an image with proposals.
+        label: the class, 1..K.
+
+    Returns:
+        bool `[P]`.
+    """
     objects = record.boxes[record.class_ids == label]
     proposals = record.proposals()
     if not len(objects):
@@ -149,7 +159,7 @@ def _bar(dataset, what, progress):
 
 
 def _feature_reader(model, dataset, settings):
-    """A function from an image's number and relative boxes `[R, 4]` to what `class_logits` gets for them, `[R, F]`."""
+    """A function from an image's index and relative boxes `[R, 4]` to the inputs of `class_logits`, `[R, F]`."""
     to_features = keras.Model(model.input, class_layer(model).input)
     read = example_reader(dataset)
 
@@ -172,7 +182,7 @@ def _with_class_weights(model, svms, scale):
     copy = keras.models.clone_model(model)
     copy.set_weights(model.get_weights())
     kernel = np.stack([np.zeros(len(svms[0].weights)), *(scale * svm.weights for svm in svms)], axis=1)
-    never = -100.0  # the sigmoid of it is 0
+    never = -100.0  # its sigmoid is 0
     bias = np.array([0.0, *(svm.bias if len(svm.positives) else never for svm in svms)])
     class_layer(copy).set_weights([kernel, bias])
     return copy

@@ -1,9 +1,9 @@
-"""Trains and tests what the tables need, and keeps each result in a file: what is there is not done again.
+"""Trains and tests the detectors of the tables. Each result is saved to a file, and existing results are reused.
 
-DIR/settings.json                     what all results depend on
+DIR/settings.json                     settings that all results depend on
 DIR/seed-0/full/run/                  RUN of a training
-DIR/seed-0/full/training.json         what a mini-batch took
-DIR/seed-0/full/as-trained.json       mAP and more of a measurement
+DIR/seed-0/full/training.json         seconds per mini-batch
+DIR/seed-0/full/as-trained.json       mAP and other results of a measurement
 """
 
 from __future__ import annotations
@@ -46,16 +46,17 @@ def measure_tables(setup: Setup, names: Sequence[str], seeds: int) -> None:
     """Measures all rows of some tables.
 
     Args:
-        setup: `Setup`.
-        names: of `TABLES`.
-        seeds: how many seeds, from 0 on; one after the other, so that each finished one gives whole tables.
+        setup: the `Setup`.
+        names: keys of `TABLES`.
+        seeds: number of seeds, starting at 0. They run one after another, so each finished seed completes the tables.
 
     Raises:
-        InputError: for unknown tables, data without objects, a folder of other settings, and SVMs without scikit-learn.
+        InputError: for unknown tables, data without objects, a folder with results of other settings, and SVMs without
+            scikit-learn.
     """
     unknown = [name for name in names if name not in TABLES]
     if unknown:
-        raise InputError(f"tables: found {unknown[0]!r}; expected one of {', '.join(TABLES)}; choose some of them")
+        raise InputError(f"tables: found {unknown[0]!r}; expected one of {', '.join(TABLES)}; fix the name")
     for dataset in (setup.train, setup.test):
         if not any(len(record.boxes) for record in dataset):
             raise InputError(f"{dataset.name}: found no objects; expected annotated images; check the split")
@@ -73,7 +74,7 @@ def measure_tables(setup: Setup, names: Sequence[str], seeds: int) -> None:
 
 
 def result_path(out: Path, measurement: Measurement, seed: int) -> Path:
-    """The file of a measurement's result."""
+    """The result file of a measurement in the folder of all results."""
     return out / f"seed-{seed}" / measurement.training / f"{measurement.name}.json"
 
 
@@ -92,7 +93,7 @@ def _open_folder(setup):
     path = setup.out / "settings.json"
     if not path.exists():
         if setup.out.exists() and (not setup.out.is_dir() or any(setup.out.iterdir())):
-            raise InputError(f"{setup.out}: found files that are no tables; expected a new folder; give another --out")
+            raise InputError(f"{setup.out}: not empty and not a folder of tables; choose a new folder for --out")
         setup.out.mkdir(parents=True, exist_ok=True)
         write_json(path, settings)
     found = json.loads(path.read_text())
@@ -102,7 +103,7 @@ def _open_folder(setup):
     if different:
         raise InputError(
             f"{setup.out}: found results with another {', '.join(different)}; expected a new folder or the same "
-            "options as before; give another --out"
+            "options as before; choose another --out"
         )
 
 
@@ -110,14 +111,14 @@ def measure(setup: Setup, measurement: Measurement, folder: Path, seed: int) -> 
     """Tests a detector in one way.
 
     Args:
-        setup: `Setup`.
-        measurement: `Measurement`.
+        setup: the `Setup`.
+        measurement: how to test it.
         folder: RUN of its training.
-        seed: of proposals that are drawn.
+        seed: random seed for choosing proposals.
 
     Returns:
-        Dict of JSON's types: `mean_ap`, `classes` (AP by name), `seconds_per_image`, and what `proposal_facts` and the
-        measurement's change add.
+        A JSON dict: `mean_ap` (0 to 1), `classes` (AP by name), `seconds_per_image`, `fc_milliseconds`, and the values
+        of `proposal_facts`.
     """
     training_source = TRAININGS[measurement.training].source
     dataset = setup.store.of(setup.test, measurement.proposals or ProposalChoice(training_source), seed)
@@ -156,7 +157,7 @@ def _detection_settings(setup, measurement):
 
 
 def _timed_detections(model, dataset, settings, progress):
-    """The detections of all images, and seconds an image; the first, which waits for TensorFlow's graph, apart."""
+    """The detections of all images, and seconds per image without the first, which waits for TensorFlow's graph."""
     detections, moments = [], []
     for found in detect_dataset(model, dataset, settings, progress=progress):
         detections.append(found)
@@ -165,7 +166,7 @@ def _timed_detections(model, dataset, settings, progress):
 
 
 def without_boxes(model: keras.Model) -> keras.Model:
-    """A copy of a detector whose boxes are the proposals: of regression values 0."""
+    """A copy of a detector with zero box regression: its boxes are the proposals."""
     copy = keras.models.clone_model(model)
     copy.set_weights(model.get_weights())
     box_deltas = denormalization_layer(copy)
@@ -174,7 +175,7 @@ def without_boxes(model: keras.Model) -> keras.Model:
 
 
 def _compressed(model):
-    """After truncated SVD to the shares of the units that the paper keeps: 1024 of 4096 in fc6, 256 of 4096 in fc7."""
+    """The model after truncated SVD, with the paper's shares of singular values: 1024 of 4096 in fc6, 256 in fc7."""
     names = fully_connected_names(model)
     shares = (("fc6", 4), ("fc7", 16))
     ranks = {
@@ -185,7 +186,7 @@ def _compressed(model):
 
 
 def fully_connected_milliseconds(model: keras.Model) -> float:
-    """What classifying 300 pooled RoIs takes: the fully connected layers, the median of ten times."""
+    """Time of the fully connected layers for 300 pooled RoIs, in milliseconds: the median of ten runs."""
     classify = stages(model).classify
     run = tf.function(lambda pooled: classify(pooled, training=False), autograph=False)
     pooled = tf.random.stateless_normal([1, _TIMED_ROIS, *classify.input.shape[2:]], [0, 0])
@@ -198,7 +199,7 @@ def fully_connected_milliseconds(model: keras.Model) -> float:
 
 
 def results_of(out: Path, measurement: Measurement) -> dict[int, dict[str, Any]]:
-    """What the finished seeds gave: dict from seed to a dict, with the `seconds_per_batch` of its training."""
+    """The results of the finished seeds: dict from seed to the JSON dict of `measure`, plus `seconds_per_batch`."""
     found = {}
     for folder in sorted(out.glob("seed-*"), key=lambda folder: int(folder.name.removeprefix("seed-"))):
         seed = int(folder.name.removeprefix("seed-"))

@@ -1,4 +1,4 @@
-"""Pictures of the tables: mAP of every row and seed beside the paper's; mAP over proposals as in figure 3."""
+"""Figures of the tables: mAP of every row and seed next to the paper's; mAP over proposals as in figure 3."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _NETWORKS = ("S", "M", "L")
 
 
 class SweepPoint(NamedTuple):
-    """A number of proposals an image, their average recall (0 to 1), and the mAP in percent of each seed."""
+    """Number of proposals per image, their average recall (0 to 1), and the mAP in percent of each seed."""
 
     proposals: float
     average_recall: float
@@ -32,19 +32,19 @@ def plot_comparison(
     path: StrPath,
     title: str,
 ) -> None:
-    """Draws the mAP of each row: the mean, a dot for each seed, a bar over their spread; beside it the paper's figures.
+    """Plots the mAP of each row (mean, one dot per seed, a bar over their range) next to the paper's numbers.
 
     Args:
-        labels: of the rows.
-        mean_aps: for each row mAP in percent of each seed.
-        paper: for each row a dict from the paper's networks to mAP in percent, which may be empty.
-        path: the picture to write; its ending says the format (.png, .svg, .pdf).
-        title: text.
+        labels: labels of the rows.
+        mean_aps: for each row, the mAP in percent of each seed.
+        paper: for each row, a dict from the paper's networks to mAP in percent; may be empty.
+        path: the file to write; its extension selects the format (.png, .svg, .pdf).
+        title: title of the figure.
     """
     has_paper = any(paper)
     figure = Figure(figsize=(7 + 4 * has_paper, 1.4 + 0.5 * len(labels)), layout="constrained")
     panels = figure.subplots(1, 1 + has_paper, sharey=True, squeeze=False, width_ratios=[3, 2][: 1 + has_paper])[0]
-    panels[0].use_sticky_edges = False  # bars would end at the frame
+    panels[0].use_sticky_edges = False  # otherwise bars end at the frame
     color = class_color(1)
     for place, values in enumerate(mean_aps):
         panels[0].barh(place, max(values) - min(values), 0.4, min(values), color=color, alpha=0.3)
@@ -73,14 +73,13 @@ def _draw_paper(panel, paper):
 def plot_proposal_sweep(
     curves: Mapping[str, tuple[Sequence[SweepPoint], Sequence[tuple[float, float]]]], path: StrPath, title: str
 ) -> None:
-    """Draws mAP and average recall over the number of proposals, as the paper's figure 3, and beside it the figures
-    that the paper tells of its own.
+    """Plots mAP and average recall over the number of proposals, like the paper's figure 3, next to its numbers.
 
     Args:
-        curves: dict from a name to `(points, paper)`: `SweepPoint`s, one alone or several, and the paper's pairs of
-            a number of proposals and mAP in percent, maybe none.
-        path: the picture to write; its ending says the format (.png, .svg, .pdf).
-        title: text.
+        curves: dict from a name to `(points, paper)`: one or more `SweepPoint`s, and the paper's pairs
+            `(number of proposals, mAP in percent)`, possibly none.
+        path: the file to write; its extension selects the format (.png, .svg, .pdf).
+        title: title of the figure.
     """
     figure = Figure(figsize=(11, 5), layout="constrained")
     panel, paper_panel = figure.subplots(1, 2, width_ratios=[3, 2])
@@ -91,9 +90,9 @@ def plot_proposal_sweep(
             style = "--o" if len(paper) > 1 else "D"
             paper_panel.plot(*zip(*paper, strict=True), style, color=class_color(number))
     panel.plot([], [], ":", color="black", label="average recall")
-    panel.set(xlabel="proposals an image", ylabel="mAP in percent; bars over all seeds", title=title)
+    panel.set(xlabel="proposals per image", ylabel="mAP in percent; bars over all seeds", title=title)
     recall_panel.set(ylabel="average recall in percent", ylim=(0, 100))
-    paper_panel.set(xlabel="proposals an image", ylabel="mAP in percent", title="the paper's: network M, VOC07")
+    paper_panel.set(xlabel="proposals per image", ylabel="mAP in percent", title="the paper's: network M, VOC07")
     paper_panel.set_xlim(1e3, 1e5)
     for each in (panel, paper_panel):
         make_x_logarithmic(each)

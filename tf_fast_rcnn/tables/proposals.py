@@ -1,4 +1,4 @@
-"""The proposals that detectors are trained and tested with: selective search, dense boxes, mixtures of both."""
+"""Proposals for training and testing the detectors: selective search, dense boxes, and mixtures of both."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ class ProposalChoice:
 
     Attributes:
         source: a key of `sources`.
-        number: so many of them at most, drawn at random; None for all.
-        dense: so many dense boxes, drawn at random, are added.
-        nearest_dense: whether the dense box that overlaps each most takes its place.
+        number: use at most this many, chosen at random; None for all.
+        dense: number of dense boxes to add, chosen at random.
+        nearest_dense: whether to replace each proposal by the dense box with the largest IoU.
     """
 
     source: str = SELECTIVE_SEARCH
@@ -39,7 +39,7 @@ class ProposalChoice:
 
 
 def sources(train: DetectionDataset) -> dict[str, ProposalSettings]:
-    """The `ProposalSettings` of each source; those that are fitted are fitted to the training data."""
+    """The `ProposalSettings` of each source; dense boxes and the smallest proposal are fitted to the training data."""
     selective_search = proposal_settings("selective-search", train)
     return {
         SELECTIVE_SEARCH: selective_search,
@@ -50,11 +50,11 @@ def sources(train: DetectionDataset) -> dict[str, ProposalSettings]:
 
 
 class ProposalStore:
-    """Data sets with the proposals of a choice; those of a source are computed once and cached.
+    """Provides datasets with the proposals of a choice; the proposals of a source are computed once and cached.
 
     Args:
-        train: `DetectionDataset` to which dense boxes and the smallest proposal are fitted.
-        cache_dir, workers, progress, skip_bad: as for `cached_proposals`.
+        train: the dataset to which dense boxes and the smallest proposal are fitted.
+        cache_dir, workers, progress, skip_bad: see `cached_proposals`.
     """
 
     def __init__(
@@ -74,7 +74,7 @@ class ProposalStore:
         }
 
     def of(self, dataset: DetectionDataset, choice: ProposalChoice, seed: int = 0) -> DetectionDataset:
-        """`dataset` with the proposals of `choice`; what is drawn follows from the seed and the image's number."""
+        """`dataset` with the proposals of `choice`; random choices depend only on the seed and the image's index."""
         whole = cached_proposals(dataset, self.settings[choice.source], **self._options)
         if choice == ProposalChoice(choice.source):
             return whole
@@ -88,17 +88,18 @@ class ProposalStore:
 
 
 def choose(proposals: np.ndarray, dense: np.ndarray, choice: ProposalChoice, rng: np.random.Generator) -> np.ndarray:
-    """An image's proposals by a `ProposalChoice`.
+    """Applies a `ProposalChoice` to an image's proposals.
 
     Args:
-        proposals, dense: float32 `[P, 4]` of the choice's source, and `[Q, 4]`, relative.
-        choice: `ProposalChoice`.
-        rng: NumPy generator.
+        proposals: float32 `[P, 4]`, the proposals of the choice's source, relative `[y1, x1, y2, x2]`.
+        dense: float32 `[Q, 4]`, the dense boxes, also relative.
+        choice: the `ProposalChoice`.
+        rng: random generator.
 
     Returns:
-        float32 `[, 4]`.
+        The chosen proposals, float32 `[N, 4]`, relative.
     """
-    # A permutation's first so many: more proposals of one seed hold the fewer ones.
+    # The first entries of a permutation, so that with one seed a larger number contains the smaller ones.
     chosen = proposals[rng.permutation(len(proposals))[: choice.number]]
     if choice.nearest_dense and len(dense):
         chosen = dense[np.unique(boxes.iou(dense, chosen).argmax(axis=0))]
@@ -107,7 +108,7 @@ def choose(proposals: np.ndarray, dense: np.ndarray, choice: ProposalChoice, rng
 
 
 def proposal_facts(dataset: DetectionDataset) -> dict[str, float]:
-    """Means over a data set with proposals: how many an image, and their average recall over IoU 0.5 to 0.95."""
+    """Means over a dataset: proposals per image, and their average recall over IoU 0.5 to 0.95 (0 to 1)."""
     return {
         "proposals": float(np.mean([len(record.proposals()) for record in dataset])),
         "average_recall": float(np.mean(recall_curves(dataset, counts=()).by_iou)),

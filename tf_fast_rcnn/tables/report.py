@@ -1,4 +1,4 @@
-"""tables.md and pictures of what was measured, beside the paper's figures."""
+"""Writes tables.md and figures of the results, with the paper's numbers next to them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from tf_fast_rcnn.tables.definitions import Table
     from tf_fast_rcnn.tables.trainings import Setup
 
-# Key of a result -> its head in a table, and how it is written.
+# Key of a result -> column header and number format.
 COLUMNS = {
     "seconds_per_batch": ("s / mini-batch", "{:.2f}"),
     "seconds_per_image": ("s / image", "{:.2f}"),
@@ -34,11 +34,11 @@ class Line:
     """A row of a table with its results.
 
     Attributes:
-        row: `Row`.
+        row: the `Row`.
         mean_aps: mAP in percent by seed.
-        difference: mean over common seeds of what the row has more than the table's reference; None without any.
-        verdict: what that says in a word: see `verdict`.
-        values: medians over seeds by key of `COLUMNS`.
+        difference: mean mAP difference to the table's reference row over common seeds; None if there are none.
+        verdict: the verdict on that difference, see `verdict`; "" if there is none.
+        values: medians over seeds, by key of `COLUMNS`.
     """
 
     row: Row
@@ -53,7 +53,7 @@ class Line:
 
     @property
     def spread(self) -> float | None:
-        """The standard deviation over seeds; None of a single one."""
+        """The standard deviation over seeds; None for a single seed."""
         return statistics.stdev(self.mean_aps.values()) if len(self.mean_aps) > 1 else None
 
     def to_json(self) -> dict[str, Any]:
@@ -72,11 +72,15 @@ class Line:
 def verdict(differences: Sequence[float], spreads: Sequence[float]) -> str:
     """Whether a difference is more than noise: "higher", "lower", "noise", or "one seed".
 
-    It is where all seeds agree on its sign and it is larger than the spread over seeds of both rows together.
+    A difference is more than noise if all seeds agree on its sign and it exceeds the combined spread of both rows.
 
     Args:
-        differences: of each seed.
+        differences: the difference for each seed.
         spreads: standard deviations over seeds of the two rows.
+
+    Example:
+        >>> verdict([2.0, 3.0], (1.0, 1.0))
+        'higher'
     """
     if len(differences) < 2:
         return "one seed"
@@ -88,7 +92,12 @@ def verdict(differences: Sequence[float], spreads: Sequence[float]) -> str:
 
 
 def lines_of(table: Table, out: Path) -> list[Line]:
-    """The `Line`s of a table whose rows all have results, or an empty list."""
+    """The `Line`s of a table, or an empty list if one of its rows has no results yet.
+
+    Args:
+        table: the `Table`.
+        out: the folder of all results.
+    """
     found = [results_of(out, row.measurement) for row in table.rows]
     if not all(found):
         return []
@@ -117,10 +126,13 @@ def _line(row, mean_aps, results, reference):
 
 
 def write_report(setup: Setup) -> dict[str, Any]:
-    """Writes tables.md, tables.json and a picture of each table that is complete into the folder of results.
+    """Writes tables.md, tables.json and a figure for each complete table to the folder of results.
+
+    Args:
+        setup: the `Setup`; the files go to `setup.out`.
 
     Returns:
-        The content of tables.json: by table its title and lines.
+        The content of tables.json: title and rows by table.
     """
     found = {name: lines for name, table in TABLES.items() if (lines := lines_of(table, setup.out))}
     for name, lines in found.items():
@@ -139,9 +151,9 @@ def _head(setup):
     return (
         f"Trained on {len(setup.train)} images, tested on {len(setup.test)}: {backbone}, recipe {recipe.name}, "
         f"{recipe.steps} mini-batches, shorter side {recipe.sampling.shorter_sides[0]}. mAP in percent "
-        f"({setup.protocol}), mean ± standard deviation over seeds; the difference is to the row in bold, and called "
-        "noise where the seeds disagree on its sign or it is within the spread of the two rows. The paper's figures "
-        "are for VOC07 test and its networks S, M and L."
+        f"({setup.protocol}), mean ± standard deviation over seeds. Differences are relative to the row in bold; they "
+        "are called noise if the seeds disagree on the sign or if they are within the spread of the two rows. The "
+        "paper's numbers are for VOC07 test and its networks S, M and L."
     )
 
 
@@ -174,7 +186,7 @@ def _paper(paper):
 
 
 def picture_name(name: str) -> str:
-    """The file of a table's picture."""
+    """The file name of a table's figure."""
     return f"tables-{name}.png"
 
 

@@ -1,4 +1,4 @@
-"""The detectors that the tables compare: each is the recipe with some changes, trained once for each seed."""
+"""The detectors that the tables compare: each is a variation of one recipe, trained once per seed."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ from tf_fast_rcnn.training.recipes import recipe as named_recipe
 from tf_fast_rcnn.training.run import train
 from tf_fast_rcnn.training.settings import Recipe, with_changes
 
-# The five scales of section 5.2 (480, 576, 688, 864, 1200), for a single one of 600.
+# The five scales of section 5.2 (480, 576, 688, 864, 1200), relative to the single scale of 600.
 _FIVE_SCALES = (480 / 600, 576 / 600, 688 / 600, 864 / 600, 1200 / 600)
-# Of the RoIs of an RoI-centric mini-batch, each from an image of its own, so many are in memory at once.
+# Each RoI of an RoI-centric mini-batch comes from a different image; this many images are processed at once.
 _IMAGES_AT_ONCE = 16
 
 
 @dataclasses.dataclass(frozen=True)
 class Setup:
-    """What all the tables' detectors share.
+    """Settings that all detectors of the tables share.
 
     Attributes:
-        train, test: `DetectionDataset`s of the same classes.
-        recipe: `Recipe` of the detector that the others are changes of.
+        train, test: datasets with the same classes.
+        recipe: the `Recipe` that the trainings vary.
         backbone: see `fast_rcnn`.
-        weights: of the backbone.
+        weights: weights of the backbone.
         out: folder of all results.
         protocol: see `score_detections`.
         store: `ProposalStore`.
@@ -55,12 +55,12 @@ class Setup:
 
 @dataclasses.dataclass(frozen=True)
 class Training:
-    """One detector.
+    """The training of one detector.
 
     Attributes:
-        changes: function of the `Setup` that gives changes of its recipe, see `with_changes`.
-        source: of its proposals, see `ProposalChoice`.
-        start: the name of the training whose weights it starts from, instead of the backbone's.
+        changes: function from the `Setup` to the changes of its recipe, see `with_changes`.
+        source: source of its proposals, see `ProposalChoice`.
+        start: name of the training whose weights it starts from; None for the backbone's weights.
     """
 
     changes: Callable[[Setup], dict] = lambda setup: {}
@@ -69,7 +69,13 @@ class Training:
 
 
 def base_recipe(name: str, steps: int, shorter_side: int) -> Recipe:
-    """The recipe of a name at a number of mini-batches and an image size, pooling from one layer as in the paper."""
+    """The named recipe with a number of mini-batches and an image size, pooling from one layer as in the paper.
+
+    Args:
+        name: see `recipe`.
+        steps: number of mini-batches.
+        shorter_side: in pixels; the longer side keeps the recipe's proportion.
+    """
     recipe = named_recipe(name, {"steps": steps, "network.stride": 16})
     sampling = recipe.sampling
     longer_side = round(shorter_side * sampling.longer_side / sampling.shorter_sides[0])
@@ -77,7 +83,7 @@ def base_recipe(name: str, steps: int, shorter_side: int) -> Recipe:
 
 
 def five_scales(recipe: Recipe) -> tuple[tuple[int, ...], int]:
-    """`(shorter sides, longer side)` of the recipe's image size times the paper's five scales."""
+    """`(shorter sides, longer side)` in pixels: the recipe's image size at the paper's five scales."""
     sides = tuple(round(recipe.sampling.shorter_sides[0] * scale) for scale in _FIVE_SCALES)
     return sides, 2 * recipe.sampling.longer_side
 
@@ -88,7 +94,12 @@ def _multi_scale(setup):
 
 
 def middle_layer(backbone: str | keras.Model, stride: int = 16) -> str:
-    """The name of the layer with which the second half of the backbone's layers that learn begins."""
+    """The name of the first layer in the second half of the backbone's trainable layers.
+
+    Args:
+        backbone: see `fast_rcnn`.
+        stride: stride of the feature map that RoI pooling uses, in pixels.
+    """
     _, network, _ = load_backbone(backbone, weights=None)
     layers = cut_at_roi_pooling(network, stride).convolutions.layers
     learning = [
@@ -108,8 +119,8 @@ def _spatial_pyramid(setup):
 
 
 def _roi_centric(setup):
-    """N = R, by gradients accumulated over parts of a mini-batch. `steps` counts the parts, so that there are fewer
-    updates: as many as hierarchical mini-batches would cost many times as much."""
+    """N = R, with gradients accumulated over parts of a mini-batch. `steps` counts the parts, so there are fewer
+    updates; as many updates as with hierarchical mini-batches would cost many times as much."""
     at_once = min(_IMAGES_AT_ONCE, setup.recipe.sampling.rois_per_batch)
     return _spatial_pyramid(setup) | {
         "sampling.images_per_batch": at_once,
@@ -136,18 +147,23 @@ TRAININGS = {
 
 
 def run_folder_of(setup: Setup, name: str, seed: int) -> Path:
-    """RUN of a training."""
+    """The folder RUN of a training and seed."""
     return setup.out / f"seed-{seed}" / name / "run"
 
 
 def train_detector(setup: Setup, name: str, seed: int) -> Path:
-    """Trains the detector of a name and seed, and those that it starts from, unless RUN is finished.
+    """Trains a detector, and the one that it starts from, unless RUN is already complete.
 
-    Beside RUN, training.json tells `seconds_per_batch`, the median over mini-batches of this sitting; of accumulated
-    gradients a mini-batch is all that make one update.
+    Next to RUN, training.json contains `seconds_per_batch`, the median over the mini-batches since the last start. If
+    gradients are accumulated, a mini-batch is all parts of one update.
+
+    Args:
+        setup: the `Setup`.
+        name: a key of `TRAININGS`.
+        seed: random seed of the training.
 
     Returns:
-        RUN.
+        The folder RUN.
     """
     training, folder = TRAININGS[name], run_folder_of(setup, name, seed)
     if (folder / "model.keras").exists():
@@ -179,7 +195,7 @@ class BatchTimer(keras.callbacks.Callback):
         self._last: float | None = None
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        self._last = None  # what happens between epochs is no part of a mini-batch
+        self._last = None  # the time between epochs does not count
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         now = time.perf_counter()
