@@ -1,6 +1,7 @@
 # Commands that work in a fresh clone and only need Python 3.11 to 3.13:
 #   make demo   trains, evaluates and exports a detector; open demo/index.html to see the results
 #   make test   runs the tests
+#   make notebooks   runs the notebooks of examples/notebooks: build/notebooks/*.ipynb, with pictures
 #   make docs   builds the documentation site, build/docs/index.html
 PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
 	$$python -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null && echo $$python && break; done)
@@ -8,7 +9,7 @@ BIN := .venv/bin
 # A change in these files (compiled ops, dependencies) triggers a new installation. The package itself is editable.
 INSTALLED_FROM := pyproject.toml setup.py $(shell find custom_ops -type f)
 
-.PHONY: install demo test test-all lint docs clean
+.PHONY: install demo test test-all lint docs notebooks clean
 
 install: .venv/installed
 
@@ -42,6 +43,10 @@ lint: install
 docs: install
 	$(BIN)/python -m sphinx -W -n --keep-going -E -q -d build/doctrees docs build/docs
 	@echo "build/docs/index.html"
+
+# Files for Jupyter, with the outputs of all cells.
+notebooks: install
+	$(BIN)/python tools/notebooks.py --out build/notebooks
 
 clean:
 	rm -rf .venv build demo *.egg-info tf_fast_rcnn/*.so
