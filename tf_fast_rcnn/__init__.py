@@ -8,6 +8,7 @@ import importlib
 import os
 
 from tf_fast_rcnn.errors import InputError
+from tf_fast_rcnn.keras_objects import register_with_keras
 
 __version__ = "0.1.0"
 
@@ -20,7 +21,8 @@ _PUBLIC_NAMES = {
     "load_caffe_detector": "models.caffe_detectors",
     "BoxStatistics": "boxes",
     "multi_task_loss": "models.losses",
-    "Detections": "data.records",
+    "Detection": "data.detections",
+    "Detections": "data.detections",
     "DetectionDataset": "data.records",
     "ImageRecord": "data.records",
     "load_dataset": "data.specs",
@@ -45,6 +47,7 @@ _PUBLIC_NAMES = {
     "train": "training.run",
     "load_run": "training.run_folder",
     "DetectionSettings": "inference.graph",
+    "Predictor": "inference.predictor",
     "detect": "inference.detect",
     "detect_batch": "inference.detect",
     "classify_regions": "inference.detect",
@@ -87,3 +90,7 @@ def __getattr__(name):
 
 def __dir__():
     return sorted([*globals(), *__all__])
+
+
+# So that keras.models.load_model reads our models.
+register_with_keras()

@@ -54,19 +54,25 @@ def coco_results(dataset, detections, category_ids=None):
         >>> json.dump(coco_results(val, detections, ids), open("results.json", "w"))        # doctest: +SKIP
     """
     category_ids = check_category_ids(dataset, category_ids)
+    by_label = {label: category_ids[name] for label, name in enumerate(dataset.class_names, start=1)}
     results = []
     for record, found in zip(dataset, detections, strict=True):
-        windows = np.round(boxes.to_coco(np.asarray(found.boxes, np.float64), record.height, record.width), 3)
-        results += [
-            {
-                "image_id": result_image_id(record),
-                "category_id": category_ids[dataset.class_names[label - 1]],
-                "bbox": window.tolist(),
-                "score": float(score),
-            }
-            for window, label, score in zip(windows, found.classes, found.scores, strict=True)
-        ]
+        results += image_results(found, result_image_id(record), record.height, record.width, by_label)
     return results
+
+
+def image_results(found, image_id, height, width, category_ids=None):
+    """The results of one image; `category_ids` by label, None for the labels themselves. See `coco_results`."""
+    windows = np.round(boxes.to_coco(np.asarray(found.boxes, np.float64), height, width), 3)
+    return [
+        {
+            "image_id": image_id,
+            "category_id": label if category_ids is None else category_ids[label],
+            "bbox": window.tolist(),
+            "score": float(score),
+        }
+        for window, label, score in zip(windows, found.classes.tolist(), found.scores, strict=True)
+    ]
 
 
 def result_image_id(record):

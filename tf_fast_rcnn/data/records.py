@@ -1,4 +1,4 @@
-"""What every reader gives and everything else takes: annotated images, a data set of them, and detections.
+"""What every reader gives and everything else takes: annotated images, and a data set of them.
 
 Nothing here imports TensorFlow: processes that compute proposals use these types.
 """
@@ -6,26 +6,11 @@ Nothing here imports TensorFlow: processes that compute proposals use these type
 import dataclasses
 from collections import Counter
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import numpy as np
 
 from tf_fast_rcnn.data.images import read_encoded, read_image
 from tf_fast_rcnn.errors import InputError
-
-
-class Detections(NamedTuple):
-    """The objects found in one image, sorted by falling score.
-
-    Attributes:
-        boxes: float32 `[D, 4]`, `[ymin, xmin, ymax, xmax]` relative to the image.
-        scores: float32 `[D]`, 0 to 1.
-        classes: int32 `[D]`, 1..K.
-    """
-
-    boxes: np.ndarray
-    scores: np.ndarray
-    classes: np.ndarray
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

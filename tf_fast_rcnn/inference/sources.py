@@ -14,8 +14,8 @@ import numpy as np
 import tensorflow as tf
 from tqdm import tqdm
 
+from tf_fast_rcnn.data.detections import Detections
 from tf_fast_rcnn.data.proposals import FileProposals, ProposalSettings, settings_from_json
-from tf_fast_rcnn.data.records import Detections
 from tf_fast_rcnn.errors import InputError
 from tf_fast_rcnn.inference.detect import detect_dataset, detection_settings
 from tf_fast_rcnn.inference.graph import EVALUATION_SCORE_THRESHOLD

@@ -33,13 +33,13 @@ def class_colors(labels):
     return [class_color(label) for label in labels.tolist()]
 
 
-def draw_detections(image, detections, class_names, min_score=0.0):
+def draw_detections(image, detections, class_names=None, min_score=0.0):
     """Draws detections as boxes in their class's colour, each with a label such as "cat 0.93".
 
     Args:
         image: uint8 `[H, W, 3]` RGB, or a PIL image; it is not changed.
         detections: `Detections`, boxes relative to the image.
-        class_names: names of the classes 1..K.
+        class_names: names of the classes 1..K; None for those that the detections know.
         min_score: detections below it are not drawn.
 
     Returns:
@@ -52,9 +52,11 @@ def draw_detections(image, detections, class_names, min_score=0.0):
     order = np.argsort(detections.scores, kind="stable")
     shown = [index for index in order if detections.scores[index] >= min_score]
     classes = [int(detections.classes[index]) for index in shown]
-    captions = [
-        f"{class_names[label - 1]} {detections.scores[index]:.2f}" for index, label in zip(shown, classes, strict=True)
-    ]
+    if class_names is None:
+        names = [detections.names[index] for index in shown]
+    else:
+        names = [class_names[label - 1] for label in classes]
+    captions = [f"{name} {detections.scores[index]:.2f}" for index, name in zip(shown, names, strict=True)]
     return draw_boxes(image, detections.boxes[shown], captions, [class_color(label) for label in classes])
 
 
