@@ -32,10 +32,10 @@ def test_detect_end_to_end(command, tiny_run, digits, image, tmp_path):
     for result in results:
         expected = frcnn.detect(run.model, result["image"], run.proposals, settings)
         assert len(expected.scores) == len(result["detections"]) > 0
-        for row, box, score, label in zip(result["detections"], *expected, strict=True):
-            assert row["class"] == run.class_names[label - 1]
-            assert row["score"] == pytest.approx(score, abs=1e-6)
-            np.testing.assert_allclose(row["box"], box, atol=1e-6)
+        for row, detection in zip(result["detections"], expected, strict=True):
+            assert (row["class"], row["class_id"]) == (run.class_names[detection.class_id - 1], detection.class_id)
+            assert row["score"] == pytest.approx(detection.score, abs=1e-6)
+            np.testing.assert_allclose(row["box"], detection.box, atol=1e-6)
     number = sum(len(result["detections"]) for result in results)
     told = rf"2 images, {number} detections with a score above 0.01, [\d.]+ images a second; drawn in {tmp_path}/drawn"
     assert re.fullmatch(f"{told}\n", done.out)
@@ -144,7 +144,7 @@ def test_a_data_set_without_annotations(command, tiny_run, broken_digits, tmp_pa
     for result in json.loads((tmp_path / "a.json").read_text()):
         expected = frcnn.detect(run.model, result["image"], run.proposals, settings)
         height, width = frcnn.read_image(result["image"]).shape[:2]
-        for box, score, label in zip(*expected, strict=True):
+        for box, score, label, _ in expected:
             lines = (tmp_path / "results" / f"comp4_det_test_{run.class_names[label - 1]}.txt").read_text().splitlines()
             corners = [box[1] * width + 1, box[0] * height + 1, box[3] * width, box[2] * height]
             rows = [line.split() for line in lines if line.startswith(Path(result["image"]).stem + " ")]

@@ -13,6 +13,12 @@ from tf_fast_rcnn import check_keras_backend
 from tf_fast_rcnn.errors import InputError
 from tf_fast_rcnn.files import write_json
 
+# The help of an argument for what `Predictor.load` opens.
+SOURCES = (
+    "RUN that `train` wrote, a SavedModel or TF Lite file that `export` wrote, or grpc://HOST:PORT/NAME or "
+    "http://HOST:PORT/v1/models/NAME of a server"
+)
+
 
 def start_tensorflow():
     """Imports TensorFlow and Keras without TensorFlow's start-up messages.
@@ -118,9 +124,14 @@ def load_data(spec, options, class_names=None, classes=None):
 
 
 def load_images(spec, options, class_names):
-    """As `load_data`, for detection: of `voc:` the images alone are read, since those of test sets have no others."""
+    """As `load_data`, for detection: of `voc:` the images alone are read, since those of test sets have no others.
+
+    Without class names, those of the data set are needed, and so are its annotations.
+    """
     from tf_fast_rcnn.data.specs import load_images
 
+    if class_names is None:
+        return load_data(spec, options)
     return load_images(spec, class_names, skip_bad=options.skip_bad, cache_dir=options.cache)
 
 

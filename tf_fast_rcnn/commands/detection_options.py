@@ -49,20 +49,31 @@ def chosen_settings(options, run):
     """
     import tf_fast_rcnn as frcnn
 
+    return frcnn.detection_settings(run, **changed_settings(options, run))
+
+
+def changed_settings(options, detector):
+    """The fields of `DetectionSettings` that the options set, by name; for a `Run` or a `Predictor`.
+
+    Raises:
+        InputError: for a class that the detector does not have.
+    """
     names = ("score_threshold", "nms_iou", "max_detections", "shorter_side", "longer_side", "box_passes", "dtype")
     changes = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
     if options.classes:
-        changes["classes"] = tuple(_class_id(name.strip(), run) for name in options.classes.split(","))
-    return frcnn.detection_settings(run, **changes)
+        changes["classes"] = tuple(
+            _class_id(name.strip(), options, detector.class_names) for name in options.classes.split(",")
+        )
+    return changes
 
 
-def _class_id(name, run):
-    if name not in run.class_names:
+def _class_id(name, options, class_names):
+    if name not in class_names:
         raise InputError(
-            f"--classes: found {name!r}; expected classes of {run.folder}: {', '.join(run.class_names)}; correct the "
+            f"--classes: found {name!r}; expected classes of {options.folder}: {', '.join(class_names)}; correct the "
             "name"
         )
-    return run.class_names.index(name) + 1
+    return class_names.index(name) + 1
 
 
 def _sides(text):

@@ -3,6 +3,8 @@
 import dataclasses
 import math
 import sys
+from collections.abc import Mapping
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -10,14 +12,13 @@ import tensorflow as tf
 from PIL import Image
 from tqdm import tqdm
 
-from tf_fast_rcnn.data.prepared.write import cached_proposals
 from tf_fast_rcnn.errors import InputError
 from tf_fast_rcnn.evaluation import score_detections
 from tf_fast_rcnn.evaluation.detection_files import read_detections
-from tf_fast_rcnn.inference.detect import default_proposals, detect_dataset
-from tf_fast_rcnn.inference.graph import EVALUATION_SCORE_THRESHOLD, DetectionSettings
+from tf_fast_rcnn.inference.detect import detect_dataset
+from tf_fast_rcnn.inference.graph import EVALUATION_SCORE_THRESHOLD
+from tf_fast_rcnn.inference.predictor import Predictor
 from tf_fast_rcnn.inference.sources import Source
-from tf_fast_rcnn.models.parts import number_of_classes
 from tf_fast_rcnn.training.averaging import averaged_weights
 from tf_fast_rcnn.visualization.drawing import draw_boxes, draw_detections
 
@@ -32,12 +33,13 @@ def evaluate(
     """Detects on every image of a data set and scores the detections.
 
     Args:
-        model: what `fast_rcnn` returned.
+        model: what `fast_rcnn` returned, or a `Predictor`.
         dataset: `DetectionDataset` with the classes that the model was trained on.
         protocol: "voc07" (11-point average precision), "voc10" (area under the curve) or "coco".
         proposals: `ProposalSettings`, best those of training, or `FileProposals`, for a data set without; None for
-            `default_proposals()`, which do not look at the data set's annotations.
-        settings: `DetectionSettings`; None for the defaults with a score threshold of 0.01.
+            those of the predictor, or `default_proposals()`, which do not look at the data set's annotations.
+        settings: `DetectionSettings`; None for those of the predictor, or the defaults, with a score threshold of 0.01.
+            Exported models and servers keep their own.
         cache_dir, workers: see `cached_proposals`.
         progress: whether to show a progress bar on standard error.
 
@@ -50,32 +52,48 @@ def evaluate(
     Example:
         >>> print(evaluate(model, load_dataset("voc:cells@test")).table())      # doctest: +SKIP
     """
-    detections = list(detections_on(model, dataset, proposals, settings, cache_dir, workers, progress))
+    predictor = model if isinstance(model, Predictor) else Predictor(model, settings=settings)
+    if isinstance(model, Predictor) and settings is not None:
+        predictor = predictor.with_settings(**dataclasses.asdict(settings))
+    elif settings is None:
+        predictor = for_evaluation(predictor)
+    _check_classes(predictor, dataset)
+    detections = predictor.detect(dataset, proposals, cache_dir=cache_dir, workers=workers, progress=progress)
     return score_detections(dataset, detections, protocol)
 
 
-def detections_on(model, dataset, proposals=None, settings=None, cache_dir=None, workers=None, progress=True):
-    """Yields the `Detections` of each image, computing and caching proposals where the data set has none."""
-    num_classes = number_of_classes(model)
-    if num_classes != len(dataset.class_names):
+def for_evaluation(predictor: Predictor) -> Predictor:
+    """The predictor with a score threshold of 0.01, if its settings can be changed: average precision looks at the
+    whole curve."""
+    changeable = predictor.adjustable
+    return predictor.with_settings(score_threshold=EVALUATION_SCORE_THRESHOLD) if changeable else predictor
+
+
+def _check_classes(predictor, dataset):
+    found, expected = len(dataset.class_names), predictor.num_classes
+    if expected is not None and found != expected:
         raise InputError(
-            f"{dataset.name}: found {len(dataset.class_names)} classes; expected the model's {num_classes}; read the "
-            "data set with the class names of training"
+            f"{dataset.name}: found {found} classes; expected the model's {expected}; read the data set with the class "
+            "names of training"
         )
-    if dataset.proposal_settings is None:
-        proposals = proposals or default_proposals()
-        dataset = cached_proposals(dataset, proposals, cache_dir, workers, progress)
-    settings = settings or DetectionSettings(score_threshold=EVALUATION_SCORE_THRESHOLD)
-    yield from detect_dataset(model, dataset, settings, progress)
 
 
-def file_source(path, category_ids=None):
-    """Detections that stand in files; arguments as of `read_detections`."""
+class _FileSource(Source):
+    """Detections that are in files, of a dataset only."""
 
-    def detect(dataset, progress=True):
-        return iter(read_detections(path, dataset, category_ids))
+    takes_proposals = False
 
-    return Source(str(path), detect, takes_proposals=False, description={"detections": str(path)})
+    def __init__(self, path, category_ids):
+        super().__init__(str(path), description={"detections": str(path)})
+        self._path, self._category_ids = path, category_ids
+
+    def detect_dataset(self, dataset, batch_size, progress):
+        return iter(read_detections(self._path, dataset, self._category_ids))
+
+
+def file_predictor(path: str | Path, category_ids: Mapping[str, int] | None = None) -> Predictor:
+    """A `Predictor` that reads the detections of a dataset from files; arguments as those of `read_detections`."""
+    return Predictor(_FileSource(path, category_ids))
 
 
 class ValidationMap(keras.callbacks.Callback):
