@@ -112,7 +112,7 @@ def test_a_folder(run, settings, digits, tmp_path):
     assert [Path(each.image).name for each in found] == ["a.JPG", "b.jpg"]
     assert_same(found, [expected, expected])
     (tmp_path / "empty").mkdir()
-    with pytest.raises(InputError, match="empty: found no images; expected files that end in .jpg"):
+    with pytest.raises(InputError, match=r"empty: found no images; expected files that end in \.jpg"):
         predictor.detect(tmp_path / "empty")
 
 
