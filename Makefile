@@ -1,13 +1,14 @@
-# Two commands from a fresh clone, with Python 3.11 to 3.13 and nothing else set up:
+# Commands that work in a fresh clone, with Python 3.11 to 3.13 and nothing else set up:
 #   make demo   trains, evaluates and exports a detector, and shows the result in demo/index.html
 #   make test   runs the tests
+#   make docs   builds the documentation site, build/docs/index.html
 PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
 	$$python -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null && echo $$python && break; done)
 BIN := .venv/bin
 # The op's sources and what is to be installed: a change of these installs anew. The package itself is editable.
 INSTALLED_FROM := pyproject.toml setup.py $(shell find custom_ops -type f)
 
-.PHONY: install demo test test-all lint clean
+.PHONY: install demo test test-all lint docs clean
 
 install: .venv/installed
 
@@ -35,6 +36,11 @@ lint: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	find custom_ops -name '*.h' -o -name '*.cc' -o -name '*.cu' -o -name '*.cuh' | xargs $(BIN)/clang-format --dry-run -Werror
+
+# Strict: a warning, as of a dead link or a public name without a page, is an error.
+docs: install
+	$(BIN)/python -m sphinx -W -n --keep-going -E -q -d build/doctrees docs build/docs
+	@echo "build/docs/index.html"
 
 clean:
 	rm -rf .venv build demo *.egg-info tf_fast_rcnn/*.so

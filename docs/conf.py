@@ -25,6 +25,8 @@ exclude_patterns = ["extensions", "images", "static"]
 nitpicky = True
 highlight_language = "text"  # of indented blocks, which are commands and their output; Python is fenced and named
 
+smartquotes = False  # which would change -- in options and quotes in what readers copy
+
 myst_heading_anchors = 4
 
 autodoc_member_order = "bysource"

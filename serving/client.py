@@ -52,16 +52,16 @@ def compute_proposals(image_bytes, what):
     return compute_proposals(read_image("the image", image_bytes), settings)
 
 
-def draw(image_bytes, found, class_names, threshold):
+def draw(image_bytes, detections, class_names, threshold):
     """The image with the detections from a score on, a `PIL.Image`."""
     image = Image.open(io.BytesIO(image_bytes)).convert("RGB")
     pen = ImageDraw.Draw(image)
     size = max(12, min(image.size) // 40)
-    for row, score in enumerate(found.scores):
+    for row, score in enumerate(detections.scores):
         if score < threshold:
             break
-        ymin, xmin, ymax, xmax = found.boxes[row] * np.array([image.height, image.width] * 2)
-        text = f"{_name(found, row, class_names)} {score:.2f}"
+        ymin, xmin, ymax, xmax = detections.boxes[row] * np.array([image.height, image.width] * 2)
+        text = f"{_name(detections, row, class_names)} {score:.2f}"
         place = (max(0, xmin), max(0, ymin - 1.2 * size))
         pen.rectangle((xmin, ymin, xmax, ymax), outline="red", width=max(2, size // 8))
         pen.rectangle(pen.textbbox(place, text, font_size=size), fill="red")
@@ -69,10 +69,10 @@ def draw(image_bytes, found, class_names, threshold):
     return image
 
 
-def _name(found, row, class_names):
-    if found.names is not None:
-        return found.names[row]
-    label = int(found.classes[row])
+def _name(detections, row, class_names):
+    if detections.names is not None:
+        return detections.names[row]
+    label = int(detections.class_ids[row])
     return class_names[label - 1] if label <= len(class_names) else f"class {label}"
 
 
@@ -99,14 +99,14 @@ def _detect_file(client, path, options, names):
     """Detects in one image, and prints or draws what is found; a value of JSON's types."""
     image = encode(path)
     proposals = [compute_proposals(image, options.proposals)] if options.proposals else None
-    (found,) = client.detect([image], proposals)
+    (detections,) = client.detect([image], proposals)
     if options.draw:
         Path(options.draw).mkdir(parents=True, exist_ok=True)
         drawn = Path(options.draw) / f"{Path(path).stem}.png"
-        draw(image, found, names, options.draw_threshold).save(drawn)
+        draw(image, detections, names, options.draw_threshold).save(drawn)
     rows = [
-        {"class": _name(found, row, names), "score": float(score), "box": found.boxes[row].tolist()}
-        for row, score in enumerate(found.scores)
+        {"class": _name(detections, row, names), "score": float(score), "box": detections.boxes[row].tolist()}
+        for row, score in enumerate(detections.scores)
     ]
     if not options.json:
         shown = "".join(f"\n  {row['class']} {row['score']:.3f} {np.round(row['box'], 4).tolist()}" for row in rows)

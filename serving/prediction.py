@@ -33,13 +33,13 @@ class Detections(NamedTuple):
     Attributes:
         boxes: float32 `[D, 4]`, [ymin, xmin, ymax, xmax] relative to the image.
         scores: float32 `[D]`.
-        classes: int32 `[D]`, ids from 1.
+        class_ids: int32 `[D]`, ids from 1.
         names: the classes' names, where the model was exported with --class-names-output; else None.
     """
 
     boxes: np.ndarray
     scores: np.ndarray
-    classes: np.ndarray
+    class_ids: np.ndarray
     names: list | None
 
 

@@ -83,7 +83,7 @@ def tiny_recipe():
 
     changes = {
         "steps": 12,
-        "optimizer.backbone_rate": 1.0,
+        "optimizer.backbone_lr_multiplier": 1.0,
         "network.fc_units": (16,),
         "network.stride": 8,
         "network.dropout": 0.0,
@@ -136,8 +136,8 @@ def tiny_model():
     """A detector of 3 classes, untrained, with scores and boxes that differ from RoI to RoI."""
     import tf_fast_rcnn as frcnn
 
-    model = frcnn.fast_rcnn(tiny_network(), 3, stride=8, pooled_size=(3, 3), fc_units=(12,), seed=5)
-    # The siblings start so small that all RoIs would look alike.
+    model = frcnn.fast_rcnn(tiny_network(), 3, stride=8, roi_output_size=(3, 3), fc_units=(12,), seed=5)
+    # The predictor layers start so small that all RoIs would look alike.
     for name, spread in (("class_logits", 1.5), ("box_regression", 1.0)):
         kernel, bias = model.get_layer(name).get_weights()
         model.get_layer(name).set_weights([kernel / kernel.std() * spread, bias])

@@ -61,7 +61,7 @@ def naive_suppression(probabilities, class_boxes, settings):
             box = class_boxes[row, label - 1]
             if probabilities[row, label] <= settings.score_threshold:
                 break
-            if all(overlap(box, other) <= settings.nms_iou for _, _, other in kept):
+            if all(overlap(box, other) <= settings.nms_iou_threshold for _, _, other in kept):
                 kept.append((probabilities[row, label], label, box))
         found += kept
     return sorted(found, key=lambda detection: -detection[0])[: settings.max_detections]
@@ -76,7 +76,7 @@ def assert_same(found, expected):
         scores, classes, boxes = zip(*expected, strict=True)
         expected = frcnn.Detections(np.array(boxes), np.array(scores), np.array(classes))
     np.testing.assert_allclose(found.scores, expected.scores, atol=1e-4)
-    for label in {*found.classes, *expected.classes}:
-        mine, theirs = found.classes == label, expected.classes == label
+    for label in {*found.class_ids, *expected.class_ids}:
+        mine, theirs = found.class_ids == label, expected.class_ids == label
         np.testing.assert_allclose(found.scores[mine], expected.scores[theirs], atol=1e-4)
         np.testing.assert_allclose(found.boxes[mine], expected.boxes[theirs], atol=1e-4)

@@ -117,8 +117,11 @@ def test_another_keras_backend_is_one_clear_error_in_python(monkeypatch):
         ("train --train voc:x@y --out run --speed 3", "unrecognized arguments: --speed 3"),
         ("train --train voc:x@y --out run --steps 0", "--steps: found '0'; expected a whole number from 1;"),
         ("train --train voc:x@y --out run --steps ten", "--steps: found 'ten'; expected a whole number from 1;"),
-        ("train --train voc:x@y --out run --rate 0", "--rate: found '0'; expected a number above 0;"),
-        ("train --train voc:x@y --out run --rate nan", "--rate: found 'nan'; expected a number above 0;"),
+        ("train --train voc:x@y --out run --learning-rate 0", "--learning-rate: found '0'; expected a number above 0;"),
+        (
+            "train --train voc:x@y --out run --learning-rate nan",
+            "--learning-rate: found 'nan'; expected a number above 0;",
+        ),
         (
             "train --train voc:x@y --out run --seed -1",
             "--seed: found '-1'; expected a whole number from 0 to 4294967295",
@@ -134,7 +137,10 @@ def test_another_keras_backend_is_one_clear_error_in_python(monkeypatch):
         ("detect run image.jpg --draw-threshold -1", "--draw-threshold: found '-1'; expected a number from 0 to 1;"),
         ("detect run", "IMAGE and --data: found neither; expected one of them"),
         ("export run --out x --max-detections 0", "--max-detections: found '0'; expected a whole number from 1;"),
-        ("export run --out x --nms-iou inf", "--nms-iou: found 'inf'; expected a number from 0 to 1;"),
+        (
+            "export run --out x --nms-iou-threshold inf",
+            "--nms-iou-threshold: found 'inf'; expected a number from 0 to 1;",
+        ),
         ("export run --out x --format onnx", "--format: invalid choice: 'onnx'"),
         ("demo --images 1", "--images: found '1'; expected a whole number from 2;"),
     ],

@@ -92,7 +92,7 @@ def floor(module):
 def test_the_parser_sees_imports():
     """Against the facts of three modules, so that the tests below cannot pass by seeing nothing."""
     parts = {"models.backbone_split", "models.backbones", "models.parts", "ops.roi_pooling"}
-    assert {"boxes", "errors", *parts} == uses("models.fast_rcnn")
+    assert {"boxes", "errors", "files", *parts} == uses("models.fast_rcnn")
     assert {"data.prepared.write", "data.network_input", "boxes"} <= uses("data.batches.hierarchical")
     assert {"evaluation.models", "evaluation"} & uses("commands.evaluate")
 

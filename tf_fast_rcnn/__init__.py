@@ -4,15 +4,18 @@ Names are loaded when they are first used, so that worker processes and `tf-fast
 TensorFlow.
 """
 
+from __future__ import annotations
+
 import importlib
 import os
+from typing import Any
 
 from tf_fast_rcnn.errors import InputError
 from tf_fast_rcnn.keras_objects import register_with_keras
 
 __version__ = "0.1.0"
 
-# Public name -> the module that defines it.
+# Public name -> the module that has it. `__init__.pyi` says the same to editors and type checkers.
 _PUBLIC_NAMES = {
     "native_ops_available": "ops.native",
     "roi_pool": "ops.roi_pooling",
@@ -32,22 +35,35 @@ _PUBLIC_NAMES = {
     "prepare": "data.prepared.write",
     "cached_proposals": "data.prepared.write",
     "verify_prepared": "data.prepared.read",
+    "ProposalSettings": "data.proposals",
+    "DenseBoxes": "data.proposals",
+    "FileProposals": "data.proposals",
+    "ProposalReport": "data.proposals.checks",
     "dense_grid": "data.proposals",
     "file_proposals": "data.proposals",
     "proposal_settings": "data.proposals",
     "browse": "browsing.page",
     "read_image": "data.images",
     "selective_search": "data.proposals.selective_search",
+    "SamplingRules": "data.batches.settings",
     "hierarchical_batches": "data.batches.hierarchical",
     "roi_centric_batches": "data.batches.hierarchical",
     "box_statistics": "data.statistics",
     "sgd": "training.optimizers",
     "adamw": "training.optimizers",
+    "FineTuningSGD": "training.optimizers",
+    "FineTuningAdamW": "training.optimizers",
+    "Recipe": "training.settings",
+    "OptimizerSettings": "training.settings",
+    "NetworkSettings": "training.settings",
     "recipe": "training.recipes",
     "train": "training.run",
+    "TrainingSummary": "training.run",
     "load_run": "training.run_folder",
+    "Run": "training.run_folder",
     "DetectionSettings": "inference.graph",
     "Predictor": "inference.predictor",
+    "Source": "inference.sources",
     "detect": "inference.detect",
     "detect_batch": "inference.detect",
     "classify_regions": "inference.detect",
@@ -55,8 +71,12 @@ _PUBLIC_NAMES = {
     "draw_detections": "visualization.drawing",
     "evaluate": "evaluation.models",
     "score_detections": "evaluation",
+    "EvaluationResult": "evaluation.results",
+    "ClassResult": "evaluation.results",
+    "Confidence": "evaluation.results",
     "with_confidence": "evaluation.confidence",
     "analyse": "evaluation.analysis",
+    "Analysis": "evaluation.analysis",
     "write_report": "evaluation.report",
     "coco_results": "data.coco_results",
     "read_detections": "evaluation.detection_files",
@@ -68,27 +88,29 @@ _PUBLIC_NAMES = {
     "ServingLimits": "export.limits",
     "compress": "models.truncated_svd",
     "compression_summary": "models.truncated_svd",
+    "CompressionSummary": "models.truncated_svd",
+    "LayerChange": "models.truncated_svd",
     "smallest_ranks": "evaluation.rank_search",
 }
 
 __all__ = sorted([*_PUBLIC_NAMES, "InputError"])
 
 
-def check_keras_backend():
+def check_keras_backend() -> None:
     """Raises an InputError where the environment asks Keras for another backend than TensorFlow."""
     backend = os.environ.get("KERAS_BACKEND", "tensorflow")
     if backend != "tensorflow":
         raise InputError(f"KERAS_BACKEND: found {backend!r}; expected 'tensorflow'; unset it")
 
 
-def __getattr__(name):
+def __getattr__(name: str) -> Any:
     if name in _PUBLIC_NAMES:
         check_keras_backend()
         return getattr(importlib.import_module(f"{__name__}.{_PUBLIC_NAMES[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
-def __dir__():
+def __dir__() -> list[str]:
     return sorted([*globals(), *__all__])
 
 

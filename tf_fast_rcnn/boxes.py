@@ -8,10 +8,18 @@ Every function takes NumPy arrays or TensorFlow tensors and returns what it was 
 TensorFlow and graphs need no Python.
 """
 
+from __future__ import annotations
+
 import types
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import numpy as np
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+
+# What comes in is what goes out. Nested lists of numbers are taken too and give arrays.
+Array = TypeVar("Array", np.ndarray, "tf.Tensor")
 
 # exp() of a size delta is bounded so that an untrained network cannot make infinite boxes: 1000 / 16 is the longest
 # side of the paper's images over one cell of its feature maps.
@@ -25,7 +33,7 @@ class BoxStatistics(NamedTuple):
     """
 
     mean: np.ndarray
-    deviation: np.ndarray
+    std: np.ndarray
 
 
 def _library(array):
@@ -33,6 +41,7 @@ def _library(array):
     if isinstance(array, (np.ndarray, np.generic, list, tuple)):
         return types.SimpleNamespace(
             stack=np.stack,
+            concat=np.concatenate,
             exp=np.exp,
             log=np.log,
             minimum=np.minimum,
@@ -43,6 +52,7 @@ def _library(array):
 
     return types.SimpleNamespace(
         stack=tf.stack,
+        concat=tf.concat,
         exp=tf.exp,
         log=tf.math.log,
         minimum=tf.minimum,
@@ -60,7 +70,7 @@ def _sides(boxes):
     return boxes[..., 0], boxes[..., 1], boxes[..., 2], boxes[..., 3]
 
 
-def area(boxes):
+def area(boxes: Array) -> Array:
     """Areas of boxes `[..., 4]` (any unit); a reversed box has area 0.
 
     Example:
@@ -73,7 +83,7 @@ def area(boxes):
     return lib.maximum(ymax - ymin, 0.0) * lib.maximum(xmax - xmin, 0.0)
 
 
-def intersection(first, second):
+def intersection(first: Array, second: Array) -> Array:
     """Areas of overlap `[N, M]` of boxes `[N, 4]` with boxes `[M, 4]`, both in one unit."""
     first, second = _float_array(first), _float_array(second)
     lib = _library(first)
@@ -84,7 +94,7 @@ def intersection(first, second):
     return lib.maximum(bottom - top, 0.0) * lib.maximum(right - left, 0.0)
 
 
-def iou(first, second):
+def iou(first: Array, second: Array) -> Array:
     """Intersection over union `[N, M]` of boxes `[N, 4]` with boxes `[M, 4]`; 0 where both have no area.
 
     Scaling an axis scales every area alike, so relative and pixel boxes give the same values.
@@ -105,7 +115,7 @@ def _centres_and_sizes(boxes):
     return ymin + 0.5 * height, xmin + 0.5 * width, height, width
 
 
-def encode(proposals, ground_truth):
+def encode(proposals: Array, ground_truth: Array) -> Array:
     """The paper's regression targets `(ty, tx, th, tw)`: what turns each proposal into its ground-truth box.
 
     ty = (Gy - Py) / Ph, tx = (Gx - Px) / Pw, th = log(Gh / Ph), tw = log(Gw / Pw), with centres y, x and sizes h, w
@@ -137,7 +147,7 @@ def encode(proposals, ground_truth):
     )
 
 
-def decode(proposals, deltas):
+def decode(proposals: Array, deltas: Array) -> Array:
     """Boxes from proposals and regression values `(ty, tx, th, tw)`: the inverse of `encode`.
 
     Sizes are bounded to 62.5 times the proposal's (see MAX_SIZE_DELTA). The shapes broadcast: proposals `[R, 1, 4]`
@@ -157,7 +167,7 @@ def decode(proposals, deltas):
     return lib.stack([y - half_h, x - half_w, y + half_h, x + half_w], axis=-1)
 
 
-def clip(boxes, height=1.0, width=1.0):
+def clip(boxes: Array, height: float | tf.Tensor = 1.0, width: float | tf.Tensor = 1.0) -> Array:
     """Boxes `[..., 4]` cut at the image's edges: relative boxes by default, else the image's size in their unit."""
     boxes = _float_array(boxes)
     lib = _library(boxes)
@@ -169,21 +179,21 @@ def clip(boxes, height=1.0, width=1.0):
     return lib.stack([cut(ymin, height), cut(xmin, width), cut(ymax, height), cut(xmax, width)], axis=-1)
 
 
-def flip_horizontal(boxes, width=1.0):
+def flip_horizontal(boxes: Array, width: float | tf.Tensor = 1.0) -> Array:
     """Boxes `[..., 4]` of the mirrored image (left and right exchanged); `width` is the image's in their unit."""
     boxes = _float_array(boxes)
     ymin, xmin, ymax, xmax = _sides(boxes)
     return _library(boxes).stack([ymin, width - xmax, ymax, width - xmin], axis=-1)
 
 
-def flip_vertical(boxes, height=1.0):
+def flip_vertical(boxes: Array, height: float | tf.Tensor = 1.0) -> Array:
     """Boxes `[..., 4]` of the image upside down (top and bottom exchanged); `height` is the image's in their unit."""
     boxes = _float_array(boxes)
     ymin, xmin, ymax, xmax = _sides(boxes)
     return _library(boxes).stack([height - ymax, xmin, height - ymin, xmax], axis=-1)
 
 
-def scale(boxes, height, width):
+def scale(boxes: Array, height: float | tf.Tensor, width: float | tf.Tensor) -> Array:
     """Relative boxes `[..., 4]` in pixels of an image of `height` x `width`. Its inverse: 1 / height, 1 / width.
 
     Example:
@@ -195,14 +205,26 @@ def scale(boxes, height, width):
     return _library(boxes).stack([ymin * height, xmin * width, ymax * height, xmax * width], axis=-1)
 
 
-def relative(boxes, height, width):
+def enlarge(boxes: Array, factor: float) -> Array:
+    """Boxes `[..., 4]` (any unit) whose sides are `factor` times as long, about the same centres; they are not clipped.
+
+    Example:
+        >>> enlarge(np.float32([0.4, 0.4, 0.6, 0.8]), 2.0).round(2)
+        array([0.3, 0.2, 0.7, 1. ], dtype=float32)
+    """
+    boxes = _float_array(boxes)
+    margin = (boxes[..., 2:] - boxes[..., :2]) * (0.5 * (factor - 1.0))
+    return _library(boxes).concat([boxes[..., :2] - margin, boxes[..., 2:] + margin], axis=-1)
+
+
+def relative(boxes: Array, height: float | tf.Tensor, width: float | tf.Tensor) -> Array:
     """Boxes `[..., 4]` in pixels of an image of `height` x `width` as relative ones: the inverse of `scale`."""
     boxes = _float_array(boxes)
     ymin, xmin, ymax, xmax = _sides(boxes)
     return _library(boxes).stack([ymin / height, xmin / width, ymax / height, xmax / width], axis=-1)
 
 
-def within(boxes, window):
+def within(boxes: Array, window: Array) -> Array:
     """Relative boxes `[..., 4]` as boxes relative to a `window` `[4]` of the image, a relative box with an area.
 
     Example:
@@ -216,7 +238,7 @@ def within(boxes, window):
     return relative(moved, bottom - top, right - left)
 
 
-def to_inclusive_corners(rois):
+def to_inclusive_corners(rois: Array) -> Array:
     """RoIs `[..., 4]` with continuous edges, in pixels, as `roi_pool` takes them: the last row and column included.
 
     The original's RoIs are 0-based corners of pixels, so that the whole of a 600-pixel side is 0..599; ours is 0..600.
@@ -226,7 +248,7 @@ def to_inclusive_corners(rois):
     return _library(rois).stack([ymin, xmin, ymax - 1.0, xmax - 1.0], axis=-1)
 
 
-def from_stored(boxes, orientation):
+def from_stored(boxes: Array, orientation: int) -> Array:
     """Relative boxes of an image as its file stores it, as boxes of the image as displayed.
 
     Args:
@@ -248,7 +270,7 @@ def from_stored(boxes, orientation):
     return _library(boxes).stack([ymin, xmin, ymax, xmax], axis=-1)
 
 
-def from_voc(corners, height, width):
+def from_voc(corners: Array, height: float | tf.Tensor, width: float | tf.Tensor) -> Array:
     """Pascal VOC's `[xmin, ymin, xmax, ymax]`, 1-based pixels with both corners included, as relative boxes.
 
     (VOC 2007 devkit, "Annotation guidelines": the top left pixel is (1, 1).) The first pixel alone, `[1, 1, 1, 1]`,
@@ -264,14 +286,14 @@ def from_voc(corners, height, width):
     return relative(edges, height, width)
 
 
-def to_voc(boxes, height, width):
+def to_voc(boxes: Array, height: float | tf.Tensor, width: float | tf.Tensor) -> Array:
     """Relative boxes as Pascal VOC's corners (float, not rounded): the inverse of `from_voc`."""
     pixels = scale(boxes, height, width)
     ymin, xmin, ymax, xmax = _sides(pixels)
     return _library(pixels).stack([xmin + 1.0, ymin + 1.0, xmax, ymax], axis=-1)
 
 
-def from_coco(boxes, height, width):
+def from_coco(boxes: Array, height: float | tf.Tensor, width: float | tf.Tensor) -> Array:
     """COCO's `[x, y, width, height]` in pixels (0-based, continuous) as relative boxes.
 
     Example:
@@ -284,14 +306,14 @@ def from_coco(boxes, height, width):
     return relative(edges, height, width)
 
 
-def to_coco(boxes, height, width):
+def to_coco(boxes: Array, height: float | tf.Tensor, width: float | tf.Tensor) -> Array:
     """Relative boxes as COCO's `[x, y, width, height]` in pixels: the inverse of `from_coco`."""
     pixels = scale(boxes, height, width)
     ymin, xmin, ymax, xmax = _sides(pixels)
     return _library(pixels).stack([xmin, ymin, xmax - xmin, ymax - ymin], axis=-1)
 
 
-def from_xyxy(edges, height, width):
+def from_xyxy(edges: Array, height: float | tf.Tensor, width: float | tf.Tensor) -> Array:
     """Pixel edges `[xmin, ymin, xmax, ymax]` (0-based, continuous, as in CSV files) as relative boxes.
 
     Example:
@@ -303,14 +325,14 @@ def from_xyxy(edges, height, width):
     return relative(_library(edges).stack([ymin, xmin, ymax, xmax], axis=-1), height, width)
 
 
-def to_xyxy(boxes, height, width):
+def to_xyxy(boxes: Array, height: float | tf.Tensor, width: float | tf.Tensor) -> Array:
     """Relative boxes as pixel edges `[xmin, ymin, xmax, ymax]`: the inverse of `from_xyxy`."""
     pixels = scale(boxes, height, width)
     ymin, xmin, ymax, xmax = _sides(pixels)
     return _library(pixels).stack([xmin, ymin, xmax, ymax], axis=-1)
 
 
-def from_yolo(boxes):
+def from_yolo(boxes: Array) -> Array:
     """YOLO's `[x, y, width, height]`, centre and size relative to the image, as relative boxes.
 
     Example:
@@ -323,14 +345,14 @@ def from_yolo(boxes):
     return _library(boxes).stack([y - half_h, x - half_w, y + half_h, x + half_w], axis=-1)
 
 
-def to_yolo(boxes):
+def to_yolo(boxes: Array) -> Array:
     """Relative boxes as YOLO's `[x, y, width, height]`: the inverse of `from_yolo`."""
     boxes = _float_array(boxes)
     y, x, box_height, box_width = _centres_and_sizes(boxes)
     return _library(boxes).stack([x, y, box_width, box_height], axis=-1)
 
 
-def from_tfds_voc(boxes, height, width):
+def from_tfds_voc(boxes: Array, height: float | tf.Tensor, width: float | tf.Tensor) -> Array:
     """Relative boxes of TensorFlow Datasets' `voc` as ours.
 
     That builder divides VOC's 1-based corners by the image's size as they are, so that the first row and column are
@@ -343,7 +365,7 @@ def from_tfds_voc(boxes, height, width):
     return from_voc(to_xyxy(boxes, height, width), height, width)
 
 
-def from_paper(windows, height, width):
+def from_paper(windows: Array, height: float | tf.Tensor, width: float | tf.Tensor) -> Array:
     """The paper's RoIs `(r, c, h, w)`: top left corner, height and width, in pixels (section 2.1), as relative boxes.
 
     Example:
@@ -356,14 +378,16 @@ def from_paper(windows, height, width):
     return relative(edges, height, width)
 
 
-def to_paper(boxes, height, width):
+def to_paper(boxes: Array, height: float | tf.Tensor, width: float | tf.Tensor) -> Array:
     """Relative boxes as the paper's `(r, c, h, w)` in pixels: the inverse of `from_paper`."""
     pixels = scale(boxes, height, width)
     ymin, xmin, ymax, xmax = _sides(pixels)
     return _library(pixels).stack([ymin, xmin, ymax - ymin, xmax - xmin], axis=-1)
 
 
-def from_corners(corners, height, width, order="xyxy", base=0):
+def from_corners(
+    corners: Array, height: float | tf.Tensor, width: float | tf.Tensor, order: str = "xyxy", base: int = 0
+) -> Array:
     """Proposal files' pixel corners, both included, as relative boxes.
 
     Args:
@@ -381,7 +405,9 @@ def from_corners(corners, height, width, order="xyxy", base=0):
     return from_voc(swapped - base + 1, height, width)
 
 
-def to_corners(boxes, height, width, order="xyxy", base=0):
+def to_corners(
+    boxes: Array, height: float | tf.Tensor, width: float | tf.Tensor, order: str = "xyxy", base: int = 0
+) -> Array:
     """Relative boxes as pixel corners, both included: the inverse of `from_corners`."""
     corners = to_voc(np.asarray(boxes, np.float32), height, width) + base - 1
     return corners[..., [1, 0, 3, 2]] if order == "yxyx" else corners

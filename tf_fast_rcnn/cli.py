@@ -1,9 +1,12 @@
 """The command line: dispatches to one module a command, and turns bad input into one line and exit code 2."""
 
+from __future__ import annotations
+
 import argparse
 import importlib
 import os
 import sys
+from collections.abc import Sequence
 
 from tf_fast_rcnn import __version__
 from tf_fast_rcnn.errors import InputError
@@ -32,7 +35,7 @@ class _Parser(argparse.ArgumentParser):
         raise InputError(f"{message}; see {self.prog} --help")
 
 
-def main(arguments=None):
+def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command; returns the exit code (0, 2 for bad input, 130 for Ctrl-C)."""
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     # Both are read when TensorFlow and Keras are first imported.

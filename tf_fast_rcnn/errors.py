@@ -1,5 +1,9 @@
 """The one error that a user's input raises."""
 
+from __future__ import annotations
+
+from collections.abc import Collection
+
 
 class InputError(ValueError):
     """Bad input, told in one line: where, what was found, what was expected, what to do.
@@ -13,18 +17,18 @@ class InputError(ValueError):
         tf_fast_rcnn.errors.InputError: labels.xml: found xmin 40 >= xmax 40; expected xmin < xmax; mend the box
     """
 
-    def __init__(self, message):
+    def __init__(self, message: object) -> None:
         # What is quoted of a user's files, their names included, may hold line breaks.
         super().__init__(" ".join(str(message).splitlines()))
 
 
-def check_setting(name, value, holds, expected):
+def check_setting(name: str, value: object, holds: object, expected: str) -> None:
     """Raises an InputError that says what a setting was found to be and what was `expected`, unless `holds`."""
     if not holds:
         raise InputError(f"{name}: found {value}; expected {expected}; change it")
 
 
-def check_choice(name, value, choices):
+def check_choice(name: str, value: object, choices: Collection[str]) -> None:
     """Raises an InputError where a setting is none of the `choices`."""
     if value not in choices:
         raise InputError(f"{name}: found {value!r}; expected one of {', '.join(choices)}; give one of these")

@@ -19,7 +19,7 @@ import tensorflow as tf
 from tqdm import tqdm
 
 import tf_fast_rcnn as frcnn
-from tf_fast_rcnn.data.batches.image_order import visits
+from tf_fast_rcnn.data.batches.image_order import image_order
 from tf_fast_rcnn.data.network_input import decode_image, network_size, resize_to_network
 from tf_fast_rcnn.data.prepared.write import with_proposals
 
@@ -74,7 +74,7 @@ def measure(dataset, options):
 def padding_share(sizes, images_per_batch, options, similar_shapes):
     """The share of padding in the mini-batches of five passes."""
     number = 5 * len(sizes) // images_per_batch * images_per_batch
-    order = visits(len(sizes), images_per_batch, seed=0, sizes=sizes if similar_shapes else None).take(number)
+    order = image_order(len(sizes), images_per_batch, seed=0, sizes=sizes if similar_shapes else None).take(number)
     resized = np.array([network_size(size, options.shorter_side, options.longer_side) for size in sizes])
     batches = resized[[image for _, image in order.as_numpy_iterator()]].reshape(-1, images_per_batch, 2)
     canvas = batches.max(axis=1).prod(axis=1).sum() * images_per_batch

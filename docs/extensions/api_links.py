@@ -28,11 +28,8 @@ def link_names(app, doctree):
     docname = app.env.docname
     for literal in list(doctree.findall(nodes.literal)):
         name = public_name(literal.astext(), docname.startswith("api/"))
-        if (
-            name
-            and not _inside(literal, (nodes.reference, addnodes.pending_xref, nodes.title))
-            and name != _object(literal)
-        ):
+        linked = _inside(literal, (nodes.reference, addnodes.pending_xref, nodes.title))
+        if name and not linked and name != _object(literal):
             link = addnodes.pending_xref(
                 refdomain="py", reftype="obj", reftarget=f"tf_fast_rcnn.{name}", refdoc=docname, refexplicit=True
             )
@@ -50,6 +47,14 @@ def link_pages(app, doctree):
             continue
         linked = [_page_link(app, part) if number % 2 else nodes.Text(part) for number, part in enumerate(parts)]
         text.parent.replace(text, linked)
+
+
+def set_dashes(app, doctree):
+    """Sphinx writes " -- " before a description, and leaves the dash to smartquotes, which are off."""
+    for field in doctree.findall(nodes.field):
+        for text in list(field.findall(nodes.Text)):
+            if text.startswith(" -- ") and text.parent.index(text) > 0:
+                text.parent.replace(text, nodes.Text(text.replace(" -- ", " \N{EN DASH} ", 1)))
 
 
 def _page_link(app, page):
@@ -70,8 +75,7 @@ def _object(node):
     """The public name whose description a node is in, if any."""
     while node is not None:
         if isinstance(node, addnodes.desc) and node.get("domain") == "py":
-            outermost = node[0]["fullname"].split(".")[0]
-            return outermost
+            return node[0]["fullname"].split(".")[0]
         node = node.parent
     return None
 
@@ -79,4 +83,5 @@ def _object(node):
 def setup(app):
     app.connect("doctree-read", link_names)
     app.connect("doctree-read", link_pages)
+    app.connect("doctree-read", set_dashes)
     return {"parallel_read_safe": True}

@@ -60,15 +60,12 @@ def resolve_type(app, env, node, contents):
     """A type that a signature names by the module that defines it is the public name; others' types are no links."""
     if node.get("refdomain") != "py":
         return None
-    root, *_, name = [None, *node["reftarget"].split(".")]
-    root = node["reftarget"].split(".")[0]
+    root, *_, name = node["reftarget"].split(".") if "." in node["reftarget"] else [node["reftarget"]] * 2
     if root in OTHER_PROJECTS:
         return contents
-    if name in tf_fast_rcnn.__all__ and root in (PACKAGE, name):
-        domain = env.get_domain("py")
-        return domain.resolve_xref(
-            env, node["refdoc"], app.builder, "obj", f"{PACKAGE}.{name}", {**node.attributes}, contents
-        )
+    target = f"{PACKAGE}.{name}"
+    if root in (PACKAGE, "frcnn", name) and name in tf_fast_rcnn.__all__ and node["reftarget"] != target:
+        return env.get_domain("py").resolve_xref(env, node["refdoc"], app.builder, "obj", target, node, contents)
     return None
 
 

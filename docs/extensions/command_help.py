@@ -64,10 +64,13 @@ def _all_commands():
 def _rst_of_command(words):
     parser, summary = _parser(words)
     description = parser.description or f"{summary[0].upper()}{summary[1:]}."
-    yield from [_rst(description), "", *_block(parser.format_usage().removeprefix("usage: "))]
+    usage = parser._get_formatter()
+    usage.add_usage(parser.usage, parser._actions, parser._mutually_exclusive_groups, prefix="")
+    yield from [_rst(description), "", *_block(usage.format_help())]
     yield from [f".. program:: {parser.prog}", ""]
     for group in parser._action_groups:
         actions = [action for action in group._group_actions if not isinstance(action, argparse._HelpAction)]
+        actions = [action for action in actions if action.help != argparse.SUPPRESS]
         if actions:
             yield from [f".. rubric:: {_title(group.title)}", ""]
             yield from [_rst(group.description), ""] if group.description else []

@@ -60,7 +60,7 @@ def detector(network, **options):
         if isinstance(layer, keras.layers.BatchNormalization):
             layer.set_weights([rng.uniform(0.5, 1.5, weight.shape) for weight in layer.get_weights()])
     preprocessing = Preprocessing("bgr", [100.0, 110.0, 120.0], [1 / 50, 1 / 60, 1 / 70])
-    options = {"stride": 4, "pooled_size": (3, 2), "fc_units": (20,), "dropout": 0.0} | options
+    options = {"stride": 4, "roi_output_size": (3, 2), "fc_units": (20,), "dropout": 0.0} | options
     model = frcnn.fast_rcnn(network, 3, preprocessing=preprocessing, **options)
     for name in ("class_logits", "box_regression"):
         layer = model.get_layer(name)
@@ -144,8 +144,8 @@ def test_roi_pooling_and_its_gradient_are_ours():
 
 @pytest.mark.parametrize("network", [vgg_like, efficientnet_like])
 def test_steps_of_training_change_the_weights_alike(network):
-    model = detector(network, tune_from="conv2")
-    peer = PyTorchTraining(model, rate=0.01)
+    model = detector(network, finetune_from="conv2")
+    peer = PyTorchTraining(model, learning_rate=0.01)
     before = {layer.name: layer.kernel.numpy() for layer in kernel_layers(model)}
     images, rois, labels, targets = mini_batch()
     model.compile(frcnn.sgd(0.01), frcnn.multi_task_loss(model), jit_compile=False)

@@ -31,7 +31,7 @@ def write_dataset(folder, images, objects, proposals=None, class_names=CLASS_NAM
                 height=image.shape[0],
                 width=image.shape[1],
                 boxes=table[:, 1:],
-                labels=table[:, 0],
+                class_ids=table[:, 0],
                 difficult=np.zeros(len(table), bool),
                 proposal_boxes=None if proposals is None else np.float32(proposals[index]).reshape(-1, 4),
             )

@@ -75,7 +75,7 @@ def test_measures_by_hand():
     np.testing.assert_allclose(measures.sizes, [0.5, np.sqrt(0.1 * 0.225)], rtol=1e-5)
     np.testing.assert_allclose(measures.shorter_sides, [300, 60], rtol=1e-5)
     np.testing.assert_allclose(measures.aspects, [200 / 150, 90 / 30], rtol=1e-5)
-    assert measures.labels.tolist() == [2, 1]
+    assert measures.class_ids.tolist() == [2, 1]
 
 
 def test_objects_without_a_good_proposal():

@@ -71,7 +71,7 @@ def test_recall_is_that_of_a_naive_count(odd_dataset):
             dataclasses.replace(
                 odd_dataset[index],
                 boxes=random_boxes(rng, count),
-                labels=rng.integers(1, 3, count),
+                class_ids=rng.integers(1, 3, count),
                 difficult=rng.random(count) < 0.3,
                 crowd=rng.random(count) < 0.3,
                 proposal_boxes=random_boxes(rng, 0 if index == 3 else 40),
@@ -80,7 +80,7 @@ def test_recall_is_that_of_a_naive_count(odd_dataset):
     survey = survey_dataset(odd_dataset.with_records(records), progress=False)
     best, best_of_ten = {1: [], 2: []}, []
     for record in records:
-        for box, label, crowd in zip(record.boxes, record.labels, record.crowd, strict=True):
+        for box, label, crowd in zip(record.boxes, record.class_ids, record.crowd, strict=True):
             ious = [naive_iou(box, proposal) for proposal in record.proposals()]
             if not crowd:
                 best[label].append(max(ious, default=0))
@@ -121,7 +121,7 @@ def test_no_images_at_all(odd_dataset):
     survey = survey_dataset(odd_dataset[:0], progress=False)
     assert [each.objects for each in survey.classes] == [0, 0, 0, 0]
     assert survey.recall is None
-    assert len(survey.measures.labels) == 0
+    assert len(survey.measures.class_ids) == 0
 
 
 def test_every_image_is_read_once_and_none_is_kept(odd_dataset, monkeypatch):

@@ -8,7 +8,7 @@ from tf_fast_rcnn.cli import main
 
 SMALL = ["--network", "efficientnet_lite0", "--dtype", "float32", "--shorter-side", "64", "--rounds", "1"]
 TRAINING_PARTS = {"convolutions", "RoI pooling", "fully connected", "backward", "update"}
-DETECTION_PARTS = {"decode and resize", "convolutions", "RoI pooling", "fc6", "fc7", "siblings", "NMS"}
+DETECTION_PARTS = {"decode and resize", "convolutions", "RoI pooling", "fc6", "fc7", "predictor layers", "NMS"}
 
 
 @pytest.fixture
@@ -51,7 +51,7 @@ def test_detection_without_one_peer(tmp_path, capsys):
     assert set(rows) == {(name, number) for name in ("ours", "ours, SVD", "OpenVINO") for number in (5, 9)}
     assert set(rows["ours", 5]["parts"]) == set(rows["ours, SVD", 9]["parts"]) == DETECTION_PARTS
     peer = rows["OpenVINO", 9]
-    assert set(peer["parts"]) == {"convolutions", "fc6", "fc7", "siblings"}
+    assert set(peer["parts"]) == {"convolutions", "fc6", "fc7", "predictor layers"}
     assert peer["total"] == pytest.approx(sum(peer["parts"].values()))
     printed = capsys.readouterr().out
     assert "PyTorch left out: no PyTorch here; pip install '.[pytorch]' brings it" in printed

@@ -25,7 +25,7 @@ def test_prepare_a_part_in_other_classes(command, digits, tmp_path):
     assert dataset.class_names == (CLASS_NAMES[1], "low")
     assert [record.image_id for record in dataset] == [record.image_id for record in expected]
     for record, other in zip(dataset, expected, strict=True):
-        assert record.labels.tolist() == other.labels.tolist()
+        assert record.class_ids.tolist() == other.class_ids.tolist()
         np.testing.assert_array_equal(record.boxes, other.boxes)
 
 
@@ -33,8 +33,8 @@ def test_train_in_other_classes(command, digits, tmp_path, monkeypatch):
     """Training and validation images have the new classes, and RUN is told of them."""
     seen = {}
 
-    def train(dataset, out, classes, callbacks, **options):
-        seen.update(train=dataset, validation=callbacks[0]._dataset, classes=classes)
+    def train(dataset, out, class_map, callbacks, **options):
+        seen.update(train=dataset, validation=callbacks[0]._dataset, class_map=class_map)
         return TrainingSummary(str(out), 1, 1.0, 1.0, None)
 
     monkeypatch.setattr(frcnn, "train", train)
@@ -42,7 +42,7 @@ def test_train_in_other_classes(command, digits, tmp_path, monkeypatch):
     data = ("--train", f"{spec}[:75%]", "--val", f"{spec}[75%:]", "--classes", CLASSES)
     done = command("train", *data, "--out", tmp_path / "run", *SMALL)
     assert done.code == 0, done.err
-    assert seen["classes"] == MAPPING
+    assert seen["class_map"] == MAPPING
     assert seen["train"].class_names == seen["validation"].class_names == (CLASS_NAMES[1], "low")
     assert (len(seen["train"]), len(seen["validation"])) == (6, 2)
 
@@ -55,7 +55,7 @@ def test_evaluate_takes_the_classes_of_training(
     train = frcnn.with_classes(prepared_digits[0], MAPPING)
     recipe = dataclasses.replace(tiny_recipe, steps=1)
     run = tmp_path / "run"
-    frcnn.train(train, run, recipe=recipe, backbone=tiny_backbone, classes=MAPPING, progress=False)
+    frcnn.train(train, run, recipe=recipe, backbone=tiny_backbone, class_map=MAPPING, progress=False)
     assert frcnn.load_run(run).description["classes"] == MAPPING
     spec = f"voc:{digits}@test"
     if prepared:
@@ -65,7 +65,7 @@ def test_evaluate_takes_the_classes_of_training(
     assert done.code == 0, done.err
     found = {row["name"]: row["num_objects"] for row in json.loads(done.out)["classes"]}
     test = prepared_digits[1]
-    counts = np.bincount(np.concatenate([record.labels for record in test]), minlength=len(CLASS_NAMES) + 1)
+    counts = np.bincount(np.concatenate([record.class_ids for record in test]), minlength=len(CLASS_NAMES) + 1)
     assert found == {CLASS_NAMES[1]: counts[2], "low": counts[1] + counts[3]}
 
 

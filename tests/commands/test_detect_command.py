@@ -165,7 +165,7 @@ def test_coco_results(command, tiny_run, image, tmp_path):
     assert command("detect", tiny_run[0], numbered, *options).code == 0
     expected = frcnn.detect(run.model, numbered, run.proposals, frcnn.detection_settings(run, score_threshold=0.01))
     rows = json.loads((tmp_path / "new" / "results.json").read_text())
-    assert [row["category_id"] for row in rows] == [10 * label for label in expected.classes]
+    assert [row["category_id"] for row in rows] == [10 * label for label in expected.class_ids]
     assert {row["image_id"] for row in rows} == {139}
     np.testing.assert_allclose([row["score"] for row in rows], expected.scores, atol=1e-6)
 
@@ -177,8 +177,11 @@ def test_coco_results(command, tiny_run, image, tmp_path):
     ("options", "changes"),
     [
         (("--shorter-side", "64,128", "--longer-side", 200), {"shorter_side": (64, 128), "longer_side": 200}),
-        (("--box-passes", 2, "--nms-iou", 0.5), {"box_passes": 2, "nms_iou": 0.5}),
-        (("--classes", "{1},{0}", "--max-detections", 3), {"classes": (1, 2), "max_detections": 3}),
+        (
+            ("--box-refinement-steps", 2, "--nms-iou-threshold", 0.5),
+            {"box_refinement_steps": 2, "nms_iou_threshold": 0.5},
+        ),
+        (("--classes", "{1},{0}", "--max-detections", 3), {"class_ids": (1, 2), "max_detections": 3}),
         (("--dtype", "bfloat16", "--shorter-side", 64), {"dtype": "bfloat16", "shorter_side": 64}),
     ],
     ids=str,
@@ -193,7 +196,9 @@ def test_options_are_detection_settings(command, tiny_run, image, options, chang
     expected = frcnn.detect(run.model, image, run.proposals, settings)
     assert len(expected.scores) > 0
     np.testing.assert_allclose([row["score"] for row in result["detections"]], expected.scores, atol=1e-4)
-    assert [row["class"] for row in result["detections"]] == [run.class_names[label - 1] for label in expected.classes]
+    assert [row["class"] for row in result["detections"]] == [
+        run.class_names[label - 1] for label in expected.class_ids
+    ]
 
 
 def test_classify_regions(command, tiny_run, image, tmp_path):
@@ -290,8 +295,11 @@ def test_regions_of_a_server(command, server, tiny_run, image, tmp_path):
 
 
 def test_what_other_models_refuse(refused, exported, server, image, class_names, tmp_path):
-    line = refused("detect", exported, image, "--nms-iou", 0.5)
-    assert f"--nms-iou: found it with {exported}; expected a RUN, because an exported model detects as it" in line
+    line = refused("detect", exported, image, "--nms-iou-threshold", 0.5)
+    assert (
+        f"--nms-iou-threshold: found it with {exported}; expected a RUN, because an exported model detects as it"
+        in line
+    )
     line = refused("detect", server.url(), image, "--comp4", tmp_path / "results")
     assert "found a server, which does not report its class names; expected them; give --class-names FILE" in line
     assert "missing.txt: found" in refused("detect", server.url(), image, "--class-names", tmp_path / "missing.txt")
@@ -312,7 +320,7 @@ def test_what_other_models_refuse(refused, exported, server, image, class_names,
         (("empty/*.png",), "found no images; expected files that end in .jpg"),
         (("IMAGE", "--classes", "zebra"), "--classes: found 'zebra'; expected classes of"),
         (("IMAGE", "--shorter-side", "480,x"), "--shorter-side: found 'x'; expected a whole number from 32"),
-        (("IMAGE", "--box-passes", 0), "--box-passes: found '0'; expected a whole number from 1"),
+        (("IMAGE", "--box-refinement-steps", 0), "--box-refinement-steps: found '0'; expected a whole number from 1"),
         (("IMAGE", "COPY", "--comp4", "results"), "images: found 'test_0001' twice; expected different names"),
         (("IMAGE", "--coco-results", "a.json", "--category-ids", "missing.json"), "missing.json"),
         (("IMAGE", "--classify-regions", "x.npy", "--comp4", "results"), "--classify-regions: found --comp4 too"),

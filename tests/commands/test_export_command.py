@@ -59,7 +59,7 @@ def test_a_folder_that_is_no_run(refused, tmp_path):
 
 
 def test_limits_that_no_image_fits(refused, tiny_run, tmp_path):
-    line = refused("export", tiny_run[0], "--out", tmp_path / "1", "--max-proposals", 10)
+    line = refused("export", tiny_run[0], "--out", tmp_path / "1", "--max-request-proposals", 10)
     assert line.startswith("max_proposals: found 10, while the graph makes ")
     assert "found '0'; expected a whole number from 1" in refused("export", "run", "--out", "1", "--max-side", 0)
 
@@ -82,9 +82,9 @@ FILE = FileProposals("boxes.npz", "yxyx-relative", None, "0")
         (OPENCV, None, "native", None),
         (FILE, None, "native", None),
         (DENSE, "none", None, None),
-        (SEARCH, "grid", None, ProposalSettings(None, 500, DEFAULT_DENSE_BOXES, 0.1)),
-        (BOTH, "grid", None, ProposalSettings(None, 500, GRID, 0.1)),
-        (FILE, "grid", None, ProposalSettings(dense=DEFAULT_DENSE_BOXES)),
+        (SEARCH, "dense", None, ProposalSettings(None, 500, DEFAULT_DENSE_BOXES, 0.1)),
+        (BOTH, "dense", None, ProposalSettings(None, 500, GRID, 0.1)),
+        (FILE, "dense", None, ProposalSettings(dense=DEFAULT_DENSE_BOXES)),
         (BOTH, "selective-search", None, BOTH),
         (DENSE, "selective-search", None, ProposalSettings("fast", min_size=0.2)),
         (OPENCV, "selective-search", None, ProposalSettings("fast")),

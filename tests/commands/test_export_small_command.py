@@ -119,7 +119,7 @@ def test_a_size_that_is_none(command, run_folder):
 
 def test_what_is_fixed_in_a_file_is_refused(refused, file, digits):
     image = next((digits / "JPEGImages").iterdir())
-    assert refused("detect", file, image, "--nms-iou", "0.5").startswith("--nms-iou: found it with")
+    assert refused("detect", file, image, "--nms-iou-threshold", "0.5").startswith("--nms-iou-threshold: found it with")
     assert refused("detect", file, image, "--classify-regions", "x.npy").startswith("--classify-regions: found it with")
 
 

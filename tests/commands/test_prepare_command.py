@@ -22,7 +22,7 @@ def test_prepare_end_to_end(command, digits, tmp_path):
     done = command("prepare", f"voc:{digits}@test", "--like", tmp_path / "train", "--out", tmp_path / "test")
     assert done.code == 0
     assert f"next: tf-fast-rcnn train --train prepared:{tmp_path}/test --out RUN" in done.out
-    assert load_dataset(f"prepared:{tmp_path}/test").proposal_settings == dataset.proposal_settings
+    assert load_dataset(f"prepared:{tmp_path}/test").proposals == dataset.proposals
 
 
 def test_given_dense_boxes(command, refused, digits, tmp_path):
@@ -31,7 +31,7 @@ def test_given_dense_boxes(command, refused, digits, tmp_path):
     done = command("prepare", spec, "--out", tmp_path / "out", "--workers", 1, *grid, "--json", "-")
     assert done.code == 0, done.err
     assert json.loads(done.out)["images_per_second"] > 0
-    sizes = load_dataset(f"prepared:{tmp_path}/out").proposal_settings.dense.sizes
+    sizes = load_dataset(f"prepared:{tmp_path}/out").proposals.dense.sizes
     assert {round((height * width) ** 0.5, 6) for height, width in sizes} == {0.2, 0.4}
     assert {round(width / height, 6) for height, width in sizes} == {0.5, 1, 2}
     for arguments, message in [
@@ -67,7 +67,7 @@ def test_proposals_of_a_file(command, refused, digits, proposal_file, tmp_path):
     for before, after in zip(source, prepared, strict=True):
         np.testing.assert_allclose(after.proposals()[: len(before.boxes)], before.boxes, atol=1e-6)
         np.testing.assert_allclose(after.proposals()[-1], [0.5, 0.5, 1, 1])
-    assert prepared.proposal_settings.file == "proposals.npz"
+    assert prepared.proposals.file == "proposals.npz"
 
     again = ("prepare", spec, "--out", tmp_path / "other", "--proposals", proposal_file)
     line = refused(*again, "--proposals-order", "xyxy-relative")

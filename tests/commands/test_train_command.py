@@ -7,14 +7,24 @@ import pytest
 import tensorflow as tf
 
 import tf_fast_rcnn
-from tf_fast_rcnn import InputError, load_run
+from tf_fast_rcnn import InputError, cli, load_run
 
 SMALL = ("--shorter-side", 64, "--longer-side", 96, "--workers", 1)
 
 
 def test_train_end_to_end(command, refused, digits, tmp_path):
     """Few steps of a real backbone with validation, then again into the same folder."""
-    arguments = ("train", "--train", f"voc:{digits}@train", "--out", tmp_path / "run", "--steps", 2, "--rate", 0.001)
+    arguments = (
+        "train",
+        "--train",
+        f"voc:{digits}@train",
+        "--out",
+        tmp_path / "run",
+        "--steps",
+        2,
+        "--learning-rate",
+        0.001,
+    )
     validation = ("--val", f"voc:{digits}@test")
     done = command(*arguments, *validation, *SMALL, "--seed", 3, "--json", tmp_path / "summary.json")
     assert done.code == 0, done.err
@@ -31,7 +41,7 @@ def test_train_end_to_end(command, refused, digits, tmp_path):
     events = list(tf.compat.v1.train.summary_iterator(str(pictures)))
     tags = [(value.tag, event.step) for event in events for value in event.summary.value]
     assert tags == [(f"detections/test_{number:04d}", 2) for number in range(1, 5)]
-    assert (run.description["seed"], run.description["recipe"]["optimizer"]["rate"]) == (3, 0.001)
+    assert (run.description["seed"], run.description["recipe"]["optimizer"]["learning_rate"]) == (3, 0.001)
     assert "found a finished run" in refused(*arguments, *SMALL, "--seed", 3)
 
 
@@ -39,14 +49,18 @@ def test_train_end_to_end(command, refused, digits, tmp_path):
     ("option", "value", "message"),
     [
         ("--recipe", "secret", "recipe: found 'secret'; expected one of small-data, voc07, voc0712"),
-        ("--set", "rate=1", "rate: found no such setting of a recipe; expected one of name, backbone, classes, "),
-        ("--set", "optimizer.rate=fast", "optimizer.rate: found 'fast'; expected a number; change it"),
+        ("--set", "rate=1", "rate: found no such setting of a recipe; expected one of name, backbone, class_names, "),
+        (
+            "--set",
+            "optimizer.learning_rate=fast",
+            "optimizer.learning_rate: found 'fast'; expected a number; change it",
+        ),
         ("--set", 'class_weights={"cat": 2}', "class_weights: found class 'cat'; expected one of background, 0, 1"),
         ("--recipe", "voc07", "recipe voc07: found class '0' in voc:"),
         ("--early-stopping", "3", "early_stopping: found no validation images; expected some to choose the model by"),
         ("--backbone", "vgg61", "backbone: found 'vgg61'; expected one of "),
         ("--weights", "nowhere.h5", "weights: found 'nowhere.h5', which is no file"),
-        ("--tune-from", "conv9", "tune_from: found 'conv9'; expected a layer of the backbone"),
+        ("--finetune-from", "conv9", "finetune_from: found 'conv9'; expected a layer of the backbone"),
         ("--val", "voc:nowhere@test", "nowhere"),
     ],
 )
@@ -75,12 +89,24 @@ def test_options_and_set_change_the_recipe(digits, tmp_path, command, monkeypatc
 
     monkeypatch.setattr(tf_fast_rcnn, "train", train, raising=False)
     arguments = ["train", "--train", f"voc:{digits}@train", "--out", tmp_path / "run", *SMALL, "--dtype"]
-    arguments += ["mixed_bfloat16", "--rate", 0.5, "--set", "optimizer.rate=0.25", "--set", "sampling.flip=0"]
+    arguments += [
+        "mixed_bfloat16",
+        "--learning-rate",
+        0.5,
+        "--set",
+        "optimizer.learning_rate=0.25",
+        "--set",
+        "sampling.horizontal_flip_prob=0",
+    ]
     arguments += ["--set", "network.fc_units=32,16", "--val", f"voc:{digits}@test", "--early-stopping", 4]
     assert command(*arguments).code == 2
     (recipe,) = taken
-    assert (recipe.dtype, recipe.early_stopping, recipe.optimizer.rate) == ("mixed_bfloat16", 4, 0.25)
-    assert (recipe.sampling.flip, recipe.sampling.shorter_side, recipe.network.fc_units) == (0.0, 64, (32, 16))
+    assert (recipe.dtype, recipe.early_stopping, recipe.optimizer.learning_rate) == ("mixed_bfloat16", 4, 0.25)
+    assert (recipe.sampling.horizontal_flip_prob, recipe.sampling.shorter_side, recipe.network.fc_units) == (
+        0.0,
+        64,
+        (32, 16),
+    )
 
     run = tmp_path / "other"
     run.mkdir()
@@ -112,3 +138,27 @@ def test_weights_of_a_folder_that_is_no_run(command, digits, tmp_path):
     )
     assert done.code == 2
     assert "empty: found no run.json" in done.err.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("command_name", "required", "alias", "option", "value"),
+    [
+        ("train", "--train voc:x --out run", "--rate", "--learning-rate", "0.25"),
+        ("train", "--train voc:x --out run", "--tune-from", "--finetune-from", "conv2"),
+        ("detect", "run image.jpg", "--nms-iou", "--nms-iou-threshold", "0.5"),
+        ("detect", "run image.jpg", "--box-passes", "--box-refinement-steps", "2"),
+        ("export", "run --out 1", "--max-proposals", "--max-request-proposals", "50"),
+    ],
+)
+def test_options_of_0_1_are_taken_and_not_shown(command_name, required, alias, option, value):
+    parser = cli._parser([command_name])
+    default = parser.parse_args([command_name, *required.split()])
+    found, expected = (parser.parse_args([command_name, *required.split(), name, value]) for name in (alias, option))
+    assert found == expected != default
+    (part,) = (action for action in parser._actions if hasattr(action, "choices") and action.choices)
+    assert alias not in part.choices[command_name].format_help().split()
+
+
+def test_the_graphs_proposals_of_0_1_are_taken():
+    arguments = ["export", "run", "--out", "1", "--proposals"]
+    assert cli._parser(["export"]).parse_args([*arguments, "grid"]).proposals == "dense"

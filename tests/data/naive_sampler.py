@@ -55,7 +55,7 @@ def naive_candidates(example, rules):
         best = int(np.argmax(overlaps)) if overlaps else None
         if overlaps and overlaps[best] >= rules.foreground_iou:
             if not (example["difficult"][objects[best]] and rules.difficult == "ignore"):
-                foreground[index] = (example["labels"][objects[best]], truth[objects[best]])
+                foreground[index] = (example["class_ids"][objects[best]], truth[objects[best]])
         elif not overlaps or rules.background_iou[0] <= overlaps[best] < rules.background_iou[1]:
             background.add(index)
     return foreground, background
@@ -95,7 +95,7 @@ def example_of(proposals, truth, labels, difficult=None, crowd=None):
     return {
         "proposals": np.asarray(proposals, np.float32).reshape(-1, 4),
         "boxes": np.asarray(truth, np.float32).reshape(-1, 4),
-        "labels": np.asarray(labels, np.int32),
+        "class_ids": np.asarray(labels, np.int32),
         "difficult": none if difficult is None else np.asarray(difficult, bool),
         "crowd": none if crowd is None else np.asarray(crowd, bool),
     }
@@ -138,4 +138,4 @@ def marked_dataset(folder, sizes, count=30):
         records.append(
             ImageRecord(str(number), str(path), height, width, truth, labels, [False], proposal_boxes=proposals)
         )
-    return DetectionDataset("marked", CLASS_NAMES, records, proposal_settings=SOME_SETTINGS)
+    return DetectionDataset("marked", CLASS_NAMES, records, proposals=SOME_SETTINGS)

@@ -78,12 +78,12 @@ def test_filters(found):
     assert found.filter(0.3, ["dog", "<ox>"]).names == ["dog"]
     with pytest.raises(InputError, match="class_names: found 'emu'; expected some of cat, dog, <ox>"):
         found.filter(class_names=["cat", "emu"])
-    assert Detections(BOXES, found.scores, found.classes).filter(class_names=["2"]).classes.tolist() == [2]
+    assert Detections(BOXES, found.scores, found.class_ids).filter(class_names=["2"]).class_ids.tolist() == [2]
 
 
 def test_unknown_names_are_ids(found):
-    assert Detections(BOXES, found.scores, found.classes).names == ["2", "1", "3"]
-    assert Detections(BOXES, found.scores, found.classes, ["cat"]).names == ["2", "cat", "3"]
+    assert Detections(BOXES, found.scores, found.class_ids).names == ["2", "1", "3"]
+    assert Detections(BOXES, found.scores, found.class_ids, ["cat"]).names == ["2", "cat", "3"]
 
 
 def test_dicts_are_json(found):
@@ -98,7 +98,7 @@ def test_coco_rows_are_those_of_coco_results(found):
     rows = found.to_coco(42, ids, image_size=(40, 80))
     assert rows == frcnn.coco_results(DetectionDataset("a", NAMES, [record]), [found], ids)
     assert rows[0] == {"image_id": 42, "category_id": 18, "bbox": pytest.approx([16, 4, 32, 16]), "score": 0.875}
-    with_image = Detections(BOXES, found.scores, found.classes, NAMES, picture())
+    with_image = Detections(BOXES, found.scores, found.class_ids, NAMES, picture())
     assert [row["category_id"] for row in with_image.to_coco("a")] == [2, 1, 3]
     with pytest.raises(InputError, match="category_ids: found none of class '<ox>'"):
         found.to_coco(42, {"cat": 1, "dog": 2}, (40, 80))
@@ -120,7 +120,7 @@ def test_drawing(found, tmp_path):
 def test_a_notebook_shows_the_picture(found, tmp_path, kind):
     Image.fromarray(picture()).save(tmp_path / "a.png")
     image = {"array": picture(), "path": tmp_path / "a.png", "function": picture}[kind]
-    known = Detections(found.boxes, found.scores, found.classes, NAMES, image)
+    known = Detections(found.boxes, found.scores, found.class_ids, NAMES, image)
     with Image.open(io.BytesIO(known._repr_png_())) as shown:
         np.testing.assert_array_equal(shown, draw_detections(picture(), found, NAMES))
     assert known._repr_html_() is None

@@ -9,15 +9,15 @@ from tf_fast_rcnn.data.records import DetectionDataset, ImageRecord
 from tf_fast_rcnn.errors import InputError
 
 
-def record(image_id="a", labels=(1, 2), **options):
-    boxes = [[0, 0, 0.5, 1]] * len(labels)
-    return ImageRecord(image_id, f"{image_id}.png", 4, 6, boxes, labels, [False] * len(labels), **options)
+def record(image_id="a", class_ids=(1, 2), **options):
+    boxes = [[0, 0, 0.5, 1]] * len(class_ids)
+    return ImageRecord(image_id, f"{image_id}.png", 4, 6, boxes, class_ids, [False] * len(class_ids), **options)
 
 
 def test_fields_get_their_types_and_shapes():
     empty = ImageRecord("a", "a.png", 4, 6, [], [], [])
     assert (empty.boxes.shape, empty.boxes.dtype) == ((0, 4), np.float32)
-    assert (empty.labels.shape, empty.labels.dtype) == ((0,), np.int32)
+    assert (empty.class_ids.shape, empty.class_ids.dtype) == ((0,), np.int32)
     assert (empty.difficult.shape, empty.difficult.dtype) == ((0,), bool)
 
 
@@ -55,7 +55,7 @@ def test_union_and_slices():
     union = first + second
     assert [each.image_id for each in union] == ["a", "b", "c"]
     assert union.name == "voc:A@x+voc:B@x"
-    assert union.mended == {"clipped": 3}
+    assert union.fixes == {"clipped": 3}
     assert union[-1].image_id == "c"
     assert isinstance(union[1:], DetectionDataset)
     assert [each.image_id for each in union[1:]] == ["b", "c"]
@@ -65,15 +65,15 @@ def test_union_and_slices():
 class OnDemand(Sequence):
     """Records that are made when they are asked for, as those of a prepared data set; counts how many."""
 
-    def __init__(self, names, labels=(1, 2)):
-        self.names, self.labels, self.read = names, labels, 0
+    def __init__(self, names, class_ids=(1, 2)):
+        self.names, self.class_ids, self.read = names, class_ids, 0
 
     def __len__(self):
         return len(self.names)
 
     def __getitem__(self, index):
         self.read += 1
-        return record(self.names[index], self.labels)
+        return record(self.names[index], self.class_ids)
 
 
 def test_views_read_nothing_until_a_record_is_asked_for():
@@ -82,7 +82,7 @@ def test_views_read_nothing_until_a_record_is_asked_for():
     chosen = dataset[np.array([5, 0, 3])].with_class_names(["ox", "dog", "cat"])
     assert (len(dataset), len(chosen), first.read, second.read) == (6, 3, 0, 0)
     assert [each.image_id for each in chosen] == ["z", "b", "x"]
-    assert [each.labels.tolist() for each in chosen] == [[3, 2]] * 3
+    assert [each.class_ids.tolist() for each in chosen] == [[3, 2]] * 3
     assert chosen[-1].image_id == "x"
     assert (first.read, second.read) == (2, 5)
     with pytest.raises(IndexError):
@@ -107,16 +107,16 @@ def test_sizes_follow_views_and_are_not_read_where_the_source_knows_them():
 
 
 def test_classes_can_be_dropped_and_merged():
-    dataset = DetectionDataset("A", ["cat", "dog", "cow"], [record(labels=[1, 2, 3, 2])])
+    dataset = DetectionDataset("A", ["cat", "dog", "cow"], [record(class_ids=[1, 2, 3, 2])])
     tame = dataset.relabelled(["beast"], [0, 1, 1])
     again = tame.relabelled(["ant", "beast"], [2])
-    assert tame[0].labels.tolist() == [1, 1, 1]
-    assert again[0].labels.tolist() == [2, 2, 2]
+    assert tame[0].class_ids.tolist() == [1, 1, 1]
+    assert again[0].class_ids.tolist() == [2, 2, 2]
     assert [len(values) for values in (tame[0].boxes, tame[0].difficult, tame[0].crowd)] == [3, 3, 3]
 
 
 def test_areas_stay_with_their_objects():
-    whole = dataclasses.replace(record(labels=[1, 2, 3, 2]), areas=[0.1, 0.2, 0.3, 0.4])
+    whole = dataclasses.replace(record(class_ids=[1, 2, 3, 2]), areas=[0.1, 0.2, 0.3, 0.4])
     tame = DetectionDataset("A", ["cat", "dog", "cow"], [whole]).relabelled(["beast"], [0, 1, 0])
     np.testing.assert_array_equal(tame[0].areas, np.float32([0.2, 0.4]))
     with pytest.raises(ValueError, match="4 crowd flags and 3 areas"):
@@ -129,18 +129,18 @@ def test_union_of_other_classes_is_an_error():
 
 
 def test_labels_follow_another_list_of_class_names():
-    dataset = DetectionDataset("A", ["cat", "dog", "cow"], [record(labels=[1, 2, 1]), record(labels=[])])
+    dataset = DetectionDataset("A", ["cat", "dog", "cow"], [record(class_ids=[1, 2, 1]), record(class_ids=[])])
     moved = dataset.with_class_names(["dog", "ant", "cat"])
     assert moved.class_names == ("dog", "ant", "cat")
-    assert moved[0].labels.tolist() == [3, 1, 3]
-    assert dataset[0].labels.tolist() == [1, 2, 1]
+    assert moved[0].class_ids.tolist() == [3, 1, 3]
+    assert dataset[0].class_ids.tolist() == [1, 2, 1]
     with pytest.raises(InputError, match="A: found class 'dog'; expected one of cat, cow"):
         dataset.with_class_names(["cat", "cow"])
 
 
 def test_a_union_has_proposal_settings_only_where_its_parts_agree():
-    parts = [DetectionDataset("A", ["cat"], [record(labels=[1])], proposal_settings=value) for value in ("s", "s", "t")]
-    assert parts[0][:1].proposal_settings == "s"
-    assert parts[0].with_class_names(["cat", "dog"]).proposal_settings == "s"
-    assert (parts[0] + parts[1]).proposal_settings == "s"
-    assert (parts[0] + parts[2]).proposal_settings is None
+    parts = [DetectionDataset("A", ["cat"], [record(class_ids=[1])], proposals=value) for value in ("s", "s", "t")]
+    assert parts[0][:1].proposals == "s"
+    assert parts[0].with_class_names(["cat", "dog"]).proposals == "s"
+    assert (parts[0] + parts[1]).proposals == "s"
+    assert (parts[0] + parts[2]).proposals is None

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from tf_fast_rcnn.data.records import DetectionDataset, ImageRecord
 from tf_fast_rcnn.data.selection import (
-    classes_to_text,
-    parse_classes,
+    class_map_to_text,
+    parse_class_map,
     select_part,
     split_dataset,
     with_classes,
@@ -59,7 +59,7 @@ def test_sizes_of_parts(part, count):
     selected = select_part(dataset_of(10), part)
     assert len(selected) == count
     assert selected.name == f"voc:streets@train{part}"
-    assert (selected.class_names, selected.mended) == (NAMES, {"boxes without area dropped": 2})
+    assert (selected.class_names, selected.fixes) == (NAMES, {"boxes without area dropped": 2})
 
 
 def test_parts_are_drawn_as_numpy_documents_it():
@@ -134,11 +134,11 @@ def test_classes_are_dropped_renamed_and_merged():
     dataset = with_classes(dataset_of(3), {"person": ["person"], "vehicle": ["truck", "bus"]})
     assert dataset.class_names == ("person", "vehicle")
     for record in dataset:
-        assert record.labels.tolist() == [2, 1, 2]
+        assert record.class_ids.tolist() == [2, 1, 2]
         np.testing.assert_allclose(record.boxes[:, 0], [0, 0.2, 0.3], atol=1e-6)
         assert record.difficult.tolist() == [True, False, False]
         assert record.crowd.tolist() == [False, False, True]
-    assert dataset.mended == {"boxes without area dropped": 2, "objects of other classes dropped": 3}
+    assert dataset.fixes == {"boxes without area dropped": 2, "objects of other classes dropped": 3}
     assert dataset.name == "voc:streets@train --classes person,vehicle=truck+bus"
 
 
@@ -166,16 +166,16 @@ def test_classes_that_test_data_lack():
     classes = {"animal": ["dog"], "vehicle": ["car", "lorry"]}
     dataset = with_classes(dataset_of(2), classes, ignore_missing=True)
     assert dataset.class_names == ("animal", "vehicle")
-    assert dataset[0].labels.tolist() == [2]
+    assert dataset[0].class_ids.tolist() == [2]
 
 
 def test_classes_as_text():
     text = "person,vehicle=car+truck,a cat=cat"
     classes = {"person": ["person"], "vehicle": ["car", "truck"], "a cat": ["cat"]}
-    assert parse_classes(text) == parse_classes(" person, vehicle = car + truck ,a cat=cat") == classes
-    assert classes_to_text(classes) == text
+    assert parse_class_map(text) == parse_class_map(" person, vehicle = car + truck ,a cat=cat") == classes
+    assert class_map_to_text(classes) == text
 
 
 @pytest.mark.parametrize("text", ["", ",", "person,", "=car", "vehicle=", "vehicle=car+", "person,person"])
 def test_bad_text_of_classes_is_one_line(text):
-    one_line_error(lambda: parse_classes(text), "classes: found", repr(text))
+    one_line_error(lambda: parse_class_map(text), "classes: found", repr(text))

@@ -33,14 +33,14 @@ def test_union_has_the_sorted_classes_of_all_parts(cats_and_ants):
     # The second location holds plus signs and an @ of its own.
     dataset = load_dataset("+".join(f"voc:{path}@train" for path in cats_and_ants))
     assert dataset.class_names == ("ant", "cat")
-    assert [record.labels.tolist() for record in dataset] == [[2], [1]]
+    assert [record.class_ids.tolist() for record in dataset] == [[2], [1]]
 
 
 def test_given_class_names_hold_for_all_parts(cats_and_ants):
     spec = "+".join(f"voc:{path}@train" for path in cats_and_ants)
     dataset = load_dataset(spec, class_names=["cat", "bee", "ant"])
     assert dataset.class_names == ("cat", "bee", "ant")
-    assert [record.labels.tolist() for record in dataset] == [[1], [3]]
+    assert [record.class_ids.tolist() for record in dataset] == [[1], [3]]
     with pytest.raises(InputError, match="'ant'"):
         load_dataset(spec, class_names=["cat"])
 
@@ -61,9 +61,9 @@ def test_prepared_follows_class_names(cats_and_ants, tmp_path):
     settings = ProposalSettings(dense=DEFAULT_DENSE_BOXES)
     prepare(load_dataset(f"voc:{cats_and_ants[0]}@train"), tmp_path / "out", settings, workers=1, progress=False)
     dataset = load_dataset(f"prepared:{tmp_path / 'out'}", class_names=["dog", "cat"])
-    assert dataset[0].labels.tolist() == [2]
+    assert dataset[0].class_ids.tolist() == [2]
     union = load_dataset(f"prepared:{tmp_path / 'out'}+voc:{cats_and_ants[1]}@train")
-    assert [record.labels.tolist() for record in union] == [[2], [1]]
+    assert [record.class_ids.tolist() for record in union] == [[2], [1]]
 
 
 def test_skip_bad_reaches_the_reader(cats_and_ants):
@@ -113,7 +113,7 @@ def test_missing_files_are_named(spec):
 def test_union_of_kinds(ants, cats_and_ants):
     dataset = load_dataset(f"voc:{cats_and_ants[0]}@train+{ants['coco']}+voc:{cats_and_ants[1]}@train")
     assert dataset.class_names == ("ant", "cat")
-    assert [record.labels.tolist() for record in dataset] == [[2], [1], [1]]
+    assert [record.class_ids.tolist() for record in dataset] == [[2], [1], [1]]
     assert [record.crowd.tolist() for record in dataset] == [[False], [True], [False]]
 
 

@@ -26,14 +26,14 @@ def dataset_of(examples):
             10,
             10,
             example["boxes"],
-            example["labels"],
+            example["class_ids"],
             example["difficult"],
             example["crowd"],
             proposal_boxes=example["proposals"],
         )
         for number, example in enumerate(examples)
     ]
-    return DetectionDataset("boxes", CLASS_NAMES, records, proposal_settings=SOME_SETTINGS)
+    return DetectionDataset("boxes", CLASS_NAMES, records, proposals=SOME_SETTINGS)
 
 
 def naive_targets(examples, **rules):
@@ -49,14 +49,14 @@ def naive_targets(examples, **rules):
 def assert_statistics_are_of(statistics, targets):
     assert all(len(values) >= 50 for values in targets.values())
     np.testing.assert_allclose(statistics.mean, [t.mean(axis=0) for t in targets.values()], atol=1e-5)
-    np.testing.assert_allclose(statistics.deviation, [t.std(axis=0) for t in targets.values()], rtol=1e-4)
+    np.testing.assert_allclose(statistics.std, [t.std(axis=0) for t in targets.values()], rtol=1e-4)
 
 
 def test_statistics_are_those_of_the_foreground_proposals():
     examples = [random_example(seed, far=20, close=120, objects=2 + seed % 3) for seed in range(8)]
     examples.append(example_of(random_boxes(np.random.default_rng(0), 5), [], []))
     statistics = box_statistics(dataset_of(examples))
-    assert statistics.mean.dtype == statistics.deviation.dtype == np.float32
+    assert statistics.mean.dtype == statistics.std.dtype == np.float32
     assert_statistics_are_of(statistics, naive_targets(examples))
 
 
@@ -71,7 +71,7 @@ def test_crowds_and_dropped_objects_have_no_targets(difficult):
 def test_a_rare_class_leans_on_all_classes():
     """20 of its own targets and 30 of the average class; a class without any has the statistics of all."""
     common, rare = random_example(0, far=0, close=150, objects=1), random_example(1, far=0, close=60, objects=1)
-    common["labels"][:], rare["labels"][:] = 1, 2
+    common["class_ids"][:], rare["class_ids"][:] = 1, 2
     foreground, _ = naive_candidates(rare, SamplingRules())
     kept = [index for index in sorted(foreground) if index < len(rare["proposals"])][:19]  # and the object itself
     rare["proposals"] = rare["proposals"][kept]
@@ -85,7 +85,7 @@ def test_a_rare_class_leans_on_all_classes():
     deviation = np.sqrt((weights * (values - mean) ** 2).sum(axis=0))
     statistics = box_statistics(dataset_of([common, rare]))
     np.testing.assert_allclose(statistics.mean[1:], [mean, everything.mean(axis=0)], atol=1e-5)
-    np.testing.assert_allclose(statistics.deviation[1:], [deviation, everything.std(axis=0)], rtol=1e-4)
+    np.testing.assert_allclose(statistics.std[1:], [deviation, everything.std(axis=0)], rtol=1e-4)
 
 
 def test_deviations_are_never_0():
@@ -93,4 +93,4 @@ def test_deviations_are_never_0():
     truth = random_boxes(np.random.default_rng(0), 60)
     statistics = box_statistics(dataset_of([example_of([], truth, [1] * 60)]))
     np.testing.assert_allclose(statistics.mean, 0, atol=1e-6)
-    np.testing.assert_allclose(statistics.deviation, 0.01)
+    np.testing.assert_allclose(statistics.std, 0.01)

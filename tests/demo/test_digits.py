@@ -27,8 +27,8 @@ def test_voc_reader_takes_it_without_mending(folder):
         dataset = read_voc(folder, split)
         assert len(dataset) == count
         assert dataset.class_names == digits.CLASS_NAMES
-        assert not dataset.mended
-        assert all(1 <= len(record.labels) <= digits.MAX_DIGITS for record in dataset)
+        assert not dataset.fixes
+        assert all(1 <= len(record.class_ids) <= digits.MAX_DIGITS for record in dataset)
         assert not any(record.difficult.any() for record in dataset)
 
 

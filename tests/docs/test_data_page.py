@@ -12,7 +12,7 @@ from tfds_folder import build_all
 
 import tf_fast_rcnn as frcnn
 from tf_fast_rcnn import boxes, cli
-from tf_fast_rcnn.data.selection import parse_classes
+from tf_fast_rcnn.data.selection import parse_class_map
 
 PAGE = (Path(__file__).parents[2] / "docs" / "data.md").read_text()
 PYTHON = re.findall(r"```python\n(.*?)```", PAGE, flags=re.DOTALL)
@@ -38,7 +38,9 @@ def write_coco(path, dataset):
     annotations = [
         {"image_id": int(record.image_id), "category_id": int(3 * label), "bbox": window.tolist(), "iscrowd": 0}
         for record in dataset
-        for window, label in zip(boxes.to_coco(record.boxes, record.height, record.width), record.labels, strict=True)
+        for window, label in zip(
+            boxes.to_coco(record.boxes, record.height, record.width), record.class_ids, strict=True
+        )
     ]
     images = [{"id": int(record.image_id), "file_name": Path(record.image_path).name} for record in dataset]
     categories = [{"id": 3 * label, "name": name} for label, name in enumerate(dataset.class_names, start=1)]
@@ -48,7 +50,9 @@ def write_coco(path, dataset):
 def write_csv(path, dataset):
     lines = ["filename,xmin,ymin,xmax,ymax,class"]
     for record in dataset:
-        for edges, label in zip(boxes.to_xyxy(record.boxes, record.height, record.width), record.labels, strict=True):
+        for edges, label in zip(
+            boxes.to_xyxy(record.boxes, record.height, record.width), record.class_ids, strict=True
+        ):
             corners = ",".join(str(edge) for edge in edges)
             lines.append(f"{Path(record.image_path).name},{corners},{dataset.class_names[label - 1]}")
     path.write_text("\n".join(lines))
@@ -61,7 +65,7 @@ def write_yolo(folder, dataset):
     for record in dataset:
         image = Path(record.image_path)
         (folder / "images" / "train" / image.name).write_bytes(image.read_bytes())
-        rows = zip(record.labels, boxes.to_yolo(record.boxes), strict=True)
+        rows = zip(record.class_ids, boxes.to_yolo(record.boxes), strict=True)
         lines = [f"{label - 1} {' '.join(str(value) for value in box)}" for label, box in rows]
         (folder / "labels" / "train" / f"{image.stem}.txt").write_text("\n".join(lines))
 
@@ -108,7 +112,7 @@ def test_prepare(there, capsys):
         assert dataset.class_names == expected.class_names == ("car", "person", "truck")
         for record, other in zip(dataset, expected, strict=True):
             np.testing.assert_allclose(record.boxes, other.boxes, atol=1e-6)
-            assert record.labels.tolist() == other.labels.tolist()
+            assert record.class_ids.tolist() == other.class_ids.tolist()
     most, rest = (frcnn.load_dataset(f"prepared:prepared/{name}") for name in ("most", "rest"))
     ids = [record.image_id for part in (most, rest) for record in part]
     assert sorted(ids) == [record.image_id for record in expected]
@@ -123,10 +127,10 @@ def test_train_and_evaluate(there, tiny_recipe, tiny_backbone, capsys, run):
     train, classes = frcnn.load_dataset(options.train), None
     if run == options.out:
         classes = {"person": ["person"], "vehicle": ["car", "truck"]}
-        assert parse_classes(options.classes) == classes
+        assert parse_class_map(options.classes) == classes
         train = frcnn.with_classes(train, classes)
     recipe = dataclasses.replace(tiny_recipe, steps=1)
-    frcnn.train(train, run, recipe=recipe, backbone=tiny_backbone, classes=classes, progress=False)
+    frcnn.train(train, run, recipe=recipe, backbone=tiny_backbone, class_map=classes, progress=False)
     (command,) = [arguments for arguments in COMMANDS if arguments[:2] == ["evaluate", run]]
     code = cli.main([*command, "--workers", "1"])
     printed = capsys.readouterr()

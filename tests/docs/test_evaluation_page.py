@@ -36,8 +36,8 @@ def write_results(folder, dataset):
     rng = np.random.default_rng(0)
     found = []
     for record in dataset:
-        boxes = record.boxes + np.where(rng.random((len(record.labels), 1)) < 0.3, 0.5, 0.0)
-        found.append(frcnn.Detections(boxes.astype(np.float32), rng.random(len(boxes), np.float32), record.labels))
+        boxes = record.boxes + np.where(rng.random((len(record.class_ids), 1)) < 0.3, 0.5, 0.0)
+        found.append(frcnn.Detections(boxes.astype(np.float32), rng.random(len(boxes), np.float32), record.class_ids))
     return frcnn.write_comp4(folder, dataset, found, dataset.class_names)
 
 
@@ -71,7 +71,7 @@ def test_callback(prepared_digits, tiny_backbone, tmp_path, monkeypatch):
     train, val = prepared_digits
     # Detection is at its full size here: few proposals keep it short.
     val = val.with_records([dataclasses.replace(val[0], proposal_boxes=val[0].proposals()[:20])])
-    model = frcnn.fast_rcnn(tiny_backbone, 10, stride=8, pooled_size=(3, 3), fc_units=(12,))
+    model = frcnn.fast_rcnn(tiny_backbone, 10, stride=8, roi_output_size=(3, 3), fc_units=(12,))
     model.compile(frcnn.sgd(1e-4), loss=frcnn.multi_task_loss(model), jit_compile=False)
     batches = frcnn.hierarchical_batches(train, rois_per_batch=8, shorter_side=96, longer_side=144)
     known = {"frcnn": frcnn, "keras": keras, "val": val, "batches": batches, "model": model}
@@ -79,4 +79,4 @@ def test_callback(prepared_digits, tiny_backbone, tmp_path, monkeypatch):
     assert list((tmp_path / "logs" / "validation").iterdir())
     assert list((tmp_path / "logs" / "train").iterdir())
     assert model.history.history["mean_ap"][-1] >= 0
-    assert {f"ap/{label}" for label in val[0].labels - 1} <= set(model.history.history)
+    assert {f"ap/{label}" for label in val[0].class_ids - 1} <= set(model.history.history)

@@ -15,7 +15,7 @@ PAGE = (Path(__file__).parents[2] / "docs" / "networks.md").read_text()
 PYTHON = re.findall(r"```python\n(.*?)```", PAGE, flags=re.DOTALL)
 COMMANDS = [shlex.split(line)[1:] for line in re.findall(r"^    (tf-fast-rcnn .*)$", PAGE, flags=re.MULTILINE)]
 SETTINGS = re.findall(r"^\| `(network\.\w+=[^`]*)`|`--set (network[^`]*)`", PAGE, flags=re.MULTILINE)
-# network, cut at, channels, auto, pooled with carry, parameters with carry, parameters with fc
+# network, cut at, channels, auto, pooled with reuse, parameters with reuse, parameters with fc
 ROWS = [[cell.strip(" `") for cell in line.split("|")[1:-1]] for line in PAGE.splitlines() if line.count("|") == 8]
 ROWS = {row[0]: row[1:] for row in ROWS[2:]}
 SMALL = ("mobilenet_v2",)
@@ -57,9 +57,9 @@ def test_python(capsys):
 )
 def test_the_table_says_what_networks_are(name):
     cut_at, channels, auto, pooled, *parameters = ROWS[name]
-    for head, count in zip(("carry", "fc"), parameters, strict=True):
+    for head, count in zip(("reuse", "fc"), parameters, strict=True):
         if count == "-":
-            with pytest.raises(frcnn.InputError, match="head: found 'carry'"):
+            with pytest.raises(frcnn.InputError, match="head: found 'reuse'"):
                 frcnn.fast_rcnn(name, 20, weights=None, head=head)
             continue
         model = frcnn.fast_rcnn(name, 20, weights=None, head=head)
@@ -68,7 +68,7 @@ def test_the_table_says_what_networks_are(name):
         # Keras numbers what its networks do not name, from one network to the next.
         last = re.sub(r"^add_\d+$", "add", model.get_layer("convolutions").layers[-1].name)
         assert (last, str(features.shape[-1]), f"{model.count_params() / 1e6:.1f}") == (cut_at, channels, count)
-        assert pooling.output_size == (tuple(map(int, pooled.split("x"))) if head == "carry" else (7, 7))
+        assert pooling.output_size == (tuple(map(int, pooled.split("x"))) if head == "reuse" else (7, 7))
         keras.backend.clear_session()
     default = frcnn.fast_rcnn(name, 20, weights=None).count_params() / 1e6
-    assert f"{default:.1f}" == parameters[0 if auto == "carry" else 1]
+    assert f"{default:.1f}" == parameters[0 if auto == "reuse" else 1]

@@ -63,7 +63,7 @@ def test_python(code, files, monkeypatch):
     monkeypatch.chdir(files)
     names = {}
     exec(code.replace("workers=2", "workers=1"), names)
-    assert names["train"].proposal_settings is not None
+    assert names["train"].proposals is not None
     if "proposals" in names:
         assert names["proposals"].report.recall == 1
 
@@ -84,8 +84,8 @@ def test_a_run_on_files_and_what_it_needs_later(files, tiny_recipe, tiny_backbon
     real_train = frcnn.train
 
     def train_small(dataset, out, *, recipe, backbone, weights, callbacks, **options):
-        assert dataset.proposal_settings.file == "proposals.npz"
-        assert callbacks[0]._dataset.proposal_settings.file == "test.npz"
+        assert dataset.proposals.file == "proposals.npz"
+        assert callbacks[0]._dataset.proposals.file == "test.npz"
         recipe = dataclasses.replace(tiny_recipe, steps=2)
         return real_train(dataset, out, recipe=recipe, backbone=keras.models.clone_model(tiny_backbone), **options)
 

@@ -33,7 +33,7 @@ def test_python(tiny_run, digits, tmp_path, monkeypatch):
     (code,) = re.findall(r"```python\n(.*?)```", PAGES["tflite.md"], flags=re.DOTALL)
     names = {}
     exec(code, names)
-    assert names["found"]["detection_boxes"].shape == (1, 5, 4)
+    assert names["detections"]["detection_boxes"].shape == (1, 5, 4)
 
 
 def test_tables_name_the_inputs_and_outputs(tiny_model):

@@ -35,7 +35,7 @@ def test_options_in_the_text_change_the_recipe(arguments):
     options = cli._parser(command).parse_args(command)
     for name in ("voc07", "small-data"):
         changed = frcnn.recipe(name, _changes(options))
-        assert changed != frcnn.recipe(name) or "classes=none" in arguments
+        assert changed != frcnn.recipe(name) or "class_names=none" in arguments
 
 
 def test_options_were_found():
@@ -57,7 +57,7 @@ def test_python(digits, tmp_path, monkeypatch, capsys):
     exec(code, {})
     ((name, recipe),) = taken
     assert name == "voc:cells@train"
-    assert (recipe.steps, recipe.sampling.flip, recipe.optimizer["class_name"]) == (500, 0.0, "Lion")
+    assert (recipe.steps, recipe.sampling.horizontal_flip_prob, recipe.optimizer["class_name"]) == (500, 0.0, "Lion")
     assert capsys.readouterr().out == "0.25\n"
 
 
@@ -68,5 +68,5 @@ def test_the_table_says_what_the_recipe_says(name):
     steps = f"{recipe.steps // 1000}k" if recipe.steps > 1000 else str(recipe.steps)
     assert row.split("|")[3].strip() == steps
     if recipe.optimizer.schedule == "step" and name not in ("voc10", "voc12"):
-        falls = round(recipe.optimizer.rate_drops[0] * recipe.steps / 1000)
+        falls = round(recipe.optimizer.lr_milestones[0] * recipe.steps / 1000)
         assert f"0.0001 from {falls}k on" in row

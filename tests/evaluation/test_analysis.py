@@ -78,7 +78,7 @@ def test_without_proposals_objects_or_probabilities(errors_case):
 
 
 def test_json_of_a_data_set_without_objects_is_strict(errors_case):
-    bare = [dataclasses.replace(record, boxes=[], labels=[], difficult=[], crowd=None) for record in errors_case[0]]
+    bare = [dataclasses.replace(record, boxes=[], class_ids=[], difficult=[], crowd=None) for record in errors_case[0]]
     dataset = errors_case[0].with_records(bare)
     analysis = analyse(dataset, errors_case[1], score_detections(dataset, errors_case[1]))
     facts = json.loads(json.dumps(analysis.to_json(), allow_nan=False))

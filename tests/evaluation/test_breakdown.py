@@ -125,11 +125,11 @@ def naive_errors(dataset, found, true, counts):
     """`(image, detection, kind, object or None)` of each false positive: TIDE's definitions, one after the other."""
     position, errors = 0, []
     for image, (record, of_image) in enumerate(zip(dataset, found, strict=True)):
-        objects = [n for n in range(len(record.labels)) if not record.difficult[n]]
-        for index, (box, label) in enumerate(zip(of_image.boxes, of_image.classes, strict=True)):
+        objects = [n for n in range(len(record.class_ids)) if not record.difficult[n]]
+        for index, (box, label) in enumerate(zip(of_image.boxes, of_image.class_ids, strict=True)):
             ious = {n: overlap(np.rint(box * 100), np.rint(record.boxes[n] * 100)) for n in objects}
-            same = {n: iou for n, iou in ious.items() if record.labels[n] == label}
-            other = {n: iou for n, iou in ious.items() if record.labels[n] != label}
+            same = {n: iou for n, iou in ious.items() if record.class_ids[n] == label}
+            other = {n: iou for n, iou in ious.items() if record.class_ids[n] != label}
             best_same = max(same, key=same.get) if same else None
             best_other = max(other, key=other.get) if other else None
             if true[position] or not counts[position]:
@@ -148,7 +148,7 @@ def naive_errors(dataset, found, true, counts):
     return errors
 
 
-def mended(dataset, found, errors, kind, object_found):
+def fixed(dataset, found, errors, kind, object_found):
     """The detections with all errors of a kind mended, as lists that are edited."""
     found = [[list(column) for column in of_image] for of_image in found]
     removed = []
@@ -160,7 +160,7 @@ def mended(dataset, found, errors, kind, object_found):
             continue
         claimed.add((image, about))
         found[image][0][index] = dataset[image].boxes[about]
-        found[image][2][index] = dataset[image].labels[about]
+        found[image][2][index] = dataset[image].class_ids[about]
     for image, index in sorted(removed, reverse=True):
         for column in found[image]:
             del column[index]
@@ -186,10 +186,10 @@ def test_gains_are_those_of_mended_data(protocol, seed):
     for image, index, kind, _ in errors:
         expected[sum(len(each.scores) for each in found[:image]) + index] = KINDS.index(kind)
     np.testing.assert_array_equal(breakdown.kinds, expected)
-    object_found = np.split(matching.found(), np.cumsum([len(each.labels) for each in records])[:-1])
+    object_found = np.split(matching.found(), np.cumsum([len(each.class_ids) for each in records])[:-1])
     for kind in KINDS[:-1]:
         assert sum(error[2] == kind for error in errors) > 3
-        gained = score(dataset, mended(dataset, found, errors, kind, object_found), protocol) - breakdown.mean_ap
+        gained = score(dataset, fixed(dataset, found, errors, kind, object_found), protocol) - breakdown.mean_ap
         assert breakdown.gains[kind] == pytest.approx(gained, abs=1e-9), kind
     about = {(image, number) for image, _, _, number in errors}
     missed = [
@@ -215,7 +215,7 @@ def without(record, dropped):
     return dataclasses.replace(
         record,
         boxes=record.boxes[kept],
-        labels=record.labels[kept],
+        class_ids=record.class_ids[kept],
         difficult=record.difficult[kept],
         crowd=record.crowd[kept],
     )

@@ -53,7 +53,7 @@ def random_detections(seed):
 def assert_same(found, expected, pixels):
     """Classes and scores are equal; edges differ by less than some pixels of the smallest image."""
     for ours, theirs in zip(found, expected, strict=True):
-        np.testing.assert_array_equal(ours.classes, theirs.classes)
+        np.testing.assert_array_equal(ours.class_ids, theirs.class_ids)
         np.testing.assert_array_equal(ours.scores, theirs.scores)
         np.testing.assert_allclose(ours.boxes, theirs.boxes, atol=pixels / 50)
 
@@ -61,10 +61,10 @@ def assert_same(found, expected, pixels):
 def test_coco_results_written_by_hand(tmp_path):
     entries = [ENTRY, ENTRY | {"category_id": 17, "score": 0.75, "bbox": [0, 0, 150.0, 300.0]}]
     empty, found, last = read_detections(write_json(tmp_path, entries), DATASET, IDS)
-    assert found.classes.tolist() == [1, 2]  # by falling score
+    assert found.class_ids.tolist() == [1, 2]  # by falling score
     assert found.scores.tolist() == [0.75, 0.5]
     np.testing.assert_allclose(found.boxes, [[0, 0, 1, 1], [0.1, 0.1, 0.3, 0.6]], atol=1e-7)
-    assert (found.boxes.dtype, found.scores.dtype, found.classes.dtype) == (np.float32, np.float32, np.int32)
+    assert (found.boxes.dtype, found.scores.dtype, found.class_ids.dtype) == (np.float32, np.float32, np.int32)
     assert empty.boxes.shape == last.boxes.shape == (0, 4)
 
 
@@ -80,9 +80,9 @@ def test_comp4_files_written_by_hand(tmp_path, where):
     first, second, third = read_detections(write_voc(tmp_path, LINES) / where, DATASET)
     np.testing.assert_allclose(first.boxes, [[0.2, 0.05, 0.7, 0.3], [0, 0, 1, 1]], atol=1e-7)
     assert first.scores.tolist() == [0.75, 0.25]
-    assert first.classes.tolist() == [1, 1]
+    assert first.class_ids.tolist() == [1, 1]
     np.testing.assert_allclose(second.boxes, [[0.1, 0.1, 0.3, 0.6]], atol=1e-7)
-    assert second.classes.tolist() == [2]
+    assert second.class_ids.tolist() == [2]
     assert len(third.scores) == 0
 
 
@@ -122,7 +122,9 @@ def test_pycocotools_reads_the_same_boxes(tmp_path):
     loaded = truth.loadRes(str(path))
     for record, of_image in zip(DATASET, read_detections(path, DATASET, IDS), strict=True):
         theirs = sorted(loaded.imgToAnns[int(record.image_id)], key=lambda each: -each["score"])
-        assert [list(IDS.values())[label - 1] for label in of_image.classes] == [each["category_id"] for each in theirs]
+        assert [list(IDS.values())[label - 1] for label in of_image.class_ids] == [
+            each["category_id"] for each in theirs
+        ]
         for box, each in zip(of_image.boxes, theirs, strict=True):
             left, top, width, height = each["bbox"]
             edges = [top / record.height, left / record.width]

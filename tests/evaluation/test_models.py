@@ -23,8 +23,8 @@ def images_with_detections(prepared_digits, tiny_model):
     records = []
     for record in prepared_digits[1]:
         found = detect(tiny_model, record.image_path, record.proposals(), SETTINGS)
-        boxes, labels = found.boxes[[0, 3]], found.classes[[0, 3]]
-        records.append(dataclasses.replace(record, boxes=boxes, labels=labels, difficult=[False, False], crowd=None))
+        boxes, labels = found.boxes[[0, 3]], found.class_ids[[0, 3]]
+        records.append(dataclasses.replace(record, boxes=boxes, class_ids=labels, difficult=[False, False], crowd=None))
     dataset = prepared_digits[1].with_records(records)
     dataset.class_names = ("cat", "dog", "ox")
     return dataset
@@ -67,9 +67,11 @@ def test_the_default_threshold_keeps_detections_with_low_scores(images_with_dete
 
 def test_proposals_are_computed_where_the_data_set_has_none(digits, tiny_model, prepared_digits, tmp_path):
     dataset = frcnn.load_dataset(f"voc:{digits}@test", class_names="0123456789")
-    dataset = dataset.with_records([dataclasses.replace(record, labels=record.labels % 3 + 1) for record in dataset])
+    dataset = dataset.with_records(
+        [dataclasses.replace(record, class_ids=record.class_ids % 3 + 1) for record in dataset]
+    )
     dataset.class_names = ("cat", "dog", "ox")
-    proposals = prepared_digits[0].proposal_settings
+    proposals = prepared_digits[0].proposals
     result = evaluate(
         tiny_model, dataset, proposals=proposals, settings=SETTINGS, cache_dir=tmp_path, workers=1, progress=False
     )
@@ -136,7 +138,8 @@ def test_pictures_for_tensorboard(images_with_detections, tiny_model, tmp_path):
 
 def test_validation_map_of_images_without_objects_is_left_out(images_with_detections, tiny_model):
     bare = [
-        dataclasses.replace(record, boxes=[], labels=[], difficult=[], crowd=None) for record in images_with_detections
+        dataclasses.replace(record, boxes=[], class_ids=[], difficult=[], crowd=None)
+        for record in images_with_detections
     ]
     callback = ValidationMap(images_with_detections.with_records(bare), SETTINGS, progress=False)
     callback.set_model(tiny_model)
@@ -149,7 +152,7 @@ def test_default_proposals_do_not_look_at_the_annotations(images_with_detections
     dataset = images_with_detections.with_records(
         [dataclasses.replace(record, proposal_boxes=None) for record in images_with_detections]
     )
-    dataset.proposal_settings = None
+    dataset.proposals = None
     result = evaluate(tiny_model, dataset, settings=SETTINGS, cache_dir=tmp_path, workers=1, progress=False)
     detections = [detect(tiny_model, record.image_path, None, SETTINGS) for record in dataset]
     expected = score_detections(dataset, detections)

@@ -150,7 +150,9 @@ def test_report_of_nothing(tmp_path, errors_case):
 @pytest.mark.filterwarnings("error")
 def test_report_of_perfect_detections(tmp_path, errors_case):
     dataset = errors_case[0]
-    found = [Detections(record.boxes, np.ones(len(record.labels), np.float32), record.labels) for record in dataset]
+    found = [
+        Detections(record.boxes, np.ones(len(record.class_ids), np.float32), record.class_ids) for record in dataset
+    ]
     result = with_confidence(score_detections(dataset, found), samples=5, progress=False)
     write_report(tmp_path, dataset, found, result)
     page = Page((tmp_path / "index.html").read_text())

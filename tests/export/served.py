@@ -68,6 +68,6 @@ def detections_in(found, index):
 
 def assert_same_detections(found, expected, tolerance=1e-4):
     assert len(found.scores) == len(expected.scores)
-    np.testing.assert_array_equal(found.classes, expected.classes)
+    np.testing.assert_array_equal(found.class_ids, expected.class_ids)
     np.testing.assert_allclose(found.scores, expected.scores, atol=tolerance)
     np.testing.assert_allclose(found.boxes, expected.boxes, atol=tolerance)

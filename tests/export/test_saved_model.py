@@ -245,13 +245,15 @@ def test_settings_are_fixed_in_the_graph(tiny_model, tmp_path):
 
 def test_every_setting_is_fixed_in_the_graph(tiny_model, tmp_path):
     """Pyramid, passes and classes, as a session runs them, with RoIs of equal cells and in batches."""
-    settings = DetectionSettings((96, 400), 500, box_passes=2, classes=(1, 3), max_detections=15, score_threshold=0.1)
+    settings = DetectionSettings(
+        (96, 400), 500, box_refinement_steps=2, class_ids=(1, 3), max_detections=15, score_threshold=0.1
+    )
     export_saved_model(tiny_model, tmp_path / "model", class_names=CLASS_NAMES, settings=settings)
     result = run_saved_model(tmp_path / "model", [CALLS["batch"]], tmp_path)
     assert result["unknown"] == []
     for index in range(3):
         expected = detect(tiny_model, decoded(IMAGES[index]), PROPOSALS[index, : COUNTS[index]], settings)
-        assert set(expected.classes) <= {1, 3}
+        assert set(expected.class_ids) <= {1, 3}
         assert_same_detections(detections_in(result["outputs"][0], index), expected)
 
 
@@ -266,7 +268,7 @@ def test_bfloat16_halves_what_is_stored(tiny_model, saved_model, tmp_path):
     settings = dataclasses.replace(SETTINGS, dtype="bfloat16")
     export_saved_model(tiny_model, tmp_path / "model", class_names=CLASS_NAMES, settings=settings)
     whole, half = map(bytes_of_weights, (saved_model, tmp_path / "model"))
-    # The siblings and the preprocessing stay in float32.
+    # The predictor layers and the preprocessing stay in float32.
     assert half < 0.65 * whole
     serve = tf.saved_model.load(str(tmp_path / "model")).signatures["serving_default"]
     found = {name: values.numpy() for name, values in serve(**{k: tf.constant(v) for k, v in part(0).items()}).items()}

@@ -109,9 +109,9 @@ def test_counts_beyond_the_proposals_mean_all_or_none(any_size, tmp_path):
 @pytest.mark.parametrize(
     "changes",
     [
-        {"classes": (3,)},
-        {"classes": (1, 3), "nms_iou": 0.1, "score_threshold": 0.4},
-        {"box_passes": 2},
+        {"class_ids": (3,)},
+        {"class_ids": (1, 3), "nms_iou_threshold": 0.1, "score_threshold": 0.4},
+        {"box_refinement_steps": 2},
         {"scores": "sigmoid"},
         {"max_detections": 3},
     ],

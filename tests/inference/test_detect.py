@@ -22,11 +22,11 @@ SETTINGS = DetectionSettings(shorter_side=96, longer_side=144)
     "changes",
     [
         {},
-        {"nms_iou": 0.6},
+        {"nms_iou_threshold": 0.6},
         {"score_threshold": 0.4},
         {"max_detections": 7},
         {"shorter_side": 200, "longer_side": 168},
-        {"nms_iou": 1.0, "score_threshold": 0.0, "max_detections": 200},
+        {"nms_iou_threshold": 1.0, "score_threshold": 0.0, "max_detections": 200},
     ],
 )
 def test_against_naive_detection(tiny_model, changes):
@@ -39,9 +39,9 @@ def test_against_naive_detection(tiny_model, changes):
 
 def test_types_and_order(tiny_model):
     found = detect(tiny_model, some_image(), some_proposals(), SETTINGS)
-    assert [array.dtype for array in (found.boxes, found.scores, found.classes)] == [np.float32, np.float32, np.int32]
+    assert [array.dtype for array in (found.boxes, found.scores, found.class_ids)] == [np.float32, np.float32, np.int32]
     assert np.all(np.diff(found.scores) <= 0)
-    assert set(found.classes) == {1, 2, 3}
+    assert set(found.class_ids) == {1, 2, 3}
     assert found.scores.min() > SETTINGS.score_threshold
 
 
@@ -61,7 +61,7 @@ def test_repeated_and_reordered_proposals_change_nothing(tiny_model):
 
 def test_no_proposals_no_detections(tiny_model):
     found = detect(tiny_model, some_image(), np.zeros((0, 4), np.float32), SETTINGS)
-    assert [array.shape for array in (found.boxes, found.scores, found.classes)] == [(0, 4), (0,), (0,)]
+    assert [array.shape for array in (found.boxes, found.scores, found.class_ids)] == [(0, 4), (0,), (0,)]
 
 
 @pytest.mark.parametrize(
@@ -146,7 +146,7 @@ def test_models_are_not_kept_alive():
     network = keras.Sequential(
         [keras.Input((32, 32, 3)), keras.layers.Conv2D(2, 3, 4, "same"), keras.layers.GlobalAveragePooling2D()]
     )
-    model = frcnn.fast_rcnn(network, 1, stride=4, pooled_size=(2, 2), fc_units=(4,))
+    model = frcnn.fast_rcnn(network, 1, stride=4, roi_output_size=(2, 2), fc_units=(4,))
     detect(model, some_image(), some_proposals(3), SETTINGS)
     kept = weakref.ref(model)
     del model

@@ -70,7 +70,7 @@ def test_each_roi_uses_the_scale_where_its_area_is_nearest_to_224(tiny_model, si
 
 @pytest.mark.parametrize("passes", [2, 3])
 def test_later_passes_take_the_box_of_the_best_class(tiny_model, passes):
-    several = dataclasses.replace(SETTINGS, box_passes=passes)
+    several = dataclasses.replace(SETTINGS, box_refinement_steps=passes)
     image, proposals = some_image(), some_proposals()
     rows = proposals
     for _ in range(passes):
@@ -115,7 +115,7 @@ def test_rois_of_equal_cells_are_pooled_once_and_nothing_else_changes(tiny_model
 
 
 def test_rois_of_several_strides_are_told_apart_by_each(tiny_backbone):
-    model = frcnn.fast_rcnn(tiny_backbone, 2, stride=(4, 8), pooled_size=(2, 2), fc_units=(6,))
+    model = frcnn.fast_rcnn(tiny_backbone, 2, stride=(4, 8), roi_output_size=(2, 2), fc_units=(6,))
     # In cells of 8 pixels both have one corner, in cells of 4 they do not; and the other way about.
     rois = np.float32([[8, 8, 49, 49], [11, 8, 49, 49], [9, 8, 49, 49], [21, 8, 49, 49], [19, 8, 49, 49]])
     proposals = rois / np.float32([96, 128, 96, 128])
@@ -135,7 +135,7 @@ import tf_fast_rcnn as frcnn
 
 network = keras.Sequential([keras.Input((32, 32, 3)), keras.layers.Conv2D(256, 3, 8, "same"),
                             keras.layers.GlobalAveragePooling2D(), keras.layers.Dense(2)])
-model = frcnn.fast_rcnn(network, 2, stride=8, pooled_size=(7, 7), fc_units=(8,))
+model = frcnn.fast_rcnn(network, 2, stride=8, roi_output_size=(7, 7), fc_units=(8,))
 rng = np.random.default_rng(0)
 image = rng.integers(0, 256, (400, 400, 3), np.uint8)
 corner = rng.uniform(0, 0.6, (50_000, 2))
@@ -225,14 +225,14 @@ def test_data_sets_and_files_in_batches(tiny_model, prepared_digits, digits, bat
 # --- scores, classes, regions -----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("classes", [(2,), (3, 1), [1, 2, 3], (1, 1)], ids=str)
-def test_other_classes_are_dropped_before_suppression(tiny_model, classes):
-    chosen = dataclasses.replace(SETTINGS, classes=classes)
+@pytest.mark.parametrize("class_ids", [(2,), (3, 1), [1, 2, 3], (1, 1)], ids=str)
+def test_other_classes_are_dropped_before_suppression(tiny_model, class_ids):
+    chosen = dataclasses.replace(SETTINGS, class_ids=class_ids)
     probabilities, boxes = raw_outputs(tiny_model, some_image(), some_proposals(), chosen)
-    for label in {1, 2, 3}.difference(classes):
+    for label in {1, 2, 3}.difference(class_ids):
         probabilities[:, label] = 0.0
     found = detect(tiny_model, some_image(), some_proposals(), chosen)
-    assert set(found.classes) == set(classes)
+    assert set(found.class_ids) == set(class_ids)
     assert_same(found, naive_suppression(probabilities, boxes, chosen))
 
 
@@ -250,7 +250,7 @@ def test_regions_are_classified_as_they_are(tiny_model):
     given_regions = some_proposals()[::-1]
     expected, _ = raw_outputs(tiny_model, some_image(), given_regions, SETTINGS)
     for passes in (1, 2):
-        several = dataclasses.replace(SETTINGS, box_passes=passes)
+        several = dataclasses.replace(SETTINGS, box_refinement_steps=passes)
         found = classify_regions(tiny_model, some_image(), given_regions, several)
         assert found.shape == (60, 4)
         np.testing.assert_allclose(found, expected, atol=1e-4)
@@ -264,7 +264,7 @@ def test_regions_are_classified_as_they_are(tiny_model):
 
 def test_bfloat16_is_near_and_follows_the_model(tiny_backbone):
     keras.utils.set_random_seed(1)
-    model = frcnn.fast_rcnn(tiny_backbone, 3, stride=8, pooled_size=(3, 3), fc_units=(12,), seed=5)
+    model = frcnn.fast_rcnn(tiny_backbone, 3, stride=8, roi_output_size=(3, 3), fc_units=(12,), seed=5)
     half = dataclasses.replace(SETTINGS, dtype="bfloat16")
     for spread in (4.0, -2.0):
         for name in ("class_logits", "fc6"):
@@ -295,11 +295,11 @@ def test_bfloat16_weights_take_half_the_memory(tiny_model):
         ({"shorter_side": ()}, r"shorter_side, longer_side: found \(1000,\); expected"),
         ({"longer_side": -1}, "shorter_side, longer_side: found"),
         ({"score_threshold": 1.5}, r"score_threshold: found 1.5; expected a number from 0 to 1"),
-        ({"nms_iou": float("nan")}, "nms_iou: found nan"),
+        ({"nms_iou_threshold": float("nan")}, "nms_iou_threshold: found nan"),
         ({"max_detections": 0}, "max_detections: found 0; expected a whole number from 1"),
-        ({"box_passes": 0}, "box_passes: found 0; expected a whole number from 1"),
-        ({"classes": ()}, r"classes: found \(\); expected class ids from 1"),
-        ({"classes": (0, 1)}, r"classes: found \(0, 1\); expected class ids from 1"),
+        ({"box_refinement_steps": 0}, "box_refinement_steps: found 0; expected a whole number from 1"),
+        ({"class_ids": ()}, r"class_ids: found \(\); expected class ids from 1"),
+        ({"class_ids": (0, 1)}, r"class_ids: found \(0, 1\); expected class ids from 1"),
         ({"scores": "svm"}, "scores: found 'svm'; expected softmax or sigmoid"),
         ({"dtype": "float16"}, "dtype: found 'float16'; expected float32 or bfloat16"),
     ],
@@ -310,12 +310,14 @@ def test_settings_out_of_range(changes, message):
 
 
 def test_a_class_that_the_model_does_not_have(tiny_model):
-    with pytest.raises(InputError, match=r"^classes: found \(4,\); expected class ids 1..3; change it"):
-        detect(tiny_model, some_image(), some_proposals(), dataclasses.replace(SETTINGS, classes=(4,)))
+    with pytest.raises(InputError, match=r"^class_ids: found \(4,\); expected class ids 1..3; change it"):
+        detect(tiny_model, some_image(), some_proposals(), dataclasses.replace(SETTINGS, class_ids=(4,)))
 
 
 def test_lists_are_taken_as_tuples():
-    assert DetectionSettings(shorter_side=[480, 600], classes=[3, 1]) == DetectionSettings((480, 600), classes=(1, 3))
+    assert DetectionSettings(shorter_side=[480, 600], class_ids=[3, 1]) == DetectionSettings(
+        (480, 600), class_ids=(1, 3)
+    )
 
 
 def test_a_naive_detection_of_one_scale_agrees(tiny_model):

@@ -73,7 +73,7 @@ def assert_same(found, expected):
         # Hardly trained, it scores many boxes nearly alike: the first are unmistakable.
         np.testing.assert_allclose(mine.scores[:5], theirs.scores[:5], atol=1e-4)
         np.testing.assert_allclose(mine.boxes[0], theirs.boxes[0], atol=1e-4)
-        assert mine.classes[0] == theirs.classes[0]
+        assert mine.class_ids[0] == theirs.class_ids[0]
 
 
 def test_every_source_detects_what_the_model_does(predictor, run, settings, prepared_digits):
@@ -84,7 +84,7 @@ def test_every_source_detects_what_the_model_does(predictor, run, settings, prep
     for batch_size in (1, 3):
         assert_same(list(predictor.detect_each(test, batch_size=batch_size, progress=False)), expected)
     # Names are the model's, those of a server's outputs, or the dataset's.
-    assert found[0][0].class_name == run.class_names[expected[0].classes[0] - 1]
+    assert found[0][0].class_name == run.class_names[expected[0].class_ids[0] - 1]
     np.testing.assert_array_equal(found[0].draw(min_score=1.0), test[0].image())
 
 

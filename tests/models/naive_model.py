@@ -14,8 +14,8 @@ def with_lived_in_statistics(network):
     return network
 
 
-def with_large_siblings(model):
-    """The siblings start so small that all RoIs would look alike."""
+def with_large_predictors(model):
+    """The predictor layers start so small that all RoIs would look alike."""
     rng = np.random.default_rng(7)
     for name in ("class_logits", "box_regression"):
         layer = model.get_layer(name)
@@ -44,16 +44,16 @@ def targets_for(inputs, seed=0):
     }
 
 
-def naive_roi_pool(features, rois, pooled_size, stride):
+def naive_roi_pool(features, rois, output_size, stride):
     """RoIs with continuous edges in pixels: their last row and column is one pixel before the edge."""
     cells = np.floor(np.abs(scaled := (rois - [0, 0, 1, 1]) / stride) + 0.5) * np.sign(scaled)
-    pooled = np.zeros((*rois.shape[:2], *pooled_size, features.shape[-1]))
+    pooled = np.zeros((*rois.shape[:2], *output_size, features.shape[-1]))
     for b, r in np.ndindex(rois.shape[:2]):
         (top, bottom), (left, right) = cells[b, r, ::2], cells[b, r, 1::2]
         rows, columns = max(bottom - top + 1, 1), max(right - left + 1, 1)
-        for p, q in np.ndindex(*pooled_size):
-            y = slice(int(top + p * rows // pooled_size[0]), int(top - (-(p + 1) * rows // pooled_size[0])))
-            x = slice(int(left + q * columns // pooled_size[1]), int(left - (-(q + 1) * columns // pooled_size[1])))
+        for p, q in np.ndindex(*output_size):
+            y = slice(int(top + p * rows // output_size[0]), int(top - (-(p + 1) * rows // output_size[0])))
+            x = slice(int(left + q * columns // output_size[1]), int(left - (-(q + 1) * columns // output_size[1])))
             window = features[b, y, x]
             pooled[b, r, p, q] = window.max(axis=(0, 1)) if window.size else 0
     return pooled

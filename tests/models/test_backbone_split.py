@@ -60,7 +60,7 @@ def globally_pooled(*stages, side=32):
 def test_vgg16_gives_its_pooling_and_its_fully_connected_layers():
     network = keras.applications.VGG16(weights=None, classes=2)
     cut = cut_at_roi_pooling(network)
-    assert (cut.strides, cut.pooled_size, cut_layer(cut)) == ([16], (7, 7), "block5_conv3")
+    assert (cut.strides, cut.roi_output_size, cut_layer(cut)) == ([16], (7, 7), "block5_conv3")
     assert [layer.name for layer in cut.fc_layers] == ["fc1", "fc2"]
     for layer in cut.fc_layers:
         np.testing.assert_array_equal(layer.kernel, network.get_layer(layer.name).kernel)
@@ -70,21 +70,21 @@ def test_vgg16_gives_its_pooling_and_its_fully_connected_layers():
 def test_vgg16_at_another_size_is_pooled_to_what_its_fc1_takes():
     network = keras.applications.VGG16(weights=None, classes=2, input_shape=(64, 96, 3))
     cut = cut_at_roi_pooling(network, stride=4)  # for networks without such a pooling
-    assert (cut.strides, cut.pooled_size) == ([16], (2, 3))
+    assert (cut.strides, cut.roi_output_size) == ([16], (2, 3))
     assert_features_are_the_originals(network, cut, "block5_conv3")
 
 
 def test_fully_connected_layers_are_left_out_where_another_pooled_size_is_asked_for():
     for size, grids in ((5, (5, 5)), ((1, 2, 4), ((1, 1), (2, 2), (4, 4)))):
-        cut = cut_at_roi_pooling(small_cnn(), pooled_size=size)
-        assert (cut.strides, cut.pooled_size, cut.fc_layers, cut_layer(cut)) == ([2], grids, [], "relu2")
-    assert len(cut_at_roi_pooling(small_cnn(), pooled_size=8).fc_layers) == 2
+        cut = cut_at_roi_pooling(small_cnn(), roi_output_size=size)
+        assert (cut.strides, cut.roi_output_size, cut.fc_layers, cut_layer(cut)) == ([2], grids, [], "relu2")
+    assert len(cut_at_roi_pooling(small_cnn(), roi_output_size=8).fc_layers) == 2
 
 
 def test_small_sequential_network():
     network = small_cnn()
     cut = cut_at_roi_pooling(network)
-    assert (cut.strides, cut.pooled_size) == ([2], (8, 8))
+    assert (cut.strides, cut.roi_output_size) == ([2], (8, 8))
     assert [layer.name for layer in cut.fc_layers] == ["fc1", "fc2"]
     assert_features_are_the_originals(network, cut, "relu2")
 
@@ -93,7 +93,7 @@ def test_a_network_with_one_dense_layer_has_none_to_carry_over():
     head = [layers.Flatten(), layers.Dense(5), layers.Softmax()]
     network = keras.Sequential([keras.Input((32, 32, 3)), *convolutional_layers(4, 6), *head])
     cut = cut_at_roi_pooling(network)
-    assert (cut.strides, cut.pooled_size, cut.fc_layers) == ([2], (8, 8), [])
+    assert (cut.strides, cut.roi_output_size, cut.fc_layers) == ([2], (8, 8), [])
     assert_features_are_the_originals(network, cut, "relu2")
 
 
@@ -105,7 +105,7 @@ def test_a_pooling_layer_that_is_used_again_and_again_is_cut_at_its_last_use():
     x = layers.Dense(9, name="fc")(layers.Flatten()(x))
     network = keras.Model(images, layers.Dense(5)(x))
     cut = cut_at_roi_pooling(network)
-    assert (cut.strides, cut.pooled_size, [layer.name for layer in cut.fc_layers]) == ([4], (4, 4), ["fc"])
+    assert (cut.strides, cut.roi_output_size, [layer.name for layer in cut.fc_layers]) == ([4], (4, 4), ["fc"])
     assert_features_are_the_originals(network, cut, "conv2")
 
 
@@ -113,8 +113,8 @@ def test_flattening_without_a_pooling_is_cut_at_the_stride():
     network = keras.Sequential(
         [keras.Input((32, 32, 3)), *convolutional_layers(4, 6)[:-1], layers.Flatten(), layers.Dense(9), layers.Dense(5)]
     )
-    cut = cut_at_roi_pooling(network, stride=2, pooled_size=(3, 4))
-    assert (cut.strides, cut.pooled_size, cut.fc_layers) == ([2], (3, 4), [])
+    cut = cut_at_roi_pooling(network, stride=2, roi_output_size=(3, 4))
+    assert (cut.strides, cut.roi_output_size, cut.fc_layers) == ([2], (3, 4), [])
     assert_features_are_the_originals(network, cut, "relu2")
 
 
@@ -138,7 +138,7 @@ def test_flattening_without_a_pooling_is_cut_at_the_stride():
 def test_known_networks_are_cut_at_the_end_of_a_stage(name, stride, layer, channels):
     cut = cut_at_roi_pooling(load_backbone(name, weights=None).network, stride, head="fc")
     assert (cut_layer(cut), cut.convolutions.outputs[0].shape[-1]) == (layer, channels)
-    assert (cut.strides, cut.pooled_size, cut.fc_layers) == ([stride], (7, 7), [])
+    assert (cut.strides, cut.roi_output_size, cut.fc_layers) == ([stride], (7, 7), [])
 
 
 @pytest.mark.parametrize("name", ["MobileNetV2", "ResNet50"])

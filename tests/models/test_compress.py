@@ -11,7 +11,7 @@ from tf_fast_rcnn.models.truncated_svd import factor_ranks
 @pytest.fixture(scope="module")
 def model(tiny_backbone):
     """fc6 of 72 x 30 and fc7 of 30 x 20, whose singular values fall slowly and steeply."""
-    made = frcnn.fast_rcnn(tiny_backbone, 3, stride=8, pooled_size=(3, 3), fc_units=(30, 20), seed=5)
+    made = frcnn.fast_rcnn(tiny_backbone, 3, stride=8, roi_output_size=(3, 3), fc_units=(30, 20), seed=5)
     kernel, bias = made.get_layer("fc7").get_weights()
     left, _, right = np.linalg.svd(kernel, full_matrices=False)
     made.get_layer("fc7").set_weights([left * 2.0 ** -np.arange(20.0) @ right, bias])

@@ -1,6 +1,7 @@
 """`fast_rcnn` against the same layers computed one by one: NumPy loops for the RoIs, the given network for the rest."""
 
 import itertools
+import zipfile
 
 import keras
 import numpy as np
@@ -13,13 +14,14 @@ from naive_model import (
     naive_roi_pool,
     some_inputs,
     targets_for,
-    with_large_siblings,
+    with_large_predictors,
     with_lived_in_statistics,
 )
 
 from tf_fast_rcnn import BoxStatistics, InputError, fast_rcnn, multi_task_loss, sgd
 from tf_fast_rcnn.models.backbones import Preprocessing
-from tf_fast_rcnn.models.fast_rcnn import DEFAULT_TARGET_DEVIATION
+from tf_fast_rcnn.models.fast_rcnn import DEFAULT_TARGET_STD, BoxDenormalization
+from tf_fast_rcnn.models.losses import BoxLoss
 from tf_fast_rcnn.models.parts import stages
 
 STATISTICS = BoxStatistics(
@@ -68,7 +70,7 @@ def vgg_like_backbone():
 
 
 def residual_model(**options):
-    options = {"stride": 4, "pooled_size": (2, 3), "fc_units": (12, 10), "box_statistics": STATISTICS, **options}
+    options = {"stride": 4, "roi_output_size": (2, 3), "fc_units": (12, 10), "box_statistics": STATISTICS, **options}
     return fast_rcnn(residual_backbone(), CLASSES, preprocessing=Preprocessing(**PREPROCESSING), **options)
 
 
@@ -89,7 +91,7 @@ def naive_siblings(model, hidden):
     regression = dense(hidden, model.get_layer("box_regression")).reshape(*hidden.shape[:2], CLASSES, 4)
     return {
         "class_logits": dense(hidden, model.get_layer("class_logits")),
-        "box_deltas": regression * STATISTICS.deviation + STATISTICS.mean,
+        "box_deltas": regression * STATISTICS.std + STATISTICS.mean,
     }
 
 
@@ -134,7 +136,7 @@ def test_inputs_and_outputs():
 @pytest.mark.parametrize(("make", "naive"), [(residual_model, naive_residual), (vgg_like_model, naive_vgg_like)])
 @pytest.mark.parametrize("roi_pooling", ["native", "portable"])
 def test_outputs_equal_the_naive_computation(make, naive, roi_pooling):
-    model, inputs = with_large_siblings(make(roi_pooling=roi_pooling)), some_inputs()
+    model, inputs = with_large_predictors(make(roi_pooling=roi_pooling)), some_inputs()
     expected = naive(model, inputs)
     assert np.ptp(expected["class_logits"], axis=1).min() > 0.1  # RoIs do differ
     assert_outputs(model(inputs), expected)
@@ -142,7 +144,7 @@ def test_outputs_equal_the_naive_computation(make, naive, roi_pooling):
 
 
 def test_images_rois_and_sizes_vary_from_call_to_call():
-    model = with_large_siblings(residual_model())
+    model = with_large_predictors(residual_model())
     for images, rois, height, width in [(1, 1, 8, 12), (3, 4, 21, 50), (1, 9, 40, 17)]:
         inputs = some_inputs(images, rois, height, width)
         assert_outputs(model.predict_on_batch(inputs), naive_residual(model, inputs))
@@ -150,7 +152,10 @@ def test_images_rois_and_sizes_vary_from_call_to_call():
 
 @pytest.mark.parametrize("roi_pooling", ["native", "portable"])
 def test_a_spatial_pyramid_equals_the_naive_computation(roi_pooling):
-    model, inputs = with_large_siblings(residual_model(pooled_size=(1, 2, 3), roi_pooling=roi_pooling)), some_inputs()
+    model, inputs = (
+        with_large_predictors(residual_model(roi_output_size=(1, 2, 3), roi_pooling=roi_pooling)),
+        some_inputs(),
+    )
     backbone = residual_backbone()
     convolve = keras.Model(backbone.input, backbone.get_layer("features").output)
     features = convolve(preprocessed(inputs["images"]), training=False).numpy()
@@ -165,7 +170,7 @@ def test_a_spatial_pyramid_equals_the_naive_computation(roi_pooling):
 
 
 def test_a_pyramid_over_several_maps_has_their_channels_side_by_side():
-    model, inputs = residual_model(pooled_size=(1, 2, 3), stride=(2, 4)), some_inputs()
+    model, inputs = residual_model(roi_output_size=(1, 2, 3), stride=(2, 4)), some_inputs()
     parts = stages(model)
     features = parts.convolve(inputs["images"])
     pooled = parts.pool(features, inputs["rois"])
@@ -189,14 +194,12 @@ def test_siblings_start_as_in_section_2_3():
     model = fast_rcnn(residual_backbone(), 30, stride=4, fc_units=(256,))
     class_kernel, class_bias = model.get_layer("class_logits").get_weights()
     box_kernel, box_bias = model.get_layer("box_regression").get_weights()
-    for kernel, deviation in ((class_kernel, 0.01), (box_kernel, 0.001)):
-        assert abs(kernel.std() / deviation - 1) < 4 / np.sqrt(2 * kernel.size)
-        assert abs(kernel.mean()) < 4 * deviation / np.sqrt(kernel.size)
+    for kernel, std in ((class_kernel, 0.01), (box_kernel, 0.001)):
+        assert abs(kernel.std() / std - 1) < 4 / np.sqrt(2 * kernel.size)
+        assert abs(kernel.mean()) < 4 * std / np.sqrt(kernel.size)
     assert not class_bias.any()
     assert not box_bias.any()
-    np.testing.assert_array_equal(
-        model.get_layer("box_deltas").deviation, np.tile(np.float32(DEFAULT_TARGET_DEVIATION), (30, 1))
-    )
+    np.testing.assert_array_equal(model.get_layer("box_deltas").std, np.tile(np.float32(DEFAULT_TARGET_STD), (30, 1)))
 
 
 def test_the_seed_decides_on_new_layers():
@@ -272,7 +275,7 @@ def test_batch_normalization_between_fully_connected_layers_is_frozen_too():
 
 
 @pytest.mark.parametrize(
-    ("tune_from", "tuned"),
+    ("finetune_from", "tuned"),
     [
         ("conv1", {"conv1", "conv2", "conv3"}),
         ("conv2", {"conv2", "conv3"}),
@@ -280,9 +283,9 @@ def test_batch_normalization_between_fully_connected_layers_is_frozen_too():
         ("head", set()),
     ],
 )
-def test_layers_before_tune_from_keep_their_weights(tune_from, tuned):
+def test_layers_before_tune_from_keep_their_weights(finetune_from, tuned):
     new = {"fc6", "fc7", "class_logits", "box_regression"}
-    assert changed_by_training(residual_model(tune_from=tune_from)) == tuned | new
+    assert changed_by_training(residual_model(finetune_from=finetune_from)) == tuned | new
 
 
 def test_vgg16_is_tuned_from_conv3_1():
@@ -305,9 +308,9 @@ def test_training_leaves_the_given_network_as_it_was():
 # --- saving, precision, stages ----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("make", [lambda: residual_model(tune_from="conv2"), vgg_like_model])
+@pytest.mark.parametrize("make", [lambda: residual_model(finetune_from="conv2"), vgg_like_model])
 def test_a_saved_model_is_complete(tmp_path, make):
-    model, inputs = with_large_siblings(make()), some_inputs()
+    model, inputs = with_large_predictors(make()), some_inputs()
     model.save(tmp_path / "model.keras")
     loaded = keras.models.load_model(tmp_path / "model.keras")
     for name, values in model(inputs).items():
@@ -322,6 +325,32 @@ def test_a_saved_model_is_complete(tmp_path, make):
     assert (loaded.input.keys(), loaded.output.keys()) == (model.input.keys(), model.output.keys())
 
 
+def test_a_model_that_0_1_saved_is_read(tmp_path, monkeypatch):
+    """There the standard deviations were "deviation", in the model's layer and in its loss."""
+    model, inputs = with_large_predictors(residual_model()), some_inputs()
+    model.compile(loss=multi_task_loss(model))
+    for kind in (BoxDenormalization, BoxLoss):
+        current = kind.get_config
+
+        def get_config(self, current=current):
+            config = current(self)
+            deviation = config.pop("std")
+            return {**config, "deviation": deviation}
+
+        monkeypatch.setattr(kind, "get_config", get_config)
+    model.save(tmp_path / "model.keras")
+    monkeypatch.undo()
+    with zipfile.ZipFile(tmp_path / "model.keras") as archive:
+        text = archive.read("config.json").decode()
+    assert text.count('"deviation"') == 2
+    assert '"std"' not in text
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    np.testing.assert_array_equal(loaded.get_layer("box_deltas").std, STATISTICS.std)
+    np.testing.assert_array_equal(loaded.loss["box_deltas"].std, STATISTICS.std)
+    for name, values in model(inputs).items():
+        np.testing.assert_array_equal(loaded(inputs)[name], values)
+
+
 @pytest.fixture
 def bfloat16_policy():
     before = keras.config.dtype_policy()
@@ -333,7 +362,7 @@ def bfloat16_policy():
 @pytest.mark.usefixtures("bfloat16_policy")
 def test_half_types_touch_neither_rois_nor_outputs():
     """bfloat16 has 8 bits: beyond column 256 it knows no odd pixels."""
-    model = with_large_siblings(residual_model())
+    model = with_large_predictors(residual_model())
     inputs = some_inputs(1, 40, 16, 900)
     parts = stages(model)
     features = parts.convolve(inputs["images"])
@@ -349,7 +378,7 @@ def test_half_types_touch_neither_rois_nor_outputs():
 @pytest.mark.parametrize("roi_pooling", [None, "native", "portable"])
 @pytest.mark.parametrize("loaded", [False, True])
 def test_stages_compose_to_the_model(tmp_path, roi_pooling, loaded):
-    model, inputs = with_large_siblings(vgg_like_model()), some_inputs()
+    model, inputs = with_large_predictors(vgg_like_model()), some_inputs()
     if loaded:
         model.save(tmp_path / "model.keras")
         model = keras.models.load_model(tmp_path / "model.keras")
@@ -365,7 +394,10 @@ def test_stages_compose_to_the_model(tmp_path, roi_pooling, loaded):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"tune_from": "conv9"}, r"^tune_from: found 'conv9'; expected a layer of the backbone; known: .*conv1, bn1"),
+        (
+            {"finetune_from": "conv9"},
+            r"^finetune_from: found 'conv9'; expected a layer of the backbone; known: .*conv1, bn1",
+        ),
         ({"stride": 16}, r"^stride: found no feature map of stride 16"),
         (
             {"box_statistics": BoxStatistics(np.zeros((2, 4)), np.ones((2, 4)))},

@@ -13,13 +13,13 @@ from naive_model import (
     naive_roi_pool,
     some_inputs,
     targets_for,
-    with_large_siblings,
+    with_large_predictors,
     with_lived_in_statistics,
 )
 
 from tf_fast_rcnn import InputError, export_saved_model, fast_rcnn, multi_task_loss, sgd
 from tf_fast_rcnn.models.backbone_split import cut_at_roi_pooling
-from tf_fast_rcnn.models.fast_rcnn import DEFAULT_TARGET_DEVIATION
+from tf_fast_rcnn.models.fast_rcnn import DEFAULT_TARGET_STD
 from tf_fast_rcnn.models.parts import stages
 from tf_fast_rcnn.training.optimizers import adamw
 from tf_fast_rcnn.training.precision import set_precision
@@ -101,13 +101,13 @@ def naive_carried(model, network, cut_layer, kept_layer, inputs, size, stride, a
     regression = dense(hidden, model.get_layer("box_regression")).reshape(*hidden.shape[:2], CLASSES, 4)
     return {
         "class_logits": dense(hidden, model.get_layer("class_logits")),
-        "box_deltas": regression * np.float32(DEFAULT_TARGET_DEVIATION),
+        "box_deltas": regression * np.float32(DEFAULT_TARGET_STD),
     }
 
 
-def carried_model(network=None, **options):
+def reusing_model(network=None, **options):
     network = network or two_stages(*LAYOUTS["three dense layers"]()[0])
-    return with_large_siblings(fast_rcnn(network, CLASSES, **{"head": "carry", "stride": 4, **options}))
+    return with_large_predictors(fast_rcnn(network, CLASSES, **{"head": "reuse", "stride": 4, **options}))
 
 
 # --- values -----------------------------------------------------------------------------------------------------------
@@ -117,7 +117,7 @@ def carried_model(network=None, **options):
 def test_a_carried_stage_is_the_networks_own(layout):
     after, averaged = LAYOUTS[layout]()
     network = two_stages(*after)
-    model, inputs = carried_model(network), some_inputs()
+    model, inputs = reusing_model(network), some_inputs()
     expected = naive_carried(model, network, "features", "kept", inputs, (8, 8), 4, averaged)
     assert np.ptp(expected["class_logits"], axis=1).min() > 0.01  # RoIs do differ
     assert_outputs(model(inputs), expected)
@@ -126,17 +126,17 @@ def test_a_carried_stage_is_the_networks_own(layout):
 def test_a_cut_at_another_stride_and_another_pooled_size():
     after, _ = LAYOUTS["convolution"]()
     network = two_stages(*after)
-    model, inputs = carried_model(network, stride=2, pooled_size=(4, 6)), some_inputs()
+    model, inputs = reusing_model(network, stride=2, roi_output_size=(4, 6)), some_inputs()
     assert_outputs(model(inputs), naive_carried(model, network, "first", "kept", inputs, (4, 6), 2))
 
 
-@pytest.mark.parametrize("pooled_size", [None, (3, 3)])
-def test_resnet_50_is_cut_before_conv5(pooled_size):
+@pytest.mark.parametrize("roi_output_size", [None, (3, 3)])
+def test_resnet_50_is_cut_before_conv5(roi_output_size):
     """K. He et al. (CVPR 2016): RoI pooling before conv5_1, whose first block has stride 2; then the average."""
     network = keras.applications.ResNet50(weights=None, input_shape=(64, 64, 3), classes=2)
-    model = with_large_siblings(fast_rcnn(network, CLASSES, pooled_size=pooled_size))
+    model = with_large_predictors(fast_rcnn(network, CLASSES, roi_output_size=roi_output_size))
     inputs = some_inputs(1, 3, 48, 64)
-    size = pooled_size or (4, 4)  # 64 / 16
+    size = roi_output_size or (4, 4)  # 64 / 16
     # Keras's convolutions have biases of zeros and its batch normalisations no effect yet: activations stay tame.
     expected = naive_carried(model, network, "conv4_block6_out", "avg_pool", inputs, size, 16)
     scale = np.abs(expected["class_logits"]).max()
@@ -151,7 +151,7 @@ def test_resnet_50_is_cut_before_conv5(pooled_size):
 
 def test_no_rois_and_sizes_that_vary():
     network = two_stages(*LAYOUTS["three dense layers"]()[0])
-    model = carried_model(network)
+    model = reusing_model(network)
     for images, rois, height, width in [(1, 1, 8, 12), (3, 4, 21, 50), (2, 0, 16, 16)]:
         inputs = some_inputs(images, rois, height, width)
         found = model.predict_on_batch(inputs)
@@ -162,7 +162,7 @@ def test_no_rois_and_sizes_that_vary():
 
 @pytest.mark.parametrize("roi_pooling", [None, "portable"])
 def test_stages_compose_to_the_model(roi_pooling):
-    model, inputs = carried_model(), some_inputs()
+    model, inputs = reusing_model(), some_inputs()
     parts = stages(model, roi_pooling)
     pooled = parts.pool(parts.convolve(inputs["images"]), inputs["rois"])
     for name, values in model(inputs).items():
@@ -170,7 +170,7 @@ def test_stages_compose_to_the_model(roi_pooling):
 
 
 def test_an_exported_model_computes_the_same(tmp_path):
-    model, inputs = carried_model(), some_inputs()
+    model, inputs = reusing_model(), some_inputs()
     export_saved_model(model, tmp_path / "1", class_names=["a", "b", "c"])
     predict = tf.saved_model.load(tmp_path / "1").signatures["predict_tensors"]
     found = predict(**{name: tf.constant(value) for name, value in inputs.items()})
@@ -206,44 +206,44 @@ def changed_by_training(model):
 
 
 STAGE = {"strided", "fc1", "fc2", "kept"}
-SIBLINGS = {"class_logits", "box_regression"}
+PREDICTOR_LAYERS = {"class_logits", "box_regression"}
 
 
 @pytest.mark.parametrize(
-    ("tune_from", "tuned"),
+    ("finetune_from", "tuned"),
     [
-        (None, {"first", "features"} | STAGE | SIBLINGS),
-        ("features", {"features"} | STAGE | SIBLINGS),
-        ("head", STAGE | SIBLINGS),
-        ("fc2", {"fc2", "kept"} | SIBLINGS),
+        (None, {"first", "features"} | STAGE | PREDICTOR_LAYERS),
+        ("features", {"features"} | STAGE | PREDICTOR_LAYERS),
+        ("head", STAGE | PREDICTOR_LAYERS),
+        ("fc2", {"fc2", "kept"} | PREDICTOR_LAYERS),
     ],
 )
-def test_training_reaches_the_stage_but_for_its_batch_normalization(tune_from, tuned):
-    assert changed_by_training(carried_model(tune_from=tune_from)) == tuned
+def test_training_reaches_the_stage_but_for_its_batch_normalization(finetune_from, tuned):
+    assert changed_by_training(reusing_model(finetune_from=finetune_from)) == tuned
 
 
 def test_the_given_network_is_left_as_it_was():
     network = two_stages(*LAYOUTS["convolution"]()[0])
     before = network.get_weights()
-    fit_two_steps(carried_model(network))
+    fit_two_steps(reusing_model(network))
     for found, expected in zip(network.get_weights(), before, strict=True):
         np.testing.assert_array_equal(found, expected)
     assert all(layer.trainable for layer in network.layers)
 
 
 def test_the_stage_learns_at_the_backbones_rate():
-    """A rate of 0 for the pre-trained layers leaves the siblings alone to learn."""
-    model = carried_model(two_stages(*LAYOUTS["convolution"]()[0]))
+    """A rate of 0 for the pre-trained layers leaves the predictor layers alone to learn."""
+    model = reusing_model(two_stages(*LAYOUTS["convolution"]()[0]))
     before = model.get_layer("last_stage").get_weights()
     sibling = model.get_layer("class_logits").get_weights()[0]
-    fit_two_steps(model, adamw(model, backbone_rate=0.0))
+    fit_two_steps(model, adamw(model, backbone_lr_multiplier=0.0))
     for found, expected in zip(model.get_layer("last_stage").get_weights(), before, strict=True):
         np.testing.assert_array_equal(found, expected)
     assert not np.array_equal(model.get_layer("class_logits").get_weights()[0], sibling)
 
 
 def test_the_stage_computes_in_half_types():
-    model = carried_model(two_stages(*LAYOUTS["convolution"]()[0]))
+    model = reusing_model(two_stages(*LAYOUTS["convolution"]()[0]))
     whole = model(some_inputs())
     set_precision(model, "mixed_bfloat16")
     strided = model.get_layer("last_stage").get_layer("strided")
@@ -273,7 +273,7 @@ def assert_built_trained_and_saved(tmp_path, name, head, rois=8):
 
 @pytest.mark.parametrize("name", ["MobileNet", "MobileNetV2"])
 def test_small_networks_carry_their_last_stage(tmp_path, name):
-    assert_built_trained_and_saved(tmp_path, name, "carry")
+    assert_built_trained_and_saved(tmp_path, name, "reuse")
 
 
 FAMILIES = (
@@ -296,7 +296,7 @@ FAMILIES = (
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("head", ["carry", "fc"])
+@pytest.mark.parametrize("head", ["reuse", "fc"])
 @pytest.mark.parametrize("name", FAMILIES)
 def test_every_family_of_networks(tmp_path, name, head):
     assert_built_trained_and_saved(tmp_path, name, head)
@@ -333,18 +333,18 @@ def kind(network, **options):
     ("make", "options", "expected"),
     [
         (vgg_like, {}, "fully connected"),
-        (vgg_like, {"head": "carry"}, "fully connected"),
-        (vgg_like, {"pooled_size": (4, 4)}, "fully connected"),
-        (vgg_like, {"pooled_size": (1, 2, 4)}, "new"),
+        (vgg_like, {"head": "reuse"}, "fully connected"),
+        (vgg_like, {"roi_output_size": (4, 4)}, "fully connected"),
+        (vgg_like, {"roi_output_size": (1, 2, 4)}, "new"),
         (vgg_like, {"head": "fc", "stride": 4}, "new"),
         (resnet, {}, "stage"),
-        (resnet, {"pooled_size": 2, "stride": (16,)}, "stage"),
+        (resnet, {"roi_output_size": 2, "stride": (16,)}, "stage"),
         (resnet, {"stride": (4, 16)}, "new"),
         (resnet, {"stride": 4}, "new"),
-        (resnet, {"pooled_size": (1, 2, 3)}, "new"),
+        (resnet, {"roi_output_size": (1, 2, 3)}, "new"),
         (resnet, {"head": "fc"}, "new"),
         (lambda: resnet("another"), {}, "new"),
-        (lambda: resnet("another"), {"head": "carry"}, "stage"),
+        (lambda: resnet("another"), {"head": "reuse"}, "stage"),
     ],
 )
 def test_which_head_a_network_gets(make, options, expected):
@@ -353,7 +353,7 @@ def test_which_head_a_network_gets(make, options, expected):
 
 def test_a_classifier_that_is_a_convolution_is_no_feature_map():
     network = two_stages(*LAYOUTS["classified cell by cell"]()[0])
-    for head in ("fc", "carry"):
+    for head in ("fc", "reuse"):
         cut = cut_at_roi_pooling(network, stride=8, head=head)
         assert cut.convolutions.layers[-1].name == "kept"
         assert cut.convolutions.outputs[0].shape[-1] == 10
@@ -361,7 +361,7 @@ def test_a_classifier_that_is_a_convolution_is_no_feature_map():
 
 def test_new_layers_where_the_network_has_its_own():
     cut = cut_at_roi_pooling(vgg_like(), head="fc", stride=4)
-    assert (cut.strides, cut.pooled_size, cut.fc_layers, cut.stage) == ([4], (7, 7), [], None)
+    assert (cut.strides, cut.roi_output_size, cut.fc_layers, cut.stage) == ([4], (7, 7), [], None)
     model = fast_rcnn(vgg_like(), CLASSES, head="fc", stride=(2, 4), fc_units=(11,))
     assert model.get_layer("fc6").kernel.shape == (7 * 7 * (6 + 8), 11)
 
@@ -384,27 +384,29 @@ def two_outputs():
 @pytest.mark.parametrize(
     ("make", "options", "message"),
     [
-        (vgg_like, {"head": "tail"}, r"^head: found 'tail'; expected one of auto, fc, carry"),
+        (vgg_like, {"head": "tail"}, r"^head: found 'tail'; expected one of auto, fc, reuse"),
         (
             vgg_like,
-            {"pooled_size": 3},
-            r"^pooled_size: found \(3, 3\); expected \(4, 4\), which fc of two_stages takes",
+            {"roi_output_size": 3},
+            r"^roi_output_size: found \(3, 3\); expected \(4, 4\), which fc of two_stages takes",
         ),
-        (vgg_like, {"pooled_size": (1, 2, 4)}, r"^pooled_size: found \(\(1, 1\), .*; expected \(4, 4\)"),
-        (resnet, {"stride": (4, 16)}, r"^stride: found 2 feature maps with head='carry'; expected one"),
-        (resnet, {"pooled_size": (1, 2, 4)}, r"^pooled_size: found .*; expected one grid such as \(4, 4\)"),
+        (vgg_like, {"roi_output_size": (1, 2, 4)}, r"^roi_output_size: found \(\(1, 1\), .*; expected \(4, 4\)"),
+        (resnet, {"stride": (4, 16)}, r"^stride: found 2 feature maps with head='reuse'; expected one"),
+        (resnet, {"roi_output_size": (1, 2, 4)}, r"^roi_output_size: found .*; expected one grid such as \(4, 4\)"),
         (resnet, {"stride": 64}, r"^stride: found no feature map of stride 64"),
-        (with_paths_around, {"stride": 4}, r"^head: found 'carry' for around, where paths lead past the feature map"),
-        (two_outputs, {"stride": 4}, r"^head: found 'carry' for double"),
+        (with_paths_around, {"stride": 4}, r"^head: found 'reuse' for around, where paths lead past the feature map"),
+        (two_outputs, {"stride": 4}, r"^head: found 'reuse' for double"),
     ],
 )
 def test_what_cannot_be_carried_is_an_input_error(make, options, message):
     with pytest.raises(InputError, match=message):
-        cut_at_roi_pooling(make(), **{"head": "carry", **options})
+        cut_at_roi_pooling(make(), **{"head": "reuse", **options})
 
 
-@pytest.mark.parametrize("pooled_size", [3, (8, 4)])
-def test_a_pooled_size_that_flattened_layers_do_not_fit(pooled_size):
+@pytest.mark.parametrize("roi_output_size", [3, (8, 4)])
+def test_a_pooled_size_that_flattened_layers_do_not_fit(roi_output_size):
     network = two_stages(*LAYOUTS["flattened"]()[0])
-    with pytest.raises(InputError, match=r"^pooled_size: found .*; expected a size that .* such as \(8, 8\); leave"):
-        cut_at_roi_pooling(network, 4, pooled_size, "carry")
+    with pytest.raises(
+        InputError, match=r"^roi_output_size: found .*; expected a size that .* such as \(8, 8\); leave"
+    ):
+        cut_at_roi_pooling(network, 4, roi_output_size, "reuse")

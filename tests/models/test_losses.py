@@ -22,13 +22,13 @@ def naive_class_loss(labels, logits):
     return total / max(count, 1)
 
 
-def naive_box_loss(targets, deltas, deviation, weight=1.0):
+def naive_box_loss(targets, deltas, std, weight=1.0):
     total, count = 0.0, 0
     for b, r in np.ndindex(targets.shape[:2]):
         label = int(targets[b, r, 0])
         count += label >= 0
         for side in range(4) if label >= 1 else ():
-            x = abs(deltas[b, r, label - 1, side] - targets[b, r, 1 + side]) / deviation[label - 1][side]
+            x = abs(deltas[b, r, label - 1, side] - targets[b, r, 1 + side]) / std[label - 1][side]
             total += 0.5 * x * x if x < 1 else x - 0.5
     return weight * total / max(count, 1)
 

@@ -27,7 +27,7 @@ INPUTS = {
 def model(tiny_backbone):
     """fc6 of 72 x 12 and fc7 of 12 x 10, 3 classes; biases that are not 0."""
     keras.utils.set_random_seed(3)
-    made = frcnn.fast_rcnn(tiny_backbone, 3, stride=8, pooled_size=(3, 3), fc_units=(12, 10), seed=5)
+    made = frcnn.fast_rcnn(tiny_backbone, 3, stride=8, roi_output_size=(3, 3), fc_units=(12, 10), seed=5)
     for name in ("fc6", "fc7", "class_logits", "box_regression"):
         kernel, bias = made.get_layer(name).get_weights()
         made.get_layer(name).set_weights([kernel, np.random.default_rng(0).normal(size=bias.shape)])

@@ -91,7 +91,7 @@ def expected_of(tiny_model, image):
 
 
 def assert_same(answer, expected):
-    assert [row["class"] for row in answer["detections"]] == [CLASS_NAMES[label - 1] for label in expected.classes]
+    assert [row["class"] for row in answer["detections"]] == [CLASS_NAMES[label - 1] for label in expected.class_ids]
     np.testing.assert_allclose([row["score"] for row in answer["detections"]], expected.scores, atol=1e-4)
     np.testing.assert_allclose([row["box"] for row in answer["detections"]], expected.boxes, atol=1e-4)
 

@@ -34,7 +34,7 @@ def test_detections_are_those_of_detect(detector, tiny_model, two_images):
         expected = detect(tiny_model, image, two_images["proposals"][index], SETTINGS)
         count = found["num_detections"][index]
         assert count == len(expected.scores) > 0
-        np.testing.assert_array_equal(found["detection_classes"][index, :count], expected.classes)
+        np.testing.assert_array_equal(found["detection_classes"][index, :count], expected.class_ids)
         np.testing.assert_allclose(found["detection_scores"][index, :count], expected.scores, atol=1e-4)
         np.testing.assert_allclose(found["detection_boxes"][index, :count], expected.boxes, atol=1e-4)
 

@@ -184,7 +184,7 @@ def test_proposals_are_sent_and_detections_come_back(prediction, kind):
     assert np.asarray(inputs["proposals"]).tolist() == [proposals[0].tolist(), [[0.0] * 4] * 2]
     assert [each.scores.tolist() for each in found] == [[0.5], [0.25]]
     assert found[0].boxes.tolist() == [[0.25, 0.5, 0.75, 1.0]]
-    assert found[0].classes.tolist() == [2]
+    assert found[0].class_ids.tolist() == [2]
     assert found[0].names == ["dög"]
 
 

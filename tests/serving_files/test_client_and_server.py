@@ -60,7 +60,7 @@ def test_the_client_gets_what_detect_finds(ports, model_folder, tiny_model, tmp_
         assert len(rows) == len(expected.scores) > 3
         np.testing.assert_allclose([row["score"] for row in rows], expected.scores, atol=1e-4)
         np.testing.assert_allclose([row["box"] for row in rows], expected.boxes, atol=1e-4)
-        assert [row["class"] for row in rows] == [("cat", "dog", "öx")[label - 1] for label in expected.classes]
+        assert [row["class"] for row in rows] == [("cat", "dog", "öx")[label - 1] for label in expected.class_ids]
 
 
 def test_refusals_arrive(ports, tmp_path):

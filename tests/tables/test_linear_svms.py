@@ -127,6 +127,6 @@ def test_objects_score_above_background(with_svms, prepared_digits):
             model({"images": image, "rois": rois[None] * scale})["class_logits"][0].numpy()
             for rois in (record.boxes, record.proposals()[::20])
         )
-        for row, label in zip(objects, record.labels, strict=True):
+        for row, label in zip(objects, record.class_ids, strict=True):
             above.append(row[label] - background[:, label].mean())
     assert np.mean(above) > 0

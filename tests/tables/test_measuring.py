@@ -113,7 +113,7 @@ def test_unknown_tables_are_told(setup_in, tmp_path):
 def test_data_without_objects(setup_in, tmp_path, part):
     setup = setup_in(tmp_path / "out")
     dataset = getattr(setup, part)
-    empty = [dataclasses.replace(record, boxes=[], labels=[], difficult=[], crowd=None) for record in dataset]
+    empty = [dataclasses.replace(record, boxes=[], class_ids=[], difficult=[], crowd=None) for record in dataset]
     setup = dataclasses.replace(setup, **{part: dataset.with_records(empty)})
     with pytest.raises(InputError, match=r"^voc:.*: found no objects; expected annotated images"):
         measure_tables(setup, ["svd"], 1)
@@ -138,12 +138,14 @@ def test_settings_are_written_once(measured):
     assert (settings["protocol"], settings["backbone"], settings["recipe"]["steps"]) == ("voc10", "tiny_network", 4)
 
 
-@pytest.mark.parametrize("measurement", [Measurement("dense", box_passes=2), Measurement("five-scales", scales=5)])
+@pytest.mark.parametrize(
+    "measurement", [Measurement("dense", box_refinement_steps=2), Measurement("five-scales", scales=5)]
+)
 def test_settings_of_detection(setup_in, tmp_path, measurement):
     setup = setup_in(tmp_path)
     settings = measuring._detection_settings(setup, measurement)
     sides = (77, 92, 110, 138, 192) if measurement.scales == 5 else 96
-    assert (settings.shorter_side, settings.box_passes) == (sides, measurement.box_passes)
+    assert (settings.shorter_side, settings.box_refinement_steps) == (sides, measurement.box_refinement_steps)
     assert result_path(tmp_path, measurement, 3).parent == tmp_path / "seed-3" / measurement.training
 
 

@@ -29,7 +29,7 @@ def tiny_detector():
     backbone = keras.Sequential(
         [keras.Input((16, 16, 3)), layers.Conv2D(4, 3, 2), layers.GlobalAveragePooling2D(), layers.Dense(2)]
     )
-    return fast_rcnn(backbone, 2, stride=2, pooled_size=(2, 2), fc_units=(6,), dropout=0.0)
+    return fast_rcnn(backbone, 2, stride=2, roi_output_size=(2, 2), fc_units=(6,), dropout=0.0)
 
 
 def tiny_mini_batch():
@@ -41,17 +41,17 @@ def tiny_mini_batch():
     return inputs, {"class_logits": labels.astype(np.int32), "box_deltas": targets.astype(np.float32)}
 
 
-@pytest.mark.parametrize(("bias_rate", "decay_biases"), [(2.0, False), (1.0, False), (2.0, True)])
-def test_sgd_takes_caffes_steps(bias_rate, decay_biases):
-    """V = momentum V + rate_of_w (gradient + decay_of_w w); w = w - V. Biases: rate x bias_rate, decay x 0 or 1."""
+@pytest.mark.parametrize(("bias_lr_multiplier", "decay_biases"), [(2.0, False), (1.0, False), (2.0, True)])
+def test_sgd_takes_caffes_steps(bias_lr_multiplier, decay_biases):
+    """V = momentum V + rate_of_w (gradient + decay_of_w w); w = w - V. Biases: rate x multiplier, decay x 0 or 1."""
     kernel, bias = named_variables()
     weights = [kernel.numpy().astype(np.float64), bias.numpy().astype(np.float64)]
     velocities = [0.0, 0.0]
-    optimizer = sgd(RATE, MOMENTUM, DECAY, bias_rate, decay_biases)
+    optimizer = sgd(RATE, MOMENTUM, DECAY, bias_lr_multiplier, decay_biases)
     for step in range(3):
         values = gradients(step)
         optimizer.apply([keras.ops.convert_to_tensor(value) for value in values], [kernel, bias])
-        for i, (rate, decay) in enumerate([(RATE, DECAY), (bias_rate * RATE, DECAY * decay_biases)]):
+        for i, (rate, decay) in enumerate([(RATE, DECAY), (bias_lr_multiplier * RATE, DECAY * decay_biases)]):
             velocities[i] = MOMENTUM * velocities[i] + rate * (values[i] + decay * weights[i])
             weights[i] = weights[i] - velocities[i]
         np.testing.assert_allclose(kernel, weights[0], rtol=1e-5, atol=1e-6)
@@ -61,7 +61,9 @@ def test_sgd_takes_caffes_steps(bias_rate, decay_biases):
 def test_sgds_defaults_are_the_papers():
     """Section 2.3: "a global learning rate of 0.001", momentum 0.9, decay 0.0005, biases at twice the rate."""
     config = sgd().get_config()
-    found = [config[name] for name in ("learning_rate", "momentum", "gradient_decay", "bias_rate", "weight_decay")]
+    found = [
+        config[name] for name in ("learning_rate", "momentum", "gradient_decay", "bias_lr_multiplier", "weight_decay")
+    ]
     np.testing.assert_allclose(found[:4], [0.001, 0.9, 0.0005, 2.0], rtol=1e-6)
     assert found[4] is None  # Keras's own decay, which is not Caffe's
     assert config["nesterov"] is False
@@ -78,18 +80,22 @@ def adamw_steps(weight, gradient_of_step, rate, decay, steps=3):
     return weight
 
 
-@pytest.mark.parametrize("slow_rate", [1.0, 0.25])
+@pytest.mark.parametrize("slow_lr_multiplier", [1.0, 0.25])
 @pytest.mark.parametrize("decay_biases", [False, True])
-def test_adamw_moves_and_decays_slow_variables_by_the_multiple(slow_rate, decay_biases):
+def test_adamw_moves_and_decays_slow_variables_by_the_multiple(slow_lr_multiplier, decay_biases):
     kernel, bias = named_variables()
     start = kernel.numpy(), bias.numpy()
     decay = 2.0  # so large that a decay at another rate shows
     optimizer = FineTuningAdamW(
-        RATE, decoupled_decay=decay, decay_biases=decay_biases, slow_variables=[kernel.path], slow_rate=slow_rate
+        RATE,
+        decoupled_decay=decay,
+        decay_biases=decay_biases,
+        slow_variables=[kernel.path],
+        slow_lr_multiplier=slow_lr_multiplier,
     )
     for step in range(3):
         optimizer.apply([keras.ops.convert_to_tensor(value) for value in gradients(step)], [kernel, bias])
-    expected_kernel = adamw_steps(start[0], lambda step: gradients(step)[0], slow_rate * RATE, decay)
+    expected_kernel = adamw_steps(start[0], lambda step: gradients(step)[0], slow_lr_multiplier * RATE, decay)
     expected_bias = adamw_steps(start[1], lambda step: gradients(step)[1], RATE, decay * decay_biases)
     np.testing.assert_allclose(kernel, expected_kernel, rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(bias, expected_bias, rtol=1e-4, atol=1e-5)
@@ -123,10 +129,26 @@ def test_adamw_slows_the_backbone_alone():
 
 
 @pytest.mark.parametrize(
+    ("optimizer", "earlier", "name"),
+    [
+        (FineTuningSGD(0.2, bias_lr_multiplier=3.0), "bias_rate", "bias_lr_multiplier"),
+        (FineTuningAdamW(0.2, slow_lr_multiplier=0.3), "slow_rate", "slow_lr_multiplier"),
+    ],
+    ids=["sgd", "adamw"],
+)
+def test_a_configuration_of_0_1_is_read(optimizer, earlier, name):
+    saved = keras.optimizers.serialize(optimizer)
+    saved["config"][earlier] = saved["config"].pop(name)
+    read = keras.optimizers.deserialize(saved)
+    assert type(read) is type(optimizer)
+    assert read.get_config() == optimizer.get_config()
+
+
+@pytest.mark.parametrize(
     "optimizer",
     [
-        FineTuningSGD(0.2, momentum=0.8, gradient_decay=0.03, bias_rate=3.0),
-        FineTuningAdamW(0.2, decoupled_decay=0.03, slow_variables=["b/kernel", "a/kernel"], slow_rate=0.3),
+        FineTuningSGD(0.2, momentum=0.8, gradient_decay=0.03, bias_lr_multiplier=3.0),
+        FineTuningAdamW(0.2, decoupled_decay=0.03, slow_variables=["b/kernel", "a/kernel"], slow_lr_multiplier=0.3),
         sgd(keras.optimizers.schedules.CosineDecay(0.1, 50)),
     ],
     ids=["sgd", "adamw", "schedule"],
@@ -135,7 +157,7 @@ def test_configuration_round_trip(optimizer):
     copy = keras.optimizers.deserialize(keras.optimizers.serialize(optimizer))
     assert type(copy) is type(optimizer)
     assert copy.get_config() == optimizer.get_config()
-    assert {"bias_rate", "slow_rate"} & set(copy.get_config())
+    assert {"bias_lr_multiplier", "slow_lr_multiplier"} & set(copy.get_config())
 
 
 def optimizer_with(name, model, **options):

@@ -31,7 +31,7 @@ def detector():
         name="network",
     )
     own = layers.Rescaling(1.0, name="preprocessing")
-    return frcnn.fast_rcnn(network, 2, preprocessing=own, stride=4, pooled_size=(2, 2), fc_units=(6,), weights=None)
+    return frcnn.fast_rcnn(network, 2, preprocessing=own, stride=4, roi_output_size=(2, 2), fc_units=(6,), weights=None)
 
 
 def mini_batch():
@@ -154,7 +154,7 @@ def test_a_run_in_mixed_precision(prepared_digits, tiny_recipe, tiny_backbone, t
 
     summaries = {}
     for each in (dtype, "float32"):
-        recipe = with_changes(tiny_recipe, {"dtype": each, "steps": 24, "optimizer.rate": 1e-3})
+        recipe = with_changes(tiny_recipe, {"dtype": each, "steps": 24, "optimizer.learning_rate": 1e-3})
         folder = tmp_path / each
         options = {"recipe": recipe, "backbone": tiny_backbone, "progress": False}
         summaries[each] = frcnn.train(prepared_digits[0], folder, callbacks=[Policy()], **options)

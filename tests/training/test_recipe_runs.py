@@ -35,7 +35,7 @@ def data(digits):
     images = images + images + images + images + images
 
     def of(recipe):
-        names = recipe.classes or images.class_names
+        names = recipe.class_names or images.class_names
         return images.relabelled(names, range(1, 11))
 
     return of
@@ -62,7 +62,7 @@ def test_first_mini_batches(name, data, tiny_backbone, tmp_path):
     else:
         recipe = with_changes(recipe, {"network.stride": "4,8"})
     losses = first_steps(recipe, data(recipe), tmp_path / "run", backbone=tiny_backbone)
-    # From log(K + 1) on, for the siblings begin near 0.
+    # From log(K + 1) on, for the predictor layers begin near 0.
     assert losses[0] == pytest.approx(math.log(len(data(recipe).class_names) + 1), rel=0.25)
     if recipe.optimizer.schedule == "step":  # the cosine is still warming up
         assert losses[-1] < losses[0]

@@ -25,7 +25,7 @@ def tiny_detector():
     backbone = keras.Sequential(
         [keras.Input((16, 16, 3)), layers.Conv2D(4, 3, 2, name="conv"), layers.GlobalMaxPooling2D(), layers.Dense(2)]
     )
-    return fast_rcnn(backbone, 2, stride=2, pooled_size=(2, 2), fc_units=(6,))
+    return fast_rcnn(backbone, 2, stride=2, roi_output_size=(2, 2), fc_units=(6,))
 
 
 def rates(optimizer, steps):
@@ -42,13 +42,13 @@ def test_the_papers_numbers():
         "rois_per_batch": 128,
         "foreground_fraction": 0.25,
         "background_iou": (0.1, 0.5),
-        "flip": 0.5,
+        "horizontal_flip_prob": 0.5,
         "shorter_side": 600,
         "longer_side": 1000,
     }
     assert {name: getattr(found.sampling, name) for name in sampling} == sampling
     assert found.optimizer == OptimizerSettings(
-        kind="sgd", rate=0.001, momentum=0.9, weight_decay=0.0005, bias_rate=2.0, decay_biases=False
+        kind="sgd", learning_rate=0.001, momentum=0.9, weight_decay=0.0005, bias_lr_multiplier=2.0, decay_biases=False
     )
     assert (found.steps, found.proposals, found.box_weight) == (40_000, "selective-search", 1.0)
     assert found.network.dropout == 0.5
@@ -70,7 +70,7 @@ def test_when_the_rate_falls(tiny_detector, name, steps, falls):
     assert found.steps == steps
     optimizer = optimizer_of(found, tiny_detector, steps)
     assert isinstance(optimizer, FineTuningSGD)
-    assert (optimizer.momentum, optimizer.gradient_decay, optimizer.bias_rate) == (0.9, 0.0005, 2.0)
+    assert (optimizer.momentum, optimizer.gradient_decay, optimizer.bias_lr_multiplier) == (0.9, 0.0005, 2.0)
     ends = [0, *falls, steps]
     for number, (first, end) in enumerate(itertools.pairwise(ends)):
         np.testing.assert_allclose(rates(optimizer, [first, end - 1]), 0.001 * 0.1**number, rtol=1e-5)
@@ -85,7 +85,7 @@ def test_fewer_steps_keep_the_schedules_shape(tiny_detector):
 def test_the_cosine_warms_up_over_a_twentieth_and_ends_near_0(tiny_detector, steps):
     found = rates(optimizer_of(small_data(), tiny_detector, steps), range(steps))
     warm_up = max(1, steps // 20)
-    rate = small_data().optimizer.rate
+    rate = small_data().optimizer.learning_rate
     expected = [
         rate * step / warm_up
         if step < warm_up
@@ -98,15 +98,15 @@ def test_the_cosine_warms_up_over_a_twentieth_and_ends_near_0(tiny_detector, ste
 def test_small_data_slows_the_backbone(tiny_detector):
     optimizer = optimizer_of(small_data(), tiny_detector, 100)
     assert isinstance(optimizer, FineTuningAdamW)
-    np.testing.assert_allclose([optimizer.slow_rate, optimizer.decoupled_decay], [0.2, 1e-4])
+    np.testing.assert_allclose([optimizer.slow_lr_multiplier, optimizer.decoupled_decay], [0.2, 1e-4])
     assert {path.split("/")[-2] for path in optimizer.slow_variables} == {"conv"}
 
 
 def test_settings_reach_the_optimiser(tiny_detector):
-    changes = {"bias_rate": 3.0, "decay_biases": True, "momentum": 0.5, "accumulation": 4, "average": 0.9}
+    changes = {"bias_lr_multiplier": 3.0, "decay_biases": True, "momentum": 0.5, "accumulation": 4, "average": 0.9}
     changes = {f"optimizer.{name}": value for name, value in changes.items()}
     optimizer = optimizer_of(with_changes(voc07(), changes | {"optimizer.schedule": "constant"}), tiny_detector, 10)
-    assert (optimizer.bias_rate, optimizer.decay_biases, optimizer.momentum) == (3.0, True, 0.5)
+    assert (optimizer.bias_lr_multiplier, optimizer.decay_biases, optimizer.momentum) == (3.0, True, 0.5)
     assert optimizer.gradient_accumulation_steps == 4
     assert (optimizer.use_ema, optimizer.ema_momentum) == (True, 0.9)
     np.testing.assert_allclose(optimizer.learning_rate, 0.001)
@@ -165,7 +165,7 @@ def write_run(folder, description):
 
 
 def test_the_recipe_of_a_run(tmp_path):
-    mine = with_changes(small_data(), {"steps": 7, "sampling.flip": 0.0})
+    mine = with_changes(small_data(), {"steps": 7, "sampling.horizontal_flip_prob": 0.0})
     folder = write_run(tmp_path, {"recipe": dataclasses.asdict(mine)})
     assert recipe(folder) == mine
     assert recipe(folder, {"steps": "9"}) == dataclasses.replace(mine, steps=9)

@@ -24,7 +24,7 @@ STEPS = 11  # two epochs of four mini-batches, and a part of one
 EVERYTHING = {
     "steps": STEPS,
     "network.dropout": 0.5,
-    "optimizer.rate": 0.01,
+    "optimizer.learning_rate": 0.01,
     "optimizer.average": 0.8,
     "optimizer.accumulation": 3,
 }

@@ -80,7 +80,7 @@ def test_run_json_holds_everything_that_the_run_depends_on(tiny_run, tiny_recipe
     assert frcnn.recipe(str(folder)) == recipe
     assert description["class_names"] == list("0123456789")
     assert description["train"] == prepared_digits[0].name
-    assert description["proposals"] == json.loads(json.dumps(prepared_digits[0].proposal_settings.to_json()))
+    assert description["proposals"] == json.loads(json.dumps(prepared_digits[0].proposals.to_json()))
     assert {name: description[name] for name in ("backbone", "weights", "seed", "roi_pooling")} == {
         "backbone": "tiny_network",
         "weights": "imagenet",
@@ -125,7 +125,7 @@ def test_load_run(tiny_run):
 
 
 def test_the_loss_falls(train, prepared_digits, tiny_recipe, tmp_path):
-    recipe = with_changes(tiny_recipe, {"steps": 40, "optimizer.rate": 1e-3})
+    recipe = with_changes(tiny_recipe, {"steps": 40, "optimizer.learning_rate": 1e-3})
     summary = train(recipe, dataset=prepared_digits[0][:2])
     losses = [row["loss"] for row in log_of(tmp_path / "run")]
     assert summary.loss == losses[-1] < 0.6 * np.mean(losses[:3])
@@ -205,7 +205,7 @@ def test_a_run_that_never_began_is_no_obstacle(train, tiny_recipe, tmp_path, no_
 
 
 def test_a_loss_that_is_not_finite_stops_the_run(train, tiny_recipe, tmp_path):
-    recipe = dataclasses.replace(tiny_recipe, optimizer=OptimizerSettings(rate=1e20))
+    recipe = dataclasses.replace(tiny_recipe, optimizer=OptimizerSettings(learning_rate=1e20))
     with pytest.raises(InputError, match=r"step [2-5]: found a loss of (nan|inf); .* lower the learning rate") as error:
         train(recipe)
     assert "\n" not in str(error.value)
@@ -213,7 +213,9 @@ def test_a_loss_that_is_not_finite_stops_the_run(train, tiny_recipe, tmp_path):
 
 
 def test_a_data_set_without_objects(train, prepared_digits, tmp_path):
-    bare = [dataclasses.replace(record, boxes=[], labels=[], difficult=[], crowd=None) for record in prepared_digits[0]]
+    bare = [
+        dataclasses.replace(record, boxes=[], class_ids=[], difficult=[], crowd=None) for record in prepared_digits[0]
+    ]
     with pytest.raises(InputError, match="found no objects; expected annotated images"):
         train(None, dataset=prepared_digits[0].with_records(bare))
     assert not (tmp_path / "run").exists()
@@ -221,7 +223,7 @@ def test_a_data_set_without_objects(train, prepared_digits, tmp_path):
 
 def test_a_recipe_for_other_classes(train, prepared_digits, tiny_recipe, tmp_path):
     with pytest.raises(InputError, match=r"^recipe small-data: found class '0' in .*; expected cat, dog; take another"):
-        train(with_changes(tiny_recipe, {"classes": "cat,dog"}))
+        train(with_changes(tiny_recipe, {"class_names": "cat,dog"}))
     with pytest.raises(InputError, match=r"^class_weights: found class 'cat'; expected one of background, 0, 1, 2, "):
         train(with_changes(tiny_recipe, {"class_weights": {"cat": 2}}))
     assert not (tmp_path / "run").exists()
@@ -287,7 +289,7 @@ def trained_weights(folder):
 def test_the_average_of_the_weights_is_what_is_validated_and_saved(
     train, tiny_recipe, prepared_digits, tmp_path, monkeypatch
 ):
-    recipe = with_changes(tiny_recipe, {"steps": 6, "optimizer.rate": 0.01, "optimizer.average": 0.75})
+    recipe = with_changes(tiny_recipe, {"steps": 6, "optimizer.learning_rate": 0.01, "optimizer.average": 0.75})
     validated = {}
 
     def nothing(model, dataset, settings, progress):
@@ -368,18 +370,18 @@ def test_any_keras_optimiser_and_schedule(train, tiny_recipe, tmp_path):
 
 def test_weights_of_a_run_with_the_same_classes(train, tiny_run, tiny_recipe, tmp_path, no_steps):
     folder, _ = tiny_run
-    recipe = with_changes(tiny_recipe, {"optimizer.rate": 0.123})
+    recipe = with_changes(tiny_recipe, {"optimizer.learning_rate": 0.123})
     train(recipe, weights=str(folder))
     source, target = load_run(folder).model, load_run(tmp_path / "run").model
     for expected, found in zip(source.get_weights(), target.get_weights(), strict=True):
         np.testing.assert_array_equal(found, expected)
-    for name in ("mean", "deviation"):
+    for name in ("mean", "std"):
         expected, found = (getattr(model.get_layer("box_deltas"), name) for model in (source, target))
         np.testing.assert_array_equal(found, expected)
 
 
 def test_weights_of_a_run_with_other_classes(train, tiny_run, prepared_digits, tiny_recipe, tmp_path, no_steps):
-    """As many classes, in another order: the siblings would fit in shape and say the wrong classes."""
+    """As many classes, in another order: the predictor layers would fit in shape and say the wrong classes."""
     folder, _ = tiny_run
     dataset = prepared_digits[0].with_class_names("9876543210")
     train(tiny_recipe, dataset=dataset, weights=str(folder), seed=3)
@@ -394,14 +396,14 @@ def test_weights_of_a_run_with_other_classes(train, tiny_run, prepared_digits, t
 
 
 def test_the_backbone_must_fit_even_where_other_layers_do(train, tiny_run, tiny_recipe):
-    """The siblings of another network would fit, and leave its convolutions at random weights."""
+    """The predictor layers of another network would fit, and leave its convolutions at random weights."""
     with pytest.raises(InputError, match=r"weights: found a run whose layers do not fit \(convolutions\)"):
         train(tiny_recipe, backbone="mobilenet", weights=str(tiny_run[0]))
 
 
 def test_a_carried_stage_must_fit_too(train, tiny_run, tiny_recipe, tiny_backbone, tmp_path, no_steps):
     """It would stay at random weights: the tiny run has new layers in its place."""
-    carried = with_changes(tiny_recipe, {"network.head": "carry", "network.stride": 4})
+    carried = with_changes(tiny_recipe, {"network.head": "reuse", "network.stride": 4})
     with pytest.raises(InputError, match=r"weights: found a run whose layers do not fit \(last_stage\)"):
         train(with_changes(carried, {"network.stride": 8}), weights=str(tiny_run[0]))
     train(carried, folder=tmp_path / "carried")

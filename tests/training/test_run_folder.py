@@ -53,6 +53,18 @@ def test_an_interrupted_run_is_opened_by_the_same_description_alone(tmp_path):
     assert run_folder.read_description(tmp_path)["seed"] == 0
 
 
+def test_a_run_that_0_1_began_is_gone_on_with(tmp_path):
+    current = {**DESCRIPTION, "recipe": {"optimizer": {"learning_rate": 0.1}, "network": {"head": "reuse"}}}
+    run_folder.open_run(tmp_path, current)
+    run_folder.save_checkpoint(compiled_model(), tmp_path, 5)
+    earlier = {**current, "recipe": {"optimizer": {"rate": 0.1}, "network": {"head": "carry"}}}
+    (tmp_path / "run.json").write_text(json.dumps(earlier))
+    assert run_folder.read_description(tmp_path)["recipe"] == current["recipe"]
+    assert run_folder.open_run(tmp_path, current) == tmp_path
+    with pytest.raises(InputError, match="found a run with another recipe"):
+        run_folder.open_run(tmp_path, {**current, "recipe": {"optimizer": {"learning_rate": 0.2}}})
+
+
 def test_a_run_without_a_checkpoint_is_begun_anew(tmp_path):
     run_folder.open_run(tmp_path, DESCRIPTION)
     run_folder.open_run(tmp_path, {**DESCRIPTION, "seed": 1})

@@ -3,6 +3,7 @@
 import dataclasses
 import inspect
 import json
+import re
 
 import keras
 import pytest
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 from tf_fast_rcnn import InputError, fast_rcnn, recipe, sgd
 from tf_fast_rcnn.data.batches.settings import SamplingRules
 from tf_fast_rcnn.training.recipes import RECIPES, small_data, voc07
-from tf_fast_rcnn.training.settings import NetworkSettings, Recipe, recipe_from_json, with_changes
+from tf_fast_rcnn.training.settings import EARLIER_NAMES, NetworkSettings, Recipe, recipe_from_json, with_changes
 
 
 def value_of(recipe, name):
@@ -28,37 +29,37 @@ def through_json(recipe):
 @pytest.mark.parametrize(
     ("name", "text", "value"),
     [
-        ("optimizer.rate", "0.01", 0.01),
-        ("optimizer.rate", "1", 1.0),
-        ("optimizer.rate", "2e-4", 2e-4),
-        ("sampling.flip", "0", 0.0),
+        ("optimizer.learning_rate", "0.01", 0.01),
+        ("optimizer.learning_rate", "1", 1.0),
+        ("optimizer.learning_rate", "2e-4", 2e-4),
+        ("sampling.horizontal_flip_prob", "0", 0.0),
         ("steps", "700", 700),
         ("optimizer.average", "none", None),
         ("optimizer.average", "0.99", 0.99),
         ("optimizer.decay_biases", "true", True),
         ("sampling.with_ground_truth", "False", False),
         ("optimizer.kind", "adamw", "adamw"),
-        ("network.tune_from", "block4_conv1", "block4_conv1"),
-        ("network.tune_from", "none", None),
+        ("network.finetune_from", "block4_conv1", "block4_conv1"),
+        ("network.finetune_from", "none", None),
         ("network.fc_units", "256,128", (256, 128)),
         ("network.fc_units", "[256, 128]", (256, 128)),
         ("network.fc_units", "64", (64,)),
         ("network.stride", "8,16", (8, 16)),
         ("network.stride", "8", 8),
-        ("network.head", "carry", "carry"),
-        ("network.pooled_size", "14", 14),
-        ("network.pooled_size", "6,7", (6, 7)),
-        ("network.pooled_size", "1,2,3,6", (1, 2, 3, 6)),
-        ("network.pooled_size", "[[3, 3], [6, 7]]", ((3, 3), (6, 7))),
-        ("network.pooled_size", "[2, 4],3", ((2, 4), 3)),
-        ("network.pooled_size", "none", None),
+        ("network.head", "reuse", "reuse"),
+        ("network.roi_output_size", "14", 14),
+        ("network.roi_output_size", "6,7", (6, 7)),
+        ("network.roi_output_size", "1,2,3,6", (1, 2, 3, 6)),
+        ("network.roi_output_size", "[[3, 3], [6, 7]]", ((3, 3), (6, 7))),
+        ("network.roi_output_size", "[2, 4],3", ((2, 4), 3)),
+        ("network.roi_output_size", "none", None),
         ("sampling.shorter_side", "480,600", (480, 600)),
         ("sampling.shorter_side", "480", 480),
         ("sampling.background_iou", "0,0.5", (0, 0.5)),
         ("sampling.pad_to", "null", None),
-        ("classes", "cat, dog", ("cat", "dog")),
+        ("class_names", "cat, dog", ("cat", "dog")),
         ("only_layers", "box_regression", ("box_regression",)),
-        ("classes", '["traffic light"]', ("traffic light",)),
+        ("class_names", '["traffic light"]', ("traffic light",)),
         ("class_weights", '{"cat": 2}', {"cat": 2}),
         ("dtype", "mixed_bfloat16", "mixed_bfloat16"),
     ],
@@ -73,20 +74,20 @@ def test_text_becomes_the_settings_type(name, text, value):
 @pytest.mark.parametrize(
     ("name", "value", "message"),
     [
-        ("optimizer.rate", "fast", "optimizer.rate: found 'fast'; expected a number"),
-        ("optimizer.rate", "nan", "optimizer.rate: found 'nan'; expected a number"),
-        ("optimizer.rate", "NaN", "optimizer.rate: found nan; expected a number above 0"),
-        ("optimizer.rate", "0", "optimizer.rate: found 0.0; expected a number above 0"),
-        ("optimizer.rate", "true", "optimizer.rate: found 'true'; expected a number"),
-        ("optimizer.rate", "", "optimizer.rate: found ''; expected a number"),
+        ("optimizer.learning_rate", "fast", "optimizer.learning_rate: found 'fast'; expected a number"),
+        ("optimizer.learning_rate", "nan", "optimizer.learning_rate: found 'nan'; expected a number"),
+        ("optimizer.learning_rate", "NaN", "optimizer.learning_rate: found nan; expected a number above 0"),
+        ("optimizer.learning_rate", "0", "optimizer.learning_rate: found 0.0; expected a number above 0"),
+        ("optimizer.learning_rate", "true", "optimizer.learning_rate: found 'true'; expected a number"),
+        ("optimizer.learning_rate", "", "optimizer.learning_rate: found ''; expected a number"),
         ("optimizer.kind", "adam", "optimizer.kind: found 'adam'; expected one of sgd, adamw"),
-        ("network.head", "conv5", "network.head: found 'conv5'; expected one of auto, fc, carry"),
-        ("network.pooled_size", "7,0", "pooled_size: found (7, 0); expected one number"),
-        ("network.pooled_size", "big", "network.pooled_size: found 'big'; expected a whole number or a list"),
+        ("network.head", "conv5", "network.head: found 'conv5'; expected one of auto, fc, reuse"),
+        ("network.roi_output_size", "7,0", "network.roi_output_size: found (7, 0); expected one number"),
+        ("network.roi_output_size", "big", "network.roi_output_size: found 'big'; expected a whole number or a list"),
         ("network.stride", "[[8, 16]]", "network.stride: found '[[8, 16]]'; expected a whole number or a list"),
         ("optimizer.schedule", "poly", "optimizer.schedule: found 'poly'; expected one of step, cosine, constant"),
-        ("optimizer.rate_drops", "0.8,0.4", "optimizer.rate_drops: found (0.8, 0.4); expected rising shares"),
-        ("optimizer.rate_drops", "30000", "optimizer.rate_drops: found (30000,); expected rising shares"),
+        ("optimizer.lr_milestones", "0.8,0.4", "optimizer.lr_milestones: found (0.8, 0.4); expected rising shares"),
+        ("optimizer.lr_milestones", "30000", "optimizer.lr_milestones: found (30000,); expected rising shares"),
         ("optimizer.momentum", "1", "optimizer.momentum: found 1.0; expected a number from 0 to below 1"),
         ("optimizer.accumulation", "0", "optimizer.accumulation: found 0; expected a whole number from 1"),
         ("optimizer.average", "1", "optimizer.average: found 1.0; expected none or a number between 0 and 1"),
@@ -95,7 +96,7 @@ def test_text_becomes_the_settings_type(name, text, value):
         ("steps", "none", "steps, epochs: found neither; expected one of them"),
         ("sampling.with_ground_truth", "0", "sampling.with_ground_truth: found '0'; expected true or false"),
         ("sampling.shorter_side", "a,b", "sampling.shorter_side: found 'a,b'; expected a whole number or a list such"),
-        ("sampling.flip", "2", "flip: found 2.0; expected 0 to 1.0"),
+        ("sampling.horizontal_flip_prob", "2", "horizontal_flip_prob: found 2.0; expected 0 to 1.0"),
         ("network.dropout", "1", "network.dropout: found 1.0; expected a number from 0 to below 1"),
         ("network.fc_units", "0", "network.fc_units: found (0,); expected whole numbers from 1"),
         ("class_weights", "2", """class_weights: found '2'; expected JSON such as {"cat": 2} or none"""),
@@ -114,10 +115,10 @@ def test_a_wrong_value_is_refused_in_one_line(name, value, message):
 @pytest.mark.parametrize(
     ("name", "meant"),
     [
-        ("rate", "optimizer.rate"),
-        ("flip", "sampling.flip"),
-        ("optimizer.rrate", "optimizer.rate"),
-        ("sampling.fliip", "sampling.flip"),
+        ("rate", "optimizer.learning_rate"),
+        ("flip", "sampling.horizontal_flip_prob"),
+        ("optimizer.learningrate", "optimizer.learning_rate"),
+        ("sampling.horizontal_fliip_prob", "sampling.horizontal_flip_prob"),
     ],
 )
 def test_an_unknown_key_is_refused_with_the_known_ones(name, meant):
@@ -130,7 +131,7 @@ def test_an_unknown_key_is_refused_with_the_known_ones(name, meant):
     assert "\n" not in line
 
 
-@pytest.mark.parametrize("name", ["optimizer", "sampling", "sampling.flip.more", "", "_check"])
+@pytest.mark.parametrize("name", ["optimizer", "sampling", "sampling.horizontal_flip_prob.more", "", "_check"])
 def test_groups_and_nonsense_are_no_keys(name):
     with pytest.raises(InputError, match="found no such setting of a recipe"):
         with_changes(voc07(), {name: "1"})
@@ -139,7 +140,14 @@ def test_groups_and_nonsense_are_no_keys(name):
 @given(
     text=st.text(max_size=12),
     name=st.sampled_from(
-        ["optimizer.rate", "network.stride", "network.pooled_size", "classes", "steps", "class_weights"]
+        [
+            "optimizer.learning_rate",
+            "network.stride",
+            "network.roi_output_size",
+            "class_names",
+            "steps",
+            "class_weights",
+        ]
     ),
 )
 @settings(max_examples=200, deadline=None)
@@ -161,7 +169,7 @@ def test_values_that_are_checked_together_change_together():
 
 def test_the_recipe_itself_stays_as_it_is():
     before = small_data()
-    with_changes(before, {"optimizer.rate": 1.0})
+    with_changes(before, {"optimizer.learning_rate": 1.0})
     assert before == small_data()
 
 
@@ -193,10 +201,59 @@ def test_a_recipe_takes_any_keras_optimiser(optimizer):
     again = keras.optimizers.deserialize(through_json(mine).optimizer)
     assert type(again) is type(optimizer)
     assert again.get_config() == optimizer.get_config()
-    with pytest.raises(InputError, match=r"^optimizer\.rate: found a Keras optimiser, which has its own settings"):
-        with_changes(mine, {"optimizer.rate": 0.1})
+    with pytest.raises(
+        InputError, match=r"^optimizer\.learning_rate: found a Keras optimiser, which has its own settings"
+    ):
+        with_changes(mine, {"optimizer.learning_rate": 0.1})
     assert with_changes(mine, {"steps": 5}).optimizer == mine.optimizer
 
 
 def test_defaults_are_the_papers():
-    assert Recipe(name="voc07", classes=voc07().classes) == voc07() == recipe("voc07")
+    assert Recipe(name="voc07", class_names=voc07().class_names) == voc07() == recipe("voc07")
+
+
+# --- what 0.1 saved ---------------------------------------------------------------------------------------------------
+
+# As run.json of 0.1 has a recipe, but for the settings whose names are as they were.
+RECIPE_OF_0_1 = {
+    "name": "mine",
+    "classes": ["cat", "dog"],
+    "steps": 7,
+    "optimizer": {"kind": "adamw", "rate": 0.02, "rate_drops": [0.5], "bias_rate": 3.0, "backbone_rate": 0.1},
+    "network": {"tune_from": "block4_conv1", "head": "carry", "pooled_size": [[3, 3], [6, 7]]},
+    "sampling": {"flip": 0.25, "vertical_flip": 0.125},
+}
+RENAMED = {
+    "class_names": ("cat", "dog"),
+    "optimizer.learning_rate": 0.02,
+    "optimizer.lr_milestones": (0.5,),
+    "optimizer.bias_lr_multiplier": 3.0,
+    "optimizer.backbone_lr_multiplier": 0.1,
+    "network.finetune_from": "block4_conv1",
+    "network.head": "reuse",
+    "network.roi_output_size": ((3, 3), (6, 7)),
+    "sampling.horizontal_flip_prob": 0.25,
+    "sampling.vertical_flip_prob": 0.125,
+}
+
+
+def test_a_recipe_of_0_1_is_read():
+    read = recipe_from_json(RECIPE_OF_0_1)
+    assert {name: value_of(read, name) for name in RENAMED} == RENAMED
+    assert read == with_changes(Recipe(name="mine", steps=7), {"optimizer.kind": "adamw", **RENAMED})
+    assert "rate" in RECIPE_OF_0_1["optimizer"]  # what was read is left as it is
+
+
+def test_a_keras_optimiser_of_0_1_is_read():
+    saved = keras.optimizers.serialize(sgd(0.1, bias_lr_multiplier=4.0))
+    earlier = {**saved, "config": dict(saved["config"])}
+    earlier["config"]["bias_rate"] = earlier["config"].pop("bias_lr_multiplier")
+    assert recipe_from_json({"name": "mine", "optimizer": earlier}).optimizer == saved
+
+
+@pytest.mark.parametrize("name", EARLIER_NAMES)
+def test_an_earlier_name_is_refused_with_the_new_one(name):
+    new = EARLIER_NAMES[name]
+    with pytest.raises(InputError, match=f"^{re.escape(name)}: .* expected {re.escape(new)}; give that$"):
+        with_changes(voc07(), {name: "1"})
+    assert with_changes(voc07(), {new: value_of(voc07(), new)}) == voc07()

@@ -1,9 +1,13 @@
 """Where detection's time goes, before and after truncated SVD (the paper's figure 2), beside PyTorch and OpenVINO."""
 
+from __future__ import annotations
+
 import functools
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -19,15 +23,17 @@ from tf_fast_rcnn.data.network_input import network_size, resize_to_network
 from tf_fast_rcnn.data.proposals import compute_proposals, proposal_settings
 from tf_fast_rcnn.demo.digits import generate_digits
 from tf_fast_rcnn.inference.graph import DetectionSettings, Detector
-from tf_fast_rcnn.models.parts import SIBLINGS, stages
+from tf_fast_rcnn.models.parts import PREDICTOR_LAYERS, stages
 from tf_fast_rcnn.models.truncated_svd import fully_connected_names, with_factors
 
 CLASSES = 20
-PARTS = ("decode and resize", "convolutions", "RoI pooling", "fc6", "fc7", "siblings", "NMS")
+PARTS = ("decode and resize", "convolutions", "RoI pooling", "fc6", "fc7", "predictor layers", "NMS")
 _IMAGE_SIZE = (480, 640)
 
 
-def measure_detection(network, dtype, proposals, shorter_side, rounds, threads):
+def measure_detection(
+    network: str, dtype: str, proposals: Sequence[int], shorter_side: int, rounds: int, threads: int
+) -> dict[str, Any]:
     """Times every part of detecting the objects of one image, and the whole, in turn with the same parts in the peers.
 
     To be called in a fresh process. The network is random, and so are the factors that stand for its fully connected
@@ -57,7 +63,8 @@ def measure_detection(network, dtype, proposals, shorter_side, rounds, threads):
             "ours": _Ours(model, settings, path, proposals),
             "ours, SVD": _Ours(_compressed(model), settings, path, proposals),
         }
-        contestants, missing = dict(ours), {}
+        contestants: dict[str, _Ours | _Peer] = {**ours}
+        missing = {}
         for name, peer in (("PyTorch", _PyTorch), ("OpenVINO", _OpenVINO)):
             try:
                 contestants[name] = peer(model, ours["ours"], dtype, threads)
@@ -82,9 +89,9 @@ def _compressed(model):
 
 
 def _hidden_layers(model):
-    """Names of the fully connected layers before the siblings; of two factors the second."""
+    """Names of the fully connected layers before the predictor layers; of two factors the second."""
     names = [layer.name for layer in model.layers if isinstance(layer, keras.layers.Dense)]
-    return [name for name in names if name not in SIBLINGS and not name.endswith("_v")]
+    return [name for name in names if name not in PREDICTOR_LAYERS and not name.endswith("_v")]
 
 
 def _head(classify):
@@ -94,7 +101,7 @@ def _head(classify):
     hidden = [outputs[name] for name in _hidden_layers(classify)]
     names = [f"fc{number}" for number, _ in enumerate(hidden, start=6)]
     ends = zip([classify.input, *hidden], [*hidden, classify.output], strict=True)
-    return {name: keras.Model(*pair) for name, pair in zip([*names, "siblings"], ends, strict=True)}
+    return {name: keras.Model(*pair) for name, pair in zip([*names, "predictor layers"], ends, strict=True)}
 
 
 def _row(name, number, seconds):

@@ -3,12 +3,15 @@
 Every request that was sent is counted once: answered, refused (UNAVAILABLE, 503: the server is full) or failed.
 """
 
+from __future__ import annotations
+
 import asyncio
 import collections
 import json
 import time
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple, Self
 
 import aiohttp
 import grpc
@@ -39,7 +42,7 @@ class Load(NamedTuple):
     counts: dict
     memory: list
 
-    def summary(self):
+    def summary(self) -> dict[str, Any]:
         """Dict of JSON's types: requests a second, latencies' percentiles in milliseconds, counts, memory in MB."""
         failed = sum(count for status, count in self.counts.items() if status not in (OK, REFUSED))
         percentiles = np.percentile(self.latencies, [50, 95, 99]) * 1e3 if len(self.latencies) else [np.nan] * 3
@@ -56,7 +59,7 @@ class Load(NamedTuple):
         }
 
 
-async def closed_loop(ask, clients, seconds, pid=None):
+async def closed_loop(ask: Callable[[], Awaitable[str]], clients: int, seconds: float, pid: int | None = None) -> Load:
     """Clients that each send a request when the one before is answered.
 
     Args:
@@ -77,7 +80,9 @@ async def closed_loop(ask, clients, seconds, pid=None):
     return await _observed(ask, lambda record: [client(record) for _ in range(clients)], pid)
 
 
-async def open_loop(ask, rate, seconds, seed=0, pid=None):
+async def open_loop(
+    ask: Callable[[], Awaitable[str]], rate: float, seconds: float, seed: int = 0, pid: int | None = None
+) -> Load:
     """Requests at random times (a Poisson process), sent whether or not others are answered.
 
     A request's time counts from when it was due: a slow server cannot hide by holding back the next one.
@@ -128,12 +133,12 @@ async def _watch(pid, memory):
         await asyncio.sleep(1)
 
 
-def detector_inputs(image_bytes, proposals):
+def detector_inputs(image_bytes: bytes, proposals: np.ndarray) -> dict[str, np.ndarray]:
     """Inputs of a detector's `serving_default` for one image and its proposals, float32 `[P, 4]`."""
     return {
         "image_bytes": np.array([image_bytes], np.object_),
         "proposals": np.asarray(proposals, np.float32)[None],
-        "num_proposals": np.int32([len(proposals)]),
+        "num_proposals": np.array([len(proposals)], np.int32),
     }
 
 
@@ -146,22 +151,22 @@ class GrpcLoad:
         inputs: dict of names and arrays.
     """
 
-    def __init__(self, address, model, inputs):
+    def __init__(self, address: str, model: str, inputs: Mapping[str, np.ndarray]) -> None:
         self._address = address
         self._request = predict_pb2.PredictRequest()
         self._request.model_spec.name = model
         for name, value in inputs.items():
             self._request.inputs[name].CopyFrom(tf.make_tensor_proto(value))
 
-    async def __aenter__(self):
+    async def __aenter__(self) -> Self:
         self._channel = grpc.aio.insecure_channel(self._address, options=_ANY_SIZE)
         self._stub = prediction_service_pb2_grpc.PredictionServiceStub(self._channel)
         return self
 
-    async def __aexit__(self, *_):
+    async def __aexit__(self, *_: object) -> None:
         await self._channel.close()
 
-    async def __call__(self):
+    async def __call__(self) -> str:
         try:
             await self._stub.Predict(self._request, timeout=_TIMEOUT)
         except grpc.aio.AioRpcError as error:
@@ -177,21 +182,21 @@ class RestLoad:
         inputs: dict of names and arrays.
     """
 
-    def __init__(self, url, inputs):
+    def __init__(self, url: str, inputs: Mapping[str, np.ndarray]) -> None:
         self._url = f"{url}:predict"
         # Requests and answers by column have the same form.
         self._body = json.dumps({"inputs": json.loads(write_outputs(inputs, by_row=False))["outputs"]}).encode()
 
-    async def __aenter__(self):
+    async def __aenter__(self) -> Self:
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=0), timeout=aiohttp.ClientTimeout(_TIMEOUT)
         )
         return self
 
-    async def __aexit__(self, *_):
+    async def __aexit__(self, *_: object) -> None:
         await self._session.close()
 
-    async def __call__(self):
+    async def __call__(self) -> str:
         try:
             async with self._session.post(self._url, data=self._body) as response:
                 await response.read()
@@ -200,7 +205,7 @@ class RestLoad:
             return type(error).__name__
 
 
-def server_process(port):
+def server_process(port: int) -> int | None:
     """Number of the process on this machine that listens on a TCP port; None where none is to be seen."""
     listening = {
         f"socket:[{fields[9]}]"

@@ -1,15 +1,19 @@
 """How everything is measured: contestants take turns in one process, medians count, memory is the process's growth."""
 
+from __future__ import annotations
+
 import os
 import statistics
 import threading
 import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 from tqdm import tqdm
 
 
-def median_seconds(functions, rounds):
+def median_seconds(functions: Mapping[Any, Callable[[], object]], rounds: int) -> dict[Any, float]:
     """Runs functions in turn, so that what else the machine does meets all of them.
 
     Args:
@@ -29,7 +33,7 @@ def median_seconds(functions, rounds):
     return {name: statistics.median(values) for name, values in seconds.items()}
 
 
-def peak_growth(function):
+def peak_growth(function: Callable[[], Any]) -> tuple[Any, int]:
     """`(result, bytes)`: what a function returns, and by how much the process's memory grew at its peak."""
     sizes, done = [], threading.Event()
 
@@ -47,6 +51,6 @@ def peak_growth(function):
     return result, max([before, *sizes]) - before
 
 
-def resident_bytes(process="self"):
+def resident_bytes(process: int | str = "self") -> int:
     """Memory that a process, given by its number, holds now; this one by default."""
     return int(Path(f"/proc/{process}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")

@@ -1,8 +1,12 @@
 """Selective search beside OpenCV's: time, recall and average best overlap on the same images, memory, growth."""
 
+from __future__ import annotations
+
 import concurrent.futures
 import functools
 import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
@@ -13,12 +17,15 @@ from tf_fast_rcnn.benchmarks.measure import median_seconds, peak_growth
 from tf_fast_rcnn.data.proposals.recall import recall
 from tf_fast_rcnn.data.proposals.selective_search import selective_search
 
+if TYPE_CHECKING:
+    from tf_fast_rcnn.data.records import ImageRecord
+
 CONTESTANTS = ("native", "opencv")
 COUNTS = (500, 1000, 2000)
 _BATCHES_OF_THREADS = 4
 
 
-def measure_proposals(records, mode, threads=2):
+def measure_proposals(records: Sequence[ImageRecord], mode: str, threads: int = 2) -> dict[str, Any]:
     """Searches each image with one thread by turns, and batches of them natively with several threads.
 
     Args:
@@ -61,7 +68,7 @@ def measure_proposals(records, mode, threads=2):
     }
 
 
-def measure_growth(image, mode, sides, rounds=3):
+def measure_growth(image: np.ndarray, mode: str, sides: Sequence[int], rounds: int = 3) -> list[dict[str, float]]:
     """Time and memory of one image at growing sizes, with one thread, where nothing is searched smaller.
 
     To be called in a fresh process: what was freed would not count as growth.

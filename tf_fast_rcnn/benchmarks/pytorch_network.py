@@ -4,8 +4,12 @@ PyTorch has no RoI pooling of its own. `roi_max_pool` is a plain loop over the b
 it shows that the networks are the same, and those who measure leave its time out.
 """
 
+from __future__ import annotations
+
 import itertools
 import math
+from collections.abc import Sequence
+from typing import Any
 
 import keras
 import numpy as np
@@ -33,12 +37,12 @@ class PyTorchNetwork(torch.nn.Module):
         torch.Size([1, 300, 21])
     """
 
-    def __init__(self, network):
+    def __init__(self, network: keras.Model) -> None:
         super().__init__()
         self._network = network
         self.parts = torch.nn.ModuleDict({layer.name: _as_pytorch(layer) for layer in _layers(network)})
 
-    def forward(self, inputs):
+    def forward(self, inputs: Any) -> Any:
         if inputs.ndim != 4:
             return self._run(self._network, inputs)
         maps = self._run(self._network, inputs.movedim(-1, 1))
@@ -51,7 +55,9 @@ class PyTorchNetwork(torch.nn.Module):
         return network._run_through_graph(inputs, operation_fn=lambda layer: layer, call_fn=call)
 
 
-def roi_max_pool(features, rois, output_size, spatial_scale):
+def roi_max_pool(
+    features: torch.Tensor, rois: torch.Tensor, output_size: tuple[int, int], spatial_scale: float
+) -> tuple[torch.Tensor, torch.Tensor]:
     """RoI max pooling by a loop over the bins: the rule of `roi_pool`, which documents the arguments.
 
     Returns:
@@ -75,7 +81,9 @@ def roi_max_pool(features, rois, output_size, spatial_scale):
     return pooled, argmax
 
 
-def roi_max_pool_gradient(pooled_gradient, argmax, features_shape):
+def roi_max_pool_gradient(
+    pooled_gradient: torch.Tensor, argmax: torch.Tensor, features_shape: Sequence[int]
+) -> torch.Tensor:
     """The gradient of `roi_max_pool`'s features `[B, h, w, C]`: each bin's goes to the cell of its maximum."""
     images, _, _, channels = features_shape
     cells = argmax.reshape(images, -1, channels)
@@ -207,8 +215,8 @@ def _reshape(layer):
 
 
 def _denormalization(layer):
-    mean, deviation = torch.tensor(layer.mean), torch.tensor(layer.deviation)
-    return _Function(lambda normalized: normalized * deviation + mean)
+    mean, std = torch.tensor(layer.mean), torch.tensor(layer.std)
+    return _Function(lambda normalized: normalized * std + mean)
 
 
 _CONVERSIONS = {

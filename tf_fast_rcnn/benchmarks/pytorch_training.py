@@ -1,9 +1,12 @@
 """Training steps of a Fast R-CNN model in PyTorch, timed part by part: the peer of `benchmarks.training`."""
 
+from __future__ import annotations
+
 import contextlib
 import time
 
 import keras
+import numpy as np
 import torch
 from torch.nn import functional
 
@@ -19,16 +22,23 @@ class PyTorchTraining:
 
     Args:
         model: what `fast_rcnn` returned, of one feature map; its weights are copied.
-        rate, momentum, weight_decay: as `training.optimizers.sgd` takes them; biases learn at twice the rate and do
-            not decay.
+        learning_rate, momentum, weight_decay: as `training.optimizers.sgd` takes them; biases learn at twice the
+            rate and do not decay.
         half: whether to compute under bfloat16 autocast.
     """
 
-    def __init__(self, model, rate, momentum=0.9, weight_decay=0.0005, half=False):
+    def __init__(
+        self,
+        model: keras.Model,
+        learning_rate: float,
+        momentum: float = 0.9,
+        weight_decay: float = 0.0005,
+        half: bool = False,
+    ) -> None:
         parts = stages(model)
         self.convolve, self.classify = PyTorchNetwork(parts.convolve), PyTorchNetwork(parts.classify)
         self._pooling = next(layer for layer in model.layers if layer.name.startswith("roi_pooling"))
-        self._deviation = torch.tensor(denormalization_layer(model).deviation)
+        self._std = torch.tensor(denormalization_layer(model).std)
         self._half = half
         parameters = [*self.convolve.named_parameters(), *self.classify.named_parameters()]
         trained = {"weight": [], "bias": []}
@@ -37,11 +47,11 @@ class PyTorchTraining:
                 trained[name.split(".")[-1]].append(parameter)
         groups = [
             {"params": trained["weight"], "weight_decay": weight_decay},
-            {"params": trained["bias"], "lr": 2 * rate},
+            {"params": trained["bias"], "lr": 2 * learning_rate},
         ]
-        self._optimizer = torch.optim.SGD(groups, lr=rate, momentum=momentum)
+        self._optimizer = torch.optim.SGD(groups, lr=learning_rate, momentum=momentum)
 
-    def step(self, images, rois, labels, targets):
+    def step(self, images: np.ndarray, rois: np.ndarray, labels: np.ndarray, targets: np.ndarray) -> dict[str, float]:
         """One mini-batch.
 
         Args:
@@ -86,7 +96,7 @@ class PyTorchTraining:
         class_loss = functional.cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="sum")
         true_class = (labels - 1).clamp(min=0)
         predicted = deltas.gather(2, true_class[..., None, None].expand(-1, -1, 1, 4))[:, :, 0]
-        difference = (predicted - targets) / self._deviation[true_class]
+        difference = (predicted - targets) / self._std[true_class]
         box_loss = functional.smooth_l1_loss(difference, torch.zeros_like(difference), reduction="none").sum(-1)
         return (class_loss + box_loss[labels >= 1].sum()) / labels.numel()
 

@@ -1,8 +1,11 @@
 """RoI pooling and its gradient beside ONNX Runtime, OpenVINO and the mere writing or reading of the same arrays."""
 
+from __future__ import annotations
+
 import concurrent.futures
 import dataclasses
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -24,7 +27,7 @@ class Contestant:
     floor: str
 
 
-def measure_roi_pooling(rois, threads, rounds=15, channels=512):
+def measure_roi_pooling(rois: int, threads: int, rounds: int = 15, channels: int = 512) -> dict[str, Any]:
     """Times 7 x 7 pooling of one image's RoIs from float32 features `[1, 38, 63, channels]`.
 
     To be called in a fresh process: TensorFlow's number of threads is set once, and memory is to start afresh.
@@ -67,7 +70,9 @@ def measure_roi_pooling(rois, threads, rounds=15, channels=512):
     }
 
 
-def random_rois(number, rng, height=IMAGE_HEIGHT, width=IMAGE_WIDTH):
+def random_rois(
+    number: int, rng: np.random.Generator, height: float = IMAGE_HEIGHT, width: float = IMAGE_WIDTH
+) -> np.ndarray:
     """RoIs float32 `[1, number, 4]`, `[y1, x1, y2, x2]`, all over an image of a height and width in pixels."""
     corners = rng.uniform(0, [[[height, width]]], (2, number, 2)).astype(np.float32)
     return np.concatenate([corners.min(axis=0), corners.max(axis=0)], axis=1)[None]

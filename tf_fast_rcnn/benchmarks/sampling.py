@@ -1,8 +1,11 @@
 """Hierarchical against RoI-centric sampling (section 2.3): what a mini-batch of R RoIs costs by its images N."""
 
+from __future__ import annotations
+
 import resource
 import statistics
 import time
+from typing import TYPE_CHECKING, Any
 
 import keras
 
@@ -10,8 +13,20 @@ import tf_fast_rcnn as frcnn
 from tf_fast_rcnn.data.prepared.write import with_proposals
 from tf_fast_rcnn.training.optimizers import FineTuningSGD
 
+if TYPE_CHECKING:
+    from tf_fast_rcnn.files import StrPath
 
-def measure_sampling(spec, backbone, images, rois=128, shorter_side=600, images_at_once=None, steps=3, cache_dir=None):
+
+def measure_sampling(
+    spec: str,
+    backbone: str | keras.Model,
+    images: int,
+    rois: int = 128,
+    shorter_side: int = 600,
+    images_at_once: int | None = None,
+    steps: int = 3,
+    cache_dir: StrPath | None = None,
+) -> dict[str, Any]:
     """Trains with mini-batches of R RoIs from N images, and times them, the input pipeline included.
 
     To be called in a fresh process, whose memory is measured. A mini-batch of more than `images_at_once` images is

@@ -1,5 +1,7 @@
 """The embedded server beside calling the model directly: one client, many clients, a rate, and hours of too much."""
 
+from __future__ import annotations
+
 import asyncio
 import collections
 import concurrent.futures
@@ -13,6 +15,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -40,7 +43,9 @@ num_batch_threads {{ value: 2 }}
 """
 
 
-def measure_serving(network, proposals, clients, seconds, rounds, soak):
+def measure_serving(
+    network: str, proposals: int, clients: int, seconds: float, rounds: int, soak: float
+) -> dict[str, Any]:
     """Measures a random detector on a JPEG of 640x480 pixels, over the loopback.
 
     To be called in a fresh process. The model is called directly in this process, and served by processes of their own,

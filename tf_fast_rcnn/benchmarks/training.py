@@ -1,8 +1,11 @@
 """A training step (forward, backward, update) beside the same network's in PyTorch: time, its parts, and memory."""
 
+from __future__ import annotations
+
 import statistics
 import time
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
@@ -30,7 +33,9 @@ class MiniBatch(NamedTuple):
     targets: np.ndarray
 
 
-def measure_training(network, dtypes, size, rounds, threads):
+def measure_training(
+    network: str, dtypes: Sequence[str], size: tuple[int, int], rounds: int, threads: int
+) -> dict[str, Any]:
     """Times steps on N = 2 images with R = 128 RoIs, ours and PyTorch's in turn.
 
     To be called in a fresh process: TensorFlow's number of threads is set once. Ours is the step of `model.fit`.
@@ -47,7 +52,8 @@ def measure_training(network, dtypes, size, rounds, threads):
         Dict: "seconds" of a step, medians by contestant ("ours, float32", "PyTorch, float32", ...); "parts", by
         contestant the seconds of those of `PARTS` that it can tell apart; "missing", why PyTorch is left out, or "".
     """
-    batch, contestants, missing = random_mini_batch(size), {}, ""
+    contestants: dict[str, _Contestant] = {}
+    batch, missing = random_mini_batch(size), ""
     for dtype in dtypes:
         contestants[f"ours, {dtype}"] = _Ours(network, dtype, batch, threads)
     try:
@@ -66,7 +72,7 @@ def measure_training(network, dtypes, size, rounds, threads):
     }
 
 
-def measure_training_memory(network, contestant, dtype, size, threads):
+def measure_training_memory(network: str, contestant: str, dtype: str, size: tuple[int, int], threads: int) -> int:
     """Bytes by which a process grows at its peak in training, beyond what it holds with the weights loaded.
 
     To be called in a fresh process. Gradients, momentum, activations and scratch memory count.
@@ -79,7 +85,7 @@ def measure_training_memory(network, contestant, dtype, size, threads):
     return peak_growth(lambda: [step() for _ in range(2)])[1]
 
 
-def random_mini_batch(size):
+def random_mini_batch(size: tuple[int, int]) -> MiniBatch:
     """`MiniBatch` of images of a height and width, the same each time."""
     rng, rois = np.random.default_rng(0), ROIS // IMAGES
     return MiniBatch(
@@ -103,10 +109,13 @@ class _Contestant:
     A contestant whose parts are timed without changing how it runs has no `step` of its own.
     """
 
-    step = None
+    step: Callable[[], None] | None = None
 
     def __init__(self):
         self._parts = []
+
+    def timed_step(self):
+        raise NotImplementedError
 
     def median_parts(self):
         """Median seconds by part, without the first step."""

@@ -1,6 +1,9 @@
 """The charts of the page."""
 
-from typing import NamedTuple
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -8,6 +11,9 @@ from tf_fast_rcnn.browsing.findings import NETWORK_SIDE
 from tf_fast_rcnn.data.proposals.recall import MIN_IOU
 from tf_fast_rcnn.data.proposals.settings import DEFAULT_MIN_SIZE
 from tf_fast_rcnn.visualization.plots import plot_histogram, plot_recall
+
+if TYPE_CHECKING:
+    from tf_fast_rcnn.browsing.survey import Survey
 
 _MAX_COUNT_BINS = 40
 
@@ -19,9 +25,9 @@ class Chart(NamedTuple):
     alt: str
 
 
-def draw_charts(folder, survey):
+def draw_charts(folder: Path, survey: Survey) -> list[Chart]:
     """Draws the charts of a `Survey` into `folder/charts`; returns a list of `Chart`."""
-    charts = _recall_charts(survey.recall) if survey.recall is not None and len(survey.measures.labels) else {}
+    charts = _recall_charts(survey.recall) if survey.recall is not None and len(survey.measures.class_ids) else {}
     charts |= _histograms(survey)
     drawn = []
     for name, (alt, plot, arguments) in charts.items():

@@ -1,5 +1,7 @@
 """Equal and nearly equal images, found in one pass over a data set."""
 
+from __future__ import annotations
+
 import hashlib
 from collections import defaultdict
 
@@ -31,13 +33,13 @@ class DuplicateImages:
         ([(0, 1)], [])
     """
 
-    def __init__(self):
+    def __init__(self) -> None:
         self._by_pixels = defaultdict(list)  # digest of the pixels: images
         self._groups = []  # of images with different pixels
         self._firsts = []  # hash and small copy of each group's first image
         self._by_band = defaultdict(list)  # (band, its bits): groups
 
-    def add(self, index, image):
+    def add(self, index: int, image: np.ndarray) -> None:
         """Takes the image `index`: uint8 `[H, W, 3]`."""
         same = self._by_pixels[_pixel_digest(image)]
         same.append(index)
@@ -54,11 +56,11 @@ class DuplicateImages:
         self._groups.append([index])
         self._firsts.append((code, copy))
 
-    def identical(self):
+    def identical(self) -> list[tuple[int, ...]]:
         """Groups of images with the same pixels: a list of tuples of indices."""
         return [tuple(group) for group in self._by_pixels.values() if len(group) > 1]
 
-    def similar(self):
+    def similar(self) -> list[tuple[int, ...]]:
         """Groups of images that nearly look the same, one of each set of identical ones: a list of tuples."""
         return [tuple(group) for group in self._groups if len(group) > 1]
 

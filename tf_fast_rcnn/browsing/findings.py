@@ -4,10 +4,13 @@ Nothing here looks at pixels; `duplicates` does. Each rule is a function that sa
 constant beside it.
 """
 
+from __future__ import annotations
+
 import difflib
 import re
 import unicodedata
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -15,6 +18,9 @@ from tf_fast_rcnn import boxes as box_algebra
 from tf_fast_rcnn.data.proposals import shorter_sides
 from tf_fast_rcnn.data.proposals.recall import MIN_IOU
 from tf_fast_rcnn.data.proposals.settings import DEFAULT_MIN_SIZE
+
+if TYPE_CHECKING:
+    from tf_fast_rcnn.data.records import ImageRecord
 
 # The paper's shorter side of the network's input, in which sizes are told.
 NETWORK_SIDE = 600
@@ -107,14 +113,14 @@ class ObjectMeasures(NamedTuple):
     """Numbers of each object of an image, or of all images: arrays `[G]`.
 
     Attributes:
-        labels: int32, 1..K.
+        class_ids: int32, 1..K.
         sizes: float32, the square root of the share of the image that the box covers, 0 to 1.
         shorter_sides: float32, pixels in a network's input whose shorter side is `NETWORK_SIDE`.
         aspects: float32, width over height in pixels.
         difficult, crowd: bool.
     """
 
-    labels: np.ndarray
+    class_ids: np.ndarray
     sizes: np.ndarray
     shorter_sides: np.ndarray
     aspects: np.ndarray
@@ -122,11 +128,11 @@ class ObjectMeasures(NamedTuple):
     crowd: np.ndarray
 
 
-def measure_objects(record):
+def measure_objects(record: ImageRecord) -> ObjectMeasures:
     """`ObjectMeasures` of an `ImageRecord`."""
     heights, widths = _pixel_sizes(record).T
     return ObjectMeasures(
-        labels=record.labels,
+        class_ids=record.class_ids,
         sizes=np.sqrt(box_algebra.area(record.boxes)),
         shorter_sides=NETWORK_SIDE * shorter_sides(record.boxes, record.height, record.width),
         aspects=(widths / np.maximum(heights, 1e-6)).astype(np.float32),
@@ -135,7 +141,7 @@ def measure_objects(record):
     )
 
 
-def box_findings(index, record, class_names):
+def box_findings(index: int, record: ImageRecord, class_names: Sequence[str]) -> list[Finding]:
     """What may be wrong with an image's annotations; crowds, which are no single objects, are left out.
 
     Args:
@@ -149,7 +155,7 @@ def box_findings(index, record, class_names):
     if not len(record.boxes):
         return [Finding("images_without_labels", "no objects", (index,))]
     measures = measure_objects(record)
-    names = [class_names[label - 1] for label in record.labels]
+    names = [class_names[label - 1] for label in record.class_ids]
     sizes = [f"{width:.0f} x {height:.0f} px" for height, width in _pixel_sizes(record)]
 
     def of_objects(kind, wrong, tell):
@@ -183,7 +189,7 @@ def _double_boxes(index, record, names):
     for first, second in np.argwhere(overlaps >= DUPLICATE_IOU).tolist():
         if record.crowd[first] or record.crowd[second]:
             continue
-        one_class = record.labels[first] == record.labels[second]
+        one_class = record.class_ids[first] == record.class_ids[second]
         text = names[first] if one_class else f"{names[first]} and {names[second]}"
         findings.append(
             Finding(
@@ -196,7 +202,7 @@ def _double_boxes(index, record, names):
     return findings
 
 
-def missed_findings(index, record, class_names, overlaps):
+def missed_findings(index: int, record: ImageRecord, class_names: Sequence[str], overlaps: np.ndarray) -> list[Finding]:
     """The objects whose best proposal has an IoU below `MIN_IOU`; crowds are left out.
 
     Args:
@@ -206,7 +212,7 @@ def missed_findings(index, record, class_names, overlaps):
     return [
         Finding(
             "missed_objects",
-            f"{class_names[record.labels[each] - 1]}, best IoU {overlaps[each]:.3f}",
+            f"{class_names[record.class_ids[each] - 1]}, best IoU {overlaps[each]:.3f}",
             (index,),
             (int(each),),
         )
@@ -214,7 +220,7 @@ def missed_findings(index, record, class_names, overlaps):
     ]
 
 
-def class_findings(counts):
+def class_findings(counts: Mapping[str, int]) -> list[Finding]:
     """What may be wrong with the classes.
 
     Args:
@@ -240,7 +246,7 @@ def class_findings(counts):
     return [*mistyped, *empty, *rare]
 
 
-def mistyped_names(counts):
+def mistyped_names(counts: Mapping[str, int]) -> list[tuple[str, str]]:
     """Pairs `(name, the more frequent name that may be meant)`.
 
     Names that differ only by case, spaces, punctuation or Unicode form are pairs whatever their counts; names that are

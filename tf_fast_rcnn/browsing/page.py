@@ -1,7 +1,11 @@
 """The page itself: a folder with index.html, its pictures, and the same findings as JSON."""
 
+from __future__ import annotations
+
 import json
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -14,11 +18,23 @@ from tf_fast_rcnn.errors import InputError
 from tf_fast_rcnn.files import new_folder
 from tf_fast_rcnn.visualization.pages import render_page
 
+if TYPE_CHECKING:
+    from tf_fast_rcnn.data.records import DetectionDataset
+    from tf_fast_rcnn.files import StrPath
+
 # Findings of a kind that the page lists in words; findings.json has all.
 _LISTED = 100
 
 
-def browse(dataset, out_dir, max_images=60, seed=0, skip_bad=False, unreadable=(), progress=True):
+def browse(
+    dataset: DetectionDataset,
+    out_dir: StrPath,
+    max_images: int = 60,
+    seed: int = 0,
+    skip_bad: bool = False,
+    unreadable: Sequence[str] = (),
+    progress: bool = True,
+) -> dict[str, Any]:
     """Writes a page of pictures of a data set: what may be wrong with it, and what its proposals miss.
 
     The page, `OUT_DIR/index.html`, needs nothing from outside its folder. Pictures are written while the images are
@@ -41,8 +57,8 @@ def browse(dataset, out_dir, max_images=60, seed=0, skip_bad=False, unreadable=(
 
     Example:
         >>> train = load_dataset("voc:cells@train")                                  # doctest: +SKIP
-        >>> found = browse(train, "cells-page")                                      # doctest: +SKIP
-        >>> found["counts"]["duplicate_boxes"], found["findings"]["tiny_boxes"][0]   # doctest: +SKIP
+        >>> facts = browse(train, "cells-page")                                      # doctest: +SKIP
+        >>> facts["counts"]["duplicate_boxes"], facts["findings"]["tiny_boxes"][0]   # doctest: +SKIP
     """
     if Path(out_dir).exists():
         raise InputError(f"{out_dir}: found an existing file or folder; expected a new one; give another --out")
@@ -65,9 +81,9 @@ def _facts(dataset, survey):
     return {
         "spec": dataset.name,
         "images": len(survey.image_names),
-        "objects": len(survey.measures.labels),
+        "objects": len(survey.measures.class_ids),
         "classes": [each._asdict() for each in survey.classes],
-        "mended": dataset.mended,
+        "mended": dataset.fixes,
         "recall": None if survey.recall is None else _recall_facts(survey),
         "counts": {kind: len(findings) for kind, findings in survey.findings.items()},
         "findings": {

@@ -1,14 +1,24 @@
 """Thumbnails of images and of findings, written while the images are in memory."""
 
-from collections import Counter
-from typing import NamedTuple
+from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
 from PIL import Image
 
 from tf_fast_rcnn import boxes as box_algebra
 from tf_fast_rcnn.data.proposals.recall import MIN_IOU
 from tf_fast_rcnn.visualization.crops import CROP_SIDE, cut_out, window_around
 from tf_fast_rcnn.visualization.drawing import class_colors, draw_boxes, object_captions
+
+if TYPE_CHECKING:
+    from tf_fast_rcnn.browsing.findings import Finding
+    from tf_fast_rcnn.browsing.survey import ImageFacts
+    from tf_fast_rcnn.data.records import DetectionDataset
 
 _THUMBNAIL_SIDE = 400
 _LARGE_SIDE = 1000
@@ -37,7 +47,7 @@ class Card(NamedTuple):
         worst: the smallest IoU of the best proposals; None without proposals or objects.
     """
 
-    index: int
+    index: int  # type: ignore[assignment]  # a tuple's own `index` is not used
     annotated: Picture
     proposed: Picture | None
     large: Picture
@@ -58,7 +68,7 @@ class PictureWriter:
         of_findings: dict, `Finding` to list of `Picture`.
     """
 
-    def __init__(self, folder, class_names, chosen):
+    def __init__(self, folder: Path, class_names: Sequence[str], chosen: Iterable[int]) -> None:
         self.cards = []
         self.of_findings = {}
         self._folder = folder
@@ -68,7 +78,7 @@ class PictureWriter:
         for name in ("images", "findings"):
             (folder / name).mkdir(parents=True)
 
-    def draw(self, facts, image):
+    def draw(self, facts: ImageFacts, image: np.ndarray) -> None:
         """Draws what is wanted of an image: its `ImageFacts` and pixels, uint8 `[H, W, 3]`."""
         if facts.index in self._chosen:
             self.cards.append(self._card(facts, Image.fromarray(image)))
@@ -76,7 +86,7 @@ class PictureWriter:
             if self._wants(finding):
                 self._write_finding(finding, [_draw_finding(finding, facts, image)])
 
-    def draw_group(self, finding, dataset):
+    def draw_group(self, finding: Finding, dataset: DetectionDataset) -> None:
         """Draws the first images of a finding about several, which are read again."""
         if self._wants(finding):
             shown = [Image.fromarray(dataset[index].image()) for index in finding.images[:_PICTURES_OF_A_GROUP]]
@@ -106,14 +116,14 @@ class PictureWriter:
             annotated=self._save(self._annotated(small, record), f"{stem}.jpg"),
             proposed=proposed,
             large=self._save(large, f"{stem}-large.jpg"),
-            labels=Counter(record.labels.tolist()).most_common(),
+            labels=Counter(record.class_ids.tolist()).most_common(),
             worst=float(facts.overlaps.min()) if facts.overlaps is not None and len(record.boxes) else None,
         )
 
     def _annotated(self, picture, record, captions=None):
         if captions is None:
             captions = object_captions(record, self._class_names)
-        return draw_boxes(picture, record.boxes, captions, class_colors(record.labels), fitting=True)
+        return draw_boxes(picture, record.boxes, captions, class_colors(record.class_ids), fitting=True)
 
     def _save(self, picture, path):
         picture.save(self._folder / path, quality=85)
@@ -128,7 +138,7 @@ def _draw_finding(finding, facts, image):
     # Without captions: the finding's text stands beside its picture.
     captions = [""] * len(objects)
     annotated = box_algebra.within(facts.record.boxes[objects], window)
-    drawn = draw_boxes(part, annotated, captions, class_colors(facts.record.labels[objects]))
+    drawn = draw_boxes(part, annotated, captions, class_colors(facts.record.class_ids[objects]))
     if finding.kind != "missed_objects":
         return drawn
     return draw_boxes(drawn, box_algebra.within(facts.best_boxes[objects], window), captions)

@@ -1,6 +1,9 @@
 """One pass over a data set that collects its findings and numbers."""
 
-from typing import NamedTuple
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from tqdm import tqdm
@@ -19,6 +22,9 @@ from tf_fast_rcnn.data.proposals.recall import RecallCurves, best_overlaps, reca
 from tf_fast_rcnn.data.records import ImageRecord
 from tf_fast_rcnn.errors import InputError
 
+if TYPE_CHECKING:
+    from tf_fast_rcnn.data.records import DetectionDataset
+
 
 class ImageFacts(NamedTuple):
     """What is known of one image.
@@ -33,7 +39,7 @@ class ImageFacts(NamedTuple):
         num_proposals: their number.
     """
 
-    index: int
+    index: int  # type: ignore[assignment]  # a tuple's own `index` is not used
     record: ImageRecord
     findings: list
     measures: ObjectMeasures
@@ -77,7 +83,12 @@ class Survey(NamedTuple):
     proposals_per_image: np.ndarray
 
 
-def survey_dataset(dataset, skip_bad=False, progress=True, draw=None):
+def survey_dataset(
+    dataset: DetectionDataset,
+    skip_bad: bool = False,
+    progress: bool = True,
+    draw: Callable[[ImageFacts, np.ndarray], None] | None = None,
+) -> Survey:
     """Reads every image once and collects what may be wrong with it.
 
     Args:
@@ -119,7 +130,7 @@ def survey_dataset(dataset, skip_bad=False, progress=True, draw=None):
         findings={kind: [finding for finding in findings if finding.kind == kind] for kind in KINDS},
         classes=classes,
         measures=_joined(measures),
-        objects_per_image=np.array([len(of_image.labels) for of_image in measures], np.int64),
+        objects_per_image=np.array([len(of_image.class_ids) for of_image in measures], np.int64),
         image_names=names,
         recall=recall_curves(dataset, counts=_steps(max(counts))) if counts else None,
         proposals_per_image=np.array(counts, np.int64),
@@ -129,7 +140,7 @@ def survey_dataset(dataset, skip_bad=False, progress=True, draw=None):
 def _image_facts(index, record, dataset):
     findings = box_findings(index, record, dataset.class_names)
     measures = measure_objects(record)
-    if dataset.proposal_settings is None:
+    if dataset.proposals is None:
         return ImageFacts(index, record, findings, measures, None, None, 0)
     proposals, best = record.proposals(), best_overlaps(record)
     best_boxes = proposals[best.index] if len(proposals) else np.zeros_like(record.boxes)
@@ -152,13 +163,13 @@ def _duplicate_findings(duplicates):
 def _class_summaries(class_names, measures, overlaps):
     joined = _joined(measures)
     images = np.bincount(
-        np.concatenate([np.zeros(0, np.int32), *(np.unique(of_image.labels) for of_image in measures)]),
+        np.concatenate([np.zeros(0, np.int32), *(np.unique(of_image.class_ids) for of_image in measures)]),
         minlength=len(class_names) + 1,
     )
     best = np.concatenate(overlaps) if overlaps else None
     summaries = []
     for label, name in enumerate(class_names, start=1):
-        mine = joined.labels == label
+        mine = joined.class_ids == label
         counted = mine & ~joined.crowd
         summaries.append(
             ClassSummary(

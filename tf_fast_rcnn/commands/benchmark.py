@@ -1,5 +1,9 @@
 """`tf-fast-rcnn benchmark NAME`: measures this machine, beside peers and physical floors."""
 
+from __future__ import annotations
+
+import argparse
+
 from tqdm import tqdm
 
 from tf_fast_rcnn.commands import benchmark_detection, benchmark_proposals, benchmark_serving, benchmark_training
@@ -22,7 +26,7 @@ Those that are not installed are left out with a word.
 """
 
 
-def add_arguments(parser):
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     names = parser.add_subparsers(metavar="NAME", required=True, title="benchmarks")
     roi_pooling = names.add_parser("roi-pooling", help="RoI pooling and its gradient, beside ONNX Runtime and OpenVINO")
     _add_roi_pooling_arguments(roi_pooling)
@@ -44,7 +48,7 @@ def add_arguments(parser):
     serving.set_defaults(measure=benchmark_serving.measure)
 
 
-def run(options):
+def run(options: argparse.Namespace) -> None:
     options.measure(options)
 
 

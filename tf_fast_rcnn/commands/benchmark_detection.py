@@ -1,5 +1,9 @@
 """`tf-fast-rcnn benchmark detection`: where detection's time goes, beside PyTorch and OpenVINO."""
 
+from __future__ import annotations
+
+import argparse
+
 from tqdm import tqdm
 
 from tf_fast_rcnn.commands.benchmark_training import add_network_arguments
@@ -7,11 +11,11 @@ from tf_fast_rcnn.commands.common import in_a_fresh_process, number, write_resul
 from tf_fast_rcnn.visualization.plots import plot_parts
 
 # Convolutions and matrix products: what all contestants have.
-NETWORK = ("convolutions", "fc6", "fc7", "siblings")
+NETWORK = ("convolutions", "fc6", "fc7", "predictor layers")
 EXTRAS = {"PyTorch": "pytorch", "OpenVINO": "benchmark"}
 
 
-def add_arguments(parser):
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     numbers = [300, 1000, 2000]
     parser.add_argument(
         "--proposals", type=number(int, 1), nargs="+", default=numbers, metavar="N", help="default: 300 1000 2000"
@@ -19,7 +23,7 @@ def add_arguments(parser):
     add_network_arguments(parser, rounds=5)
 
 
-def measure(options):
+def measure(options: argparse.Namespace) -> None:
     results = []
     for network, dtype in tqdm(
         [(network, dtype) for network in options.network for dtype in options.dtype], "networks", unit="run", delay=2

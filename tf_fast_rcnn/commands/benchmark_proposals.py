@@ -1,12 +1,16 @@
 """`tf-fast-rcnn benchmark proposals`: selective search beside OpenCV's."""
 
+from __future__ import annotations
+
+import argparse
+
 from tf_fast_rcnn.commands.common import add_json_argument, in_a_fresh_process, number, write_result
 from tf_fast_rcnn.visualization.plots import plot_search_growth
 
 MODES = ("fast", "quality")
 
 
-def add_arguments(parser):
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     count = number(int, 1)
     parser.add_argument("--data", required=True, nargs="+", metavar="SPEC", help="annotated images to search")
     parser.add_argument("--mode", nargs="+", choices=MODES, default=["fast"], help="default: fast")
@@ -17,7 +21,7 @@ def add_arguments(parser):
     add_json_argument(parser, "the measurements")
 
 
-def measure(options):
+def measure(options: argparse.Namespace) -> None:
     searches = [
         in_a_fresh_process(_proposals, spec, mode, options.images, options.threads)
         for spec in options.data

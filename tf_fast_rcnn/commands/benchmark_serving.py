@@ -1,9 +1,13 @@
 """`tf-fast-rcnn benchmark serving`: the embedded server beside calling the model directly."""
 
+from __future__ import annotations
+
+import argparse
+
 from tf_fast_rcnn.commands.common import add_json_argument, in_a_fresh_process, number, write_result
 
 
-def add_arguments(parser):
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     count = number(int, 1)
     parser.add_argument("--network", default="efficientnet_lite0", metavar="NAME", help="default: efficientnet_lite0")
     parser.add_argument("--proposals", type=count, default=300, metavar="N", help="of the image (default: 300)")
@@ -18,7 +22,7 @@ def add_arguments(parser):
     add_json_argument(parser, "the measurements")
 
 
-def measure(options):
+def measure(options: argparse.Namespace) -> None:
     names = ("network", "proposals", "clients", "seconds", "rounds", "soak")
     arguments = {name: getattr(options, name) for name in names}
     found = in_a_fresh_process(_serving, *arguments.values())

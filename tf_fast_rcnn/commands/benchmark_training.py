@@ -1,5 +1,9 @@
 """`tf-fast-rcnn benchmark training`: what a training step takes, beside PyTorch."""
 
+from __future__ import annotations
+
+import argparse
+
 from tqdm import tqdm
 
 from tf_fast_rcnn.commands.common import add_json_argument, in_a_fresh_process, number, write_result
@@ -9,7 +13,7 @@ NETWORKS = ("vgg16", "efficientnet_lite0")
 DTYPES = ("float32", "bfloat16")
 
 
-def add_network_arguments(parser, rounds):
+def add_network_arguments(parser: argparse.ArgumentParser, rounds: int) -> None:
     """Options that `training` and `detection` share."""
     count = number(int, 1)
     parser.add_argument(
@@ -23,11 +27,11 @@ def add_network_arguments(parser, rounds):
     add_json_argument(parser, "the measurements")
 
 
-def add_arguments(parser):
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_network_arguments(parser, rounds=3)
 
 
-def measure(options):
+def measure(options: argparse.Namespace) -> None:
     results = [_measure_network(network, options) for network in options.network]
     if options.plot:
         plot_parts({f"{result['network']}, a training step": result["parts"] for result in results}, options.plot)

@@ -1,5 +1,9 @@
 """`tf-fast-rcnn browse`: a page of pictures that shows what is wrong with a data set."""
 
+from __future__ import annotations
+
+import argparse
+
 import tf_fast_rcnn as frcnn
 from tf_fast_rcnn.commands.common import (
     add_data_arguments,
@@ -7,14 +11,14 @@ from tf_fast_rcnn.commands.common import (
     check_new,
     load_data,
     number,
+    report_fixes,
     seed,
     start_tensorflow,
-    tell_mended,
     with_proposals,
     write_result,
 )
 from tf_fast_rcnn.commands.proposal_options import add_proposal_arguments, chosen_proposals, refuse_second_proposals
-from tf_fast_rcnn.data.selection import parse_classes
+from tf_fast_rcnn.data.selection import parse_class_map
 from tf_fast_rcnn.errors import InputError
 
 EXAMPLES = """\
@@ -27,7 +31,7 @@ EXAMPLES = """\
 Then open index.html in the folder; it needs no network."""
 
 
-def add_arguments(parser):
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("spec", metavar="SPEC", help="the data, as for `prepare`, or prepared:DIR")
     parser.add_argument("--out", required=True, metavar="DIR", help="a new folder")
     add_proposal_arguments(parser, "dense, fitted to the data set's objects; prepared data sets have their own")
@@ -44,16 +48,16 @@ def add_arguments(parser):
     add_json_argument(parser, "the findings")
 
 
-def run(options):
+def run(options: argparse.Namespace) -> None:
     check_new(options.out, "--out")
     if options.no_proposals and options.proposals:
         raise InputError(f"--no-proposals: found --proposals {options.proposals} too; expected one of them; drop one")
     start_tensorflow()
-    dataset = load_data(options.spec, options, classes=parse_classes(options.classes) if options.classes else None)
+    dataset = load_data(options.spec, options, class_map=parse_class_map(options.classes) if options.classes else None)
     refuse_second_proposals(options, dataset)
     unreadable = []
-    if options.no_proposals or dataset.proposal_settings is not None:
-        tell_mended(dataset)
+    if options.no_proposals or dataset.proposals is not None:
+        report_fixes(dataset)
     else:
         names = [record.image_id for record in dataset]
         dataset = with_proposals(dataset, chosen_proposals(options, dataset, "dense"), options)

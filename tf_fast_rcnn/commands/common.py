@@ -1,5 +1,7 @@
 """Options and output that several commands share."""
 
+from __future__ import annotations
+
 import argparse
 import concurrent.futures
 import json
@@ -7,7 +9,9 @@ import math
 import multiprocessing
 import os
 import sys
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from tf_fast_rcnn import check_keras_backend
 from tf_fast_rcnn.errors import InputError
@@ -19,8 +23,14 @@ SOURCES = (
     "http://HOST:PORT/v1/models/NAME of a server"
 )
 
+if TYPE_CHECKING:
+    from tf_fast_rcnn.data.proposals.files import FileProposals
+    from tf_fast_rcnn.data.proposals.settings import ProposalSettings
+    from tf_fast_rcnn.data.records import DetectionDataset
+    from tf_fast_rcnn.files import StrPath
 
-def start_tensorflow():
+
+def start_tensorflow() -> None:
     """Imports TensorFlow and Keras without TensorFlow's start-up messages.
 
     Its C++ code writes these to file descriptor 2 before any log level counts.
@@ -40,14 +50,16 @@ def start_tensorflow():
         os.close(stderr)
 
 
-def in_a_fresh_process(function, *arguments):
+def in_a_fresh_process(function: Callable[..., Any], *arguments: Any) -> Any:
     """What `function` returns where TensorFlow's threads can still be set and no memory is in use yet."""
     context = multiprocessing.get_context("spawn")
     with concurrent.futures.ProcessPoolExecutor(1, context, initializer=start_tensorflow) as process:
         return process.submit(function, *arguments).result()
 
 
-def number(kind, low, high=math.inf, *, above=False):
+def number(
+    kind: type[int] | type[float], low: float, high: float = math.inf, *, above: bool = False
+) -> Callable[[str], Any]:
     """The `type` of an option: an int or float from `low` (or above it) to `high`."""
 
     def parse(text):
@@ -68,7 +80,7 @@ def number(kind, low, high=math.inf, *, above=False):
 seed = number(int, 0, 2**32 - 1)
 
 
-def add_data_arguments(parser):
+def add_data_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of every command that reads a data set and may compute its proposals."""
     parser.add_argument(
         "--classes",
@@ -88,12 +100,18 @@ def add_data_arguments(parser):
     )
 
 
-def add_json_argument(parser, what):
+def add_json_argument(parser: argparse.ArgumentParser, what: str) -> None:
     """`--json FILE`."""
     parser.add_argument("--json", metavar="FILE", help=f"write {what} as JSON; - for standard output")
 
 
-def write_result(options, value, summary):
+def add_hidden_alias(parser: argparse.ArgumentParser, option: str, alias: str) -> None:
+    """Accepts an option's earlier name too, which no help shows."""
+    action = parser._option_string_actions[option]
+    parser.add_argument(alias, dest=action.dest, type=action.type, default=argparse.SUPPRESS, help=argparse.SUPPRESS)
+
+
+def write_result(options: argparse.Namespace, value: Any, summary: str) -> None:
     """Prints a summary for people, and writes JSON for machines where `--json` asks for it."""
     if options.json == "-":
         print(json.dumps(value, indent=2))
@@ -103,27 +121,32 @@ def write_result(options, value, summary):
     print(summary)
 
 
-def load_data(spec, options, class_names=None, classes=None):
+def load_data(
+    spec: str,
+    options: argparse.Namespace,
+    class_names: Sequence[str] | None = None,
+    class_map: Mapping[str, Sequence[str]] | None = None,
+) -> DetectionDataset:
     """The data set that a SPEC names, in the classes of `with_classes` where there are any.
 
     Args:
         spec: see `load_dataset`.
         options: those of `add_data_arguments`.
         class_names: of training, for other data than that; None for the data set's own.
-        classes: of `with_classes`, or None. What was prepared with them stays as it is.
+        class_map: of `with_classes`, or None. What was prepared with them stays as it is.
     """
     import tf_fast_rcnn as frcnn
 
     sources = {"skip_bad": options.skip_bad, "cache_dir": options.cache}
-    if classes is None:
+    if class_map is None:
         return frcnn.load_dataset(spec, class_names=class_names, **sources)
     dataset = frcnn.load_dataset(spec, **sources)
-    if dataset.proposal_settings is not None and dataset.class_names == tuple(classes):
+    if dataset.proposals is not None and dataset.class_names == tuple(class_map):
         return dataset
-    return frcnn.with_classes(dataset, classes, ignore_missing=class_names is not None)
+    return frcnn.with_classes(dataset, class_map, ignore_missing=class_names is not None)
 
 
-def load_images(spec, options, class_names):
+def load_images(spec: str, options: argparse.Namespace, class_names: Sequence[str] | None) -> DetectionDataset:
     """As `load_data`, for detection: of `voc:` the images alone are read, since those of test sets have no others.
 
     Without class names, those of the data set are needed, and so are its annotations.
@@ -135,23 +158,27 @@ def load_images(spec, options, class_names):
     return load_images(spec, class_names, skip_bad=options.skip_bad, cache_dir=options.cache)
 
 
-def tell_mended(dataset):
+def report_fixes(dataset: DetectionDataset) -> None:
     """Says on standard error what the reader clipped, dropped or skipped."""
-    for what, count in dataset.mended.items():
+    for what, count in dataset.fixes.items():
         print(f"{dataset.name}: {count} x {what}", file=sys.stderr)
 
 
-def with_proposals(dataset, settings, options):
+def with_proposals(
+    dataset: DetectionDataset, proposals: ProposalSettings | FileProposals, options: argparse.Namespace
+) -> DetectionDataset:
     """The data set with proposals, from the cache where it has none; says what was mended, and skipped on the way."""
     import tf_fast_rcnn as frcnn
 
-    if dataset.proposal_settings is None:
-        dataset = frcnn.cached_proposals(dataset, settings, options.cache, options.workers, skip_bad=options.skip_bad)
-    tell_mended(dataset)
+    if dataset.proposals is None:
+        dataset = frcnn.cached_proposals(
+            dataset, proposals, cache_dir=options.cache, workers=options.workers, skip_bad=options.skip_bad
+        )
+    report_fixes(dataset)
     return dataset
 
 
-def given_options(options, add_arguments):
+def given_options(options: argparse.Namespace, add_arguments: Callable[[argparse.ArgumentParser], object]) -> list[str]:
     """Those options of `add_arguments`, as "--name", that have another value than their default."""
     parser = argparse.ArgumentParser()
     add_arguments(parser)
@@ -159,7 +186,7 @@ def given_options(options, add_arguments):
     return [f"--{name.replace('_', '-')}" for name, value in defaults.items() if getattr(options, name) != value]
 
 
-def check_new(path, option):
+def check_new(path: StrPath, option: str) -> None:
     """InputError where an output exists already."""
     if Path(path).exists():
         raise InputError(f"{path}: found an existing file or folder; expected a new one; give another {option}")

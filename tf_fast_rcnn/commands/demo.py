@@ -1,5 +1,8 @@
 """`tf-fast-rcnn demo`: the main job end to end on data that comes with an installed package."""
 
+from __future__ import annotations
+
+import argparse
 import sys
 import time
 from pathlib import Path
@@ -16,7 +19,7 @@ Takes some minutes on two cores; then open index.html in the folder."""
 _SHOWN_IMAGES = 12
 
 
-def add_arguments(parser):
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", default="demo", metavar="DIR", help="a new folder (default: demo)")
     parser.add_argument(
         "--steps", type=number(int, 1), default=800, metavar="N", help="mini-batches of training (default: 800)"
@@ -28,7 +31,7 @@ def add_arguments(parser):
     add_json_argument(parser, "the summary")
 
 
-def run(options):
+def run(options: argparse.Namespace) -> None:
     started = time.monotonic()
     out = Path(options.out)
     check_new(out, "--out")
@@ -48,7 +51,7 @@ def run(options):
     test = frcnn.prepare(test, out / "prepared" / "test", proposals)
     _say("3/5 training")
     # A digit's mirror image is no digit.
-    recipe = frcnn.recipe("small-data", {"steps": options.steps, "sampling.flip": 0.0})
+    recipe = frcnn.recipe("small-data", {"steps": options.steps, "sampling.horizontal_flip_prob": 0.0})
     summary = frcnn.train(train, out / "run", recipe=recipe, seed=options.seed)
     _say("4/5 evaluating")
     run_ = frcnn.load_run(out / "run")

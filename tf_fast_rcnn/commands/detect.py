@@ -36,7 +36,7 @@ EXAMPLES = """\
   tf-fast-rcnn detect runs/cells cell.jpg --proposals boxes.npy --json -
   tf-fast-rcnn detect runs/voc12 --data voc:VOCdevkit/VOC2012@test --comp4 results/VOC2012/Main
   tf-fast-rcnn detect runs/coco --data coco:image_info_test-dev2017.json,test2017 --coco-results results.json
-  tf-fast-rcnn detect runs/cells cells --shorter-side 480,600,800 --box-passes 2 --classes WBC,RBC
+  tf-fast-rcnn detect runs/cells cells --shorter-side 480,600,800 --box-refinement-steps 2 --classes WBC,RBC
   tf-fast-rcnn detect runs/pages page.png --classify-regions boxes.npy --json -
   tf-fast-rcnn detect cells.tflite cells/*.jpg --out detections
   tf-fast-rcnn detect models/cells cells/*.jpg                                  # an exported SavedModel

@@ -1,16 +1,23 @@
 """Options that say what is done around the network in detection: those of `DetectionSettings`."""
 
-import argparse
+from __future__ import annotations
 
-from tf_fast_rcnn.commands.common import number
+import argparse
+from typing import TYPE_CHECKING
+
+from tf_fast_rcnn.commands.common import add_hidden_alias, number
 from tf_fast_rcnn.errors import InputError
 
+if TYPE_CHECKING:
+    from tf_fast_rcnn.inference.graph import DetectionSettings
+    from tf_fast_rcnn.training.run_folder import Run
 
-def add_detection_arguments(parser):
+
+def add_detection_arguments(parser: argparse.ArgumentParser) -> None:
     """The fields of `DetectionSettings` as options; their defaults are its own, and the run's image size."""
     parser.add_argument("--score-threshold", type=number(float, 0, 1), default=0.05, metavar="X", help="default: 0.05")
     parser.add_argument(
-        "--nms-iou",
+        "--nms-iou-threshold",
         type=number(float, 0, 1),
         default=0.3,
         metavar="X",
@@ -30,18 +37,20 @@ def add_detection_arguments(parser):
         "--longer-side", type=number(int, 32), metavar="PIXELS", help="its limit (default: that of training)"
     )
     parser.add_argument(
-        "--box-passes",
+        "--box-refinement-steps",
         type=number(int, 1, 10),
         default=1,
         metavar="N",
         help="2: the boxes that are found are pooled and classified again (default: 1)",
     )
+    add_hidden_alias(parser, "--nms-iou-threshold", "--nms-iou")
+    add_hidden_alias(parser, "--box-refinement-steps", "--box-passes")
     parser.add_argument(
         "--dtype", choices=["float32", "bfloat16"], default="float32", help="of weights and layers (default: float32)"
     )
 
 
-def chosen_settings(options, run):
+def chosen_settings(options: argparse.Namespace, run: Run) -> DetectionSettings:
     """The `DetectionSettings` that the options of `add_detection_arguments` ask for.
 
     Raises:
@@ -61,7 +70,7 @@ def changed_settings(options, detector):
     names = ("score_threshold", "nms_iou", "max_detections", "shorter_side", "longer_side", "box_passes", "dtype")
     changes = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
     if options.classes:
-        changes["classes"] = tuple(
+        changes["class_ids"] = tuple(
             _class_id(name.strip(), options, detector.class_names) for name in options.classes.split(",")
         )
     return changes

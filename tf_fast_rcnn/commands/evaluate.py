@@ -9,9 +9,9 @@ from tf_fast_rcnn.commands.common import (
     add_json_argument,
     load_data,
     number,
+    report_fixes,
     seed,
     start_tensorflow,
-    tell_mended,
     write_result,
 )
 from tf_fast_rcnn.commands.proposal_options import (
@@ -20,7 +20,7 @@ from tf_fast_rcnn.commands.proposal_options import (
     with_chosen_proposals,
 )
 from tf_fast_rcnn.data.proposals import METHODS
-from tf_fast_rcnn.data.selection import parse_classes
+from tf_fast_rcnn.data.selection import parse_class_map
 from tf_fast_rcnn.data.specs import coco_file
 from tf_fast_rcnn.errors import InputError
 from tf_fast_rcnn.files import write_json
@@ -96,16 +96,16 @@ def run(options):
     from tf_fast_rcnn.evaluation.report import write_report
 
     predictor = _predictor(options)
-    classes = parse_classes(options.classes) if options.classes else predictor.class_mapping
-    dataset = load_data(options.data, options, predictor.class_names, classes)
+    class_map = parse_class_map(options.classes) if options.classes else predictor.class_map
+    dataset = load_data(options.data, options, predictor.class_names, class_map)
     category_ids = None
     if options.coco_results:
-        category_ids = _category_ids(options, renamed=classes)
+        category_ids = _category_ids(options, renamed=class_map)
         check_category_ids(dataset, category_ids)  # before detection takes its time
     if predictor.takes_proposals or options.proposals:
         dataset = with_chosen_proposals(options, dataset, predictor.proposals)
     else:
-        tell_mended(dataset)
+        report_fixes(dataset)
     detections = predictor.detect(dataset)
     result = score_detections(dataset, detections, options.protocol)
     if options.confidence:

@@ -1,5 +1,7 @@
 """`tf-fast-rcnn export`: writes a trained detector as a SavedModel, for TF Lite or for TensorFlow.js."""
 
+from __future__ import annotations
+
 import argparse
 import dataclasses
 import importlib.util
@@ -7,16 +9,27 @@ import itertools
 import json
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import tf_fast_rcnn as frcnn
 from tf_fast_rcnn.commands import export_small
-from tf_fast_rcnn.commands.common import add_json_argument, given_options, number, start_tensorflow, write_result
+from tf_fast_rcnn.commands.common import (
+    add_hidden_alias,
+    add_json_argument,
+    given_options,
+    number,
+    start_tensorflow,
+    write_result,
+)
 from tf_fast_rcnn.commands.detection_options import add_detection_arguments, chosen_settings
 from tf_fast_rcnn.data.proposals import ProposalSettings
 from tf_fast_rcnn.data.proposals.dense import DEFAULT_DENSE_BOXES
 from tf_fast_rcnn.errors import InputError
 from tf_fast_rcnn.export.limits import ServingLimits
 from tf_fast_rcnn.export.versions import version_folder
+
+if TYPE_CHECKING:
+    from tf_fast_rcnn.data.proposals.files import FileProposals
 
 EXAMPLES = """\
   tf-fast-rcnn export runs/cells --out serving/cells                    # the next version: serving/cells/1
@@ -35,9 +48,11 @@ _LIMITS = {
     "max_images": "most images of a request, or of a batch of several",
     "max_proposals": "most proposals of an image",
 }
+# Of the fields above; --max-proposals is how many are taken, in the commands that compute or read them.
+_LIMIT_OPTIONS = {name: name for name in _LIMITS} | {"max_proposals": "max_request_proposals"}
 
 
-def add_arguments(parser):
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("folder", metavar="RUN", help="folder that `train` wrote")
     parser.add_argument("--format", default="saved-model", choices=FORMATS, help="default: saved-model")
     parser.add_argument(
@@ -56,9 +71,10 @@ def add_arguments(parser):
 def _add_saved_model_arguments(parser):
     parser.add_argument(
         "--proposals",
-        choices=["none", "grid", "selective-search"],
-        help="what the graph computes for clients that send an image alone, by the signature detect_image_bytes: grid "
-        "(dense boxes) runs on any server, selective-search on those with the compiled ops linked in (default: what "
+        type=lambda text: "dense" if text == "grid" else text,  # as 0.1 called it
+        choices=["none", "dense", "selective-search"],
+        help="what the graph computes for clients that send an image alone, by the signature detect_image_bytes: dense "
+        "(boxes) runs on any server, selective-search on those with the compiled ops linked in (default: what "
         "the model was trained with, if the server that --roi-pooling asks for can; else none)",
     )
     parser.add_argument(
@@ -89,15 +105,16 @@ def _add_saved_model_arguments(parser):
     )
     for name, what in _LIMITS.items():
         parser.add_argument(
-            f"--{name.replace('_', '-')}",
+            f"--{_LIMIT_OPTIONS[name].replace('_', '-')}",
             type=number(int, 1),
             metavar="N",
             default=getattr(ServingLimits, name),
             help=f"{what}, that the graph takes (default: %(default)s)",
         )
+    add_hidden_alias(parser, "--max-request-proposals", "--max-proposals")
 
 
-def run(options):
+def run(options: argparse.Namespace) -> None:
     if options.format != "saved-model":
         _refuse(options, _add_saved_model_arguments)
         return export_small.run(options)
@@ -124,7 +141,7 @@ def _export_saved_model(options):
         settings=chosen_settings(options, run_),
         roi_pooling=options.roi_pooling,
         proposals=graph_proposals(run_.proposals, options.proposals, options.roi_pooling),
-        limits=ServingLimits(**{name: getattr(options, name) for name in _LIMITS}),
+        limits=ServingLimits(**{name: getattr(options, option) for name, option in _LIMIT_OPTIONS.items()}),
         class_names_output=options.class_names_output,
         warm_up=list(itertools.product(_warm_up_images(options), options.warm_up_proposals)),
         training={"run": run_.description, "validation": validation_metrics(run_), "metrics": metrics},
@@ -160,7 +177,9 @@ def _whole_numbers(text):
         raise argparse.ArgumentTypeError(f"{error}, or several joined by commas") from None
 
 
-def graph_proposals(trained, method, roi_pooling):
+def graph_proposals(
+    trained: ProposalSettings | FileProposals, method: str | None, roi_pooling: str | None
+) -> ProposalSettings | None:
     """`ProposalSettings` for the graph, or None; says on standard error where the model was trained with others.
 
     Args:
@@ -171,7 +190,7 @@ def graph_proposals(trained, method, roi_pooling):
     if method == "none":
         return None
     base = trained if isinstance(trained, ProposalSettings) else ProposalSettings(dense=DEFAULT_DENSE_BOXES)
-    if method == "grid":
+    if method == "dense":
         chosen = dataclasses.replace(base, selective_search=None, dense=base.dense or DEFAULT_DENSE_BOXES)
     elif base.selective_search is None:
         chosen = dataclasses.replace(base, selective_search="fast", dense=None)
@@ -188,5 +207,5 @@ def _fitting_method(trained, roi_pooling):
     if not isinstance(trained, ProposalSettings):
         return "none"
     if trained.selective_search is None:
-        return "grid"
+        return "dense"
     return "selective-search" if roi_pooling == "native" and trained.implementation == "native" else "none"

@@ -1,5 +1,7 @@
 """`tf-fast-rcnn export --format tflite` and `--format tfjs`: detectors for phones and browsers."""
 
+from __future__ import annotations
+
 import argparse
 from pathlib import Path
 
@@ -15,7 +17,7 @@ _PRECISIONS = {"tflite": ("float32", "float16", "dynamic", "int8"), "tfjs": ("fl
 _CALIBRATION_IMAGES = 32
 
 
-def add_arguments(parser):
+def add_arguments(parser: argparse._ArgumentGroup) -> None:
     parser.add_argument(
         "--image-size", type=_size, metavar="H,W", help="fixed size of images, which runs faster (default: any)"
     )
@@ -39,7 +41,7 @@ def add_arguments(parser):
     )
 
 
-def run(options):
+def run(options: argparse.Namespace) -> None:
     """Exports what `options` say; `folder`, `format` and `out` are those of `export`."""
     _check(options)
     start_tensorflow()
@@ -97,7 +99,7 @@ def _calibration(options, run_):
     count = min(len(dataset), options.calibration_images)
     for index in range(count):
         record = dataset[index * len(dataset) // count]
-        if dataset.proposal_settings is None:
+        if dataset.proposals is None:
             check_has_proposals(run_.proposals)
             proposals = compute_proposals(record.image(), run_.proposals)
         else:

@@ -1,18 +1,27 @@
 """`tf-fast-rcnn serve --with-proposals`: options of the gateway, and its start."""
 
+from __future__ import annotations
+
+import argparse
 import functools
 import json
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tf_fast_rcnn.commands.common import number
 from tf_fast_rcnn.data.proposals import METHODS, ProposalSettings, proposal_settings, settings_from_json
 from tf_fast_rcnn.errors import InputError
 
+if TYPE_CHECKING:
+    import contextlib
+
+    from tf_fast_rcnn.serving.server import ServerSettings
+
 _DEFAULT_METHOD = "selective-search"
 
 
-def add_gateway_arguments(parser):
+def add_gateway_arguments(parser: argparse.ArgumentParser) -> None:
     """The options; those that are left out are None."""
     group = parser.add_argument_group("gateway: an image alone in, detections out")
     group.add_argument(
@@ -43,7 +52,13 @@ def add_gateway_arguments(parser):
     )
 
 
-async def start_gateway(options, stack, name, grpc_address, settings):
+async def start_gateway(
+    options: argparse.Namespace,
+    stack: contextlib.AsyncExitStack,
+    name: str,
+    grpc_address: str,
+    server_settings: ServerSettings,
+) -> int:
     """Starts the gateway; returns its port.
 
     Args:
@@ -51,7 +66,7 @@ async def start_gateway(options, stack, name, grpc_address, settings):
         stack: `AsyncExitStack` that ends it.
         name: of the model.
         grpc_address: of the server.
-        settings: `ServerSettings`.
+        server_settings: `ServerSettings`.
     """
     from tf_fast_rcnn.serving.gateway import Gateway, gateway_application
     from tf_fast_rcnn.serving.limits import Limits
@@ -59,14 +74,14 @@ async def start_gateway(options, stack, name, grpc_address, settings):
     from tf_fast_rcnn.serving.server import listening
 
     number_of = options.workers or len(os.sched_getaffinity(0))
-    limits = Limits(number_of, settings.queue)
+    limits = Limits(number_of, server_settings.queue)
     workers = ProposalWorkers(number_of, _chosen_proposals(options), options.max_proposals)
     stack.callback(workers.stop)
     gateway = Gateway(name, grpc_address, workers, limits, _class_names(options))
     stack.push_async_callback(gateway.close)
-    application = gateway_application(gateway, limits, settings.max_message_bytes)
+    application = gateway_application(gateway, limits, server_settings.max_message_bytes)
     return await stack.enter_async_context(
-        listening(application, options.host, options.gateway_port, settings.grace_seconds)
+        listening(application, options.host, options.gateway_port, server_settings.grace_seconds)
     )
 
 
@@ -113,7 +128,7 @@ def _lines(path):
         return ()
 
 
-def check_gateway_options(options):
+def check_gateway_options(options: argparse.Namespace) -> None:
     """InputError for options that do not fit each other."""
     if bool(options.folder) == bool(options.remote):
         found = "both" if options.folder else "neither"

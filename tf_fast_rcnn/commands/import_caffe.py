@@ -1,5 +1,8 @@
 """`tf-fast-rcnn import-caffe`: turns a network of the original system into a RUN, or into a weights file."""
 
+from __future__ import annotations
+
+import argparse
 import dataclasses
 from pathlib import Path
 
@@ -19,7 +22,7 @@ NETWORKS = ("caffenet", "vgg_cnn_m_1024", "caffe_vgg16")
 _WEIGHTS_SUFFIX = ".weights.h5"
 
 
-def add_arguments(parser):
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("file", metavar="FILE", help=".caffemodel of a trained detector, or of an ImageNet network")
     parser.add_argument("--network", required=True, choices=NETWORKS, help="S, M or L of the paper")
     parser.add_argument(
@@ -33,7 +36,7 @@ def add_arguments(parser):
     add_json_argument(parser, "the summary")
 
 
-def run(options):
+def run(options: argparse.Namespace) -> None:
     check_new(options.out, "--out")
     start_tensorflow()
     from tf_fast_rcnn.models.backbones.caffemodel import read_caffemodel
@@ -115,7 +118,7 @@ def _lines(path):
 
 def _description(options, class_names):
     """What run.json says. How the network was trained is not known; the paper's recipe resizes images as it did."""
-    recipe = dataclasses.replace(frcnn.recipe("voc07"), backbone=options.network, classes=class_names)
+    recipe = dataclasses.replace(frcnn.recipe("voc07"), backbone=options.network, class_names=class_names)
     return {
         "package_version": frcnn.__version__,
         "imported_from": options.file,

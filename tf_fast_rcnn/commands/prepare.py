@@ -1,5 +1,8 @@
 """`tf-fast-rcnn prepare`: computes object proposals for a data set and writes them beside its annotations."""
 
+from __future__ import annotations
+
+import argparse
 import time
 
 import tf_fast_rcnn as frcnn
@@ -7,13 +10,13 @@ from tf_fast_rcnn.commands.common import (
     add_data_arguments,
     add_json_argument,
     load_data,
+    report_fixes,
     start_tensorflow,
-    tell_mended,
     write_result,
 )
 from tf_fast_rcnn.commands.proposal_options import add_proposal_arguments, check_has_proposals, chosen_proposals
 from tf_fast_rcnn.data.prepared.read import read_manifest
-from tf_fast_rcnn.data.selection import parse_classes
+from tf_fast_rcnn.data.selection import parse_class_map
 
 EXAMPLES = """\
   tf-fast-rcnn prepare voc:cells@train --out prepared/train
@@ -25,7 +28,7 @@ EXAMPLES = """\
 Use the result as SPEC prepared:DIR. After an interruption the same command goes on."""
 
 
-def add_arguments(parser):
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("spec", metavar="SPEC", help="voc:, coco:, csv:, yolo: or tfds: data, or several joined by +")
     parser.add_argument("--out", required=True, metavar="DIR", help="folder to write")
     add_proposal_arguments(parser, "dense, fitted to the data set's objects")
@@ -38,18 +41,18 @@ def add_arguments(parser):
     add_json_argument(parser, "the summary")
 
 
-def run(options):
+def run(options: argparse.Namespace) -> None:
     start_tensorflow()
     like = frcnn.load_dataset(f"prepared:{options.like}") if options.like else None
-    classes = parse_classes(options.classes) if options.classes else None
-    dataset = load_data(options.spec, options, like and like.class_names, classes)
-    settings = like.proposal_settings if like and not options.proposals else None
-    settings = settings or chosen_proposals(options, dataset, "dense")
-    check_has_proposals(settings)
+    class_map = parse_class_map(options.classes) if options.classes else None
+    dataset = load_data(options.spec, options, like and like.class_names, class_map)
+    proposals = like.proposals if like and not options.proposals else None
+    proposals = proposals or chosen_proposals(options, dataset, "dense")
+    check_has_proposals(proposals)
     started = time.monotonic()
-    prepared = frcnn.prepare(dataset, options.out, settings, options.workers, skip_bad=options.skip_bad)
+    prepared = frcnn.prepare(dataset, options.out, proposals, workers=options.workers, skip_bad=options.skip_bad)
     seconds = time.monotonic() - started
-    tell_mended(prepared)
+    report_fixes(prepared)
     statistics = read_manifest(options.out)["statistics"]
     objects = sum(statistics["objects"].values())
     summary = {**statistics, "objects": objects, "images_per_second": round(len(prepared) / seconds, 1)}

@@ -1,18 +1,26 @@
 """Options that say which object proposals a command takes: a method that computes them, or a file."""
 
+from __future__ import annotations
+
 import argparse
 import os
 import sys
+from typing import TYPE_CHECKING
 
 from tf_fast_rcnn.commands.common import number, with_proposals
 from tf_fast_rcnn.data.proposals import METHODS, FileProposals, dense_grid, file_proposals, proposal_settings
 from tf_fast_rcnn.data.proposals.orders import ORDERS
 from tf_fast_rcnn.errors import InputError
 
+if TYPE_CHECKING:
+    from tf_fast_rcnn.data.proposals.settings import ProposalSettings
+    from tf_fast_rcnn.data.records import DetectionDataset
+    from tf_fast_rcnn.files import StrPath
+
 _DENSE_OPTIONS = ("dense_scales", "dense_aspects", "dense_stride")
 
 
-def add_proposal_arguments(parser, default):
+def add_proposal_arguments(parser: argparse.ArgumentParser, default: str) -> None:
     """`--proposals METHOD|FILE` and what belongs to it; `default` is the help's word for what is taken without it."""
     parser.add_argument(
         "--proposals",
@@ -36,7 +44,7 @@ def add_proposal_arguments(parser, default):
     )
 
 
-def add_file_arguments(parser):
+def add_file_arguments(parser: argparse.ArgumentParser) -> None:
     """What belongs to `--proposals FILE` alone."""
     parser.add_argument(
         "--proposals-order",
@@ -52,7 +60,9 @@ def add_file_arguments(parser):
     )
 
 
-def chosen_proposals(options, dataset, default=None):
+def chosen_proposals(
+    options: argparse.Namespace, dataset: DetectionDataset, default: str | None = None
+) -> ProposalSettings | FileProposals:
     """The settings that the options of `add_proposal_arguments` ask for.
 
     Args:
@@ -73,7 +83,7 @@ def chosen_proposals(options, dataset, default=None):
     if asked not in METHODS:
         if dense:
             raise InputError(f"--dense-{next(iter(dense))}: found the proposals of a file; expected dense ones")
-        return read_file(options, asked, dataset)
+        return read_file(options, str(asked), dataset)
     if options.proposals_order:
         raise InputError(f"--proposals-order: found the method {asked}; expected a file, whose coordinates it names")
     if options.max_proposals and "selective-search" not in asked:
@@ -85,18 +95,18 @@ def chosen_proposals(options, dataset, default=None):
     return proposal_settings(asked, dataset, grid, options.max_proposals or 2000)
 
 
-def read_file(options, path, dataset):
+def read_file(options: argparse.Namespace, path: StrPath, dataset: DetectionDataset) -> FileProposals:
     """The `FileProposals` of a path, compared with a data set; tells on standard error what was clipped or dropped."""
     proposals = file_proposals(path, dataset, options.proposals_order, options.max_proposals)
-    for line in proposals.report.lines():
+    for line in proposals.report.lines() if proposals.report else ():
         print(f"{path}: {line}", file=sys.stderr)
     return proposals
 
 
-def check_has_proposals(settings):
+def check_has_proposals(proposals: ProposalSettings | FileProposals) -> None:
     """InputError for `FileProposals` of an earlier command, which say what these were but hold none."""
-    if isinstance(settings, FileProposals):
-        settings.check_read()
+    if isinstance(proposals, FileProposals):
+        proposals.check_read()
 
 
 def proposals_of_images(options, records, default):
@@ -123,20 +133,20 @@ def proposals_of_images(options, records, default):
 def with_chosen_proposals(options, dataset, default):
     """The dataset with proposals: its own, or those of `proposals_of_images`, from the cache if it has them."""
     refuse_second_proposals(options, dataset)
-    known = dataset.proposal_settings
+    known = dataset.proposals
     return with_proposals(dataset, known or proposals_of_images(options, dataset, default), options)
 
 
 def refuse_second_proposals(options, dataset):
     """InputError where `--proposals` is given for a data set that has some."""
-    if options.proposals and dataset.proposal_settings is not None:
+    if options.proposals and dataset.proposals is not None:
         raise InputError(
             f"--proposals: found {options.proposals} for {dataset.name}, which has proposals; expected voc:DIR@SPLIT; "
             "leave the option out"
         )
 
 
-def method_or_file(text):
+def method_or_file(text: str) -> str:
     """The `type` of an option for a method of `METHODS` or the path of a file."""
     if text not in METHODS and not os.path.exists(text):
         raise argparse.ArgumentTypeError(f"found {text!r}; expected {', '.join(METHODS)} or a file of proposals")

@@ -1,5 +1,8 @@
 """`tf-fast-rcnn serve`: answers requests with an exported model, over gRPC and REST."""
 
+from __future__ import annotations
+
+import argparse
 import asyncio
 import contextlib
 import logging
@@ -25,7 +28,7 @@ the requests that have come are answered."""
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
-def add_arguments(parser):
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "folder", metavar="DIR", nargs="?", help="a model's folder of versions 1, 2, ..., or a SavedModel"
     )
@@ -79,7 +82,7 @@ def _add_limits(parser):
     )
 
 
-def run(options):
+def run(options: argparse.Namespace) -> None:
     check_gateway_options(options)
     start_tensorflow()
     _check_installed()
@@ -115,16 +118,16 @@ async def _start(options, stack, stop):
     from tf_fast_rcnn.serving.versions import model_name
 
     name = options.name or model_name(options.folder)
-    settings = _server_settings(options)
+    server_settings = _server_settings(options)
     addresses = {"model": name}
     if options.remote:
         addresses["grpc"] = options.remote
     else:
-        ports = await _start_server(options, stack, stop, name, settings)
+        ports = await _start_server(options, stack, stop, name, server_settings)
         addresses["grpc"] = socket_address(options.host, ports["grpc"])
         addresses["rest"] = f"http://{socket_address(options.host, ports['rest'])}/v1/models/{name}"
     if options.with_proposals:
-        port = await start_gateway(options, stack, name, addresses["grpc"], settings)
+        port = await start_gateway(options, stack, name, addresses["grpc"], server_settings)
         addresses["page"] = f"http://{socket_address(options.host, port)}/"
         addresses["detect"] = f"{addresses['page']}v1/models/{name}:detect"
     return addresses
@@ -142,19 +145,19 @@ def _server_settings(options):
     )
 
 
-async def _start_server(options, stack, stop, name, settings):
+async def _start_server(options, stack, stop, name, server_settings):
     """The ports of the embedded server, or of TensorFlow Serving, with which this process then ends."""
     from tf_fast_rcnn.serving.model_server import PROGRAM, model_server
     from tf_fast_rcnn.serving.server import embedded_server
 
     if options.server == "embedded" or (options.server == "auto" and not shutil.which(PROGRAM)):
-        return await stack.enter_async_context(embedded_server(name, options.folder, settings))
-    process = await stack.enter_async_context(model_server(name, options.folder, settings, options.batching))
+        return await stack.enter_async_context(embedded_server(name, options.folder, server_settings))
+    process = await stack.enter_async_context(model_server(name, options.folder, server_settings, options.batching))
     if options.host in _LOOPBACK:
         print(f"{PROGRAM} listens on every network interface; --server embedded does not", file=sys.stderr)
     watch = asyncio.create_task(_stop_with(process, stop))
     stack.callback(watch.cancel)
-    return {"grpc": settings.grpc_port, "rest": settings.rest_port}
+    return {"grpc": server_settings.grpc_port, "rest": server_settings.rest_port}
 
 
 async def _stop_with(process, stop):

@@ -1,5 +1,8 @@
 """`tf-fast-rcnn tables`: the paper's comparisons on a data set of one's own."""
 
+from __future__ import annotations
+
+import argparse
 from pathlib import Path
 
 import tf_fast_rcnn as frcnn
@@ -11,7 +14,7 @@ from tf_fast_rcnn.commands.common import (
     start_tensorflow,
     write_result,
 )
-from tf_fast_rcnn.data.selection import parse_classes
+from tf_fast_rcnn.data.selection import parse_class_map
 
 EXAMPLES = """\
   tf-fast-rcnn tables --data voc:cells@train --test voc:cells@val --out tables/cells
@@ -23,7 +26,7 @@ Tables: multi-task, layers, scales, svms, proposals (figure 3), svd; beyond the 
 After an interruption the same command goes on; more seeds and tables may be asked for later."""
 
 
-def add_arguments(parser):
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", required=True, metavar="SPEC", help="images to train on")
     parser.add_argument("--test", metavar="SPEC", help="images to test on (default: three tenths of --data, left out)")
     parser.add_argument("--out", required=True, metavar="DIR", help="a new folder, or that of an interrupted command")
@@ -47,7 +50,7 @@ def add_arguments(parser):
     add_json_argument(parser, "all figures")
 
 
-def run(options):
+def run(options: argparse.Namespace) -> None:
     start_tensorflow()
     from tf_fast_rcnn.tables.definitions import TABLES
     from tf_fast_rcnn.tables.measuring import measure_tables
@@ -65,10 +68,10 @@ def _setup(options):
     from tf_fast_rcnn.tables.trainings import Setup, base_recipe
 
     recipe = base_recipe(options.recipe, options.steps, options.shorter_side)
-    classes = parse_classes(options.classes) if options.classes else None
-    train = load_data(options.data, options, classes=classes)
+    class_map = parse_class_map(options.classes) if options.classes else None
+    train = load_data(options.data, options, class_map=class_map)
     if options.test:
-        test = load_data(options.test, options, train.class_names, classes)
+        test = load_data(options.test, options, train.class_names, class_map)
     else:
         train, test = frcnn.split_dataset(train, 0.7)
     return Setup(

@@ -1,5 +1,7 @@
 """`tf-fast-rcnn train`: trains a detector and writes RUN."""
 
+from __future__ import annotations
+
 import argparse
 import dataclasses
 from pathlib import Path
@@ -7,6 +9,7 @@ from pathlib import Path
 import tf_fast_rcnn as frcnn
 from tf_fast_rcnn.commands.common import (
     add_data_arguments,
+    add_hidden_alias,
     add_json_argument,
     load_data,
     number,
@@ -24,20 +27,20 @@ from tf_fast_rcnn.commands.proposal_options import (
 )
 from tf_fast_rcnn.data.batches.settings import detection_side
 from tf_fast_rcnn.data.proposals import METHODS, FileProposals
-from tf_fast_rcnn.data.selection import parse_classes
+from tf_fast_rcnn.data.selection import parse_class_map
 from tf_fast_rcnn.errors import InputError
 
 EXAMPLES = """\
   tf-fast-rcnn train --train voc:cells@train --val voc:cells@val --out runs/cells
   tf-fast-rcnn train --train voc:VOC2007@trainval --recipe voc07 --out runs/voc07
   tf-fast-rcnn train --train voc:VOC2007@trainval --proposals voc_2007_trainval.mat --out runs/voc07
-  tf-fast-rcnn train --train voc:cells@train --set optimizer.rate=0.001 --set sampling.flip=0 --out runs/cells2
+  tf-fast-rcnn train --train voc:cells@train --learning-rate 0.001 --set sampling.hue=0.1 --out runs/cells2
   tf-fast-rcnn train --train voc:more-cells@train --weights runs/cells --out runs/more-cells
 
 After an interruption the same command goes on from the last checkpoint."""
 
 
-def add_arguments(parser):
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--train", required=True, metavar="SPEC", help="training images: voc:, coco:, csv:, yolo:, tfds: or prepared:"
     )
@@ -66,12 +69,12 @@ def add_arguments(parser):
         default=[],
         type=_setting,
         metavar="KEY=VALUE",
-        help="changes one value of the recipe, as in optimizer.rate=0.01 or sampling.flip=0; the known ones are "
-        "told where there is no such KEY",
+        help="changes one value of the recipe, as in optimizer.learning_rate=0.01 or sampling.hue=0.1; the known ones "
+        "are told where there is no such KEY",
     )
     parser.add_argument("--steps", type=number(int, 1), metavar="N", help="mini-batches (default: the recipe's)")
     parser.add_argument(
-        "--rate", type=number(float, 0, above=True), metavar="X", help="learning rate (default: the recipe's)"
+        "--learning-rate", type=number(float, 0, above=True), metavar="X", help="learning rate (default: the recipe's)"
     )
     parser.add_argument(
         "--shorter-side", type=number(int, 32), metavar="PIXELS", help="of resized images (default: the recipe's)"
@@ -81,7 +84,7 @@ def add_arguments(parser):
     )
     add_proposal_arguments(parser, "the recipe's")
     parser.add_argument("--val-proposals", metavar="FILE", help="those of --val, where --proposals has others")
-    parser.add_argument("--tune-from", metavar="LAYER", help="first layer of the backbone that is tuned")
+    parser.add_argument("--finetune-from", metavar="LAYER", help="first layer of the backbone that is tuned")
     parser.add_argument(
         "--dtype", choices=["float32", "mixed_bfloat16", "mixed_float16"], help="of the layers (default: the recipe's)"
     )
@@ -95,11 +98,13 @@ def add_arguments(parser):
     parser.add_argument(
         "--seed", type=seed, default=0, metavar="N", help="of weights, dropout and mini-batches (default: 0)"
     )
+    add_hidden_alias(parser, "--learning-rate", "--rate")
+    add_hidden_alias(parser, "--finetune-from", "--tune-from")
     add_data_arguments(parser)
     add_json_argument(parser, "the summary")
 
 
-def run(options):
+def run(options: argparse.Namespace) -> None:
     start_tensorflow()
     from tf_fast_rcnn.evaluation.models import ValidationMap
     from tf_fast_rcnn.models.backbones import check_backbone
@@ -111,14 +116,14 @@ def run(options):
         check_backbone(options.backbone or recipe.backbone, weights)
     if recipe.early_stopping and not options.val:
         raise InputError("early_stopping: found no validation images; expected some to choose the model by; give --val")
-    classes = parse_classes(options.classes) if options.classes else None
-    train = load_data(options.train, options, classes=classes)
+    class_map = parse_class_map(options.classes) if options.classes else None
+    train = load_data(options.train, options, class_map=class_map)
     check_classes(recipe, train)  # before proposals take their time
     refuse_second_proposals(options, train)
     validation = None
     if options.val:
-        validation = load_data(options.val, options, train.class_names, classes)
-    proposals = train.proposal_settings or chosen_proposals(options, train, recipe.proposals)
+        validation = load_data(options.val, options, train.class_names, class_map)
+    proposals = train.proposals or chosen_proposals(options, train, recipe.proposals)
     train = with_proposals(train, proposals, options)
     callbacks = []
     if validation is not None:
@@ -134,7 +139,7 @@ def run(options):
         weights=weights,
         roi_pooling=options.roi_pooling,
         seed=options.seed,
-        classes=classes,
+        class_map=class_map,
         callbacks=callbacks,
     )
     write_result(options, dataclasses.asdict(summary), _summary_text(summary, options))
@@ -143,10 +148,10 @@ def run(options):
 # Options that have a name of their own in a recipe.
 _RECIPE_OPTIONS = {
     "steps": "steps",
-    "rate": "optimizer.rate",
+    "learning_rate": "optimizer.learning_rate",
     "shorter_side": "sampling.shorter_side",
     "longer_side": "sampling.longer_side",
-    "tune_from": "network.tune_from",
+    "finetune_from": "network.finetune_from",
     "dtype": "dtype",
     "early_stopping": "early_stopping",
 }
@@ -156,7 +161,7 @@ def _setting(text):
     """The `type` of --set: KEY=VALUE as a pair."""
     name, equals, value = text.partition("=")
     if not name or not equals:
-        raise argparse.ArgumentTypeError(f"found {text!r}; expected KEY=VALUE, as in optimizer.rate=0.01")
+        raise argparse.ArgumentTypeError(f"found {text!r}; expected KEY=VALUE, as in optimizer.learning_rate=0.01")
     return name, value
 
 
@@ -170,8 +175,8 @@ def _changes(options):
 
 def _validation_proposals(options, validation, proposals):
     """What the validation images get: the file named for them, else training's method or file."""
-    if validation.proposal_settings is not None:
-        return validation.proposal_settings
+    if validation.proposals is not None:
+        return validation.proposals
     if options.val_proposals:
         return read_file(options, options.val_proposals, validation)
     read_again = isinstance(proposals, FileProposals) and options.proposals

@@ -4,16 +4,24 @@ A file is one JSON list of `{"image_id": 42, "category_id": 18, "bbox": [x, y, w
 from 0, continuous.
 """
 
+from __future__ import annotations
+
 import json
 import reprlib
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from tf_fast_rcnn import boxes
 from tf_fast_rcnn.data.readers.annotations import finite
 from tf_fast_rcnn.errors import InputError
+
+if TYPE_CHECKING:
+    from tf_fast_rcnn.data.detections import Detections
+    from tf_fast_rcnn.data.records import DetectionDataset
+    from tf_fast_rcnn.files import StrPath
 
 
 class Result(NamedTuple):
@@ -34,7 +42,9 @@ class Result(NamedTuple):
     score: float | None
 
 
-def coco_results(dataset, detections, category_ids=None):
+def coco_results(
+    dataset: DetectionDataset, detections: Sequence[Detections], category_ids: Mapping[str, int] | None = None
+) -> list[dict[str, Any]]:
     """Detections in COCO's results format, for its evaluation server and for other tools.
 
     Args:
@@ -61,7 +71,9 @@ def coco_results(dataset, detections, category_ids=None):
     return results
 
 
-def image_results(found, image_id, height, width, category_ids=None):
+def image_results(
+    found: Detections, image_id: int | str, height: int, width: int, category_ids: Mapping[int, int] | None = None
+) -> list[dict[str, Any]]:
     """The results of one image; `category_ids` by label, None for the labels themselves. See `coco_results`."""
     windows = np.round(boxes.to_coco(np.asarray(found.boxes, np.float64), height, width), 3)
     return [
@@ -71,7 +83,7 @@ def image_results(found, image_id, height, width, category_ids=None):
             "bbox": window.tolist(),
             "score": float(score),
         }
-        for window, label, score in zip(windows, found.classes.tolist(), found.scores, strict=True)
+        for window, label, score in zip(windows, found.class_ids.tolist(), found.scores, strict=True)
     ]
 
 
@@ -80,7 +92,7 @@ def result_image_id(record):
     return int(record.image_id) if record.image_id.isdecimal() else record.image_id
 
 
-def check_category_ids(dataset, category_ids):
+def check_category_ids(dataset: DetectionDataset, category_ids: Mapping[str, int] | None) -> Mapping[str, int]:
     """The category id of each class name, the labels 1..K for None; InputError where a class has none."""
     if category_ids is None:
         return {name: label for label, name in enumerate(dataset.class_names, start=1)}
@@ -93,7 +105,9 @@ def check_category_ids(dataset, category_ids):
     return category_ids
 
 
-def read_results(path, fields=("image_id", "category_id", "bbox", "score")):
+def read_results(
+    path: StrPath, fields: Collection[str] = ("image_id", "category_id", "bbox", "score")
+) -> Iterator[Result]:
     """Yields the `Result`s of a file.
 
     Args:

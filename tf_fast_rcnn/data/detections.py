@@ -46,7 +46,7 @@ class Detections:
     Attributes:
         boxes: float32 `[D, 4]`, `[ymin, xmin, ymax, xmax]` relative to the image.
         scores: float32 `[D]`, 0 to 1.
-        classes: int32 `[D]`, 1..K.
+        class_ids: int32 `[D]`, 1..K.
         class_names: names of the classes 1..K; None if they are not known.
         image: uint8 `[H, W, 3]` RGB, the path of the file, or a function without arguments that returns the array; None
             if it is not known.
@@ -61,13 +61,13 @@ class Detections:
 
     boxes: np.ndarray
     scores: np.ndarray
-    classes: np.ndarray
+    class_ids: np.ndarray
     class_names: Sequence[str] | None = None
     image: np.ndarray | str | Path | Callable[[], np.ndarray] | None = None
 
     def __post_init__(self) -> None:
         # object.__setattr__ is how a frozen dataclass normalises its own fields.
-        for name in ("boxes", "scores", "classes"):
+        for name in ("boxes", "scores", "class_ids"):
             object.__setattr__(self, name, np.asarray(getattr(self, name)))
         if self.class_names is not None:
             object.__setattr__(self, "class_names", tuple(self.class_names))
@@ -75,7 +75,7 @@ class Detections:
     @property
     def names(self) -> list[str]:
         """The class name of each detection; the id as text where no name is known."""
-        return [self._name(class_id) for class_id in self.classes.tolist()]
+        return [self._name(class_id) for class_id in self.class_ids.tolist()]
 
     def __len__(self) -> int:
         return len(self.scores)
@@ -85,11 +85,11 @@ class Detections:
 
     def __getitem__(self, index: Any) -> "Detection | Detections":
         if isinstance(index, (int, np.integer)):
-            class_id = int(self.classes[index])
+            class_id = int(self.class_ids[index])
             return Detection(self.boxes[index], float(self.scores[index]), class_id, self._name(class_id))
         index = index if isinstance(index, slice) else _positions(index, len(self))
         return dataclasses.replace(
-            self, boxes=self.boxes[index], scores=self.scores[index], classes=self.classes[index]
+            self, boxes=self.boxes[index], scores=self.scores[index], class_ids=self.class_ids[index]
         )
 
     def filter(self, min_score: float = 0.0, class_names: str | Sequence[str] | None = None) -> "Detections":
@@ -152,7 +152,7 @@ class Detections:
         missing = sorted(set(self.names) - set(category_ids))
         if missing:
             raise InputError(f"category_ids: found none of class {missing[0]!r}; expected one for each class; add it")
-        ids = dict(zip(self.classes.tolist(), map(category_ids.__getitem__, self.names), strict=True))
+        ids = dict(zip(self.class_ids.tolist(), map(category_ids.__getitem__, self.names), strict=True))
         return image_results(self, image_id, *image_size, ids)
 
     def draw(self, image: Any = None, min_score: float = 0.0) -> Image.Image:

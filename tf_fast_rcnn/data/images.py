@@ -5,15 +5,21 @@ pixels in training and in serving: 16-bit samples keep their high byte, alpha is
 applied. Unlike TensorFlow, EXIF orientation is applied.
 """
 
+from __future__ import annotations
+
 import contextlib
 import io
 import re
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import ExifTags, Image
 
 from tf_fast_rcnn.errors import InputError
+
+if TYPE_CHECKING:
+    from tf_fast_rcnn.files import StrPath
 
 # EXIF orientation (tag 0x0112) -> what turns the stored image into the displayed one.
 _TURNS = {
@@ -36,7 +42,7 @@ _PLAIN_MODES = {
 }
 
 
-def read_image(path, contents=None):
+def read_image(path: StrPath, contents: bytes | None = None) -> np.ndarray:
     """The image as displayed, uint8 `[H, W, 3]` RGB.
 
     Greyscale, palette, CMYK and 16-bit files are converted (16-bit samples by their high byte), alpha is dropped and
@@ -61,7 +67,7 @@ def read_image(path, contents=None):
         return np.array(rgb.transpose(_TURNS[orientation]) if orientation in _TURNS else rgb)
 
 
-def image_layout(path):
+def image_layout(path: StrPath) -> tuple[int, int, int]:
     """Size and orientation from the file's header alone: `(height, width, orientation)`.
 
     Height and width are those of the displayed image; orientation is EXIF's, 1 to 8.
@@ -75,7 +81,7 @@ def image_layout(path):
         return (width, height, orientation) if orientation in _SIDEWAYS else (height, width, orientation)
 
 
-def is_plain(path, contents=None):
+def is_plain(path: StrPath, contents: bytes | None = None) -> bool:
     """Whether TensorFlow's decoders give exactly the pixels that `read_image` gives.
 
     True for upright JPEG (grey or YCbCr; TensorFlow needs `dct_method="INTEGER_ACCURATE"`) and PNG files; false for
@@ -87,7 +93,7 @@ def is_plain(path, contents=None):
         return plain_mode and not animated and _orientation(image) == 1
 
 
-def read_encoded(path, contents=None):
+def read_encoded(path: StrPath, contents: bytes | None = None) -> bytes:
     """The bytes of an image file that TensorFlow decodes to the pixels of `read_image`: those of the file itself where
     it is plain (see `is_plain`), else of a PNG.
 
@@ -99,7 +105,7 @@ def read_encoded(path, contents=None):
     return Path(path).read_bytes() if contents is None else contents
 
 
-def encode_png(image):
+def encode_png(image: np.ndarray) -> bytes:
     """The bytes of a PNG file with an image, uint8 `[H, W, 3]`."""
     file = io.BytesIO()
     Image.fromarray(image).save(file, "PNG")

@@ -3,6 +3,8 @@
 Training, detection and the exported models share these functions, so that none of them sees other pixels.
 """
 
+from __future__ import annotations
+
 import tensorflow as tf
 
 # Mean of ImageNet's mean colour: close to zero for any backbone once it has preprocessed it, as the original pads with
@@ -10,7 +12,7 @@ import tensorflow as tf
 PADDING_GREY = 114.5
 
 
-def decode_image(image_bytes):
+def decode_image(image_bytes: tf.Tensor) -> tf.Tensor:
     """JPEG or PNG bytes as uint8 `[H, W, 3]` RGB, with the values that Pillow gives.
 
     Args:
@@ -28,7 +30,7 @@ def decode_image(image_bytes):
     return tf.ensure_shape(image, (None, None, 3))
 
 
-def resize_to_network(image, shorter_side=600, longer_side=1000):
+def resize_to_network(image: tf.Tensor, shorter_side: int = 600, longer_side: int = 1000) -> tf.Tensor:
     """Resizes so that the shorter side has a given length, unless the longer one then exceeds its limit.
 
     (Section 5.2 of the paper: s = 600, the longest side capped at 1000.) Bilinear, without antialiasing, as the
@@ -48,7 +50,12 @@ def resize_to_network(image, shorter_side=600, longer_side=1000):
     return resize(image, network_size(tf.shape(image)[:2], shorter_side, longer_side))
 
 
-def network_size(size, shorter_side=600, longer_side=1000, within=None):
+def network_size(
+    size: tf.Tensor,
+    shorter_side: int | tf.Tensor = 600,
+    longer_side: int | tf.Tensor = 1000,
+    within: tuple[int, int] | None = None,
+) -> tf.Tensor:
     """The height and width that `resize_to_network` gives images.
 
     Args:
@@ -66,7 +73,7 @@ def network_size(size, shorter_side=600, longer_side=1000, within=None):
     return tf.maximum(tf.cast(tf.round(size * factor[..., None]), tf.int32), 1)
 
 
-def resize(image, new_size):
+def resize(image: tf.Tensor, new_size: tf.Tensor) -> tf.Tensor:
     """An image, uint8 or float32 `[H, W, 3]`, as float32 of a new height and width, as `resize_to_network` does it."""
     # TensorFlow resizes float32 to the same values in half the time; a large image takes longer to be converted.
     large = tf.size(image) > 5 * tf.reduce_prod(new_size)

@@ -3,14 +3,21 @@
 Nothing here imports TensorFlow: processes that compute proposals use these types.
 """
 
+from __future__ import annotations
+
 import dataclasses
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, overload
 
 import numpy as np
 
 from tf_fast_rcnn.data.images import read_encoded, read_image
 from tf_fast_rcnn.errors import InputError
+
+if TYPE_CHECKING:
+    from tf_fast_rcnn.data.proposals.files import FileProposals
+    from tf_fast_rcnn.data.proposals.settings import ProposalSettings
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -22,7 +29,7 @@ class ImageRecord:
         image_path: the image file. Prepared data sets hold its bytes instead; the path then tells where it came from.
         height, width: size in pixels as displayed, that is after EXIF orientation.
         boxes: float32 `[G, 4]`, `[ymin, xmin, ymax, xmax]` relative to the image; G may be 0.
-        labels: int32 `[G]`, 1..K: `class_names[label - 1]` is the name.
+        class_ids: int32 `[G]`, 1..K: `class_names[label - 1]` is the name.
         difficult: bool `[G]`, objects that VOC's evaluation ignores.
         crowd: bool `[G]`, boxes around many objects of a class that are not told apart (COCO's "iscrowd"); default:
             none.
@@ -37,17 +44,17 @@ class ImageRecord:
     height: int
     width: int
     boxes: np.ndarray
-    labels: np.ndarray
+    class_ids: np.ndarray
     difficult: np.ndarray
-    crowd: np.ndarray | None = None
+    crowd: np.ndarray = None  # type: ignore[assignment]  # no crowds; an array after __post_init__
     proposal_boxes: np.ndarray | None = None
     image_bytes: bytes | None = None
     areas: np.ndarray | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         # object.__setattr__ is how a frozen dataclass normalises its own fields.
         object.__setattr__(self, "boxes", np.asarray(self.boxes, np.float32).reshape(-1, 4))
-        object.__setattr__(self, "labels", np.asarray(self.labels, np.int32).reshape(-1))
+        object.__setattr__(self, "class_ids", np.asarray(self.class_ids, np.int32).reshape(-1))
         object.__setattr__(self, "difficult", np.asarray(self.difficult, bool).reshape(-1))
         crowd = np.zeros(len(self.boxes), bool) if self.crowd is None else np.asarray(self.crowd, bool).reshape(-1)
         object.__setattr__(self, "crowd", crowd)
@@ -57,22 +64,22 @@ class ImageRecord:
         if self.areas is not None:
             object.__setattr__(self, "areas", np.asarray(self.areas, np.float32).reshape(-1))
         num_areas = len(self.boxes) if self.areas is None else len(self.areas)
-        if not len(self.boxes) == len(self.labels) == len(self.difficult) == len(self.crowd) == num_areas:
+        if not len(self.boxes) == len(self.class_ids) == len(self.difficult) == len(self.crowd) == num_areas:
             raise ValueError(
-                f"image {self.image_id}: {len(self.boxes)} boxes, {len(self.labels)} labels, {len(self.difficult)} "
+                f"image {self.image_id}: {len(self.boxes)} boxes, {len(self.class_ids)} labels, {len(self.difficult)} "
                 f"difficult flags, {len(self.crowd)} crowd flags and {num_areas} areas; expected one of each for every "
                 "object"
             )
 
-    def image(self):
+    def image(self) -> np.ndarray:
         """The image as displayed, uint8 `[H, W, 3]` RGB; see `read_image`."""
         return read_image(self.image_path, self.image_bytes)
 
-    def encoded_image(self):
+    def encoded_image(self) -> bytes:
         """The bytes of a JPEG or PNG file that TensorFlow decodes to the pixels of `image`; see `read_encoded`."""
         return read_encoded(self.image_path, self.image_bytes)
 
-    def proposals(self):
+    def proposals(self) -> np.ndarray:
         """The image's object proposals, float32 `[P, 4]` relative.
 
         Raises:
@@ -82,21 +89,21 @@ class ImageRecord:
             raise InputError(f"image {self.image_id}: found no proposals; expected a prepared data set; run `prepare`")
         return self.proposal_boxes
 
-    def relabelled(self, label_map):
+    def relabelled(self, label_map: np.ndarray) -> ImageRecord:
         """The same image with labels `label_map[label]`, without the objects whose new label is 0."""
-        labels = label_map[self.labels]
+        labels = label_map[self.class_ids]
         kept = labels > 0
         return dataclasses.replace(
             self,
             boxes=self.boxes[kept],
-            labels=labels[kept],
+            class_ids=labels[kept],
             difficult=self.difficult[kept],
             crowd=self.crowd[kept],
             areas=None if self.areas is None else self.areas[kept],
         )
 
 
-class RecordView(Sequence):
+class RecordView(Sequence[ImageRecord]):
     """Records chosen from sequences of them, and relabelled, without reading any: what slices and unions are made of.
 
     Attributes:
@@ -105,24 +112,36 @@ class RecordView(Sequence):
         source_of, index_of: int32 and int64 `[N]`: where each record is.
     """
 
-    def __init__(self, sources, label_maps, source_of, index_of):
+    def __init__(
+        self,
+        sources: Iterable[Sequence[ImageRecord]],
+        label_maps: Iterable[np.ndarray | None],
+        source_of: np.ndarray,
+        index_of: np.ndarray,
+    ) -> None:
         self.sources = tuple(sources)
         self.label_maps = tuple(label_maps)
         self.source_of = source_of
         self.index_of = index_of
 
     @classmethod
-    def of(cls, records):
+    def of(cls, records: Iterable[ImageRecord]) -> RecordView:
         """All of some records; what is no sequence yet is listed."""
         if isinstance(records, cls):
             return records
         records = records if isinstance(records, Sequence) else tuple(records)
         return cls([records], [None], np.zeros(len(records), np.int32), np.arange(len(records)))
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.index_of)
 
-    def __getitem__(self, index):
+    @overload
+    def __getitem__(self, index: int) -> ImageRecord: ...
+
+    @overload
+    def __getitem__(self, index: slice | np.ndarray) -> RecordView: ...
+
+    def __getitem__(self, index: int | slice | np.ndarray) -> ImageRecord | RecordView:
         """The record at an integer; the view of those at a slice or an array of integers."""
         source, index_there = self.source_of[index], self.index_of[index]
         if source.ndim:
@@ -131,7 +150,7 @@ class RecordView(Sequence):
         label_map = self.label_maps[source]
         return record if label_map is None else record.relabelled(label_map)
 
-    def __add__(self, other):
+    def __add__(self, other: RecordView) -> RecordView:
         return RecordView(
             self.sources + other.sources,
             self.label_maps + other.label_maps,
@@ -139,7 +158,7 @@ class RecordView(Sequence):
             np.concatenate([self.index_of, other.index_of]),
         )
 
-    def image_sizes(self):
+    def image_sizes(self) -> np.ndarray:
         """Height and width of each image as displayed, int32 `[N, 2]`; prepared data sets tell them unread."""
         sizes = np.zeros((len(self), 2), np.int32)
         for number, source in enumerate(self.sources):
@@ -150,21 +169,21 @@ class RecordView(Sequence):
             sizes[chosen] = known[self.index_of[chosen]]
         return sizes
 
-    def relabelled(self, label_map):
+    def relabelled(self, label_map: np.ndarray) -> RecordView:
         """The same records, each `ImageRecord.relabelled`."""
         maps = [label_map if earlier is None else label_map[earlier] for earlier in self.label_maps]
         return RecordView(self.sources, maps, self.source_of, self.index_of)
 
 
-class DetectionDataset(Sequence):
+class DetectionDataset(Sequence[ImageRecord]):
     """Annotated images and the names of their classes: a sequence of `ImageRecord`.
 
     Args:
         name: the SPEC that it was read from.
         class_names: names of the classes 1..K.
         records: the images. A sequence is kept as it is: that of a prepared data set reads each record on demand.
-        mended: what the reader clipped, dropped or skipped, and how many of each.
-        proposal_settings: settings of the records' proposals, as `prepare` takes them; None before `prepare`.
+        fixes: what the reader clipped, dropped or skipped, and how many of each.
+        proposals: settings of the records' proposals, as `prepare` takes them; None before `prepare`.
 
     Slices are data sets too, and so is what an array of image numbers gives; `+` gives the union of two that have the
     same classes. None of these reads a record.
@@ -175,21 +194,34 @@ class DetectionDataset(Sequence):
         (205, ('Platelets', 'RBC', 'WBC'), (17, 4))
     """
 
-    def __init__(self, name, class_names, records, mended=None, proposal_settings=None):
+    def __init__(
+        self,
+        name: str,
+        class_names: Iterable[str],
+        records: Iterable[ImageRecord],
+        fixes: Mapping[str, int] | None = None,
+        proposals: ProposalSettings | FileProposals | None = None,
+    ) -> None:
         self.name = name
         self.class_names = tuple(class_names)
         self.records = RecordView.of(records)
-        self.mended = {what: count for what, count in (mended or {}).items() if count}
-        self.proposal_settings = proposal_settings
+        self.fixes = {what: count for what, count in (fixes or {}).items() if count}
+        self.proposals = proposals
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.records)
 
-    def __getitem__(self, index):
+    @overload
+    def __getitem__(self, index: int) -> ImageRecord: ...
+
+    @overload
+    def __getitem__(self, index: slice | np.ndarray) -> DetectionDataset: ...
+
+    def __getitem__(self, index: int | slice | np.ndarray) -> ImageRecord | DetectionDataset:
         found = self.records[index]
         return self.with_records(found) if isinstance(found, RecordView) else found
 
-    def __add__(self, other):
+    def __add__(self, other: DetectionDataset) -> DetectionDataset:
         if not isinstance(other, DetectionDataset):
             return NotImplemented
         if self.class_names != other.class_names:
@@ -197,16 +229,16 @@ class DetectionDataset(Sequence):
                 f"{self.name}+{other.name}: found classes {', '.join(self.class_names)} and "
                 f"{', '.join(other.class_names)}; expected the same; read both with one list of class names"
             )
-        mended = Counter(self.mended) + Counter(other.mended)
-        settings = self.proposal_settings if self.proposal_settings == other.proposal_settings else None
+        fixes = Counter(self.fixes) + Counter(other.fixes)
+        proposals = self.proposals if self.proposals == other.proposals else None
         return DetectionDataset(
-            f"{self.name}+{other.name}", self.class_names, self.records + other.records, mended, settings
+            f"{self.name}+{other.name}", self.class_names, self.records + other.records, fixes, proposals
         )
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         return f"<DetectionDataset {self.name}: {len(self)} images, {len(self.class_names)} classes>"
 
-    def with_class_names(self, class_names):
+    def with_class_names(self, class_names: Iterable[str]) -> DetectionDataset:
         """The same images with labels that count in another list of class names.
 
         Raises:
@@ -216,7 +248,9 @@ class DetectionDataset(Sequence):
         numbers = [class_names.index(name) + 1 if name in class_names else 0 for name in self.class_names]
         unlisted = {label for label, number in enumerate(numbers, start=1) if not number}
         # Only where some name is not in the list must the objects be looked at.
-        found = {label for record in self.records for label in unlisted.intersection(record.labels)} if unlisted else ()
+        found = (
+            {label for record in self.records for label in unlisted.intersection(record.class_ids)} if unlisted else ()
+        )
         if found:
             unknown = min(self.class_names[label - 1] for label in found)
             raise InputError(
@@ -225,11 +259,11 @@ class DetectionDataset(Sequence):
             )
         return self.relabelled(class_names, numbers)
 
-    def relabelled(self, class_names, new_labels):
+    def relabelled(self, class_names: Iterable[str], new_labels: Iterable[int]) -> DetectionDataset:
         """The same images in other classes: `new_labels[k - 1]` is the new label of class k, 0 to drop its objects."""
         records = self.records.relabelled(np.array([0, *new_labels], np.int32))
-        return DetectionDataset(self.name, class_names, records, self.mended, self.proposal_settings)
+        return DetectionDataset(self.name, class_names, records, self.fixes, self.proposals)
 
-    def with_records(self, records):
+    def with_records(self, records: Iterable[ImageRecord]) -> DetectionDataset:
         """The same data set, classes and counts with other records."""
-        return DetectionDataset(self.name, self.class_names, records, self.mended, self.proposal_settings)
+        return DetectionDataset(self.name, self.class_names, records, self.fixes, self.proposals)

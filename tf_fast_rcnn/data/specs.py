@@ -1,9 +1,13 @@
 """Data sets by name: SPEC is KIND:LOCATION[@SPLIT], SPEC[:80%] a random part of it, and SPEC+SPEC a union."""
 
+from __future__ import annotations
+
 import functools
 import operator
 import os
 import re
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from tf_fast_rcnn.data.prepared.read import read_prepared
 from tf_fast_rcnn.data.readers.coco import read_coco
@@ -14,21 +18,28 @@ from tf_fast_rcnn.data.readers.yolo import read_yolo
 from tf_fast_rcnn.data.selection import select_part, without_part
 from tf_fast_rcnn.errors import InputError
 
+if TYPE_CHECKING:
+    from tf_fast_rcnn.data.records import DetectionDataset
+    from tf_fast_rcnn.files import StrPath
+
 # The plus sign of a union stands before a kind and its colon; any other belongs to a location ("voc:c++/cells@train").
 # A kind has two letters or more: one letter and a colon is a Windows drive.
 _UNION = re.compile(r"\+(?=[a-z]{2,}:)")
 
 
-def load_dataset(spec, class_names=None, skip_bad=False, cache_dir=None):
+def load_dataset(
+    spec: str, class_names: Sequence[str] | None = None, skip_bad: bool = False, cache_dir: StrPath | None = None
+) -> DetectionDataset:
     """Reads a data set, or the union of several.
 
     Kinds:
-        voc:DIR@SPLIT: the folder that holds Annotations/, ImageSets/Main/ and JPEGImages/ (see `read_voc`).
-        coco:JSON[,IMAGES]: COCO's instances file and the folder of its images (see `read_coco`).
-        csv:FILE[,IMAGES]: a line for each box, and the folder of the images (see `read_csv`).
-        yolo:DIR[@SPLIT]: the folder that holds data.yaml, images/ and labels/ (see `read_yolo`).
-        tfds:NAME@SPLIT: a data set of TensorFlow Datasets that is on disk, as tfds:voc/2007@train (see `read_tfds`).
-        prepared:DIR: the folder that `prepare` wrote.
+
+    - `voc:DIR@SPLIT`: the folder that holds Annotations/, ImageSets/Main/ and JPEGImages/ (see `read_voc`).
+    - `coco:JSON[,IMAGES]`: COCO's instances file and the folder of its images (see `read_coco`).
+    - `csv:FILE[,IMAGES]`: a line for each box, and the folder of the images (see `read_csv`).
+    - `yolo:DIR[@SPLIT]`: the folder that holds data.yaml, images/ and labels/ (see `read_yolo`).
+    - `tfds:NAME@SPLIT`: a data set of TensorFlow Datasets that is on disk, as tfds:voc/2007@train (see `read_tfds`).
+    - `prepared:DIR`: the folder that `prepare` wrote.
 
     A SPEC may end with a part: "voc:DIR@trainval[:80%]" and "voc:DIR@trainval[80%:]" are complementary parts of a
     random permutation of its images, "[:80%,seed=3]" of another (see `select_part`; also `split_dataset`). Shells want
@@ -38,7 +49,7 @@ def load_dataset(spec, class_names=None, skip_bad=False, cache_dir=None):
         spec: one of these, or several joined by "+", as in "voc:VOC2007@trainval+voc:VOC2012@trainval".
         class_names: the classes in the order of their labels 1..K; default: those of the data set (of a union: those of
             all parts, sorted). Read test data with the training data's.
-        skip_bad: leave out unreadable images and annotations, counted in `mended`, instead of raising.
+        skip_bad: leave out unreadable images and annotations, counted in `fixes`, instead of raising.
         cache_dir: where the images of `tfds:` are written; default: $TF_FAST_RCNN_CACHE, else the user's cache folder.
 
     Returns:
@@ -70,7 +81,9 @@ def _load_part(spec, class_names, skip_bad, cache_dir):
     return dataset if part is None else select_part(dataset, part)
 
 
-def load_images(spec, class_names, skip_bad=False, cache_dir=None):
+def load_images(
+    spec: str, class_names: Sequence[str], skip_bad: bool = False, cache_dir: StrPath | None = None
+) -> DetectionDataset:
     """As `load_dataset`, for detection: of `voc:` the annotations are not read, which VOC's test sets do not have.
 
     Example:
@@ -82,12 +95,13 @@ def load_images(spec, class_names, skip_bad=False, cache_dir=None):
         if not whole.startswith("voc:"):
             parts.append(_load_part(part, class_names, skip_bad, cache_dir))
             continue
-        dataset = read_voc_images(*_location_and_split(whole.removeprefix("voc:")), class_names, skip_bad)
+        directory, split = _location_and_split(whole.removeprefix("voc:"))
+        dataset = read_voc_images(directory, split, class_names, skip_bad)
         parts.append(dataset if share is None else select_part(dataset, share))
     return functools.reduce(operator.add, parts)
 
 
-def split_name(spec):
+def split_name(spec: str) -> str:
     """The split that a SPEC names, of a union that of its last part; "" for none.
 
     Example:
@@ -97,7 +111,7 @@ def split_name(spec):
     return _location_and_split(without_part(str(spec))[0])[1]
 
 
-def coco_file(spec):
+def coco_file(spec: str) -> str | None:
     """The instances file of a SPEC that is one `coco:`; None for any other.
 
     Example:

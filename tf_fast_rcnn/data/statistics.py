@@ -1,5 +1,9 @@
 """Statistics of a data set's regression targets, by which the model normalises them (section 2.3 of the paper)."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 import numpy as np
 from tqdm import tqdm
 
@@ -7,14 +11,22 @@ from tf_fast_rcnn import boxes
 from tf_fast_rcnn.data.batches.settings import SamplingRules
 from tf_fast_rcnn.data.prepared.write import with_proposals
 
+if TYPE_CHECKING:
+    from tf_fast_rcnn.boxes import BoxStatistics
+    from tf_fast_rcnn.data.records import DetectionDataset
+    from tf_fast_rcnn.files import StrPath
+
 # Classes with fewer foreground proposals than this lean on the statistics of all classes together.
 _ENOUGH_FOREGROUND = 50
-_LEAST_DEVIATION = 0.01
+_LEAST_STD = 0.01
 
 
 def box_statistics(
-    dataset, foreground_iou=SamplingRules.foreground_iou, cache_dir=None, difficult=SamplingRules.difficult
-):
+    dataset: DetectionDataset,
+    foreground_iou: float = SamplingRules.foreground_iou,
+    cache_dir: StrPath | None = None,
+    difficult: str = SamplingRules.difficult,
+) -> BoxStatistics:
     """Mean and deviation of the regression targets of each class over a data set's foreground proposals.
 
     (Section 2.3: "we normalize the ground-truth regression targets to have zero mean and unit variance".) A class
@@ -41,7 +53,7 @@ def box_statistics(
         overlaps = boxes.iou(candidates, truth)
         foreground, match = overlaps.max(axis=1) >= foreground_iou, overlaps.argmax(axis=1)
         targets = boxes.encode(candidates[foreground], truth[match[foreground]]).astype(np.float64)
-        labels = record.labels[is_object][match[foreground]] - 1
+        labels = record.class_ids[is_object][match[foreground]] - 1
         for power in range(3):
             np.add.at(sums[power], labels, targets**power)
     return _statistics_from_sums(*sums)
@@ -54,5 +66,5 @@ def _statistics_from_sums(count, total, total_of_squares):
     count = count + lacking
     mean = (total + lacking * total.sum(axis=0) / everything) / count
     mean_of_squares = (total_of_squares + lacking * total_of_squares.sum(axis=0) / everything) / count
-    deviation = np.sqrt(np.maximum(mean_of_squares - mean**2, _LEAST_DEVIATION**2))
-    return boxes.BoxStatistics(mean.astype(np.float32), deviation.astype(np.float32))
+    std = np.sqrt(np.maximum(mean_of_squares - mean**2, _LEAST_STD**2))
+    return boxes.BoxStatistics(mean.astype(np.float32), std.astype(np.float32))

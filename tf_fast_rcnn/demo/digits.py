@@ -5,9 +5,12 @@ with that package. They are enlarged, turned by at most 25 degrees so that 6 and
 stands out from what is below. Between them lie strokes that are no digits.
 """
 
+from __future__ import annotations
+
 import tempfile
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 from xml.etree import ElementTree
 
 import numpy as np
@@ -15,6 +18,9 @@ from PIL import Image, ImageDraw, ImageFilter
 
 from tf_fast_rcnn import boxes as box_algebra
 from tf_fast_rcnn.errors import InputError
+
+if TYPE_CHECKING:
+    from tf_fast_rcnn.files import StrPath
 
 CLASS_NAMES = tuple("0123456789")
 
@@ -50,7 +56,7 @@ class Scene(NamedTuple):
     digits: np.ndarray
 
 
-def generate_digits(directory, images=None, seed=0):
+def generate_digits(directory: StrPath, images: Mapping[str, int] | None = None, seed: int = 0) -> Path:
     """Writes the data set in Pascal VOC's layout; 300 images take some seconds.
 
     The splits share no handwritten digit. The same arguments give the same files.
@@ -86,7 +92,7 @@ def generate_digits(directory, images=None, seed=0):
     return directory
 
 
-def split_sources(digits, images, seed):
+def split_sources(digits: np.ndarray, images: Mapping[str, int], seed: int) -> dict[str, np.ndarray]:
     """Shares the scans among the splits, class by class, in proportion to the splits' images.
 
     Args:
@@ -109,7 +115,7 @@ def split_sources(digits, images, seed):
     return {split: np.concatenate(parts) for split, parts in shares.items()}
 
 
-def render_digit(scan, height, angle):
+def render_digit(scan: np.ndarray, height: float, angle: float) -> np.ndarray:
     """The opacity of a scan enlarged to about `height` pixels and turned, cropped to what is visible.
 
     Args:
@@ -129,7 +135,7 @@ def render_digit(scan, height, angle):
     return _crop(np.clip((turned - 0.3) / 0.4, 0, 1))
 
 
-def draw_scene(scans, rng):
+def draw_scene(scans: Iterator[tuple[np.ndarray, int]], rng: np.random.Generator) -> Scene:
     """Draws one image.
 
     Args:
@@ -147,7 +153,7 @@ def draw_scene(scans, rng):
         opacity = render_digit(scan, _random_size(rng), rng.uniform(-MAX_ANGLE, MAX_ANGLE))
         if _place(canvas, opacity, taken, rng):
             digits.append(digit)
-    boxes = np.float32(taken)
+    boxes = np.array(taken, np.float32)
     for _ in range(rng.integers(1, 5)):
         _place(canvas, _render_distractor(_random_size(rng), rng), taken, rng)
     canvas += rng.normal(0, rng.uniform(2, 12), canvas.shape)

@@ -1,7 +1,11 @@
 """Evaluation of detections: PASCAL VOC's average precision and COCO's."""
 
+from __future__ import annotations
+
 import dataclasses
 import functools
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -9,12 +13,17 @@ from tf_fast_rcnn.data.detections import Detections
 from tf_fast_rcnn.errors import InputError
 from tf_fast_rcnn.evaluation.results import ClassResult, EvaluationResult
 
+if TYPE_CHECKING:
+    from tf_fast_rcnn.data.records import DetectionDataset
+
 __all__ = ["PROTOCOLS", "ClassResult", "EvaluationResult", "annotations_of", "score_detections"]
 
 PROTOCOLS = ("voc07", "voc10", "coco")
 
 
-def score_detections(dataset, detections, protocol="voc07", iou_threshold=0.5):
+def score_detections(
+    dataset: DetectionDataset, detections: Sequence[Detections], protocol: str = "voc07", iou_threshold: float = 0.5
+) -> EvaluationResult:
     """Scores detections against a data set's objects.
 
     Args:
@@ -47,7 +56,7 @@ def score_detections(dataset, detections, protocol="voc07", iou_threshold=0.5):
     return score(dataset, detections)
 
 
-def annotations_of(dataset):
+def annotations_of(dataset: DetectionDataset) -> DetectionDataset:
     """The data set without pixels and proposals, in memory: scoring looks at its objects more than once."""
     return dataset.with_records(
         [dataclasses.replace(record, image_bytes=None, proposal_boxes=None) for record in dataset]
@@ -70,7 +79,7 @@ def _scorer(protocol, iou_threshold):
 
 def _check(where, found, num_classes):
     """Raises an InputError for the first thing that is wrong with an image's detections."""
-    boxes, scores, classes = found.boxes, found.scores, found.classes
+    boxes, scores, classes = found.boxes, found.scores, found.class_ids
     if boxes.shape != (len(scores), 4) or classes.shape != scores.shape or scores.ndim != 1:
         raise InputError(
             f"{where}: found boxes {list(boxes.shape)}, scores {list(scores.shape)}, classes {list(classes.shape)}; "

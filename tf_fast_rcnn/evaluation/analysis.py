@@ -1,6 +1,9 @@
 """Everything that an evaluation tells beside average precision: errors, calibration, confusion, proposals."""
 
-from typing import NamedTuple
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -10,6 +13,11 @@ from tf_fast_rcnn.evaluation.breakdown import KINDS, Breakdown, break_down
 from tf_fast_rcnn.evaluation.calibration import Reliability, reliability
 from tf_fast_rcnn.evaluation.confusion import confusion_matrix
 from tf_fast_rcnn.evaluation.results import json_number
+
+if TYPE_CHECKING:
+    from tf_fast_rcnn.data.detections import Detections
+    from tf_fast_rcnn.data.records import DetectionDataset
+    from tf_fast_rcnn.evaluation.results import EvaluationResult
 
 
 class ProposalQuality(NamedTuple):
@@ -47,7 +55,7 @@ class Analysis(NamedTuple):
     confusion: np.ndarray
     proposals: ProposalQuality | None
 
-    def to_json(self):
+    def to_json(self) -> dict[str, Any]:
         """A dict that `json.dump` takes; docs/evaluation.md describes it."""
         names = self.class_names
         calibration = None
@@ -61,7 +69,7 @@ class Analysis(NamedTuple):
             "proposals": None if self.proposals is None else _proposals_to_json(names, self.proposals),
         }
 
-    def text(self):
+    def text(self) -> str:
         """Three lines at most for people."""
         gains = sorted(KINDS, key=lambda kind: -self.breakdown.gains[kind])
         lines = []
@@ -78,7 +86,7 @@ class Analysis(NamedTuple):
         return "\n".join(lines)
 
 
-def analyse(dataset, detections, result):
+def analyse(dataset: DetectionDataset, detections: Sequence[Detections], result: EvaluationResult) -> Analysis:
     """Looks at what an evaluation's figures come from.
 
     Args:
@@ -101,11 +109,11 @@ def analyse(dataset, detections, result):
         calibration=reliability(matching),
         class_calibration=[reliability(matching, label) for label in labels],
         confusion=confusion_matrix(annotated, detections),
-        proposals=None if dataset.proposal_settings is None else proposal_quality(dataset),
+        proposals=None if dataset.proposals is None else proposal_quality(dataset),
     )
 
 
-def proposal_quality(dataset):
+def proposal_quality(dataset: DetectionDataset) -> ProposalQuality:
     """`ProposalQuality` of a data set with proposals."""
     overlaps = list(class_best_overlaps(dataset, dataset.class_names).values())
     averages = [float(of_class.mean()) if len(of_class) else float("nan") for of_class in overlaps]

@@ -3,12 +3,20 @@
 Curves are arrays `[..., D]`: those of many resamples of a data set are taken at once.
 """
 
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
 import numpy as np
 
 from tf_fast_rcnn.evaluation.matching import class_matches, precision_recall
 
+if TYPE_CHECKING:
+    from tf_fast_rcnn.evaluation.matching import ClassMatches, Matching
 
-def eleven_point_ap(recall, precision):
+
+def eleven_point_ap(recall: np.ndarray, precision: np.ndarray) -> np.ndarray:
     """VOC 2007's AP: the mean over the recalls 0, 0.1, ... 1 of the best precision at that recall or a higher one.
 
     Args:
@@ -22,7 +30,7 @@ def eleven_point_ap(recall, precision):
     return _ap_at(np.arange(11) / 10, recall, precision)
 
 
-def area_ap(recall, precision):
+def area_ap(recall: np.ndarray, precision: np.ndarray) -> np.ndarray:
     """VOC 2010's AP: the area under the curve of the best precision at each recall or a higher one.
 
     Args:
@@ -35,7 +43,7 @@ def area_ap(recall, precision):
     return (np.diff(recall, prepend=0.0) * _best_from(precision)).sum(axis=-1)
 
 
-def hundred_and_one_point_ap(recall, precision):
+def hundred_and_one_point_ap(recall: np.ndarray, precision: np.ndarray) -> np.ndarray:
     """COCO's AP at one overlap: as `eleven_point_ap`, at the recalls 0, 0.01, ... 1."""
     return _ap_at(np.linspace(0, 1, 101), recall, precision)
 
@@ -43,7 +51,7 @@ def hundred_and_one_point_ap(recall, precision):
 _RULES = {"voc07": eleven_point_ap, "voc10": area_ap, "coco": hundred_and_one_point_ap}
 
 
-def class_ap(protocol, matches, image_weights=None):
+def class_ap(protocol: str, matches: Sequence[ClassMatches], image_weights: np.ndarray | None = None) -> np.ndarray:
     """Average precision of one class; the mean over several overlaps, as COCO takes it.
 
     Args:
@@ -61,7 +69,7 @@ def class_ap(protocol, matches, image_weights=None):
     return np.where(num_objects, aps, np.nan)
 
 
-def mean_ap(protocol, matching, labels):
+def mean_ap(protocol: str, matching: Matching, labels: Iterable[int]) -> float:
     """Mean over some classes of their AP at the overlap of one `Matching`; 1 for one with no object to find."""
     aps = [class_ap(protocol, [class_matches(matching, label)]) for label in labels]
     return float(np.mean(np.nan_to_num(aps, nan=1.0))) if aps else float("nan")

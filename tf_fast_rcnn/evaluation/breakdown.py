@@ -21,7 +21,10 @@ from those to be found; a class with none left has an AP of 1. Each is mended al
 Difficult objects and crowds are not looked at. Under COCO's protocol the overlap is 0.5 and AP is AP50.
 """
 
-from typing import NamedTuple
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -30,6 +33,11 @@ from tf_fast_rcnn.evaluation.average_precision import mean_ap
 from tf_fast_rcnn.evaluation.matching import concatenated, first_matches
 from tf_fast_rcnn.evaluation.results import json_number
 from tf_fast_rcnn.evaluation.voc import pixel_boxes
+
+if TYPE_CHECKING:
+    from tf_fast_rcnn.data.detections import Detections
+    from tf_fast_rcnn.data.records import DetectionDataset
+    from tf_fast_rcnn.evaluation.results import EvaluationResult
 
 KINDS = ("classification", "localisation", "both", "duplicate", "background", "missed")
 BACKGROUND_IOU = 0.1
@@ -57,7 +65,7 @@ class Breakdown(NamedTuple):
     kinds: np.ndarray
     missed: np.ndarray
 
-    def to_json(self, class_names):
+    def to_json(self, class_names: Sequence[str]) -> dict[str, Any]:
         """A dict that `json.dump` takes."""
 
         def by_kind(counts):
@@ -74,7 +82,7 @@ class Breakdown(NamedTuple):
         }
 
 
-def break_down(dataset, detections, result):
+def break_down(dataset: DetectionDataset, detections: Sequence[Detections], result: EvaluationResult) -> Breakdown:
     """The kinds of errors of an evaluation, and the mean AP that mending each would add.
 
     Args:
@@ -99,7 +107,7 @@ def break_down(dataset, detections, result):
     found = matching.found()
     missed = matching.object_counts & ~found
     missed[targets[targets >= 0]] = False
-    labels = np.concatenate([matching.labels, matching.object_labels[missed]])
+    labels = np.concatenate([matching.class_ids, matching.object_class_ids[missed]])
     all_kinds = np.concatenate([kinds, np.full(np.count_nonzero(missed), KINDS.index("missed"))])
     confident = np.concatenate([matching.scores >= CONFIDENT, np.ones(np.count_nonzero(missed), bool)])
     before, gains = _gains(result, matching, kinds, targets, missed)
@@ -127,9 +135,9 @@ def _best_overlaps(dataset, detections):
     for record, found in zip(dataset, detections, strict=True):
         to_find = ~(record.difficult | record.crowd)
         overlaps = boxes.iou(pixel_boxes(found.boxes, record), pixel_boxes(record.boxes, record)) * to_find
-        same_class = found.classes[:, None] == record.labels
+        same_class = found.class_ids[:, None] == record.class_ids
         columns.append([*_best(overlaps * same_class, first), *_best(overlaps * ~same_class, first)])
-        first += len(record.labels)
+        first += len(record.class_ids)
     types = (np.float64, np.int64, np.float64, np.int64)
     return _Overlaps(*[concatenated([column[n] for column in columns], types[n]) for n in range(4)])
 
@@ -167,16 +175,16 @@ def _gains(result, matching, kinds, targets, missed):
     def of_kind(name):
         return kinds == KINDS.index(name)
 
-    mended = {
+    fixed = {
         **{kind: _corrected(matching, of_kind(kind), targets) for kind in ("classification", "localisation")},
         **{kind: _removed(matching, of_kind(kind)) for kind in ("both", "duplicate", "background")},
         "missed": matching._replace(object_counts=matching.object_counts & ~missed),
         "false positives": _removed(matching, kinds >= 0),
         "false negatives": matching._replace(object_counts=matching.object_counts & ~unfound),
     }
-    labels = np.unique(matching.object_labels[matching.object_counts])
+    labels = np.unique(matching.object_class_ids[matching.object_counts])
     before = mean_ap(result.protocol, matching, labels)
-    return before, {name: mean_ap(result.protocol, each, labels) - before for name, each in mended.items()}
+    return before, {name: mean_ap(result.protocol, each, labels) - before for name, each in fixed.items()}
 
 
 def _removed(matching, chosen):
@@ -188,8 +196,8 @@ def _corrected(matching, chosen, targets):
     chosen_targets, free = targets[chosen], np.full(len(targets), -1)
     free[chosen] = np.where(matching.found()[chosen_targets], -1, chosen_targets)
     best = first_matches(free, matching.scores)
-    labels, objects = matching.labels.copy(), matching.objects.copy()
-    labels[best], objects[best] = matching.object_labels[targets[best]], targets[best]
+    labels, objects = matching.class_ids.copy(), matching.objects.copy()
+    labels[best], objects[best] = matching.object_class_ids[targets[best]], targets[best]
     return matching._replace(
-        labels=labels, objects=objects, true=matching.true | best, counts=matching.counts & (~chosen | best)
+        class_ids=labels, objects=objects, true=matching.true | best, counts=matching.counts & (~chosen | best)
     )

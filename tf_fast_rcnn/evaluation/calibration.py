@@ -5,11 +5,16 @@ and others, "On Calibration of Modern Neural Networks", ICML 2017, section 2), w
 F. Küppers and others have it for detectors (CVPR workshops 2020).
 """
 
-from typing import NamedTuple
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from tf_fast_rcnn.evaluation.results import json_number
+
+if TYPE_CHECKING:
+    from tf_fast_rcnn.evaluation.matching import Matching
 
 BINS = 10
 
@@ -30,7 +35,7 @@ class Reliability(NamedTuple):
     precisions: np.ndarray
     error: float
 
-    def to_json(self):
+    def to_json(self) -> dict[str, Any]:
         """A dict that `json.dump` takes."""
         return {
             "error": json_number(self.error),
@@ -40,7 +45,7 @@ class Reliability(NamedTuple):
         }
 
 
-def reliability(matching, label=None):
+def reliability(matching: Matching, label: int | None = None) -> Reliability | None:
     """The `Reliability` of the scores of a `Matching`.
 
     Args:
@@ -54,7 +59,7 @@ def reliability(matching, label=None):
         >>> reliability(result.matchings[0]).error                              # doctest: +SKIP
         0.034
     """
-    chosen = matching.counts if label is None else matching.counts & (matching.labels == label)
+    chosen = matching.counts if label is None else matching.counts & (matching.class_ids == label)
     scores, true = matching.scores[chosen].astype(np.float64), matching.true[chosen]
     if len(scores) and (scores.min() < 0 or scores.max() > 1):
         return None

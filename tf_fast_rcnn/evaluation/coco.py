@@ -1,8 +1,12 @@
 """COCO's average precision and recall, computed by pycocotools from our records and detections."""
 
+from __future__ import annotations
+
 import contextlib
 import io
 import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 from pycocotools.coco import COCO
@@ -12,9 +16,15 @@ from tf_fast_rcnn import boxes
 from tf_fast_rcnn.evaluation.matching import matching_of
 from tf_fast_rcnn.evaluation.results import ClassResult, EvaluationResult
 
+if TYPE_CHECKING:
+    from tf_fast_rcnn.data.detections import Detections
+    from tf_fast_rcnn.data.records import DetectionDataset
+
 # The order of COCOeval.stats; AR_n is the recall of the n best detections of each image.
-_METRICS = ("AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large")
-_METRICS += ("AR_1", "AR_10", "AR_100", "AR_small", "AR_medium", "AR_large")
+_METRICS = (
+    *("AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large"),
+    *("AR_1", "AR_10", "AR_100", "AR_small", "AR_medium", "AR_large"),
+)
 
 
 class _DifficultAwareEval(COCOeval):
@@ -27,7 +37,7 @@ class _DifficultAwareEval(COCOeval):
                 annotation["ignore"] = annotation["ignore"] or annotation["difficult"]
 
 
-def evaluate_coco(dataset, detections):
+def evaluate_coco(dataset: DetectionDataset, detections: Sequence[Detections]) -> EvaluationResult:
     """COCO's figures: AP over IoU 0.50 to 0.95, AP50, AP75, by size of objects, and average recall.
 
     Small objects are those under 32 x 32 pixels of the image file, large ones those over 96 x 96, measured by their own
@@ -104,7 +114,7 @@ def _ground_truth(dataset):
             position,
             record,
             record.boxes,
-            record.labels,
+            record.class_ids,
             difficult=record.difficult.astype(int),
             iscrowd=record.crowd.astype(int),
             **_areas(record),
@@ -115,7 +125,7 @@ def _ground_truth(dataset):
 def _results(dataset, detections):
     annotations = []
     for position, (record, found) in enumerate(zip(dataset, detections, strict=True)):
-        annotations += _annotations(position, record, found.boxes, found.classes, score=found.scores)
+        annotations += _annotations(position, record, found.boxes, found.class_ids, score=found.scores)
     return _index(dataset, annotations)
 
 
@@ -147,7 +157,7 @@ def _class_result(evaluation, dataset, detections, label):
         recall if exists else np.zeros(0),
         (scores if exists else np.zeros(0)).astype(np.float32),
         num_objects=sum(
-            np.count_nonzero((record.labels == label) & ~record.difficult & ~record.crowd) for record in dataset
+            np.count_nonzero((record.class_ids == label) & ~record.difficult & ~record.crowd) for record in dataset
         ),
-        num_detections=sum(np.count_nonzero(found.classes == label) for found in detections),
+        num_detections=sum(np.count_nonzero(found.class_ids == label) for found in detections),
     )

@@ -6,8 +6,11 @@ between the quantiles of many such figures. Images are drawn, not objects: those
 It tells of the choice of the test images alone, not of the training run's.
 """
 
+from __future__ import annotations
+
 import dataclasses
 import math
+from typing import TYPE_CHECKING
 
 import numpy as np
 from tqdm import tqdm
@@ -17,10 +20,15 @@ from tf_fast_rcnn.evaluation.average_precision import class_ap
 from tf_fast_rcnn.evaluation.matching import class_matches
 from tf_fast_rcnn.evaluation.results import Confidence
 
+if TYPE_CHECKING:
+    from tf_fast_rcnn.evaluation.results import EvaluationResult
+
 _NUMBERS_AT_ONCE = 1 << 20
 
 
-def with_confidence(result, level=0.95, samples=1000, seed=0, progress=True):
+def with_confidence(
+    result: EvaluationResult, level: float = 0.95, samples: int = 1000, seed: int = 0, progress: bool = True
+) -> EvaluationResult:
     """The same result with a confidence interval for the mean AP and for each class.
 
     What the detections of an image find does not depend on the other images: it is taken from the result, so that a

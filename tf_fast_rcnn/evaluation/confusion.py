@@ -1,12 +1,23 @@
 """Which classes are taken for which."""
 
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
 import numpy as np
 
 from tf_fast_rcnn import boxes
 from tf_fast_rcnn.evaluation.voc import pixel_boxes
 
+if TYPE_CHECKING:
+    from tf_fast_rcnn.data.detections import Detections
+    from tf_fast_rcnn.data.records import DetectionDataset
 
-def confusion_matrix(dataset, detections, min_score=0.5, iou_threshold=0.5):
+
+def confusion_matrix(
+    dataset: DetectionDataset, detections: Sequence[Detections], min_score: float = 0.5, iou_threshold: float = 0.5
+) -> np.ndarray:
     """How many objects of each class were detected as which.
 
     By falling score each detection takes the free object of its class that it overlaps most, if by `iou_threshold` or
@@ -33,14 +44,14 @@ def confusion_matrix(dataset, detections, min_score=0.5, iou_threshold=0.5):
         shown = found.scores >= min_score
         order = np.flatnonzero(shown)[np.argsort(-found.scores[shown], kind="stable")]
         overlaps = boxes.iou(pixel_boxes(found.boxes[order], record), pixel_boxes(record.boxes, record))
-        _count(matrix, overlaps, found.classes[order], record, iou_threshold)
+        _count(matrix, overlaps, found.class_ids[order], record, iou_threshold)
     return matrix
 
 
 def _count(matrix, overlaps, classes, record, iou_threshold):
     """Adds an image: overlaps `[D, G]` and classes `[D]` of its detections, by falling score."""
     ignored = record.difficult | record.crowd
-    same_class = classes[:, None] == record.labels
+    same_class = classes[:, None] == record.class_ids
     object_of = np.full(len(classes), -1)
     free = ~ignored
     for allowed in (same_class, np.ones_like(same_class)):
@@ -50,7 +61,7 @@ def _count(matrix, overlaps, classes, record, iou_threshold):
                 object_of[index] = candidates.argmax()
                 free[object_of[index]] = False
     matched = object_of >= 0
-    np.add.at(matrix, (record.labels[object_of[matched]] - 1, classes[matched] - 1), 1)
-    np.add.at(matrix[:, -1], record.labels[free] - 1, 1)
+    np.add.at(matrix, (record.class_ids[object_of[matched]] - 1, classes[matched] - 1), 1)
+    np.add.at(matrix[:, -1], record.class_ids[free] - 1, 1)
     on_ignored = (overlaps[:, ignored] >= iou_threshold).any(axis=1)
     np.add.at(matrix[-1], classes[~matched & ~on_ignored] - 1, 1)

@@ -6,12 +6,15 @@
   corners included.
 """
 
+from __future__ import annotations
+
 import glob
 import math
 import re
 import reprlib
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -20,6 +23,10 @@ from tf_fast_rcnn.data.coco_results import check_category_ids, read_results, res
 from tf_fast_rcnn.data.detections import Detections
 from tf_fast_rcnn.errors import InputError
 from tf_fast_rcnn.files import write_text
+
+if TYPE_CHECKING:
+    from tf_fast_rcnn.data.records import DetectionDataset, ImageRecord
+    from tf_fast_rcnn.files import StrPath
 
 _VOC_NAME = re.compile(r"comp[34]_det_.+\.txt")
 # No detector's boxes are all so small: these are relative to the image.
@@ -37,7 +44,9 @@ class _Row(NamedTuple):
     box: tuple
 
 
-def read_detections(path, dataset, category_ids=None):
+def read_detections(
+    path: StrPath, dataset: DetectionDataset, category_ids: Mapping[str, int] | None = None
+) -> list[Detections]:
     """Reads the detections that any tool has written for the images of a data set.
 
     Args:
@@ -66,7 +75,14 @@ def read_detections(path, dataset, category_ids=None):
     return _to_detections(path, rows, dataset, boxes.from_voc, boxes.from_coco)
 
 
-def write_comp4(folder, records, detections, class_names, split="test", competition="comp4"):
+def write_comp4(
+    folder: StrPath,
+    records: Sequence[ImageRecord],
+    detections: Sequence[Detections],
+    class_names: Sequence[str],
+    split: str = "test",
+    competition: str = "comp4",
+) -> list[Path]:
     """Writes detections as Pascal VOC's evaluation takes them: `folder/comp4_det_SPLIT_CLASS.txt` for each class.
 
     Args:
@@ -97,7 +113,7 @@ def write_comp4(folder, records, detections, class_names, split="test", competit
     lines = [[] for _ in class_names]
     for record, found in zip(records, detections, strict=True):
         corners = boxes.to_voc(np.asarray(found.boxes, np.float64), record.height, record.width)
-        for label, score, corner in zip(found.classes, found.scores, corners, strict=True):
+        for label, score, corner in zip(found.class_ids, found.scores, corners, strict=True):
             # Nine digits give back every float32.
             numbers = f"{score:.9g} " + " ".join(f"{side:.3f}" for side in corner)
             lines[label - 1].append(f"{record.image_id} {numbers}\n")

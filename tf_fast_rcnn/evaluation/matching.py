@@ -3,9 +3,18 @@
 The rules by which a detection finds an object are the protocol's: `voc.match_voc` and `coco` make these tables.
 """
 
-from typing import NamedTuple
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+    from tf_fast_rcnn.data.detections import Detections
+    from tf_fast_rcnn.data.records import DetectionDataset
 
 
 class Matching(NamedTuple):
@@ -13,29 +22,29 @@ class Matching(NamedTuple):
 
     Attributes:
         images: int64 `[N]`, position of each detection's image in the data set.
-        labels: int32 `[N]`, its class, 1..K.
+        class_ids: int32 `[N]`, its class, 1..K.
         scores: float32 `[N]`.
         objects: int64 `[N]`, number of the object that it overlaps enough, counted through the data set; -1 for none.
         true: bool `[N]`, whether it is a true positive: the one that finds its object.
         counts: bool `[N]`; false on difficult objects and crowds, where a detection is neither right nor wrong.
         object_images: int64 `[M]`, position of each object's image.
-        object_labels: int32 `[M]`.
+        object_class_ids: int32 `[M]`.
         object_counts: bool `[M]`, whether it is to be found: false for difficult objects and crowds.
     """
 
     images: np.ndarray
-    labels: np.ndarray
+    class_ids: np.ndarray
     scores: np.ndarray
     objects: np.ndarray
     true: np.ndarray
     counts: np.ndarray
     object_images: np.ndarray
-    object_labels: np.ndarray
+    object_class_ids: np.ndarray
     object_counts: np.ndarray
 
-    def found(self):
+    def found(self) -> np.ndarray:
         """Which objects a true positive has: bool `[M]`."""
-        found = np.zeros(len(self.object_labels), bool)
+        found = np.zeros(len(self.object_class_ids), bool)
         found[self.objects[self.true]] = True
         return found
 
@@ -54,27 +63,33 @@ class ClassMatches(NamedTuple):
     object_images: np.ndarray
 
 
-def matching_of(dataset, detections, objects, true, counts):
+def matching_of(
+    dataset: DetectionDataset,
+    detections: Sequence[Detections],
+    objects: np.ndarray,
+    true: np.ndarray,
+    counts: np.ndarray,
+) -> Matching:
     """A `Matching` of a data set, with what became of each detection, image by image."""
     return Matching(
         images=np.repeat(np.arange(len(detections)), [len(found.scores) for found in detections]),
-        labels=concatenated([found.classes for found in detections], np.int32),
+        class_ids=concatenated([found.class_ids for found in detections], np.int32),
         scores=concatenated([found.scores for found in detections], np.float32),
         objects=objects,
         true=true,
         counts=counts,
-        object_images=np.repeat(np.arange(len(dataset)), [len(record.labels) for record in dataset]),
-        object_labels=concatenated([record.labels for record in dataset], np.int32),
+        object_images=np.repeat(np.arange(len(dataset)), [len(record.class_ids) for record in dataset]),
+        object_class_ids=concatenated([record.class_ids for record in dataset], np.int32),
         object_counts=~concatenated([record.difficult | record.crowd for record in dataset], bool),
     )
 
 
-def concatenated(arrays, dtype):
+def concatenated(arrays: Iterable[np.ndarray], dtype: npt.DTypeLike) -> np.ndarray:
     """Arrays `[N]` in one, of a type also where there are none."""
     return np.concatenate([np.zeros(0, dtype), *arrays])
 
 
-def first_matches(objects, scores):
+def first_matches(objects: np.ndarray, scores: np.ndarray) -> np.ndarray:
     """Which detections have the highest score of those with their object: bool `[N]`; the first of equal ones.
 
     Args:
@@ -89,17 +104,17 @@ def first_matches(objects, scores):
     return is_first
 
 
-def class_matches(matching, label):
+def class_matches(matching: Matching, label: int) -> ClassMatches:
     """`ClassMatches` of one class."""
-    chosen = np.flatnonzero((matching.labels == label) & matching.counts)
+    chosen = np.flatnonzero((matching.class_ids == label) & matching.counts)
     chosen = chosen[np.argsort(-matching.scores[chosen], kind="stable")]
-    to_find = (matching.object_labels == label) & matching.object_counts
+    to_find = (matching.object_class_ids == label) & matching.object_counts
     return ClassMatches(
         matching.images[chosen], matching.scores[chosen], matching.true[chosen], matching.object_images[to_find]
     )
 
 
-def precision_recall(matches, image_weights=None):
+def precision_recall(matches: ClassMatches, image_weights: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
     """Precision and recall after each detection of `ClassMatches`: float64 `[..., D]` each.
 
     Args:

@@ -1,10 +1,12 @@
 """Evaluation of a model on a data set, once or during training."""
 
+from __future__ import annotations
+
 import dataclasses
 import math
 import sys
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
 
 import keras
 import numpy as np
@@ -16,11 +18,19 @@ from tf_fast_rcnn.errors import InputError
 from tf_fast_rcnn.evaluation import score_detections
 from tf_fast_rcnn.evaluation.detection_files import read_detections
 from tf_fast_rcnn.inference.detect import detect_dataset
-from tf_fast_rcnn.inference.graph import EVALUATION_SCORE_THRESHOLD
+from tf_fast_rcnn.inference.graph import EVALUATION_SCORE_THRESHOLD, DetectionSettings
 from tf_fast_rcnn.inference.predictor import Predictor
 from tf_fast_rcnn.inference.sources import Source
 from tf_fast_rcnn.training.averaging import averaged_weights
 from tf_fast_rcnn.visualization.drawing import draw_boxes, draw_detections
+
+if TYPE_CHECKING:
+    from tf_fast_rcnn.data.detections import Detections
+    from tf_fast_rcnn.data.proposals.files import FileProposals
+    from tf_fast_rcnn.data.proposals.settings import ProposalSettings
+    from tf_fast_rcnn.data.records import DetectionDataset
+    from tf_fast_rcnn.evaluation.results import EvaluationResult
+    from tf_fast_rcnn.files import StrPath
 
 # TensorBoard's pictures are PNGs, one of each epoch: of this size some 200 kB each.
 _PICTURE_SIDE = 400
@@ -28,8 +38,16 @@ _DRAWN_SCORE = 0.5
 
 
 def evaluate(
-    model, dataset, protocol="voc07", *, proposals=None, settings=None, cache_dir=None, workers=None, progress=True
-):
+    model: keras.Model | Predictor,
+    dataset: DetectionDataset,
+    protocol: str = "voc07",
+    *,
+    proposals: ProposalSettings | FileProposals | None = None,
+    settings: DetectionSettings | None = None,
+    cache_dir: StrPath | None = None,
+    workers: int | None = None,
+    progress: bool = True,
+) -> EvaluationResult:
     """Detects on every image of a data set and scores the detections.
 
     Args:
@@ -52,14 +70,14 @@ def evaluate(
     Example:
         >>> print(evaluate(model, load_dataset("voc:cells@test")).table())      # doctest: +SKIP
     """
-    predictor = model if isinstance(model, Predictor) else Predictor(model, settings=settings)
-    if isinstance(model, Predictor) and settings is not None:
-        predictor = predictor.with_settings(**dataclasses.asdict(settings))
-    elif settings is None:
+    predictor = model if isinstance(model, Predictor) else Predictor(model)
+    if settings is None:
         predictor = for_evaluation(predictor)
+    else:
+        predictor = predictor.with_settings(**dataclasses.asdict(settings))
     _check_classes(predictor, dataset)
-    detections = predictor.detect(dataset, proposals, cache_dir=cache_dir, workers=workers, progress=progress)
-    return score_detections(dataset, detections, protocol)
+    options: dict[str, Any] = {"cache_dir": cache_dir, "workers": workers, "progress": progress}
+    return score_detections(dataset, list(predictor.detect_each(dataset, proposals, **options)), protocol)
 
 
 def for_evaluation(predictor: Predictor) -> Predictor:
@@ -69,7 +87,7 @@ def for_evaluation(predictor: Predictor) -> Predictor:
     return predictor.with_settings(score_threshold=EVALUATION_SCORE_THRESHOLD) if changeable else predictor
 
 
-def _check_classes(predictor, dataset):
+def _check_classes(predictor: Predictor, dataset: DetectionDataset) -> None:
     found, expected = len(dataset.class_names), predictor.num_classes
     if expected is not None and found != expected:
         raise InputError(
@@ -83,15 +101,15 @@ class _FileSource(Source):
 
     takes_proposals = False
 
-    def __init__(self, path, category_ids):
+    def __init__(self, path: StrPath, category_ids: Mapping[str, int] | None) -> None:
         super().__init__(str(path), description={"detections": str(path)})
         self._path, self._category_ids = path, category_ids
 
-    def detect_dataset(self, dataset, batch_size, progress):
+    def detect_dataset(self, dataset: DetectionDataset, batch_size: int, progress: bool) -> Iterator[Detections]:
         return iter(read_detections(self._path, dataset, self._category_ids))
 
 
-def file_predictor(path: str | Path, category_ids: Mapping[str, int] | None = None) -> Predictor:
+def file_predictor(path: StrPath, category_ids: Mapping[str, int] | None = None) -> Predictor:
     """A `Predictor` that reads the detections of a dataset from files; arguments as those of `read_detections`."""
     return Predictor(_FileSource(path, category_ids))
 
@@ -116,23 +134,31 @@ class ValidationMap(keras.callbacks.Callback):
         >>> model.fit(batches, callbacks=[validation, keras.callbacks.TensorBoard("logs")])         # doctest: +SKIP
     """
 
-    def __init__(self, dataset, settings, protocol="voc07", progress=True, tensorboard=None, pictures=4):
+    def __init__(
+        self,
+        dataset: DetectionDataset,
+        settings: DetectionSettings,
+        protocol: str = "voc07",
+        progress: bool = True,
+        tensorboard: StrPath | None = None,
+        pictures: int = 4,
+    ) -> None:
         super().__init__()
         self._dataset, self._protocol, self._progress = dataset, protocol, progress
         self._settings = dataclasses.replace(settings, score_threshold=EVALUATION_SCORE_THRESHOLD)
         self._folder, self._board, self._step = tensorboard, None, 0
         self._drawn = sorted(set(np.linspace(0, len(dataset) - 1, pictures).astype(int).tolist()))
 
-    def on_train_begin(self, logs=None):
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         # A run that was interrupted goes on with an optimiser that has counted.
         optimizer = self.model.optimizer
         counted = int(optimizer.iterations) * (optimizer.gradient_accumulation_steps or 1)
         self._step = max(self._step, counted)
 
-    def on_train_batch_end(self, batch, logs=None):
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         self._step += 1
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         with averaged_weights(self.model):
             detections = list(detect_dataset(self.model, self._dataset, self._settings, progress=False))
         result = score_detections(self._dataset, detections, self._protocol)

@@ -1,9 +1,12 @@
 """Pictures of errors: the most confident false positives, and the objects that were not found."""
 
+from __future__ import annotations
+
 import base64
 import io
 from collections import defaultdict
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -12,6 +15,12 @@ from tf_fast_rcnn import boxes as box_algebra
 from tf_fast_rcnn.evaluation.breakdown import CONFIDENT, KINDS
 from tf_fast_rcnn.visualization.crops import cut_out, window_around
 from tf_fast_rcnn.visualization.drawing import class_colors, draw_boxes
+
+if TYPE_CHECKING:
+    from tf_fast_rcnn.data.detections import Detections
+    from tf_fast_rcnn.data.records import DetectionDataset
+    from tf_fast_rcnn.evaluation.breakdown import Breakdown
+    from tf_fast_rcnn.evaluation.results import EvaluationResult
 
 PICTURES = 24
 
@@ -45,7 +54,9 @@ class _Error(NamedTuple):
     is_object: bool
 
 
-def draw_errors(dataset, detections, result, breakdown):
+def draw_errors(
+    dataset: DetectionDataset, detections: Sequence[Detections], result: EvaluationResult, breakdown: Breakdown
+) -> tuple[list[ErrorPicture], list[ErrorPicture]]:
     """Draws the errors that most deserve a look, each with what is around it and the annotated objects dashed.
 
     Args:
@@ -76,7 +87,7 @@ def _false_positives(detections, matching, breakdown):
         _Error(
             int(matching.images[index]),
             detections[matching.images[index]].boxes[index - start],
-            int(matching.labels[index]),
+            int(matching.class_ids[index]),
             f"{matching.scores[index]:.2f}, {KINDS[breakdown.kinds[index]]}",
             is_object=False,
         )
@@ -85,7 +96,7 @@ def _false_positives(detections, matching, breakdown):
 
 
 def _missed_objects(dataset, matching, breakdown):
-    best = np.full(len(matching.object_labels), -1.0)
+    best = np.full(len(matching.object_class_ids), -1.0)
     best[matching.objects[matching.true]] = matching.scores[matching.true]
     missed = np.flatnonzero(matching.object_counts & (best < CONFIDENT))
     missed = missed[np.argsort(best[missed], kind="stable")][:PICTURES]
@@ -100,7 +111,7 @@ def _missed_objects(dataset, matching, breakdown):
         _Error(
             int(matching.object_images[index]),
             dataset[int(matching.object_images[index])].boxes[index - start],
-            int(matching.object_labels[index]),
+            int(matching.object_class_ids[index]),
             text(index),
             is_object=True,
         )

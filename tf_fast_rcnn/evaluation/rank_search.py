@@ -1,6 +1,9 @@
 """How far truncated SVD can go: the smallest ranks that lose no more mAP than asked."""
 
+from __future__ import annotations
+
 import math
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from tqdm import tqdm
@@ -15,11 +18,24 @@ from tf_fast_rcnn.models.truncated_svd import (
     singular_vectors,
 )
 
+if TYPE_CHECKING:
+    import keras
+
+    from tf_fast_rcnn.data.records import DetectionDataset
+
 # The search tries t at these shares of the number that changes nothing in cost, each a tenth of an octave apart.
 _SHARES = 2.0 ** (-np.arange(1, 65) / 10)
 
 
-def smallest_ranks(model, dataset, max_loss, protocol="voc07", *, progress=True, **options):
+def smallest_ranks(
+    model: keras.Model,
+    dataset: DetectionDataset,
+    max_loss: float,
+    protocol: str = "voc07",
+    *,
+    progress: bool = True,
+    **options: Any,
+) -> dict[str, int]:
     """The smallest t of each fully connected layer with which the mAP on a data set falls by no more than asked.
 
     One layer after the other, the most costly first, by bisection: for each the smallest t that, with those found

@@ -1,9 +1,12 @@
 """The report of an evaluation: one page that needs nothing else, the same figures as JSON, and its charts."""
 
+from __future__ import annotations
+
 import base64
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -13,6 +16,13 @@ from tf_fast_rcnn.evaluation.pictures import draw_errors
 from tf_fast_rcnn.files import write_json, write_text
 from tf_fast_rcnn.visualization.pages import render_page
 from tf_fast_rcnn.visualization.plots import plot_breakdown, plot_precision_recall, plot_reliability
+
+if TYPE_CHECKING:
+    from tf_fast_rcnn.data.detections import Detections
+    from tf_fast_rcnn.data.records import DetectionDataset
+    from tf_fast_rcnn.evaluation.analysis import Analysis
+    from tf_fast_rcnn.evaluation.results import EvaluationResult
+    from tf_fast_rcnn.files import StrPath
 
 # Curves of more classes than there are colours cannot be told apart.
 _MAX_CURVES = 10
@@ -28,7 +38,15 @@ class Chart(NamedTuple):
     alt: str
 
 
-def write_report(folder, dataset, detections, result, analysis=None, name="", description=None):
+def write_report(
+    folder: StrPath,
+    dataset: DetectionDataset,
+    detections: Sequence[Detections],
+    result: EvaluationResult,
+    analysis: Analysis | None = None,
+    name: str = "",
+    description: Mapping[str, Any] | None = None,
+) -> Path:
     """Writes `folder/index.html` with figures, curves, errors and pictures; metrics.json and the charts beside it.
 
     The page holds all of its pictures: it can be sent and opened alone.

@@ -1,8 +1,10 @@
 """What an evaluation gives: per-class average precision with its curve, the mean, a table and JSON."""
 
+from __future__ import annotations
+
 import dataclasses
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -71,12 +73,12 @@ class EvaluationResult:
     matchings: tuple[Matching, ...] = dataclasses.field(default=(), repr=False)
 
     @property
-    def mean_ap(self):
+    def mean_ap(self) -> float:
         """Mean of the classes' AP; classes without objects are left out. NaN where no class has any."""
         values = [result.ap for result in self.classes if not math.isnan(result.ap)]
         return sum(values) / len(values) if values else math.nan
 
-    def to_json(self, curves=False):
+    def to_json(self, curves: bool = False) -> dict[str, Any]:
         """A dict that `json.dump` takes; figures that do not exist (NaN) are None.
 
         Args:
@@ -94,7 +96,7 @@ class EvaluationResult:
             facts["confidence"] = self.confidence._asdict() | {"mean_ap": _interval_to_json(self.confidence.mean_ap)}
         return facts
 
-    def table(self):
+    def table(self) -> str:
         """The figures as text: a line for each class, the mean, and COCO's other figures where there are any."""
         width = max([len(result.name) for result in self.classes] + [len("class"), len("mean AP")])
         lines = [f"{'class':<{width}}  {'objects':>8}  {'detections':>10}  {'AP':>6}"]
@@ -108,13 +110,13 @@ class EvaluationResult:
         lines += [f"{name:<{width}}  {'':>8}  {'':>10}  {_text(value)}" for name, value in self.metrics.items()]
         return "\n".join(lines)
 
-    def rule(self):
+    def rule(self) -> str:
         """The protocol in words, for titles: "voc07, IoU 0.50" or "coco, IoU 0.50 to 0.95"."""
         overlap = "0.50 to 0.95" if self.iou_threshold is None else f"{self.iou_threshold:.2f}"
         return f"{self.protocol}, IoU {overlap}"
 
 
-def json_number(value):
+def json_number(value: float) -> float | None:
     """A float, or None for NaN, which JSON does not have."""
     return None if math.isnan(value) else float(value)
 

@@ -3,6 +3,10 @@
 Dense boxes need TensorFlow's own ops alone; selective search needs a server that has the compiled op.
 """
 
+from __future__ import annotations
+
+from collections.abc import Callable
+
 import numpy as np
 import tensorflow as tf
 
@@ -13,30 +17,32 @@ from tf_fast_rcnn.export.request_checks import check_proposals
 from tf_fast_rcnn.ops.native import native_ops
 
 
-def check_graph_proposals(settings):
+def check_graph_proposals(proposals: ProposalSettings) -> None:
     """InputError where the graph cannot compute the proposals of these settings."""
-    if not isinstance(settings, ProposalSettings):
+    if not isinstance(proposals, ProposalSettings):
         raise InputError(
             "proposals: found those of a file; expected settings that compute them; export for clients that send "
             "proposals, or give dense boxes or selective search"
         )
-    if settings.selective_search is None:
+    if proposals.selective_search is None:
         return
-    if settings.implementation != "native":
+    if proposals.implementation != "native":
         raise InputError(
-            f"proposals: found {settings.implementation}'s selective search, which a graph cannot run; expected the "
+            f"proposals: found {proposals.implementation}'s selective search, which a graph cannot run; expected the "
             "native one; export for clients that send proposals, or choose selective search for the graph"
         )
     native_ops()
 
 
-def graph_proposals(image, size, settings, max_proposals):
+def graph_proposals(
+    image: Callable[[], tf.Tensor], size: tf.Tensor, proposals: ProposalSettings, max_proposals: int
+) -> tf.Tensor:
     """An image's object proposals: selective search's first, then the dense boxes.
 
     Args:
         image: function that gives the image, uint8 `[H, W, 3]`; called where its pixels are looked at.
         size: int32 `[2]`, its height and width.
-        settings: `ProposalSettings` that `check_graph_proposals` passed.
+        proposals: `ProposalSettings` that `check_graph_proposals` passed.
         max_proposals: more dense boxes than that, which very long images have, are refused.
 
     Returns:
@@ -46,24 +52,24 @@ def graph_proposals(image, size, settings, max_proposals):
         tf.errors.InvalidArgumentError: when run on an image of more dense boxes.
     """
     parts = []
-    if settings.selective_search is not None:
-        parts.append(_searched(image(), settings))
-    if settings.dense is not None:
-        parts.append(_dense_boxes(size, settings.dense, settings.min_size, max_proposals))
+    if proposals.selective_search is not None:
+        parts.append(_searched(image(), proposals))
+    if proposals.dense is not None:
+        parts.append(_dense_boxes(size, proposals.dense, proposals.min_size, max_proposals))
     return tf.concat(parts, axis=0)
 
 
-def _searched(image, settings):
+def _searched(image, proposals):
     # The op has the limit as float32. Below the exact one no side is so near to it, whatever the image's size, while
     # above it one that equals the limit would be lost.
-    min_size = np.float32(settings.min_size)
-    if float(min_size) > settings.min_size:
+    min_size = np.float32(proposals.min_size)
+    if float(min_size) > proposals.min_size:
         min_size = np.nextafter(min_size, np.float32(0))
     boxes, counts = native_ops().tf_fast_rcnn_selective_search(
         image[None],
-        mode=settings.selective_search,
-        max_proposals=settings.max_selective_search,
-        seed=settings.seed,
+        mode=proposals.selective_search,
+        max_proposals=proposals.max_selective_search,
+        seed=proposals.seed,
         min_size=float(min_size),
     )
     return boxes[0, : counts[0]]

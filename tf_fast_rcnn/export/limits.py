@@ -28,7 +28,7 @@ class ServingLimits:
     max_images: int = 64
     max_proposals: int = 10_000
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for name, value in dataclasses.asdict(self).items():
             if value < 1:
                 raise InputError(f"{name}: found {value}; expected a whole number from 1; raise it")

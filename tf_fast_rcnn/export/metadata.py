@@ -1,15 +1,34 @@
 """What an exported model says about itself: assets/metadata.json."""
 
+from __future__ import annotations
+
 import dataclasses
 import hashlib
 import json
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import tensorflow as tf
 
 import tf_fast_rcnn
 
+if TYPE_CHECKING:
+    import keras
 
-def metadata_json(detector, *, class_names, roi_pooling, proposals, limits, training=None):
+    from tf_fast_rcnn.data.proposals.settings import ProposalSettings
+    from tf_fast_rcnn.export.limits import ServingLimits
+    from tf_fast_rcnn.inference.graph import Detector
+
+
+def metadata_json(
+    detector: Detector,
+    *,
+    class_names: Sequence[str],
+    roi_pooling: str,
+    proposals: ProposalSettings | None,
+    limits: ServingLimits,
+    training: Mapping[str, Any] | None = None,
+) -> str:
     """The content of metadata.json.
 
     Args:
@@ -18,7 +37,7 @@ def metadata_json(detector, *, class_names, roi_pooling, proposals, limits, trai
 
     Returns:
         str: a JSON object with package_version, tensorflow_version, class_names, weights_sha256 (see
-        `weights_sha256`), roi_pooling, detection (the fields of `DetectionSettings`), proposals (those that the graph
+        `weights_sha256`), roi_pooling, detection (of `DetectionSettings.to_json`), proposals (those that the graph
         computes, or null), limits and training.
     """
     value = {
@@ -27,7 +46,7 @@ def metadata_json(detector, *, class_names, roi_pooling, proposals, limits, trai
         "class_names": list(class_names),
         "weights_sha256": weights_sha256(detector.variables),
         "roi_pooling": roi_pooling,
-        "detection": dataclasses.asdict(detector.settings),
+        "detection": detector.settings.to_json(),
         "proposals": None if proposals is None else proposals.to_json(),
         "limits": dataclasses.asdict(limits),
         "training": training,
@@ -35,7 +54,7 @@ def metadata_json(detector, *, class_names, roi_pooling, proposals, limits, trai
     return json.dumps(value, indent=2, ensure_ascii=False) + "\n"
 
 
-def weights_sha256(variables):
+def weights_sha256(variables: Iterable[keras.Variable]) -> str:
     """SHA-256 of the values of Keras variables one after the other, in C order and little-endian, as hexadecimals.
 
     In the SavedModel these are the variables weights/0, weights/1, ... of its checkpoint.

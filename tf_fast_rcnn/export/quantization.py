@@ -1,11 +1,14 @@
 """Post-training quantisation to 8 bits of a TF Lite file's layers, and of nothing else.
 
 TF Lite's converter quantises whole graphs, the RoIs' coordinates too, whose bins then are others. Here tensors of the
-network's layers alone become whole numbers; what lies between and behind (RoI pooling, the two siblings' outputs,
+network's layers alone become whole numbers; what lies between and behind (RoI pooling, the predictor layers' outputs,
 decoding, suppression) computes in float32.
 """
 
+from __future__ import annotations
+
 import warnings
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from tensorflow.lite.python import schema_py_generated as schema
@@ -13,7 +16,7 @@ from tensorflow.lite.tools import flatbuffer_utils
 
 from tf_fast_rcnn.errors import InputError
 
-# The names of tensors begin with those of the models that `model.stages` makes. The siblings' layers are small.
+# The names of tensors begin with those of the models that `model.stages` makes. The predictor layers are small.
 _LAYERS = r"^(convolve|classify)(_\d+)*/(?!box_|class_logits)"
 
 # The axis of output channels in the weights of layers that have a bias.
@@ -26,7 +29,7 @@ _CHANNEL_AXES = {
 _LEAST_WEIGHT = 1e-4
 
 
-def quantize_layers(data, samples):
+def quantize_layers(data: bytes, samples: Sequence[Mapping[str, np.ndarray]]) -> bytes:
     """The flat buffer `data`, float32, with the layers in int8.
 
     Weights are quantised by output channel, activations by tensor, with the least and the greatest value that the
@@ -61,7 +64,7 @@ def quantize_layers(data, samples):
     return bytes(layers.quantize(ranges, enable_progress_bar=False, enable_progress_report=False).quantized_model)
 
 
-def with_room_for_biases(data):
+def with_room_for_biases(data: bytes) -> bytes:
     """The flat buffer with a small weight in each channel that has a bias but hardly any weights.
 
     A bias is a whole number of 32 bits in units of its channel's weights and of the input. Where batch normalisation

@@ -1,11 +1,19 @@
 """Checks of requests in the exported graph; what fails is told to the client as an InvalidArgument."""
 
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
 import tensorflow as tf
 
 from tf_fast_rcnn.data.network_input import decode_image
 
+if TYPE_CHECKING:
+    from tf_fast_rcnn.export.limits import ServingLimits
 
-def read_image(image_bytes, limits):
+
+def read_image(image_bytes: tf.Tensor, limits: ServingLimits) -> tf.Tensor:
     """The image of an encoded file, uint8 `[H, W, 3]`, decoded only where its header keeps to the limits.
 
     Args:
@@ -19,7 +27,7 @@ def read_image(image_bytes, limits):
         return decode_image(image_bytes)
 
 
-def checked_size(image_bytes, limits):
+def checked_size(image_bytes: tf.Tensor, limits: ServingLimits) -> tf.Tensor:
     """An encoded image's height and width, int32 `[2]`, from its header alone; arguments and errors as `read_image`."""
     size = image_size(image_bytes)
     # Nothing overflows: no format has more than 2^31 pixels a side.
@@ -31,7 +39,7 @@ def checked_size(image_bytes, limits):
         return tf.identity(size)
 
 
-def check_batch(numbers, max_images):
+def check_batch(numbers: Sequence[tf.Tensor], max_images: int) -> tf.Operation:
     """An operation that fails where a request has no images or too many, or not as many in each of its inputs:
     `numbers`, a list of int32 `[]`."""
     message = f"inputs: found {{}} images; expected 1 to {max_images}, as many in each; send another request"
@@ -39,13 +47,13 @@ def check_batch(numbers, max_images):
     return _require(fits, message, tf.stack(numbers))
 
 
-def check_proposals(number, max_proposals):
+def check_proposals(number: tf.Tensor, max_proposals: int) -> tf.Operation:
     """An operation that fails where an image has more proposals, `number` `[]`, than allowed."""
     message = f"proposals: found {{}} of an image; expected at most {max_proposals}; send the best, or another image"
     return _require(number <= max_proposals, message, number)
 
 
-def image_size(image_bytes):
+def image_size(image_bytes: tf.Tensor) -> tf.Tensor:
     """Height and width that the header of a JPEG, PNG or WebP file gives, int32 `[2]`; zeros for other bytes, animated
     WebP among them.
 

@@ -4,7 +4,11 @@ A server loads the graph by session and has TensorFlow's own ops alone, so RoI p
 and nothing of Keras or Python is needed where the model runs.
 """
 
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import tensorflow as tf
 
@@ -19,23 +23,30 @@ from tf_fast_rcnn.files import new_folder
 from tf_fast_rcnn.inference.graph import Detector
 from tf_fast_rcnn.models.parts import number_of_classes
 
+if TYPE_CHECKING:
+    import keras
+
+    from tf_fast_rcnn.data.proposals.settings import ProposalSettings
+    from tf_fast_rcnn.files import StrPath
+    from tf_fast_rcnn.inference.graph import DetectionSettings
+
 # The proportions for which an export must be able to make its proposals.
 _COMMON_SIZE = (480, 640)
 
 
 def export_saved_model(
-    model,
-    directory,
+    model: keras.Model,
+    directory: StrPath,
     *,
-    class_names,
-    settings=None,
-    roi_pooling=None,
-    proposals=None,
-    limits=None,
-    class_names_output=False,
-    warm_up=(),
-    training=None,
-):
+    class_names: Sequence[str],
+    settings: DetectionSettings | None = None,
+    roi_pooling: str | None = None,
+    proposals: ProposalSettings | None = None,
+    limits: ServingLimits | None = None,
+    class_names_output: bool = False,
+    warm_up: Iterable[tuple[int, int]] = (),
+    training: Mapping[str, Any] | None = None,
+) -> list[str]:
     """Writes a SavedModel.
 
     Signatures (B images; R proposals an image, of which the first `num_proposals` are real; K classes; D the largest
@@ -92,16 +103,16 @@ def export_saved_model(
         roi_pooling = "native" if _searches(proposals) else "portable"
     detector = Detector(model, settings, roi_pooling)
     signatures = Signatures(detector, limits, proposals, class_names if class_names_output else None).functions()
-    warm_up = warm_up and warm_up_records(signatures, warm_up, detector.settings, limits)
-    facts = {"roi_pooling": roi_pooling, "proposals": proposals, "limits": limits, "training": training}
+    records = warm_up_records(signatures, warm_up, detector.settings, limits) if warm_up else []
+    facts: dict[str, Any] = {"roi_pooling": roi_pooling, "proposals": proposals, "limits": limits, "training": training}
     assets = {
         "class_names.txt": "".join(f"{name}\n" for name in class_names),
         "metadata.json": metadata_json(detector, class_names=class_names, **facts),
     }
     with new_folder(directory) as folder:
         _save(folder, detector, signatures, assets, native=roi_pooling == "native" or _searches(proposals))
-        if warm_up:
-            write_warm_up(folder, warm_up)
+        if records:
+            write_warm_up(folder, records)
     return list(signatures)
 
 

@@ -1,10 +1,20 @@
 """The signatures of an exported model."""
 
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
 import tensorflow as tf
 
 from tf_fast_rcnn import boxes
 from tf_fast_rcnn.export.graph_proposals import graph_proposals
 from tf_fast_rcnn.export.request_checks import check_batch, check_proposals, checked_size, read_image
+
+if TYPE_CHECKING:
+    from tf_fast_rcnn.data.proposals.settings import ProposalSettings
+    from tf_fast_rcnn.export.limits import ServingLimits
+    from tf_fast_rcnn.inference.graph import Detector
 
 _IMAGE_BYTES = tf.TensorSpec([None], tf.string, name="image_bytes")
 _IMAGES_AND_PROPOSALS = (
@@ -30,12 +40,18 @@ class Signatures:
         class_names: of the classes 1..K, for the output `detection_class_names`; None for none.
     """
 
-    def __init__(self, detector, limits, proposals=None, class_names=None):
+    def __init__(
+        self,
+        detector: Detector,
+        limits: ServingLimits,
+        proposals: ProposalSettings | None = None,
+        class_names: Sequence[str] | None = None,
+    ) -> None:
         self._detector, self._limits, self._proposals = detector, limits, proposals
         # Class 0 stands in rows that fill up.
         self._class_names = None if class_names is None else tf.constant(["", *class_names])
 
-    def functions(self):
+    def functions(self) -> dict[str, Callable[..., Any]]:
         """`tf.function`s by the names of the signatures."""
         inputs = {
             "serving_default": (self._serving_default, _IMAGES_AND_PROPOSALS),

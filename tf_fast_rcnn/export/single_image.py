@@ -4,7 +4,10 @@ The steps are those of `inference.graph` without what these two lack: ragged ten
 RoIs of equal cells, the fused suppression of all classes.
 """
 
-import dataclasses
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import tensorflow as tf
 
@@ -14,10 +17,17 @@ from tf_fast_rcnn.data.network_input import network_size
 from tf_fast_rcnn.errors import InputError
 from tf_fast_rcnn.inference.graph import Detector
 
+if TYPE_CHECKING:
+    import keras
+
+    from tf_fast_rcnn.data.proposals.files import FileProposals
+    from tf_fast_rcnn.data.proposals.settings import ProposalSettings
+    from tf_fast_rcnn.inference.graph import DetectionSettings
+
 OUTPUTS = ("detection_boxes", "detection_scores", "detection_classes", "num_detections")
 
 
-def portable_detector(model, settings, class_names):
+def portable_detector(model: keras.Model, settings: DetectionSettings | None, class_names: Sequence[str]) -> Detector:
     """A `Detector` that `serving_function` can take; `settings` may be None.
 
     Raises:
@@ -36,7 +46,14 @@ def portable_detector(model, settings, class_names):
     return detector
 
 
-def description(detector, class_names, image_size, num_proposals, precision, proposals):
+def description(
+    detector: Detector,
+    class_names: Sequence[str],
+    image_size: tuple[int, int] | None,
+    num_proposals: int | None,
+    precision: str,
+    proposals: ProposalSettings | FileProposals | None,
+) -> dict[str, Any]:
     """What a file says of itself, a dict of JSON's types; arguments as of `export_tflite`."""
     return {
         "package_version": tf_fast_rcnn.__version__,
@@ -45,11 +62,16 @@ def description(detector, class_names, image_size, num_proposals, precision, pro
         "num_proposals": num_proposals,
         "precision": precision,
         "proposal_settings": None if proposals is None else proposals.to_json(),
-        "detection": dataclasses.asdict(detector.settings),
+        "detection": detector.settings.to_json(),
     }
 
 
-def serving_function(detector, image_size=None, num_proposals=None, image_type=tf.uint8):
+def serving_function(
+    detector: Detector,
+    image_size: tuple[int, int] | None = None,
+    num_proposals: int | None = None,
+    image_type: tf.DType = tf.uint8,
+) -> tf.types.experimental.PolymorphicFunction:
     """The signature `serving_default` for one image, as a `tf.function`; see `export_tflite`.
 
     Args:
@@ -92,7 +114,7 @@ def _classify(detector, features, size, proposals):
         return detector.to_scores(outputs["class_logits"][0]), boxes.clip(decoded)
 
     probabilities, class_boxes = classify(proposals)
-    for _ in range(detector.settings.box_passes - 1):
+    for _ in range(detector.settings.box_refinement_steps - 1):
         best = tf.argmax(probabilities[:, 1:], axis=1, output_type=tf.int32)
         probabilities, class_boxes = classify(tf.gather(class_boxes, best, batch_dims=1))
     return probabilities, class_boxes
@@ -104,13 +126,13 @@ def _suppress(detector, probabilities, class_boxes):
     # TensorFlow.js fills up to no more rows than there are boxes.
     probabilities = tf.pad(probabilities, [[0, limit], [0, 0]])
     class_boxes = tf.pad(class_boxes, [[0, limit], [0, 0], [0, 0]])
-    for label in detector.settings.classes or range(1, detector.num_classes + 1):
+    for label in detector.settings.class_ids or range(1, detector.num_classes + 1):
         of_class, scores = class_boxes[:, label - 1], probabilities[:, label]
         kept, count = tf.raw_ops.NonMaxSuppressionV4(
             boxes=of_class,
             scores=scores,
             max_output_size=limit,
-            iou_threshold=detector.settings.nms_iou,
+            iou_threshold=detector.settings.nms_iou_threshold,
             score_threshold=detector.settings.score_threshold,
             pad_to_max_output_size=True,
         )

@@ -5,9 +5,13 @@ written here: model.json has the graph (TensorFlow's GraphDef as JSON), the sign
 files of 4 MB beside it hold the weights one after the other (the format "graph-model" of TensorFlow.js 4).
 """
 
+from __future__ import annotations
+
 import json
+from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import tensorflow as tf
@@ -21,6 +25,14 @@ from tf_fast_rcnn.errors import InputError, check_choice
 from tf_fast_rcnn.export.single_image import description, portable_detector, serving_function
 from tf_fast_rcnn.files import new_folder
 
+if TYPE_CHECKING:
+    import keras
+
+    from tf_fast_rcnn.data.proposals.files import FileProposals
+    from tf_fast_rcnn.data.proposals.settings import ProposalSettings
+    from tf_fast_rcnn.files import StrPath
+    from tf_fast_rcnn.inference.graph import DetectionSettings
+
 PRECISIONS = ("float32", "float16")
 
 # Weights of at most this many bytes stand in a file, so that browsers cache them.
@@ -31,16 +43,16 @@ _OPTIMIZERS = ("debug_stripper", "constfold", "arithmetic", "dependency", "const
 
 
 def export_tfjs(
-    model,
-    directory,
+    model: keras.Model,
+    directory: StrPath,
     *,
-    class_names,
-    settings=None,
-    image_size=None,
-    num_proposals=None,
-    precision="float32",
-    proposals=None,
-):
+    class_names: Sequence[str],
+    settings: DetectionSettings | None = None,
+    image_size: tuple[int, int] | None = None,
+    num_proposals: int | None = None,
+    precision: str = "float32",
+    proposals: ProposalSettings | FileProposals | None = None,
+) -> None:
     """Writes a folder that `tf.loadGraphModel("DIR/model.json")` of TensorFlow.js reads.
 
     The signature is that of `export_tflite`, but `images` are int32 `[1, H, W, 3]`, as `tf.browser.fromPixels` gives

@@ -4,9 +4,14 @@ Preprocessing, convolutions, RoI pooling, the fully connected layers, decoding a
 in the file: pixels and proposals in, detections out (`single_image`).
 """
 
+from __future__ import annotations
+
 import json
 import zipfile
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
 
+import numpy as np
 import tensorflow as tf
 
 from tf_fast_rcnn.errors import InputError, check_choice
@@ -14,21 +19,29 @@ from tf_fast_rcnn.export.single_image import OUTPUTS, description, portable_dete
 from tf_fast_rcnn.files import replacing
 from tf_fast_rcnn.inference.tflite import fit
 
+if TYPE_CHECKING:
+    import keras
+
+    from tf_fast_rcnn.data.proposals.files import FileProposals
+    from tf_fast_rcnn.data.proposals.settings import ProposalSettings
+    from tf_fast_rcnn.files import StrPath
+    from tf_fast_rcnn.inference.graph import DetectionSettings
+
 PRECISIONS = ("float32", "float16", "dynamic", "int8")
 
 
 def export_tflite(
-    model,
-    path,
+    model: keras.Model,
+    path: StrPath,
     *,
-    class_names,
-    settings=None,
-    image_size=None,
-    num_proposals=None,
-    precision="float32",
-    calibration=(),
-    proposals=None,
-):
+    class_names: Sequence[str],
+    settings: DetectionSettings | None = None,
+    image_size: tuple[int, int] | None = None,
+    num_proposals: int | None = None,
+    precision: str = "float32",
+    calibration: Iterable[tuple[np.ndarray, np.ndarray]] = (),
+    proposals: ProposalSettings | FileProposals | None = None,
+) -> None:
     """Writes a TF Lite file with the signature `serving_default`, for one image.
 
     Inputs: `images` uint8 `[1, H, W, 3]`, RGB, EXIF orientation applied; `proposals` float32 `[1, R, 4]`,

@@ -1,9 +1,13 @@
 """Version folders, as TensorFlow Serving watches them: MODEL/1, MODEL/2, ..."""
 
+from __future__ import annotations
+
+from pathlib import Path
+
 from tf_fast_rcnn.errors import InputError
 
 
-def version_folder(out):
+def version_folder(out: Path) -> Path:
     """Where a model is exported to: a folder whose name is a number is a version, any other has versions in it.
 
     Args:

@@ -3,10 +3,20 @@
 The first request of a signature and a batch size is slow: TensorFlow optimises the graph and takes memory then.
 """
 
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
 import numpy as np
 import tensorflow as tf
 
 from tf_fast_rcnn.errors import InputError
+
+if TYPE_CHECKING:
+    from tf_fast_rcnn.export.limits import ServingLimits
+    from tf_fast_rcnn.inference.graph import DetectionSettings
 
 # TensorFlow Serving knows it by this name, and refuses one of more requests.
 _WARM_UP_FILE = "assets.extra/tf_serving_warmup_requests"
@@ -15,7 +25,9 @@ _MAX_REQUESTS = 1000
 _SIGNATURES = ("serving_default", "regions", "detect_image_bytes")
 
 
-def warm_up_records(signatures, warm_up, settings, limits):
+def warm_up_records(
+    signatures: Collection[str], warm_up: Iterable[tuple[int, int]], settings: DetectionSettings, limits: ServingLimits
+) -> list[bytes]:
     """Warm-up requests: serialised PredictionLog messages.
 
     Args:
@@ -42,7 +54,7 @@ def warm_up_records(signatures, warm_up, settings, limits):
     return records
 
 
-def write_warm_up(folder, records):
+def write_warm_up(folder: Path, records: Iterable[bytes]) -> None:
     """Writes `warm_up_records` where TensorFlow Serving looks for them in the folder of a SavedModel."""
     path = folder / _WARM_UP_FILE
     path.parent.mkdir(exist_ok=True)

@@ -95,8 +95,8 @@ def detect(model, image, proposals=None, settings=None):
         InputError: for an image that cannot be read, or proposals that are no boxes.
 
     Example:
-        >>> found = detect(model, "cells.jpg")                              # doctest: +SKIP
-        >>> found.classes[0], found.scores[0], found.boxes[0]               # doctest: +SKIP
+        >>> detections = detect(model, "cells.jpg")                              # doctest: +SKIP
+        >>> detections.class_ids[0], detections.scores[0], detections.boxes[0]               # doctest: +SKIP
         (2, 0.98, array([0.12, 0.4 , 0.31, 0.6 ], dtype=float32))
     """
     return detect_batch(model, [image], [proposals], settings)[0]
@@ -152,7 +152,7 @@ def classify_regions(model, image, regions, settings=None):
         >>> classify_regions(model, "page.png", [[0.1, 0.2, 0.3, 0.4]]).argmax(axis=1)             # doctest: +SKIP
         array([2])
     """
-    settings = dataclasses.replace(settings or DetectionSettings(), box_passes=1)
+    settings = dataclasses.replace(settings or DetectionSettings(), box_refinement_steps=1)
     image, regions = image_and_proposals(image, check_proposals(regions))
     return _compiled_for(model, settings).classify(*_to_graph([image], [regions])).numpy()
 
@@ -175,7 +175,7 @@ def unannotated(path, height, width):
     return ImageRecord(Path(path).name or "(an array without a name)", path, height, width, [], [], [])
 
 
-def detect_dataset(model, dataset, settings=None, progress=True, batch_size=1):
+def detect_dataset(model, dataset, settings=None, *, batch_size=1, progress=True):
     """Yields the `Detections` of each image of a data set with proposals, in order.
 
     Images are decoded ahead, while the network runs on `batch_size` of them at a time.

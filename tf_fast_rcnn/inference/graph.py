@@ -15,6 +15,7 @@ import tensorflow as tf
 from tf_fast_rcnn import boxes
 from tf_fast_rcnn.data.network_input import resize_to_network
 from tf_fast_rcnn.errors import InputError
+from tf_fast_rcnn.files import renamed
 from tf_fast_rcnn.models.parts import number_of_classes, stages
 from tf_fast_rcnn.training.precision import in_precision
 
@@ -33,6 +34,10 @@ _POOLED_BYTES = 128 << 20
 _CELL_BITS = 14
 
 
+# In the metadata of exported models, where they are not what the fields are called.
+_STORED_NAMES = {"nms_iou_threshold": "nms_iou", "box_refinement_steps": "box_passes", "class_ids": "classes"}
+
+
 @dataclasses.dataclass(frozen=True)
 class DetectionSettings:
     """What is done around the network in detection; the defaults are the released system's.
@@ -42,11 +47,13 @@ class DetectionSettings:
             RoI is pooled from the scale where its area is nearest to 224 x 224 pixels.
         longer_side: limit of the longer side, at every scale.
         score_threshold: detections with a score at or below this are dropped.
-        nms_iou: of two boxes of a class that overlap by more than this, the one with the lower score is dropped.
+        nms_iou_threshold: of two boxes of a class that overlap by more than this, the one with the lower score is
+            dropped.
         max_detections: the best so many of an image are kept, over all classes.
-        box_passes: how often a proposal is classified. From the second time on its place is taken by what the time
-            before made of it: the box of the class that scored best. The last time's scores and boxes count.
-        classes: class ids 1..K; detections of others are dropped. None: all.
+        box_refinement_steps: how often a proposal is classified and its box regressed; 1 as in the paper. From the
+            second time on its place is taken by what the time before made of it: the box of the class that scored
+            best. The last time's scores and boxes count.
+        class_ids: ids from 1 to K; detections of others are dropped. None: all.
         scores: "softmax", or "sigmoid" for classes that were trained independently of each other, as linear SVMs are:
             the background's score is not looked at.
         dtype: "float32": the model's own types; "bfloat16": weights and activations are rounded to it, with RoIs,
@@ -59,10 +66,10 @@ class DetectionSettings:
     shorter_side: int | tuple = 600
     longer_side: int = 1000
     score_threshold: float = 0.05
-    nms_iou: float = 0.3
+    nms_iou_threshold: float = 0.3
     max_detections: int = 100
-    box_passes: int = 1
-    classes: tuple | None = None
+    box_refinement_steps: int = 1
+    class_ids: tuple | None = None
     scores: str = "softmax"
     dtype: str = "float32"
 
@@ -70,15 +77,22 @@ class DetectionSettings:
         # object.__setattr__ is how a frozen dataclass normalises its own fields.
         if isinstance(self.shorter_side, list):
             object.__setattr__(self, "shorter_side", tuple(self.shorter_side))
-        if self.classes is not None:
-            object.__setattr__(self, "classes", tuple(sorted(set(self.classes))))
+        if self.class_ids is not None:
+            object.__setattr__(self, "class_ids", tuple(sorted(set(self.class_ids))))
         sides = (*self.shorter_sides, self.longer_side)
         _check("shorter_side, longer_side", sides, self.shorter_sides and min(sides) >= 1, "numbers of pixels from 1")
         _check("score_threshold", self.score_threshold, 0 <= self.score_threshold <= 1, "a number from 0 to 1")
-        _check("nms_iou", self.nms_iou, 0 <= self.nms_iou <= 1, "a number from 0 to 1")
+        _check("nms_iou_threshold", self.nms_iou_threshold, 0 <= self.nms_iou_threshold <= 1, "a number from 0 to 1")
         _check("max_detections", self.max_detections, self.max_detections >= 1, "a whole number from 1")
-        _check("box_passes", self.box_passes, self.box_passes >= 1, "a whole number from 1")
-        _check("classes", self.classes, self.classes is None or min(self.classes, default=0) >= 1, "class ids from 1")
+        _check(
+            "box_refinement_steps", self.box_refinement_steps, self.box_refinement_steps >= 1, "a whole number from 1"
+        )
+        _check(
+            "class_ids",
+            self.class_ids,
+            self.class_ids is None or min(self.class_ids, default=0) >= 1,
+            "class ids from 1",
+        )
         _check("scores", self.scores, self.scores in ("softmax", "sigmoid"), "softmax or sigmoid")
         _check("dtype", self.dtype, self.dtype in ("float32", "bfloat16"), "float32 or bfloat16")
 
@@ -86,6 +100,15 @@ class DetectionSettings:
     def shorter_sides(self):
         """The shorter side at every scale, a tuple."""
         return self.shorter_side if isinstance(self.shorter_side, tuple) else (self.shorter_side,)
+
+    def to_json(self):
+        """The settings as JSON's types, by the names that exported models have had since 0.1."""
+        return renamed(dataclasses.asdict(self), _STORED_NAMES)
+
+    @classmethod
+    def from_json(cls, values):
+        """The settings that `to_json` gave."""
+        return cls(**renamed(values, {stored: name for name, stored in _STORED_NAMES.items()}))
 
 
 def _check(name, value, holds, expected):
@@ -105,14 +128,19 @@ class Detector:
         settings, num_classes (K), stages (see `model.stages`), variables (the weights, as Keras variables).
 
     Raises:
-        InputError: where `settings.classes` has a class that the model does not.
+        InputError: where `settings.class_ids` has a class that the model does not.
     """
 
     def __init__(self, model, settings=None, roi_pooling=None):
         self.settings = settings or DetectionSettings()
         self.num_classes = number_of_classes(model)
-        classes = self.settings.classes
-        _check("classes", classes, not classes or max(classes) <= self.num_classes, f"class ids 1..{self.num_classes}")
+        class_ids = self.settings.class_ids
+        _check(
+            "class_ids",
+            class_ids,
+            not class_ids or max(class_ids) <= self.num_classes,
+            f"class ids 1..{self.num_classes}",
+        )
         own = model if self.settings.dtype == "float32" else _copy_in(model, self.settings.dtype)
         self.stages = stages(own, roi_pooling)
         self.variables = own.variables
@@ -147,7 +175,7 @@ class Detector:
         maps, sizes = self._feature_maps(image_of, tf.cast(proposals.nrows(), tf.int32))
         image, rows = tf.cast(proposals.value_rowids(), tf.int32), proposals.values
         probabilities, class_boxes = self._classify(maps, sizes, image, rows)
-        for _ in range(self.settings.box_passes - 1):
+        for _ in range(self.settings.box_refinement_steps - 1):
             best = tf.argmax(probabilities[:, 1:], axis=1)
             rows = tf.gather(class_boxes, best, batch_dims=1)
             probabilities, class_boxes = self._classify(maps, sizes, image, rows)
@@ -164,8 +192,8 @@ class Detector:
             boxes float32 `[B, D, 4]`, scores float32 `[B, D]` falling, classes int32 `[B, D]` in 1..K (0 in rows that
             fill up), counts int32 `[B]`; D is `max_detections`.
         """
-        class_ids = tf.constant(self.settings.classes or [*range(1, self.num_classes + 1)], tf.int32)
-        if self.settings.classes:
+        class_ids = tf.constant(self.settings.class_ids or [*range(1, self.num_classes + 1)], tf.int32)
+        if self.settings.class_ids:
             probabilities = tf.gather(probabilities, class_ids, axis=2)
             class_boxes = tf.gather(class_boxes, class_ids - 1, axis=2)
         else:
@@ -175,7 +203,7 @@ class Detector:
             probabilities,
             max_output_size_per_class=self.settings.max_detections,
             max_total_size=self.settings.max_detections,
-            iou_threshold=self.settings.nms_iou,
+            iou_threshold=self.settings.nms_iou_threshold,
             score_threshold=self.settings.score_threshold,
             clip_boxes=False,
         )

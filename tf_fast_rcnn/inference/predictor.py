@@ -37,7 +37,7 @@ class Predictor:
     """A detector with everything that detection needs; `Predictor.load` opens one.
 
     Args:
-        model: a Keras model that `fast_rcnn` returned.
+        model: a Keras model that `fast_rcnn` returned, or a `Source`.
         class_names: names of the classes 1..K; None if they do not matter.
         proposals: `ProposalSettings`, best those of training, or `FileProposals`; None for selective search's and dense
             boxes of common sizes.
@@ -63,7 +63,7 @@ class Predictor:
 
     def __init__(
         self,
-        model: "keras.Model | Source",
+        model: keras.Model | Source,
         *,
         class_names: Sequence[str] | None = None,
         proposals: ProposalSettings | FileProposals | None = None,
@@ -128,9 +128,9 @@ class Predictor:
         return self._source.takes_proposals
 
     @property
-    def class_mapping(self) -> Mapping[str, str] | None:
+    def class_map(self) -> Mapping[str, str] | None:
         """How the classes of the training data were renamed or merged, see `with_classes`; None if they were not."""
-        return self._source.class_mapping
+        return self._source.class_map
 
     def with_settings(self, **changes: Any) -> "Predictor":
         """The same detector with other values for some fields of `DetectionSettings`.
@@ -233,9 +233,11 @@ class Predictor:
         progress: bool = True,
     ) -> DetectionDataset:
         """The dataset with object proposals: its own, or those that are computed and cached here."""
-        if dataset.proposal_settings is not None or not self.takes_proposals:
+        if dataset.proposals is not None or not self.takes_proposals:
             return dataset
-        return cached_proposals(dataset, proposals or self.chosen_proposals, cache_dir, workers, progress)
+        return cached_proposals(
+            dataset, proposals or self.chosen_proposals, cache_dir=cache_dir, workers=workers, progress=progress
+        )
 
     @property
     def chosen_proposals(self) -> ProposalSettings | FileProposals:

@@ -6,6 +6,7 @@ of each detection.
 
 import base64
 import importlib
+from collections.abc import Sequence
 from types import ModuleType
 from typing import Any
 from urllib.parse import urlsplit
@@ -13,6 +14,7 @@ from urllib.parse import urlsplit
 import numpy as np
 import tensorflow as tf
 
+from tf_fast_rcnn.data.detections import Detections
 from tf_fast_rcnn.errors import InputError
 from tf_fast_rcnn.inference.signature import signature_detections, signature_inputs
 from tf_fast_rcnn.inference.sources import Source
@@ -30,10 +32,10 @@ class _Server(Source):
     def __init__(self, url: str):
         super().__init__(url, description={"server": url})
 
-    def detect(self, images, proposals):
+    def detect(self, images: Sequence, proposals: Sequence[np.ndarray]) -> list[Detections]:
         return signature_detections(self._predict("serving_default", signature_inputs(images, proposals)))
 
-    def classify_regions(self, image, regions):
+    def classify_regions(self, image: Any, regions: np.ndarray) -> np.ndarray:
         outputs = self._predict("regions", signature_inputs([image], [regions]))
         return np.asarray(outputs["class_probabilities"][0], np.float32)[: len(regions)]
 
@@ -69,7 +71,7 @@ class GrpcSource(_Server):
         channel = self._grpc.insecure_channel(parts.netloc, options=_ANY_SIZE)
         self._stub = services.PredictionServiceStub(channel)
 
-    def _predict(self, signature, inputs):
+    def _predict(self, signature: str, inputs: dict[str, np.ndarray]) -> dict[str, Any]:
         request = self._messages.PredictRequest()
         request.model_spec.name, request.model_spec.signature_name = self._model_name, signature
         for key, value in inputs.items():
@@ -99,7 +101,7 @@ class RestSource(_Server):
         self._httpx = _import_extra("httpx", url)
         self._client = self._httpx.Client(timeout=_ANSWER_SECONDS)
 
-    def _predict(self, signature, inputs):
+    def _predict(self, signature: str, inputs: dict[str, np.ndarray]) -> dict[str, Any]:
         body = {"signature_name": signature, "inputs": {key: _to_json(value) for key, value in inputs.items()}}
         try:
             response = self._client.post(f"{self.name}:predict", json=body)

@@ -4,7 +4,6 @@ A source detects in batches of images whose proposals are known. Reading images,
 are the predictor's.
 """
 
-import dataclasses
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -28,12 +27,14 @@ from tf_fast_rcnn.training.run_folder import load_run
 
 
 class Source:
-    """The base of all sources.
+    """Something that detects in images whose proposals are known: the base of what a `Predictor` runs.
+
+    A subclass defines `detect`, and as much of the rest as it can do.
 
     Attributes:
         name: what messages and reports call it.
         class_names: of the classes 1..K; None if it does not report them.
-        class_mapping: the `classes` of `with_classes` with which the training data was renamed, or None.
+        class_map: the one of `with_classes` with which the training data was renamed, or None.
         proposals: how its proposals are computed; None if it does not report this.
         settings: `DetectionSettings`; None if it does not report them.
         description: what is known of how it was made, in JSON types.
@@ -51,14 +52,14 @@ class Source:
         proposals: ProposalSettings | FileProposals | None = None,
         settings: DetectionSettings | None = None,
         description: Mapping[str, Any] | None = None,
-        class_mapping: Mapping[str, str] | None = None,
+        class_map: Mapping[str, str] | None = None,
     ):
         self.name = name
         self.class_names = None if class_names is None else tuple(class_names)
         self.proposals = proposals
         self.settings = settings
         self.description = dict(description or {})
-        self.class_mapping = class_mapping
+        self.class_map = class_map
 
     def detect(self, images: Sequence[np.ndarray | bytes], proposals: Sequence[np.ndarray]) -> list[Detections]:
         """The `Detections` of a batch of images, with float32 `[R, 4]` proposals for each."""
@@ -120,20 +121,20 @@ class KerasSource(Source):
         super().__init__(name or model.name, class_names, proposals, settings, description, mapping)
         self.model = model
 
-    def detect(self, images, proposals):
+    def detect(self, images: Sequence, proposals: Sequence[np.ndarray]) -> list[Detections]:
         return detect_batch(self.model, images, proposals, self.settings)
 
-    def detect_dataset(self, dataset, batch_size, progress):
-        return detect_dataset(self.model, dataset, self.settings, progress, batch_size)
+    def detect_dataset(self, dataset: DetectionDataset, batch_size: int, progress: bool) -> Iterator[Detections]:
+        return detect_dataset(self.model, dataset, self.settings, batch_size=batch_size, progress=progress)
 
-    def classify_regions(self, image, regions):
+    def classify_regions(self, image: Any, regions: np.ndarray) -> np.ndarray:
         return classify_regions(self.model, image, regions, self.settings)
 
     @property
-    def num_classes(self):
+    def num_classes(self) -> int:
         return number_of_classes(self.model)
 
-    def with_settings(self, settings):
+    def with_settings(self, settings: DetectionSettings) -> "KerasSource":
         return KerasSource(self.model, self.class_names, self.proposals, settings, self.name, self.description)
 
 
@@ -170,10 +171,10 @@ class SavedModelSource(Source):
             run.get("classes"),
         )
 
-    def detect(self, images, proposals):
+    def detect(self, images: Sequence, proposals: Sequence[np.ndarray]) -> list[Detections]:
         return signature_detections(self._run("serving_default", images, proposals))
 
-    def classify_regions(self, image, regions):
+    def classify_regions(self, image: Any, regions: np.ndarray) -> np.ndarray:
         return self._run("regions", [image], [regions])["class_probabilities"][0, : len(regions)]
 
     def _run(self, signature, images, proposals):
@@ -208,10 +209,8 @@ def _read_metadata(path):
 
 
 def _exported_settings(metadata):
-    """The `DetectionSettings` that metadata.json contains, of those that this version has; None without any."""
-    known = {field.name for field in dataclasses.fields(DetectionSettings)}
-    values = {name: value for name, value in metadata.get("detection", {}).items() if name in known}
-    return DetectionSettings(**values) if values else None
+    """The `DetectionSettings` that the metadata contains; None without any."""
+    return DetectionSettings.from_json(metadata["detection"]) if "detection" in metadata else None
 
 
 class TFLiteSource(Source):
@@ -227,5 +226,5 @@ class TFLiteSource(Source):
         settings = _exported_settings(metadata)
         super().__init__(str(path), self._detector.class_names, self._detector.proposals, settings, metadata)
 
-    def detect(self, images, proposals):
+    def detect(self, images: Sequence, proposals: Sequence[np.ndarray]) -> list[Detections]:
         return list(map(self._detector.detect, images, proposals))

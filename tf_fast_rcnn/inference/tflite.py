@@ -38,14 +38,14 @@ class TFLiteDetector:
 
     Example:
         >>> detector = TFLiteDetector("cells.tflite")                                           # doctest: +SKIP
-        >>> found = detector.detect(image, compute_proposals(image, detector.proposals))        # doctest: +SKIP
+        >>> detections = detector.detect(image, compute_proposals(image, detector.proposals))        # doctest: +SKIP
     """
 
     def __init__(self, path, threads=None):
         self.metadata = _read_metadata(path)
         self.class_names = tuple(self.metadata["class_names"])
-        settings = self.metadata["proposal_settings"]
-        self.proposals = None if settings is None else ProposalSettings.from_json(settings)
+        proposals = self.metadata["proposal_settings"]
+        self.proposals = None if proposals is None else ProposalSettings.from_json(proposals)
         self._path = path
         self._interpreter = _interpreter_class()(str(path), num_threads=threads or os.cpu_count())
         self._run = self._interpreter.get_signature_runner("serving_default")

@@ -3,10 +3,13 @@
 Works on the graph of any functional or sequential Keras model, and not on a list of known networks.
 """
 
+from __future__ import annotations
+
 import collections
 import itertools
 import math
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple
 
 import keras
 import numpy as np
@@ -14,16 +17,19 @@ import numpy as np
 from tf_fast_rcnn.errors import InputError, check_choice
 from tf_fast_rcnn.ops.roi_pooling import is_pyramid, pooling_grids
 
+if TYPE_CHECKING:
+    from tf_fast_rcnn.ops.roi_pooling import PoolSize
+
 # The image side at which a network with a free input size is laid out to read its strides.
 _LAYOUT_SIDE = 224
 
-HEADS = ("auto", "fc", "carry")
+HEADS = ("auto", "fc", "reuse")
 
 # The carried stage's name in the detector.
 STAGE_NAME = "last_stage"
 
 # Of the paper's network L.
-DEFAULT_POOLED_SIZE = (7, 7)
+DEFAULT_OUTPUT_SIZE = (7, 7)
 
 _POOLINGS = (keras.layers.MaxPooling2D, keras.layers.AveragePooling2D)
 
@@ -34,7 +40,7 @@ class Cut(NamedTuple):
     Attributes:
         convolutions: `keras.Model`, preprocessed images -> list of the feature maps that RoIs are pooled from.
         strides: pixels of the image per cell of each map.
-        pooled_size: `(H, W)` of a pooled RoI, or several for a pyramid (see `pooling_grids`).
+        roi_output_size: `(H, W)` of a pooled RoI, or several for a pyramid (see `pooling_grids`).
         fc_layers: the network's fully connected layers (with their activations and dropout) without the last one,
             which classifies, where they are carried over.
         stage: where the network's last stage is carried over: `keras.Model`, pooled RoIs `[N, H, W, C]` -> `[N, D]`.
@@ -43,43 +49,45 @@ class Cut(NamedTuple):
 
     convolutions: keras.Model
     strides: list
-    pooled_size: tuple
+    roi_output_size: tuple
     fc_layers: list
     stage: keras.Model | None = None
 
 
-def cut_at_roi_pooling(network, stride=16, pooled_size=None, head="auto"):
+def cut_at_roi_pooling(
+    network: keras.Model, stride: int | Sequence[int] = 16, roi_output_size: PoolSize | None = None, head: str = "auto"
+) -> Cut:
     """Cuts at the pooling that feeds the classifier; where there is none, at the last feature map of each stride.
 
     Args:
         network: functional or sequential `keras.Model` from images to class scores; left as it is.
         stride: where the network is cut, unless that is at the pooling before its fully connected layers: a number, or
             several.
-        pooled_size: of a pooled RoI, as in `pooling_grids`. None: what the carried layers saw when the network
+        roi_output_size: of a pooled RoI, as in `pooling_grids`. None: what the carried layers saw when the network
             classified images, or (7, 7).
-        head: "fc", "carry" or "auto": see `fast_rcnn`.
+        head: "fc", "reuse" or "auto": see `fast_rcnn`.
 
     Raises:
         InputError: where the network is no graph of layers, or has no feature map of `stride`; where a stage cannot be
-            carried over, or the carried layers do not fit the pooled size.
+            carried over, or the carried layers do not fit `roi_output_size`.
 
     Example:
         >>> cut = cut_at_roi_pooling(keras.applications.VGG16(weights=None))
-        >>> cut.strides, cut.pooled_size, [layer.name for layer in cut.fc_layers]
+        >>> cut.strides, cut.roi_output_size, [layer.name for layer in cut.fc_layers]
         ([16], (7, 7), ['fc1', 'fc2'])
         >>> cut_at_roi_pooling(keras.applications.ResNet50(weights=None)).stage.output_shape
         (None, 2048)
     """
     check_choice("head", head, HEADS)
     network = _flat_copy(network)
-    grids = None if pooled_size is None else pooling_grids(pooled_size)
+    grids = None if roi_output_size is None else pooling_grids(roi_output_size, "roi_output_size")
     at_pooling = _layers_after_pooling(network) if head != "fc" else None
     if at_pooling is not None and (at_pooling[1] or head == "auto"):
-        return _cut_before_fc_layers(network, *at_pooling, grids, head)
+        return _cut_before_fc_layers(network, at_pooling[0], at_pooling[1], grids, head)
     features = [_last_feature_map(network, each) for each in np.atleast_1d(stride)]
-    if head == "carry" or (head == "auto" and _carries_stage(network, stride, grids)):
+    if head == "reuse" or (head == "auto" and _reuses_stage(network, stride, grids)):
         return _cut_before_stage(network, features, grids)
-    return _cut(network, features, grids or DEFAULT_POOLED_SIZE)
+    return _cut(network, features, grids or DEFAULT_OUTPUT_SIZE)
 
 
 def _cut(network, features, grids, fc_layers=(), stage=None):
@@ -92,16 +100,18 @@ def _cut_before_fc_layers(network, pooling, fc_layers, grids, head):
     own = pooling.outputs[0].shape[1:3]
     if grids in (None, own):
         return _cut(network, pooling.input_tensors, own, fc_layers)
-    if head == "carry":
-        _refuse_pooled_size(grids, f"{own}, which {fc_layers[0].name} of {network.name} takes")
+    if head == "reuse":
+        _refuse_output_size(grids, f"{own}, which {fc_layers[0].name} of {network.name} takes")
     return _cut(network, pooling.input_tensors, grids)
 
 
-def _refuse_pooled_size(grids, expected):
-    raise InputError(f"pooled_size: found {grids}; expected {expected}; leave it out, or make new layers (head='fc')")
+def _refuse_output_size(grids, expected):
+    raise InputError(
+        f"roi_output_size: found {grids}; expected {expected}; leave it out, or make new layers (head='fc')"
+    )
 
 
-def _carries_stage(network, stride, grids):
+def _reuses_stage(network, stride, grids):
     """Whether "auto" keeps the last stage: of ResNets cut before conv5, as He et al. (2016) do."""
     single = np.atleast_1d(stride).tolist() == [16] and not (grids and is_pyramid(grids))
     return single and network.name.startswith("resnet")
@@ -111,21 +121,21 @@ def _cut_before_stage(network, features, grids):
     """RoI pooling takes the place of the whole image's feature map, and gives the stages after it what they saw."""
     if len(features) > 1:
         raise InputError(
-            f"stride: found {len(features)} feature maps with head='carry'; expected one, for {network.name} went on "
+            f"stride: found {len(features)} feature maps with head='reuse'; expected one, for {network.name} went on "
             "from one; give one stride, or make new layers (head='fc')"
         )
     if len(network.outputs) > 1 or all(node.outputs[0] is not features[0] for node in _waists(network)):
         raise InputError(
-            f"head: found 'carry' for {network.name}, where paths lead past the feature map that is pooled; expected "
+            f"head: found 'reuse' for {network.name}, where paths lead past the feature map that is pooled; expected "
             "one that all paths pass; give another stride, or make new layers (head='fc')"
         )
     own = features[0].shape[1:3]
     if grids and is_pyramid(grids):
-        _refuse_pooled_size(grids, f"one grid such as {own}, since convolutions follow")
+        _refuse_output_size(grids, f"one grid such as {own}, since convolutions follow")
     try:
         stage = _stage_after(network, features[0], grids or own)
     except ValueError:  # Keras's word for a map that is too small, or a weight of another shape
-        _refuse_pooled_size(grids, f"a size that the layers of {network.name} after the cut take, such as {own}")
+        _refuse_output_size(grids, f"a size that the layers of {network.name} after the cut take, such as {own}")
     return _cut(network, features, grids or own, stage=stage)
 
 
@@ -157,7 +167,7 @@ def _classifier(network):
     return weighted[-1] if classifies else None
 
 
-def with_any_image_size(convolutions, name):
+def with_any_image_size(convolutions: keras.Model, name: str) -> keras.Model:
     """A copy with the same weights that takes images of any height and width."""
     images = keras.Input((None, None, convolutions.input.shape[-1]), name="preprocessed_images")
     copy = keras.models.clone_model(convolutions, input_tensors=images)
@@ -232,9 +242,7 @@ def _last_feature_map(network, stride):
     Where paths of two cells run side by side everywhere (NASNet), no map is passed by all of them; the last
     and widest that joins paths is what the stage has put together.
     """
-    classifier = _classifier(network)
-    before = itertools.takewhile(lambda node: node is not classifier, _nodes(network))
-    maps = [node for node in before if _is_feature_map(node)]
+    maps = _feature_maps(network)
     maps_at_stride = [node for node in maps if _stride(network, node.outputs[0]) == stride]
     if not maps_at_stride:
         found = sorted({_stride(network, node.outputs[0]) for node in maps})
@@ -254,6 +262,30 @@ def _last_feature_map(network, stride):
         if _mixes(node):
             break
     return features
+
+
+def feature_strides(network: keras.Model) -> list[int]:
+    """The strides at which a classification network has feature maps, rising.
+
+    Args:
+        network: functional or sequential `keras.Model` from images to class scores.
+
+    Raises:
+        InputError: if the network is not a graph of layers.
+
+    Example:
+        >>> feature_strides(keras.applications.MobileNetV2(weights=None))
+        [2, 4, 8, 16, 32]
+    """
+    network = _flat_copy(network)
+    return sorted({_stride(network, node.outputs[0]) for node in _feature_maps(network)})
+
+
+def _feature_maps(network):
+    """The nodes before the classifier that make feature maps, in order."""
+    classifier = _classifier(network)
+    before = itertools.takewhile(lambda node: node is not classifier, _nodes(network))
+    return [node for node in before if _is_feature_map(node)]
 
 
 def _is_feature_map(node):

@@ -1,23 +1,31 @@
 """Detectors that the released system trained with Caffe, as models of this package."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 import keras
 
 from tf_fast_rcnn.errors import InputError
 from tf_fast_rcnn.models.backbones.caffe import CAFFE_NETWORKS, caffe_preprocessing
-from tf_fast_rcnn.models.backbones.caffe_weights import load_caffe_layers, sibling_weights
+from tf_fast_rcnn.models.backbones.caffe_weights import load_caffe_layers, predictor_weights
 from tf_fast_rcnn.models.backbones.caffemodel import read_caffemodel
 from tf_fast_rcnn.models.fast_rcnn import fast_rcnn
 from tf_fast_rcnn.models.parts import backbone_of, class_layer, denormalization_layer, regression_layer
 
+if TYPE_CHECKING:
+    from tf_fast_rcnn.files import StrPath
+    from tf_fast_rcnn.models.backbones.caffemodel import CaffeModel
+
 _SIBLINGS = ("cls_score", "bbox_pred")
 
 
-def is_caffe_detector(caffe_model):
+def is_caffe_detector(caffe_model: CaffeModel) -> bool:
     """Whether a `CaffeModel` is a trained detector, and not an ImageNet network."""
     return any(name in caffe_model.layers for name in _SIBLINGS)
 
 
-def load_caffe_detector(path, network, roi_pooling="auto"):
+def load_caffe_detector(path: StrPath, network: str, roi_pooling: str = "auto") -> keras.Model:
     """A trained Fast R-CNN network from its `.caffemodel`, as `fast_rcnn` makes them.
 
     Networks that the released system compressed by truncated SVD (layers fc6_L, fc6_U, fc7_L, fc7_U in place of fc6,
@@ -49,18 +57,18 @@ def load_caffe_detector(path, network, roi_pooling="auto"):
         raise InputError(f"network: found {network!r}; expected one of {', '.join(CAFFE_NETWORKS)}; give one of these")
     backbone = make_network(fc_ranks=_ranks(caffe_model))
     load_caffe_layers(backbone, caffe_model)
-    (scores, score_bias), (regression, regression_bias) = sibling_weights(caffe_model, _fc7_units(backbone))
+    (scores, score_bias), (regression, regression_bias) = predictor_weights(caffe_model, _fc7_units(backbone))
     model = fast_rcnn(backbone, regression.shape[1], preprocessing=caffe_preprocessing(), roi_pooling=roi_pooling)
     class_layer(model).set_weights([scores, score_bias])
     # The model multiplies by the usual deviation of the targets, so that it can be trained further.
     statistics = denormalization_layer(model)
-    regression = regression / statistics.deviation
-    regression_bias = (regression_bias - statistics.mean) / statistics.deviation
+    regression = regression / statistics.std
+    regression_bias = (regression_bias - statistics.mean) / statistics.std
     regression_layer(model).set_weights([regression.reshape(len(regression), -1), regression_bias.ravel()])
     return model
 
 
-def unread_layers(caffe_model, model):
+def unread_layers(caffe_model: CaffeModel, model: keras.Model) -> list[str]:
     """Names of a file's layers with weights that a detector made of it does not have: those of a network around it."""
     read = {layer.name for part in (model, backbone_of(model)) for layer in part.layers}
     return [name for name in caffe_model.layers if name not in read.union(_SIBLINGS)]

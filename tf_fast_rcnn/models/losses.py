@@ -11,14 +11,25 @@ Both losses are divided by the number of labels >= 0 in the mini-batch, as in th
 background RoI weighs as much as a foreground one.
 """
 
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
 import keras
 import numpy as np
 import tensorflow as tf
 
-from tf_fast_rcnn.models.parts import BOX_DELTAS, CLASS_LOGITS, denormalization_layer
+from tf_fast_rcnn.files import renamed
+from tf_fast_rcnn.models.parts import BOX_DELTAS, CLASS_LOGITS, EARLIER_NAMES, denormalization_layer
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
 
 
-def multi_task_loss(model, box_weight=1.0, class_weights=None):
+def multi_task_loss(
+    model: keras.Model, box_weight: float = 1.0, class_weights: Sequence[float] | None = None
+) -> dict[str, keras.losses.Loss]:
     """The two losses of a Fast R-CNN model for `model.compile(loss=...)`; Keras adds them up.
 
     Args:
@@ -35,8 +46,8 @@ def multi_task_loss(model, box_weight=1.0, class_weights=None):
     Example:
         >>> model.compile(optimizer=sgd(), loss=multi_task_loss(model))
     """
-    deviation = denormalization_layer(model).deviation
-    return {CLASS_LOGITS: ClassLoss(class_weights), BOX_DELTAS: BoxLoss(deviation, box_weight)}
+    std = denormalization_layer(model).std
+    return {CLASS_LOGITS: ClassLoss(class_weights), BOX_DELTAS: BoxLoss(std, box_weight)}
 
 
 @keras.saving.register_keras_serializable(package="tf_fast_rcnn")
@@ -47,11 +58,11 @@ class ClassLoss(keras.losses.Loss):
         class_weights: `[K + 1]` numbers that the log losses of each class's RoIs are multiplied by, or None.
     """
 
-    def __init__(self, class_weights=None, name="class_loss", **kwargs):
+    def __init__(self, class_weights: Sequence[float] | None = None, name: str = "class_loss", **kwargs: Any) -> None:
         super().__init__(**{**kwargs, "name": name, "reduction": "sum"})
         self.class_weights = None if class_weights is None else [float(weight) for weight in class_weights]
 
-    def call(self, labels, logits):
+    def call(self, labels: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
         labels = tf.cast(labels, tf.int32)
         used = labels >= 0
         log_loss = tf.nn.sparse_softmax_cross_entropy_with_logits(tf.maximum(labels, 0), logits)
@@ -59,7 +70,7 @@ class ClassLoss(keras.losses.Loss):
             log_loss *= tf.gather(tf.constant(self.class_weights), tf.maximum(labels, 0))
         return tf.reduce_sum(tf.where(used, log_loss, 0.0)) / _mini_batch_size(used)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         config = {**super().get_config(), "class_weights": self.class_weights}
         del config["reduction"]
         return config
@@ -70,31 +81,35 @@ class BoxLoss(keras.losses.Loss):
     """Lloc: smooth L1 over the four regression values of the true class's box, foreground RoIs only.
 
     Args:
-        deviation: `[K, 4]` standard deviations of the targets. Dividing the difference by them compares normalised
+        std: `[K, 4]` standard deviations of the targets. Dividing the difference by them compares normalised
             values: the mean falls out.
         weight: lambda.
     """
 
-    def __init__(self, deviation, weight=1.0, name="box_loss", **kwargs):
+    def __init__(self, std: npt.ArrayLike, weight: float = 1.0, name: str = "box_loss", **kwargs: Any) -> None:
         super().__init__(**{**kwargs, "name": name, "reduction": "sum"})
-        self.deviation = np.asarray(deviation, np.float32)
+        self.std = np.asarray(std, np.float32)
         self.weight = float(weight)
 
-    def call(self, targets, deltas):
+    def call(self, targets: tf.Tensor, deltas: tf.Tensor) -> tf.Tensor:
         labels = tf.cast(targets[..., 0], tf.int32)
         true_class = tf.maximum(labels - 1, 0)
         predicted = tf.gather(deltas, true_class, batch_dims=2)
-        difference = (predicted - targets[..., 1:]) / tf.gather(self.deviation, true_class)
+        difference = (predicted - targets[..., 1:]) / tf.gather(self.std, true_class)
         loss = tf.reduce_sum(smooth_l1(difference), axis=-1)
         return self.weight * tf.reduce_sum(tf.where(labels >= 1, loss, 0.0)) / _mini_batch_size(labels >= 0)
 
-    def get_config(self):
-        config = {**super().get_config(), "deviation": self.deviation.tolist(), "weight": self.weight}
+    def get_config(self) -> dict[str, Any]:
+        config = {**super().get_config(), "std": self.std.tolist(), "weight": self.weight}
         del config["reduction"]
         return config
 
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> BoxLoss:
+        return super().from_config(renamed(config, EARLIER_NAMES))
 
-def smooth_l1(x):
+
+def smooth_l1(x: tf.Tensor) -> tf.Tensor:
     """Equation 3 of the paper: 0.5 x^2 where |x| < 1, else |x| - 0.5."""
     magnitude = tf.abs(x)
     return tf.where(magnitude < 1.0, 0.5 * tf.square(x), magnitude - 0.5)

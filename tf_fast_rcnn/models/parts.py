@@ -3,6 +3,8 @@
 A detector is a plain `keras.Model`; its parts are known by the names of their layers, which this module alone spells.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -14,52 +16,56 @@ from tf_fast_rcnn.ops.roi_pooling import RoIPooling
 
 BACKBONE = "convolutions"
 ROI_CORNERS = "roi_corners"
+# The corners of RoIs that are enlarged to show their surroundings.
+ROI_CONTEXT = "roi_context"
 # What several pooled feature maps are joined by.
 POOLED = "roi_pooling"
-# Of the two siblings; the class scores' layer is also the model's first output.
-CLASS_LOGITS, BOX_REGRESSION = SIBLINGS = ("class_logits", "box_regression")
+# The predictor layers of the paper's two outputs; the class scores' layer is also the model's first output.
+CLASS_LOGITS, BOX_REGRESSION = PREDICTOR_LAYERS = ("class_logits", "box_regression")
 BOX_BY_CLASS = "box_by_class"
 # The layer that undoes the normalisation of the targets; also the model's second output.
 BOX_DELTAS = "box_deltas"
+# Of the configurations of layers and losses, in models that 0.1 saved.
+EARLIER_NAMES = {"deviation": "std"}
 
 
-def number_of_classes(model):
+def number_of_classes(model: keras.Model) -> int:
     """K: the classes without the background."""
     return model.output[CLASS_LOGITS].shape[-1] - 1
 
 
-def backbone_of(model):
+def backbone_of(model: keras.Model) -> keras.Model:
     """The model of the convolutions before RoI pooling."""
     return model.get_layer(BACKBONE)
 
 
-def pretrained_parts(model):
+def pretrained_parts(model: keras.Model) -> list[keras.Model]:
     """The models whose weights come from the pre-trained network: the backbone, and a stage carried over behind RoI
     pooling where there is one."""
     return [layer for layer in model.layers if layer.name in (BACKBONE, STAGE_NAME)]
 
 
-def class_layer(model):
+def class_layer(model: keras.Model) -> keras.layers.Layer:
     """The fully connected layer of the class scores."""
     return model.get_layer(CLASS_LOGITS)
 
 
-def regression_layer(model):
+def regression_layer(model: keras.Model) -> keras.layers.Layer:
     """The fully connected layer of the normalised box regression."""
     return model.get_layer(BOX_REGRESSION)
 
 
-def denormalization_layer(model):
+def denormalization_layer(model: keras.Model) -> keras.layers.Layer:
     """The layer with the mean and the deviation of the regression targets."""
     return model.get_layer(BOX_DELTAS)
 
 
-def backbone_layers(model):
+def backbone_layers(model: keras.Model) -> list[keras.layers.Layer]:
     """The layers of the convolutions, in order."""
     return backbone_of(model).layers
 
 
-def head_layers(model):
+def head_layers(model: keras.Model) -> list[keras.layers.Layer]:
     """The layers after the convolutions, in order, those of a carried stage among them, down to the outputs."""
     names = [layer.name for layer in model.layers]
     after = model.layers[names.index(BACKBONE) + 1 :]
@@ -79,33 +85,35 @@ class Stages(NamedTuple):
 
     convolve: Callable
     pool: Callable
-    classify: Callable
+    classify: keras.Model
     cells: Callable
 
 
-def stages(model, roi_pooling=None):
+def stages(model: keras.Model, roi_pooling: str | None = None) -> Stages:
     """Takes a Fast R-CNN model apart, so that images of different sizes can share one pass of the RoI layers.
 
     Args:
         model: what `fast_rcnn` returned.
         roi_pooling: "native", "portable" or "auto"; None for the model's own.
     """
-    corners = model.get_layer(ROI_CORNERS)
     poolings = [layer for layer in model.layers if isinstance(layer, RoIPooling)]
     features = [layer.input[0] for layer in poolings]
+    corners = [layer.input[1]._keras_history.operation for layer in poolings]
     pooled = poolings[0].output if len(poolings) == 1 else model.get_layer(POOLED).output
     if roi_pooling is not None:
         poolings = [RoIPooling.from_config({**layer.get_config(), "implementation": roi_pooling}) for layer in poolings]
 
     def pool(features, rois, training=False):
         pooled = [
-            layer(each, corners(rois), training=training)
-            for layer, each in zip(poolings, keras.tree.flatten(features), strict=True)
+            layer(each, corners_of(rois), training=training)
+            for layer, each, corners_of in zip(poolings, keras.tree.flatten(features), corners, strict=True)
         ]
         return keras.ops.concatenate(pooled, axis=-1)
 
     def cells(rois):
-        return [to_cells(corners(rois), layer.spatial_scale) for layer in poolings]
+        return [
+            to_cells(corners_of(rois), layer.spatial_scale) for layer, corners_of in zip(poolings, corners, strict=True)
+        ]
 
     return Stages(
         convolve=keras.Model(model.input["images"], features, name="convolve"),

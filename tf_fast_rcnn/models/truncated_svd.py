@@ -5,23 +5,29 @@ outputs without bias or activation, then a layer U with the bias and the activat
 the transposes of these: `[v, t]` and `[t, u]`.
 """
 
+from __future__ import annotations
+
 import dataclasses
 import math
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import keras
 import numpy as np
 
 from tf_fast_rcnn.errors import InputError
-from tf_fast_rcnn.models.parts import SIBLINGS
+from tf_fast_rcnn.models.parts import PREDICTOR_LAYERS
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
 
 # What the names of the first and the second layer end in: ours, and those of the released system's files.
 _SUFFIXES = (("_v", "_u"), ("_L", "_U"))
 
 
-def fully_connected_names(model):
-    """Names of the fully connected layers before the two siblings, in order; one that is two layers already has its
-    original name.
+def fully_connected_names(model: keras.Model) -> list[str]:
+    """Names of the fully connected layers before the two predictor layers, in order; one that is two layers already has
+    its original name.
 
     Example:
         >>> fully_connected_names(fast_rcnn("vgg16", 20, weights=None))         # doctest: +SKIP
@@ -33,23 +39,23 @@ def fully_connected_names(model):
     for layer in model.layers:
         if isinstance(layer, keras.layers.Dense) and layer.name not in seconds:
             names.append(next((name for name in factors if layer.name.removeprefix(name) in ("_v", "_L")), layer.name))
-    return [name for name in names if name not in SIBLINGS]
+    return [name for name in names if name not in PREDICTOR_LAYERS]
 
 
-def factor_ranks(model):
+def factor_ranks(model: keras.Model) -> dict[str, int]:
     """The number t of singular values by the original name of each layer that is two."""
     layers = {layer.name: layer for layer in model.layers if isinstance(layer, keras.layers.Dense)}
     ranks = {}
     for first, second in _SUFFIXES:
         for layer in layers.values():
             name = layer.name.removesuffix(first)
-            is_second = name in SIBLINGS and name in layers
+            is_second = name in PREDICTOR_LAYERS and name in layers
             if layer.name.endswith(first) and (name + second in layers or is_second):
                 ranks[name] = layer.units
     return ranks
 
 
-def singular_vectors(kernel):
+def singular_vectors(kernel: npt.ArrayLike) -> tuple[np.ndarray, np.ndarray]:
     """Squares of the singular values of a kernel `[v, u]`, float64 `[u]` falling, and the columns of U, float64
     `[u, u]`.
 
@@ -60,7 +66,7 @@ def singular_vectors(kernel):
     return np.maximum(squares[::-1], 0.0), vectors[:, ::-1]
 
 
-def with_factors(model, ranks):
+def with_factors(model: keras.Model, ranks: Mapping[str, int]) -> keras.Model:
     """A copy of a model in which layers are two, whose weights are not set; all others have the model's.
 
     Args:
@@ -83,7 +89,7 @@ def with_factors(model, ranks):
             dtype=layer.dtype_policy,
             trainable=layer.trainable,
         )
-        name = layer.name if layer.name in SIBLINGS else f"{layer.name}_u"
+        name = layer.name if layer.name in PREDICTOR_LAYERS else f"{layer.name}_u"
         return type(layer).from_config({**layer.get_config(), "name": name})(first(*args))
 
     copy = keras.models.clone_model(model, call_function=call)
@@ -94,7 +100,7 @@ def with_factors(model, ranks):
     return copy
 
 
-def with_factors_of(model, other):
+def with_factors_of(model: keras.Model, other: keras.Model) -> keras.Model:
     """A model that takes the weights of another one: with two layers where `compress` made two in the other."""
     names = {layer.name for layer in other.layers}
     ranks = {name: rank for name, rank in factor_ranks(other).items() if f"{name}_v" in names}
@@ -102,7 +108,9 @@ def with_factors_of(model, other):
     return with_factors(model, ranks) if ranks else model
 
 
-def factorize(model, ranks, vectors=None):
+def factorize(
+    model: keras.Model, ranks: Mapping[str, int], vectors: Mapping[str, tuple[np.ndarray, np.ndarray]] | None = None
+) -> keras.Model:
     """A copy of a model in which layers are two, by truncated SVD.
 
     Args:
@@ -115,7 +123,7 @@ def factorize(model, ranks, vectors=None):
         _, left = (vectors or {}).get(name) or singular_vectors(kernel)
         left = left[:, :rank].astype(np.float32)
         copy.get_layer(f"{name}_v").set_weights([kernel @ left])
-        copy.get_layer(name if name in SIBLINGS else f"{name}_u").set_weights([left.T, *bias])
+        copy.get_layer(name if name in PREDICTOR_LAYERS else f"{name}_u").set_weights([left.T, *bias])
     return copy
 
 
@@ -127,9 +135,9 @@ def _check(model, name, rank):
             f"{name}: found a layer that is compressed already (t = {factors[name]}); expected an uncompressed one; "
             "compress the model that it was made of"
         )
-    if name not in (*known, *SIBLINGS):
+    if name not in (*known, *PREDICTOR_LAYERS):
         raise InputError(
-            f"{name}: found no such fully connected layer; expected one of {', '.join((*known, *SIBLINGS))}; "
+            f"{name}: found no such fully connected layer; expected one of {', '.join((*known, *PREDICTOR_LAYERS))}; "
             "correct the name"
         )
     largest = min(model.get_layer(name).kernel.shape)
@@ -137,7 +145,14 @@ def _check(model, name, rank):
         raise InputError(f"{name}: found t = {rank}; expected a whole number from 1 to {largest}; change it")
 
 
-def compress(model, fc6=None, fc7=None, *, energy=None, ranks=None):
+def compress(
+    model: keras.Model,
+    fc6: int | None = None,
+    fc7: int | None = None,
+    *,
+    energy: float | None = None,
+    ranks: Mapping[str, int] | None = None,
+) -> keras.Model:
     """A copy of a model whose fully connected layers are compressed by truncated SVD.
 
     A layer of v inputs and u outputs becomes two: `NAME_v` with t outputs, without bias or activation, and `NAME_u`
@@ -210,7 +225,7 @@ def _ranks_by_energy(model, vectors, energy):
     return ranks
 
 
-def break_even(layer):
+def break_even(layer: keras.layers.Layer) -> float:
     """The t at which two layers cost as much as one."""
     inputs, outputs = layer.kernel.shape
     return inputs * outputs / (inputs + outputs)
@@ -243,15 +258,15 @@ class CompressionSummary:
     Attributes:
         layers: a `LayerChange` for each layer that was compressed.
         parameters: of the whole model, before and after.
-        flops_per_roi: multiplications and additions of the fully connected layers, the siblings among them, before and
-            after.
+        flops_per_roi: multiplications and additions of the fully connected layers, predictor layers among them, before
+            and after.
     """
 
     layers: list
     parameters: tuple
     flops_per_roi: tuple
 
-    def to_json(self):
+    def to_json(self) -> dict[str, Any]:
         return {
             "layers": {
                 layer.name: {key: value for key, value in layer._asdict().items() if key != "name"}
@@ -261,7 +276,7 @@ class CompressionSummary:
             "flops_per_roi": list(self.flops_per_roi),
         }
 
-    def table(self):
+    def table(self) -> str:
         """The summary as lines of text."""
         lines = [f"{'layer':<16}{'shape':>14}{'t':>7}{'parameters':>27}{'energy kept':>14}"]
         for layer in self.layers:
@@ -275,7 +290,7 @@ class CompressionSummary:
         return "\n".join(lines)
 
 
-def compression_summary(model, compressed):
+def compression_summary(model: keras.Model, compressed: keras.Model) -> CompressionSummary:
     """The `CompressionSummary` of a model and of what `compress` made of it."""
     layers = []
     for name, rank in factor_ranks(compressed).items():

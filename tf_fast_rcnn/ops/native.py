@@ -5,15 +5,21 @@ version of TensorFlow: loading a library that was built for another one may cras
 name tells the version, and a library for another version is never opened.
 """
 
+from __future__ import annotations
+
 import ctypes
 import functools
 import pathlib
+import types
 import warnings
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import tensorflow as tf
 
 from tf_fast_rcnn.errors import InputError
+
+if TYPE_CHECKING:
+    from tf_fast_rcnn.files import StrPath
 
 _PACKAGE = pathlib.Path(__file__).parents[1]
 _REINSTALL = (
@@ -21,7 +27,7 @@ _REINSTALL = (
 )
 
 
-def native_ops_available():
+def native_ops_available() -> bool:
     """Whether the compiled ops are loaded; loads them at the first call. `why_unavailable` tells the reason.
 
     Example:
@@ -30,12 +36,12 @@ def native_ops_available():
     return _load()[0] is not None
 
 
-def why_unavailable():
+def why_unavailable() -> str | None:
     """Why the compiled ops cannot be used, in one sentence; None where they can."""
     return _load()[1]
 
 
-def native_ops():
+def native_ops() -> types.ModuleType:
     """The module of the compiled ops' Python functions.
 
     Raises:
@@ -65,7 +71,7 @@ def _load():
 
 
 @functools.cache
-def why_no_cuda():
+def why_no_cuda() -> str | None:
     """Why the compiled ops cannot run on the GPUs that TensorFlow uses here, in one sentence.
 
     None where they can, where there is no GPU, and where there are no compiled ops at all (see `why_unavailable`). Asks
@@ -98,7 +104,7 @@ class CudaVersions(NamedTuple):
     oldest_architecture: int
 
 
-def cuda_versions(library):
+def cuda_versions(library: StrPath) -> CudaVersions | None:
     """CudaVersions of the compiled library at this path; None where it was built without CUDA."""
     functions = ctypes.CDLL(str(library))
     try:
@@ -131,7 +137,7 @@ def _cuda_obstacle(versions, capabilities):
     return None
 
 
-def find_library(folder, tensorflow_version):
+def find_library(folder: pathlib.Path, tensorflow_version: str) -> pathlib.Path:
     """The path of the library in `folder` that was built for this minor version of TensorFlow.
 
     Args:

@@ -26,6 +26,8 @@ The levels of a side stand behind each other in one axis: for the five cells abo
 window is one index, and the pooled map is four `tf.gather` calls and three maxima.
 """
 
+from __future__ import annotations
+
 import functools
 import itertools
 
@@ -51,7 +53,9 @@ _CHANNELS_IN_PARTS = 64
 _BINS_IN_PARTS = 4096
 
 
-def portable_roi_pool(features, rois, output_size, spatial_scale):
+def portable_roi_pool(
+    features: tf.Tensor, rois: tf.Tensor, output_size: tuple[int, int], spatial_scale: float
+) -> tf.Tensor:
     images, height, width, channels = tf.unstack(tf.shape(features), num=4)
     # A wrong number of images fails here; below it could be broadcast.
     rois = tf.reshape(rois, [images, tf.shape(rois)[1], 4])
@@ -59,8 +63,9 @@ def portable_roi_pool(features, rois, output_size, spatial_scale):
     is_number = tf.abs(rois) >= 0
     cells = to_cells(tf.where(is_number, rois, 0.0), spatial_scale)
     y1, x1, y2, x2 = tf.unstack(cells, axis=-1)
-    top, bottom, rows_empty = _window_pairs(*_bins(y1, y2, output_size[0], height), height)
-    left, right, columns_empty = _window_pairs(*_bins(x1, x2, output_size[1], width), width)
+    rows, columns = _bins(y1, y2, output_size[0], height), _bins(x1, x2, output_size[1], width)
+    top, bottom, rows_empty = _window_pairs(rows[0], rows[1], height)
+    left, right, columns_empty = _window_pairs(columns[0], columns[1], width)
 
     row_levels = _window_levels(features.shape[1], output_size[0])
     column_levels = _window_levels(features.shape[2], output_size[1])
@@ -107,7 +112,7 @@ def _maxima_of_windows(table, corners):
     return first
 
 
-def to_cells(pixels, spatial_scale):
+def to_cells(pixels: tf.Tensor, spatial_scale: float) -> tf.Tensor:
     """The cells of the map, int32, in which float32 pixels fall: rounded as C's round does, halves away from zero, at
     most 4096 cells from 0. RoIs whose corners fall in the same cells are pooled to the same values."""
     scaled = tf.clip_by_value(pixels * np.float32(spatial_scale), -_MAX_CELLS, _MAX_CELLS)

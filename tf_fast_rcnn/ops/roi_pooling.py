@@ -4,7 +4,11 @@ There are two implementations of one rule, equal in every value: `native`, the c
 `portable`, stock TensorFlow ops, which converts to TF Lite and TF.js and compiles with XLA.
 """
 
+from __future__ import annotations
+
 import math
+from collections.abc import Sequence
+from typing import Any, TypeGuard
 
 import keras
 import numpy as np
@@ -14,10 +18,24 @@ from tf_fast_rcnn.errors import InputError, check_choice
 from tf_fast_rcnn.ops.native import native_ops, native_ops_available, why_no_cuda
 from tf_fast_rcnn.ops.portable_roi_pooling import portable_roi_pool
 
+# An output size as it is given, see `pooling_grids`, and as that returns it.
+PoolSize = int | Sequence[int | Sequence[int]]
+Grid = tuple[int, int]
+Grids = Grid | tuple[Grid, ...]
+# A tensor's shape as Keras has it.
+Shape = tuple[int | None, ...]
+
 IMPLEMENTATIONS = ("auto", "native", "portable")
 
 
-def roi_pool(features, rois, output_size=(7, 7), spatial_scale=1 / 16, implementation="auto", training=False):
+def roi_pool(
+    features: tf.Tensor,
+    rois: tf.Tensor,
+    output_size: tuple[int, int] = (7, 7),
+    spatial_scale: float = 1 / 16,
+    implementation: str = "auto",
+    training: bool = False,
+) -> tf.Tensor:
     """RoI max pooling: the maxima over output_size bins of every RoI, for each channel.
 
     The rule is the original's (Caffe). Corners are scaled and rounded to cells, halves away from zero; both corner
@@ -55,14 +73,15 @@ def roi_pool(features, rois, output_size=(7, 7), spatial_scale=1 / 16, implement
                [13., 15.]], dtype=float32)
     """
     features, rois = tf.convert_to_tensor(features), tf.convert_to_tensor(rois, tf.float32)
-    output_size, spatial_scale = tuple(map(int, output_size)), float(spatial_scale)
+    rows, columns = map(int, output_size)
+    output_size, spatial_scale = (rows, columns), float(spatial_scale)
     _check(features, rois, output_size, spatial_scale)
     if choose_implementation(implementation) == "native":
         return _native_roi_pool(features, rois, output_size, spatial_scale, training)
     return portable_roi_pool(features, rois, output_size, spatial_scale)
 
 
-def choose_implementation(implementation):
+def choose_implementation(implementation: str) -> str:
     """ "native" or "portable" for one of IMPLEMENTATIONS; InputError for another word."""
     check_choice("implementation", implementation, IMPLEMENTATIONS)
     if implementation == "auto":
@@ -170,7 +189,9 @@ class RoIPooling(keras.layers.Layer):
         TensorShape([2, 300, 50, 512])
     """
 
-    def __init__(self, output_size=(7, 7), spatial_scale=1 / 16, implementation="auto", **kwargs):
+    def __init__(
+        self, output_size: PoolSize = (7, 7), spatial_scale: float = 1 / 16, implementation: str = "auto", **kwargs: Any
+    ) -> None:
         super().__init__(autocast=False, **kwargs)
         self.output_size = pooling_grids(output_size)
         self.spatial_scale = float(spatial_scale)
@@ -178,7 +199,7 @@ class RoIPooling(keras.layers.Layer):
         # XLA cannot compile the native op; Keras asks here before it picks XLA of its own accord.
         self.supports_jit = choose_implementation(implementation) == "portable"
 
-    def call(self, features, rois, training=False):
+    def call(self, features: tf.Tensor, rois: tf.Tensor, training: bool = False) -> tf.Tensor:
         def pool(grid):
             return roi_pool(features, rois, grid, self.spatial_scale, self.implementation, bool(training))
 
@@ -194,16 +215,18 @@ class RoIPooling(keras.layers.Layer):
         ]
         return tf.concat(lists, axis=2)
 
-    def compute_output_shape(self, features_shape, rois_shape):
+    def compute_output_shape(self, features_shape: Shape, rois_shape: Shape) -> Shape:
         bins = self.output_size
         if is_pyramid(bins):
             bins = (sum(map(math.prod, bins)),)
         return (features_shape[0], rois_shape[1], *bins, features_shape[3])
 
-    def compute_output_spec(self, features, rois, training=False):
+    def compute_output_spec(
+        self, features: keras.KerasTensor, rois: keras.KerasTensor, training: bool = False
+    ) -> keras.KerasTensor:
         return keras.KerasTensor(self.compute_output_shape(features.shape, rois.shape), features.dtype)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
             "output_size": self.output_size,
@@ -212,11 +235,15 @@ class RoIPooling(keras.layers.Layer):
         }
 
 
-def pooling_grids(output_size):
+def pooling_grids(output_size: PoolSize, name: str = "output_size") -> Grids:
     """What an output size means: `(P, Q)` of one grid, or the `((P, Q), ...)` of a pyramid's levels.
 
     One number is a square, and two are rows and columns. More numbers are a pyramid of squares, as in (1, 2, 3, 6); any
     other pyramid is written with pairs, as in ((3, 3), (6, 6)), in which numbers stand for squares too.
+
+    Args:
+        output_size: as above.
+        name: of the argument, for the message of an error.
 
     Raises:
         InputError: for anything else.
@@ -233,15 +260,16 @@ def pooling_grids(output_size):
         return pair[0], pair[-1]
 
     try:
-        is_grid = np.isscalar(output_size) or (len(output_size) <= 2 and all(map(np.isscalar, output_size)))
-        return grid(output_size) if is_grid else tuple(map(grid, output_size))
+        sizes: Any = output_size
+        is_grid = np.isscalar(sizes) or (len(sizes) <= 2 and all(map(np.isscalar, sizes)))
+        return grid(sizes) if is_grid else tuple(map(grid, sizes))
     except (TypeError, ValueError):
         raise InputError(
-            f"pooled_size: found {output_size!r}; expected one number (a square), two (rows, columns), or levels of a "
+            f"{name}: found {output_size!r}; expected one number (a square), two (rows, columns), or levels of a "
             "pyramid: three numbers or more (squares), or pairs; change it"
         ) from None
 
 
-def is_pyramid(grids):
+def is_pyramid(grids: Grids) -> TypeGuard[tuple[Grid, ...]]:
     """Whether what `pooling_grids` gave has levels."""
     return isinstance(grids[0], tuple)

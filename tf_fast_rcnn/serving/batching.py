@@ -3,16 +3,25 @@
 Parameters are those of TensorFlow Serving's --batching_parameters_file, and are read from the same file.
 """
 
+from __future__ import annotations
+
 import dataclasses
 import functools
 import itertools
 import math
 import re
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import tensorflow as tf
 
 from tf_fast_rcnn.errors import InputError
+
+if TYPE_CHECKING:
+    from tensorflow.core.protobuf import meta_graph_pb2
+
+    from tf_fast_rcnn.files import StrPath
 
 # Images have any number of proposals, and only equal shapes make a batch: they are filled up to a power of two from
 # here. What `num_proposals` does not count costs nothing.
@@ -46,7 +55,7 @@ class BatchingParameters:
     pad_variable_length_inputs: bool = True
 
 
-def read_batching_parameters(path):
+def read_batching_parameters(path: StrPath) -> BatchingParameters:
     """The `BatchingParameters` of a file in protobuf's text format.
 
     Raises:
@@ -60,7 +69,8 @@ def read_batching_parameters(path):
         pad_variable_length_inputs: true
     """
     text = "\n".join(line.split("#")[0] for line in Path(path).read_text().splitlines()).strip()
-    values, position = {}, 0
+    values: dict[str, Any] = {}
+    position = 0
     while position < len(text):
         match = _WRAPPED.match(text, position)
         if match is None:
@@ -100,7 +110,9 @@ def _unreadable(path, found, expected):
     return InputError(f"{path}: found {found!r}; expected {expected}; correct the batching parameters")
 
 
-def batched(function, signature_def, parameters):
+def batched(
+    function: Callable[..., Any], signature_def: meta_graph_pb2.SignatureDef, parameters: BatchingParameters
+) -> Callable[..., Any]:
     """A signature's function whose calls from several threads run as one, where its inputs allow that.
 
     These are the signatures whose rows do not touch each other: with `num_proposals`, or with the first dimension alone

@@ -3,9 +3,13 @@
 The server is the embedded one, or any TensorFlow Serving. A page for a browser shows what comes back.
 """
 
+from __future__ import annotations
+
 import base64
 import binascii
 import time
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
 
 import grpc
 import tensorflow as tf
@@ -26,6 +30,10 @@ from tf_fast_rcnn.serving.status import ServingError, invalid_argument
 from tf_fast_rcnn.visualization.drawing import PALETTE
 from tf_fast_rcnn.visualization.pages import render_page
 
+if TYPE_CHECKING:
+    from tf_fast_rcnn.serving.limits import Limits
+    from tf_fast_rcnn.serving.proposal_workers import ProposalWorkers
+
 _AVAILABLE = get_model_status_pb2.ModelVersionStatus.State.AVAILABLE
 _POLICY = "default-src 'none'; img-src blob:; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'"
 _ANY_SIZE = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
@@ -44,7 +52,15 @@ class Gateway:
         timeout: seconds that the server has for an answer.
     """
 
-    def __init__(self, name, address, workers, limits, class_names=lambda version: (), timeout=60.0):
+    def __init__(
+        self,
+        name: str,
+        address: str,
+        workers: ProposalWorkers,
+        limits: Limits,
+        class_names: Callable[[int], Sequence[str]] = lambda version: (),
+        timeout: float = 60.0,
+    ) -> None:
         self.name = name
         self._class_names = class_names
         self._workers = workers
@@ -52,11 +68,11 @@ class Gateway:
         self._timeout = timeout
         self._channel = grpc.aio.insecure_channel(address, options=_ANY_SIZE)
 
-    async def close(self):
+    async def close(self) -> None:
         """Ends the connection to the server."""
         await self._channel.close()
 
-    async def detect(self, contents):
+    async def detect(self, contents: bytes) -> dict[str, Any]:
         """Detections in an image.
 
         Args:
@@ -97,7 +113,7 @@ class Gateway:
         stub = prediction_service_pb2_grpc.PredictionServiceStub(self._channel)
         return await _of_server(stub.Predict(request, timeout=self._timeout))
 
-    async def check(self):
+    async def check(self) -> None:
         """Raises a ServingError where the server has no version of the model that answers."""
         request = get_model_status_pb2.GetModelStatusRequest()
         request.model_spec.name = self.name
@@ -114,7 +130,7 @@ async def _of_server(call):
         raise ServingError(error.code(), error.details()) from None
 
 
-def gateway_application(gateway, limits, max_message_bytes):
+def gateway_application(gateway: Gateway, limits: Limits, max_message_bytes: int) -> web.Application:
     """The aiohttp application.
 
     Args:

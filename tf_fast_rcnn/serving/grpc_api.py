@@ -4,8 +4,12 @@ Messages are parsed here, and not by gRPC: in threads of requests that are let i
 wrong where they are broken.
 """
 
+from __future__ import annotations
+
 import asyncio
 import logging
+from collections.abc import Collection
+from typing import TYPE_CHECKING
 
 import grpc
 from google.protobuf.message import DecodeError
@@ -16,10 +20,19 @@ from tf_fast_rcnn.errors import InputError
 from tf_fast_rcnn.serving.status import invalid_argument, to_serving_error
 from tf_fast_rcnn.serving.tensors import array_to_proto, proto_to_array
 
+if TYPE_CHECKING:
+    from tensorflow_serving.apis import model_pb2
+
+    from tf_fast_rcnn.serving.limits import Limits
+    from tf_fast_rcnn.serving.metrics import Metrics
+    from tf_fast_rcnn.serving.versions import Model
+
 _log = logging.getLogger(__name__)
 
 
-def start_grpc(model, limits, metrics, address, max_message_bytes):
+def start_grpc(
+    model: Model, limits: Limits, metrics: Metrics, address: str, max_message_bytes: int
+) -> tuple[grpc.aio.Server, int, health.HealthServicer]:
     """A `grpc.aio` server that is not started yet, its port, and the health servicer.
 
     Args:
@@ -51,7 +64,7 @@ def start_grpc(model, limits, metrics, address, max_message_bytes):
         ) from None
 
 
-async def set_health(servicer, serving):
+async def set_health(servicer: health.HealthServicer, serving: bool) -> None:
     """What health checks are told: SERVING or NOT_SERVING."""
     status = health_pb2.HealthCheckResponse.SERVING if serving else health_pb2.HealthCheckResponse.NOT_SERVING
     await servicer.set("", status)
@@ -117,7 +130,9 @@ def _status(model, message):
     return get_model_status_pb2.GetModelStatusResponse(model_version_status=statuses).SerializeToString()
 
 
-def model_metadata(model, spec, fields=("signature_def",)):
+def model_metadata(
+    model: Model, spec: model_pb2.ModelSpec, fields: Collection[str] = ("signature_def",)
+) -> get_model_metadata_pb2.GetModelMetadataResponse:
     """The GetModelMetadataResponse to a ModelSpec.
 
     Raises:

@@ -4,17 +4,24 @@ The shapes are those of TensorFlow Serving's REST API: bytes are {"b64": ...}, a
 name out, and outputs whose names end in _bytes are given as {"b64": ...}.
 """
 
+from __future__ import annotations
+
 import base64
 import binascii
 import json
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import tensorflow as tf
 
 from tf_fast_rcnn.serving.status import invalid_argument
 
+if TYPE_CHECKING:
+    from tensorflow.core.protobuf import meta_graph_pb2
 
-def read_body(body):
+
+def read_body(body: bytes) -> dict[str, Any]:
     """The JSON object of a request's body.
 
     Raises:
@@ -29,7 +36,9 @@ def read_body(body):
     return value
 
 
-def read_inputs(value, signature_def):
+def read_inputs(
+    value: Mapping[str, Any], signature_def: meta_graph_pb2.SignatureDef
+) -> tuple[dict[str, np.ndarray], bool]:
     """The input tensors of a request.
 
     Args:
@@ -117,7 +126,7 @@ def _gather(value, leaves):
     return ()
 
 
-def write_outputs(outputs, by_row):
+def write_outputs(outputs: Mapping[str, np.ndarray], by_row: bool) -> bytes:
     """The body of an answer, bytes.
 
     Args:

@@ -1,8 +1,12 @@
 """How many requests run and wait at a time; more are refused at once, as TensorFlow Serving does."""
 
+from __future__ import annotations
+
 import asyncio
 import concurrent.futures
 import contextlib
+from collections.abc import Callable
+from typing import Any
 
 import grpc
 
@@ -17,14 +21,14 @@ class Limits:
         queue: that wait; beyond them a request is refused.
     """
 
-    def __init__(self, concurrency, queue):
+    def __init__(self, concurrency: int, queue: int) -> None:
         self._threads = concurrent.futures.ThreadPoolExecutor(concurrency, "request")
         self._free = asyncio.Semaphore(concurrency)
         self._queue = queue
         self.waiting = 0
         self.running = 0
 
-    async def run(self, function, *arguments):
+    async def run(self, function: Callable[..., Any], *arguments: Any) -> Any:
         """What a function returns, in a thread. Who stops waiting leaves the queue.
 
         Raises:
@@ -53,7 +57,7 @@ class Limits:
         self.running -= 1
         self._free.release()
 
-    async def drain(self, seconds):
+    async def drain(self, seconds: float) -> None:
         """Returns when nothing runs or waits, at the latest after so many seconds."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):

@@ -1,10 +1,14 @@
 """TensorFlow Serving's own program, where it is installed: its configuration, its start and its end."""
 
+from __future__ import annotations
+
 import asyncio
 import contextlib
 import shutil
 import tempfile
+from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import grpc
 from google.protobuf import text_format
@@ -14,11 +18,15 @@ from tensorflow_serving.config import model_server_config_pb2
 from tf_fast_rcnn.errors import InputError
 from tf_fast_rcnn.serving.versions import version_directories
 
+if TYPE_CHECKING:
+    from tf_fast_rcnn.files import StrPath
+    from tf_fast_rcnn.serving.server import ServerSettings
+
 PROGRAM = "tensorflow_model_server"
 _AVAILABLE = get_model_status_pb2.ModelVersionStatus.State.AVAILABLE
 
 
-def model_config(name, directory, folder):
+def model_config(name: str, directory: StrPath, folder: StrPath) -> str:
     """The text of --model_config_file.
 
     Args:
@@ -41,13 +49,15 @@ def model_config(name, directory, folder):
     return text_format.MessageToString(config)
 
 
-def model_server_arguments(settings, config_file, batching_file=None):
+def model_server_arguments(
+    server_settings: ServerSettings, config_file: StrPath, batching_file: StrPath | None = None
+) -> list[str]:
     """The program's options for `ServerSettings`; limits of requests that wait are those of batching alone."""
     options = {
-        "port": settings.grpc_port,
-        "rest_api_port": settings.rest_port,
+        "port": server_settings.grpc_port,
+        "rest_api_port": server_settings.rest_port,
         "model_config_file": config_file,
-        "file_system_poll_wait_seconds": max(1, round(settings.poll_seconds)),
+        "file_system_poll_wait_seconds": max(1, round(server_settings.poll_seconds)),
         "enable_grpc_healthcheck_service": "true",
     }
     if batching_file is not None:
@@ -56,13 +66,15 @@ def model_server_arguments(settings, config_file, batching_file=None):
 
 
 @contextlib.asynccontextmanager
-async def model_server(name, directory, settings, batching_file=None):
+async def model_server(
+    name: str, directory: StrPath, server_settings: ServerSettings, batching_file: StrPath | None = None
+) -> AsyncIterator[asyncio.subprocess.Process]:
     """Runs the program as long as the context lasts.
 
     Args:
         name: of the model.
         directory: folder of its versions, or a SavedModel.
-        settings: `ServerSettings`, of which it has no address and no limits.
+        server_settings: `ServerSettings`, of which it has no address and no limits.
         batching_file: --batching_parameters_file.
 
     Yields:
@@ -78,13 +90,13 @@ async def model_server(name, directory, settings, batching_file=None):
         config_file = Path(folder) / "models.config"
         config_file.write_text(model_config(name, directory, folder))
         process = await asyncio.create_subprocess_exec(
-            PROGRAM, *model_server_arguments(settings, config_file, batching_file)
+            PROGRAM, *model_server_arguments(server_settings, config_file, batching_file)
         )
         try:
-            await _until_available(process, name, f"127.0.0.1:{settings.grpc_port}")
+            await _until_available(process, name, f"127.0.0.1:{server_settings.grpc_port}")
             yield process
         finally:
-            await _end(process, settings.grace_seconds)
+            await _end(process, server_settings.grace_seconds)
 
 
 async def _until_available(process, name, address):

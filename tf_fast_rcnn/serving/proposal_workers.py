@@ -1,8 +1,10 @@
 """Proposals of images that come as bytes, in worker processes. Without TensorFlow, which they do not wait for."""
 
+from __future__ import annotations
+
 import os
 import warnings
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import cv2
 import numpy as np
@@ -13,6 +15,9 @@ from PIL import Image
 from tf_fast_rcnn.data.images import read_encoded, read_image
 from tf_fast_rcnn.data.prepared.workers import end_with_parent
 from tf_fast_rcnn.data.proposals import compute_proposals
+
+if TYPE_CHECKING:
+    from tf_fast_rcnn.data.proposals.settings import ProposalSettings
 
 # As the exported graph's own limit; decoded, an image takes 3 bytes a pixel.
 _MOST_PIXELS = 50_000_000
@@ -33,12 +38,12 @@ class ImageWithProposals(NamedTuple):
     proposals: np.ndarray
 
 
-def with_proposals(contents, settings, max_proposals):
+def with_proposals(contents: bytes, proposals: ProposalSettings, max_proposals: int | None) -> ImageWithProposals:
     """Decodes an image and computes its proposals.
 
     Args:
         contents: bytes of an image file, of any format and orientation that Pillow reads.
-        settings: `ProposalSettings`.
+        proposals: `ProposalSettings`.
         max_proposals: at most so many, the first; None: all.
 
     Returns:
@@ -51,8 +56,9 @@ def with_proposals(contents, settings, max_proposals):
     Image.MAX_IMAGE_PIXELS = _MOST_PIXELS // 2  # Pillow warns from here, and refuses from twice as many.
     warnings.simplefilter("ignore", Image.DecompressionBombWarning)
     image = read_image("image", contents)
-    proposals = compute_proposals(image, settings)[:max_proposals]
-    return ImageWithProposals(read_encoded("image", contents), *image.shape[:2], proposals)
+    rows = compute_proposals(image, proposals)[:max_proposals]
+    height, width = image.shape[:2]
+    return ImageWithProposals(read_encoded("image", contents), height, width, rows)
 
 
 class ProposalWorkers:
@@ -60,20 +66,20 @@ class ProposalWorkers:
 
     Args:
         workers: number of processes.
-        settings: `ProposalSettings`.
+        proposals: `ProposalSettings`.
         max_proposals: of an image; None: all.
     """
 
-    def __init__(self, workers, settings, max_proposals):
+    def __init__(self, workers: int, proposals: ProposalSettings, max_proposals: int | None) -> None:
         self._workers = workers
-        self._arguments = settings, max_proposals
+        self._arguments = proposals, max_proposals
         self._executor = self._start()
 
     def _start(self):
         # loky's processes start afresh: safe beside the threads of TensorFlow and gRPC.
         return loky.ProcessPoolExecutor(self._workers, initializer=end_with_parent, initargs=(os.getpid(),))
 
-    def compute(self, contents):
+    def compute(self, contents: bytes) -> ImageWithProposals:
         """`with_proposals` of an image's bytes, in a process; blocks. Threads may call it at a time.
 
         Raises:
@@ -87,6 +93,6 @@ class ProposalWorkers:
                 self._executor = self._start()
             raise
 
-    def stop(self):
+    def stop(self) -> None:
         """Ends the processes."""
         self._executor.shutdown(kill_workers=True)

@@ -1,8 +1,12 @@
 """REST: TensorFlow Serving's API, version 1, with metrics and health beside it."""
 
+from __future__ import annotations
+
 import json
 import logging
 import re
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING
 
 import grpc
 from aiohttp import web
@@ -14,6 +18,11 @@ from tf_fast_rcnn.serving.json_tensors import read_body, read_inputs, write_outp
 from tf_fast_rcnn.serving.metrics import CONTENT_TYPE
 from tf_fast_rcnn.serving.status import ServingError, invalid_argument, to_serving_error
 
+if TYPE_CHECKING:
+    from tf_fast_rcnn.serving.limits import Limits
+    from tf_fast_rcnn.serving.metrics import Metrics
+    from tf_fast_rcnn.serving.versions import Model
+
 # The path that TensorFlow Serving's own monitoring configuration has by default.
 METRICS_PATH = "/monitoring/prometheus/metrics"
 
@@ -23,7 +32,7 @@ _STATUS = re.compile(_MODEL + r"(?:/(?P<method>metadata))?", re.IGNORECASE)
 _log = logging.getLogger(__name__)
 
 
-def rest_application(model, limits, metrics, max_message_bytes):
+def rest_application(model: Model, limits: Limits, metrics: Metrics, max_message_bytes: int) -> web.Application:
     """The aiohttp application.
 
     Args:
@@ -41,7 +50,9 @@ def rest_application(model, limits, metrics, max_message_bytes):
 
 
 @web.middleware
-async def errors_as_json(request, handler):
+async def errors_as_json(
+    request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
+) -> web.StreamResponse:
     """Every error is `{"error": TEXT}` with the status of its code."""
     try:
         return await handler(request)
@@ -101,7 +112,7 @@ def _model_spec(match):
     return spec
 
 
-def predict_json(model, spec, body):
+def predict_json(model: Model, spec: model_pb2.ModelSpec, body: bytes) -> bytes:
     """The body of the answer to a body of a :predict request.
 
     Raises:

@@ -1,6 +1,10 @@
 """A SavedModel that answers requests: its signatures as functions of arrays."""
 
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import grpc
 import numpy as np
@@ -14,6 +18,12 @@ from tf_fast_rcnn.ops import native
 from tf_fast_rcnn.serving.batching import batched
 from tf_fast_rcnn.serving.status import ServingError, invalid_argument, to_serving_error
 from tf_fast_rcnn.serving.tensors import proto_to_array
+
+if TYPE_CHECKING:
+    from tensorflow.core.protobuf import meta_graph_pb2
+
+    from tf_fast_rcnn.files import StrPath
+    from tf_fast_rcnn.serving.batching import BatchingParameters
 
 DEFAULT_SIGNATURE = "serving_default"
 _PREDICT_METHOD = "tensorflow/serving/predict"
@@ -36,7 +46,7 @@ class Servable:
         InputError: if it is no SavedModel, or cannot be loaded or warmed up here.
     """
 
-    def __init__(self, directory, batching=None):
+    def __init__(self, directory: StrPath, batching: BatchingParameters | None = None) -> None:
         directory = Path(directory)
         graph = _read_graph(directory)
         self.signature_defs = dict(graph.signature_def)
@@ -57,7 +67,7 @@ class Servable:
                 "one that runs here; export it again"
             ) from None
 
-    def signature(self, name):
+    def signature(self, name: str) -> tuple[str, meta_graph_pb2.SignatureDef]:
         """`(name, SignatureDef)` of a signature; "" means serving_default.
 
         Raises:
@@ -68,7 +78,9 @@ class Servable:
             raise ServingError(grpc.StatusCode.FAILED_PRECONDITION, f'Serving signature key "{name}" not found.')
         return name, self.signature_defs[name]
 
-    def run(self, signature_name, inputs, output_names=()):
+    def run(
+        self, signature_name: str, inputs: Mapping[str, np.ndarray], output_names: Iterable[str] = ()
+    ) -> dict[str, np.ndarray]:
         """Runs a signature.
 
         Args:

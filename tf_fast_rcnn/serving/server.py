@@ -1,10 +1,14 @@
 """The embedded server: gRPC and REST over one model, in one process."""
 
+from __future__ import annotations
+
 import asyncio
 import contextlib
 import dataclasses
 import logging
 import os
+from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING
 
 from aiohttp import web
 
@@ -15,6 +19,9 @@ from tf_fast_rcnn.serving.limits import Limits
 from tf_fast_rcnn.serving.metrics import Metrics
 from tf_fast_rcnn.serving.rest_api import rest_application
 from tf_fast_rcnn.serving.versions import Model
+
+if TYPE_CHECKING:
+    from tf_fast_rcnn.files import StrPath
 
 _log = logging.getLogger(__name__)
 
@@ -48,7 +55,7 @@ class ServerSettings:
     batching: BatchingParameters | None = None
 
     @property
-    def threads(self):
+    def threads(self) -> int:
         """Requests that run at a time."""
         if self.concurrency is not None:
             return self.concurrency
@@ -58,13 +65,15 @@ class ServerSettings:
 
 
 @contextlib.asynccontextmanager
-async def embedded_server(name, directory, settings):
+async def embedded_server(
+    name: str, directory: StrPath, server_settings: ServerSettings
+) -> AsyncIterator[dict[str, int]]:
     """Serves a model as long as the context lasts; then answers what has been asked, and stops.
 
     Args:
         name: of the model.
         directory: folder of its versions, or a SavedModel.
-        settings: `ServerSettings`.
+        server_settings: `ServerSettings`.
 
     Yields:
         Dict of "grpc" and "rest", the ports.
@@ -76,20 +85,22 @@ async def embedded_server(name, directory, settings):
         >>> async with embedded_server("cells", "export", ServerSettings()) as ports:     # doctest: +SKIP
         ...     await asyncio.sleep(60)
     """
-    model = Model(name, directory, settings.batching)
+    model = Model(name, directory, server_settings.batching)
     await asyncio.to_thread(model.poll)
     if not model.available:
         raise InputError(_why_unavailable(model, directory))
-    limits = Limits(settings.threads, settings.queue)
+    limits = Limits(server_settings.threads, server_settings.queue)
     metrics = Metrics(limits)
-    address = socket_address(settings.host, settings.grpc_port)
-    server, grpc_port, health = start_grpc(model, limits, metrics, address, settings.max_message_bytes)
+    address = socket_address(server_settings.host, server_settings.grpc_port)
+    server, grpc_port, health = start_grpc(model, limits, metrics, address, server_settings.max_message_bytes)
     await server.start()
-    application = rest_application(model, limits, metrics, settings.max_message_bytes)
+    application = rest_application(model, limits, metrics, server_settings.max_message_bytes)
     try:
-        async with listening(application, settings.host, settings.rest_port, settings.grace_seconds) as rest_port:
+        async with listening(
+            application, server_settings.host, server_settings.rest_port, server_settings.grace_seconds
+        ) as rest_port:
             await set_health(health, True)
-            polling = asyncio.create_task(_poll(model, settings.poll_seconds))
+            polling = asyncio.create_task(_poll(model, server_settings.poll_seconds))
             try:
                 yield {"grpc": grpc_port, "rest": rest_port}
             finally:
@@ -97,14 +108,14 @@ async def embedded_server(name, directory, settings):
                 await set_health(health, False)
     finally:
         # Those who watch the health are told, and do not hold up the end as requests do.
-        stopping = asyncio.create_task(server.stop(settings.grace_seconds))
-        await limits.drain(settings.grace_seconds)
+        stopping = asyncio.create_task(server.stop(server_settings.grace_seconds))
+        await limits.drain(server_settings.grace_seconds)
         await server.stop(_LAST_ANSWERS)
         await stopping
 
 
 @contextlib.asynccontextmanager
-async def listening(application, host, port, grace_seconds):
+async def listening(application: web.Application, host: str, port: int, grace_seconds: float) -> AsyncIterator[int]:
     """Serves an aiohttp application as long as the context lasts; yields the port.
 
     Raises:
@@ -127,7 +138,7 @@ async def listening(application, host, port, grace_seconds):
         await runner.cleanup()
 
 
-def socket_address(host, port):
+def socket_address(host: str, port: int) -> str:
     """ "HOST:PORT", with brackets around an address of IPv6."""
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 

@@ -1,5 +1,7 @@
 """How a request can fail: gRPC's status codes, and what HTTP says for each, as TensorFlow Serving does."""
 
+from __future__ import annotations
+
 import grpc
 import tensorflow as tf
 
@@ -32,22 +34,22 @@ _LONGEST_MESSAGE = 1024
 class ServingError(Exception):
     """A request that gets no answer: `code`, a `grpc.StatusCode`, and `message`."""
 
-    def __init__(self, code, message):
+    def __init__(self, code: grpc.StatusCode, message: str) -> None:
         super().__init__(message)
         self.code = code
         self.message = message if len(message) <= _LONGEST_MESSAGE else f"{message[:_LONGEST_MESSAGE]}...TRUNCATED"
 
     @property
-    def http_status(self):
+    def http_status(self) -> int:
         return HTTP_STATUS.get(self.code, 500)
 
 
-def invalid_argument(message):
+def invalid_argument(message: str) -> ServingError:
     """The `ServingError` of a request that is wrong in itself."""
     return ServingError(grpc.StatusCode.INVALID_ARGUMENT, message)
 
 
-def to_serving_error(error):
+def to_serving_error(error: BaseException) -> ServingError:
     """The `ServingError` of any exception: bad input is INVALID_ARGUMENT, TensorFlow's
     errors keep their code, others are INTERNAL."""
     if isinstance(error, ServingError):

@@ -1,11 +1,17 @@
 """Arrays and TensorProtos: what gRPC requests hold."""
 
+from __future__ import annotations
+
 import math
+from typing import TYPE_CHECKING
 
 import numpy as np
 import tensorflow as tf
 
 from tf_fast_rcnn.serving.status import invalid_argument
+
+if TYPE_CHECKING:
+    from tensorflow.core.framework import tensor_pb2
 
 # Numbers that a TensorProto may leave out count as well: a small message can name an array that fills the memory.
 _LARGEST_TENSOR = 1 << 30
@@ -28,7 +34,7 @@ _FIELDS = {
 }
 
 
-def proto_to_array(name, proto):
+def proto_to_array(name: str, proto: tensor_pb2.TensorProto) -> np.ndarray:
     """The array in a TensorProto; strings are an object array of bytes.
 
     Raises:
@@ -51,7 +57,7 @@ def proto_to_array(name, proto):
     return array
 
 
-def array_to_proto(array, proto):
+def array_to_proto(array: np.ndarray, proto: tensor_pb2.TensorProto) -> None:
     """Writes an array into an empty TensorProto, as TensorFlow Serving writes its answers."""
     dtype = tf.string if array.dtype == np.object_ else tf.dtypes.as_dtype(array.dtype)
     proto.dtype = dtype.as_datatype_enum

@@ -1,11 +1,15 @@
 """The versions of a model: which there are, which is loaded, and how one takes the place of another."""
 
+from __future__ import annotations
+
 import contextlib
 import dataclasses
 import gc
 import logging
 import threading
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import grpc
 from tensorflow_serving.apis import get_model_status_pb2
@@ -13,6 +17,12 @@ from tensorflow_serving.apis import get_model_status_pb2
 from tf_fast_rcnn.errors import InputError
 from tf_fast_rcnn.serving.servable import Servable
 from tf_fast_rcnn.serving.status import ServingError, invalid_argument
+
+if TYPE_CHECKING:
+    from tensorflow_serving.apis import model_pb2
+
+    from tf_fast_rcnn.files import StrPath
+    from tf_fast_rcnn.serving.batching import BatchingParameters
 
 State = get_model_status_pb2.ModelVersionStatus.State
 _log = logging.getLogger(__name__)
@@ -30,7 +40,7 @@ class _Version:
     files: tuple = ()  # those that could not be loaded
 
 
-def version_directories(directory):
+def version_directories(directory: StrPath) -> dict[int, Path]:
     """Dict of numbers and folders of a model's versions: those in its folder, or the SavedModel that it is itself.
 
     Raises:
@@ -44,7 +54,7 @@ def version_directories(directory):
     return {int(path.name): path for path in directory.iterdir() if path.name.isdecimal() and path.is_dir()}
 
 
-def model_name(directory):
+def model_name(directory: StrPath) -> str:
     """The name that a folder gives its model: its own, or its parent's where it is a numbered version."""
     directory = Path(directory).resolve()
     is_version = directory.name.isdecimal() and (directory / "saved_model.pb").exists()
@@ -63,7 +73,7 @@ class Model:
         batching: `BatchingParameters` or None.
     """
 
-    def __init__(self, name, directory, batching=None):
+    def __init__(self, name: str, directory: StrPath, batching: BatchingParameters | None = None) -> None:
         self.name = name
         self._directory = directory
         self._batching = batching
@@ -71,12 +81,12 @@ class Model:
         self._changed = threading.Condition()
 
     @property
-    def available(self):
+    def available(self) -> bool:
         """Whether a version answers requests."""
         return any(version.state == State.AVAILABLE for version in list(self._versions.values()))
 
     @property
-    def errors(self):
+    def errors(self) -> list[str]:
         """Why versions could not be loaded, the latest first."""
         return [
             self._versions[number].error
@@ -84,7 +94,7 @@ class Model:
             if self._versions[number].error
         ]
 
-    def poll(self):
+    def poll(self) -> None:
         """Looks for versions; loads the latest, and unloads others. Not to be called by two threads at a time.
 
         Raises:
@@ -130,7 +140,7 @@ class Model:
         _log.info("version %d of %s is unloaded", number, self.name)
 
     @contextlib.contextmanager
-    def using(self, spec):
+    def using(self, spec: model_pb2.ModelSpec) -> Iterator[tuple[int, Servable]]:
         """The version that a ModelSpec asks for, as `(number, Servable)`; it is not unloaded meanwhile.
 
         Raises:
@@ -140,7 +150,7 @@ class Model:
         with self._changed:
             ready = [number for number, version in self._versions.items() if version.state == State.AVAILABLE]
             wanted = spec.version.value if spec.HasField("version") else max(ready, default=None)
-            if spec.name != self.name or wanted not in ready:
+            if wanted is None or spec.name != self.name or wanted not in ready:
                 asked = f"Specific({spec.name}, {wanted})" if spec.HasField("version") else f"Latest({spec.name})"
                 raise ServingError(grpc.StatusCode.NOT_FOUND, f"Servable not found for request: {asked}")
             version = self._versions[wanted]
@@ -152,7 +162,7 @@ class Model:
                 version.requests -= 1
                 self._changed.notify_all()
 
-    def statuses(self, spec):
+    def statuses(self, spec: model_pb2.ModelSpec) -> list[get_model_status_pb2.ModelVersionStatus]:
         """`ModelVersionStatus` of the versions that a ModelSpec asks for, the latest first.
 
         Raises:

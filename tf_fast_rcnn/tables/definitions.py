@@ -3,7 +3,10 @@
 The paper's figures are mAP in percent on VOC07 test, for its networks S (CaffeNet), M (VGG_CNN_M_1024) and L (VGG16).
 """
 
+from __future__ import annotations
+
 import dataclasses
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from tf_fast_rcnn.tables.proposals import ProposalChoice
@@ -18,7 +21,7 @@ class Measurement:
         proposals: `ProposalChoice` at test; None for the training's own.
         boxes: whether the regressed boxes are detected, or the proposals as they are.
         scales: image scales at test, 1 or 5.
-        box_passes: see `DetectionSettings`.
+        box_refinement_steps: see `DetectionSettings`.
         change: "" as trained, "svms" for linear SVMs in place of softmax, "svd" after truncated SVD.
     """
 
@@ -26,15 +29,15 @@ class Measurement:
     proposals: ProposalChoice | None = None
     boxes: bool = True
     scales: int = 1
-    box_passes: int = 1
+    box_refinement_steps: int = 1
     change: str = ""
 
     @property
-    def name(self):
+    def name(self) -> str:
         """Of its file: what differs from the detector as trained."""
         parts = [self.change, "" if self.boxes else "no-boxes"]
         parts += [f"{self.scales}-scales" if self.scales > 1 else ""]
-        parts += [f"{self.box_passes}-passes" if self.box_passes > 1 else ""]
+        parts += [f"{self.box_refinement_steps}-passes" if self.box_refinement_steps > 1 else ""]
         if (choice := self.proposals) is not None:
             parts += [choice.source.replace(" ", "-").replace(",", "")]
             parts += [f"{choice.number}-random" if choice.number else ""]
@@ -209,8 +212,8 @@ PASSES = Table(
     "The boxes that were found are pooled, classified and regressed again.",
     (
         Row("one pass", _DENSE),
-        Row("two passes", Measurement("dense", box_passes=2)),
-        Row("three passes", Measurement("dense", box_passes=3)),
+        Row("two passes", Measurement("dense", box_refinement_steps=2)),
+        Row("three passes", Measurement("dense", box_refinement_steps=3)),
     ),
     columns=("seconds_per_image",),
 )
@@ -236,7 +239,7 @@ TABLES = {
 }
 
 
-def measurements(names):
+def measurements(names: Iterable[str]) -> list[Measurement]:
     """The measurements of some tables, each once, those of one training together."""
     found = dict.fromkeys(row.measurement for name in names for row in TABLES[name].rows)
     trainings = dict.fromkeys(measurement.training for measurement in found)

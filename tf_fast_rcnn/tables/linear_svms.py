@@ -5,7 +5,10 @@ overlap them by less than 0.3, of which the hard ones are mined image by image: 
 not reject with a margin. The hyper-parameters are R-CNN's (Girshick et al., CVPR 2014, and its released code).
 """
 
+from __future__ import annotations
+
 import dataclasses
+from typing import TYPE_CHECKING
 
 import keras
 import numpy as np
@@ -17,6 +20,10 @@ from tf_fast_rcnn import boxes
 from tf_fast_rcnn.data.network_input import decode_image, resize_to_network
 from tf_fast_rcnn.data.prepared.examples import example_reader, input_errors
 from tf_fast_rcnn.models.parts import class_layer
+
+if TYPE_CHECKING:
+    from tf_fast_rcnn.data.records import DetectionDataset, ImageRecord
+    from tf_fast_rcnn.inference.graph import DetectionSettings
 
 _NEGATIVE_IOU = 0.3
 # Features are scaled to this mean norm, so that one C suits every network.
@@ -44,10 +51,10 @@ class ClassSVM:
     seen: int = 0
     waiting: list = dataclasses.field(default_factory=list)
 
-    def scores(self, features):
+    def scores(self, features: np.ndarray) -> np.ndarray:
         return features @ self.weights + self.bias
 
-    def mine(self, features):
+    def mine(self, features: np.ndarray) -> None:
         """Looks at the features `[N, F]` of an image's negatives, and trains anew when enough of them were hard."""
         first = not self.seen
         self.seen += len(features)
@@ -56,7 +63,7 @@ class ClassSVM:
         if first or sum(map(len, self.waiting)) >= _NEW_NEGATIVES:
             self.fit()
 
-    def fit(self):
+    def fit(self) -> None:
         """Trains on all positives and the negatives that are kept; then lets the easy ones go."""
         self.negatives = np.concatenate([self.negatives, *self.waiting])
         self.waiting = []
@@ -76,7 +83,9 @@ class ClassSVM:
         self.negatives = self.negatives[self.scores(self.negatives) >= _EASY_SCORE]
 
 
-def with_linear_svms(model, dataset, settings, progress=True):
+def with_linear_svms(
+    model: keras.Model, dataset: DetectionDataset, settings: DetectionSettings, progress: bool = True
+) -> keras.Model:
     """A copy of a detector whose class scores are those of linear SVMs.
 
     Args:
@@ -99,7 +108,7 @@ def with_linear_svms(model, dataset, settings, progress=True):
         features = features_of(number, record.boxes)
         counted = ~record.difficult & ~record.crowd
         for label, of_class in enumerate(positives, start=1):
-            of_class.append(features[counted & (record.labels == label)])
+            of_class.append(features[counted & (record.class_ids == label)])
     positives = [np.concatenate(of_class) for of_class in positives]
     scale = _FEATURE_NORM / max(np.linalg.norm(np.concatenate(positives), axis=1).mean(), 1e-12)
     width = positives[0].shape[1]
@@ -113,9 +122,9 @@ def with_linear_svms(model, dataset, settings, progress=True):
     return _with_class_weights(model, svms, scale)
 
 
-def negatives_of(record, label):
+def negatives_of(record: ImageRecord, label: int) -> np.ndarray:
     """Which proposals of an image are negative examples of a class: bool `[P]`."""
-    objects = record.boxes[record.labels == label]
+    objects = record.boxes[record.class_ids == label]
     proposals = record.proposals()
     if not len(objects):
         return np.ones(len(proposals), bool)

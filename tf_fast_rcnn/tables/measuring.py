@@ -6,10 +6,15 @@ DIR/seed-0/full/training.json         what a mini-batch took
 DIR/seed-0/full/as-trained.json       mAP and more of a measurement
 """
 
+from __future__ import annotations
+
 import dataclasses
 import json
 import statistics
 import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import keras
 import numpy as np
@@ -28,11 +33,16 @@ from tf_fast_rcnn.tables.linear_svms import with_linear_svms
 from tf_fast_rcnn.tables.proposals import ProposalChoice, proposal_facts
 from tf_fast_rcnn.tables.trainings import TRAININGS, five_scales, train_detector
 from tf_fast_rcnn.training.run_folder import load_run
+from tf_fast_rcnn.training.settings import with_current_names
+
+if TYPE_CHECKING:
+    from tf_fast_rcnn.tables.definitions import Measurement
+    from tf_fast_rcnn.tables.trainings import Setup
 
 _TIMED_ROIS, _TIMED_ROUNDS = 300, 10
 
 
-def measure_tables(setup, names, seeds):
+def measure_tables(setup: Setup, names: Sequence[str], seeds: int) -> None:
     """Measures all rows of some tables.
 
     Args:
@@ -60,7 +70,7 @@ def measure_tables(setup, names, seeds):
             bar.update()
 
 
-def result_path(out, measurement, seed):
+def result_path(out: Path, measurement: Measurement, seed: int) -> Path:
     """The file of a measurement's result."""
     return out / f"seed-{seed}" / measurement.training / f"{measurement.name}.json"
 
@@ -84,6 +94,8 @@ def _open_folder(setup):
         setup.out.mkdir(parents=True, exist_ok=True)
         write_json(path, settings)
     found = json.loads(path.read_text())
+    if isinstance(found.get("recipe"), dict):
+        found["recipe"] = with_current_names(found["recipe"])
     different = [key for key in settings if found.get(key) != settings[key]]
     if different:
         raise InputError(
@@ -92,7 +104,7 @@ def _open_folder(setup):
         )
 
 
-def measure(setup, measurement, folder, seed):
+def measure(setup: Setup, measurement: Measurement, folder: Path, seed: int) -> dict[str, Any]:
     """Tests a detector in one way.
 
     Args:
@@ -134,7 +146,10 @@ def _detection_settings(setup, measurement):
     if measurement.scales > 1:
         sides, longer_side = five_scales(setup.recipe)
     return DetectionSettings(
-        sides, longer_side, score_threshold=EVALUATION_SCORE_THRESHOLD, box_passes=measurement.box_passes
+        sides,
+        longer_side,
+        score_threshold=EVALUATION_SCORE_THRESHOLD,
+        box_refinement_steps=measurement.box_refinement_steps,
     )
 
 
@@ -147,12 +162,12 @@ def _timed_detections(model, dataset, settings, progress):
     return detections, (moments[-1] - moments[0]) / max(1, len(moments) - 1)
 
 
-def without_boxes(model):
+def without_boxes(model: keras.Model) -> keras.Model:
     """A copy of a detector whose boxes are the proposals: of regression values 0."""
     copy = keras.models.clone_model(model)
     copy.set_weights(model.get_weights())
     box_deltas = denormalization_layer(copy)
-    box_deltas.mean, box_deltas.deviation = np.zeros_like(box_deltas.mean), np.zeros_like(box_deltas.deviation)
+    box_deltas.mean, box_deltas.std = np.zeros_like(box_deltas.mean), np.zeros_like(box_deltas.std)
     return copy
 
 
@@ -167,7 +182,7 @@ def _compressed(model):
     return compress(model, **ranks)
 
 
-def fully_connected_milliseconds(model):
+def fully_connected_milliseconds(model: keras.Model) -> float:
     """What classifying 300 pooled RoIs takes: the fully connected layers, the median of ten times."""
     classify = stages(model).classify
     run = tf.function(lambda pooled: classify(pooled, training=False), autograph=False)
@@ -180,7 +195,7 @@ def fully_connected_milliseconds(model):
     return 1000 * statistics.median(seconds[1:])
 
 
-def results_of(out, measurement):
+def results_of(out: Path, measurement: Measurement) -> dict[int, dict[str, Any]]:
     """What the finished seeds gave: dict from seed to a dict, with the `seconds_per_batch` of its training."""
     found = {}
     for folder in sorted(out.glob("seed-*"), key=lambda folder: int(folder.name.removeprefix("seed-"))):

@@ -1,12 +1,18 @@
 """Pictures of the tables: mAP of every row and seed beside the paper's; mAP over proposals as in figure 3."""
 
+from __future__ import annotations
+
 import statistics
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, NamedTuple
 
 from matplotlib.figure import Figure
 
 from tf_fast_rcnn.visualization.drawing import class_color
 from tf_fast_rcnn.visualization.plots import make_x_logarithmic, save_figure
+
+if TYPE_CHECKING:
+    from tf_fast_rcnn.files import StrPath
 
 _NETWORKS = ("S", "M", "L")
 
@@ -19,7 +25,13 @@ class SweepPoint(NamedTuple):
     mean_aps: list
 
 
-def plot_comparison(labels, mean_aps, paper, path, title):
+def plot_comparison(
+    labels: Sequence[str],
+    mean_aps: Sequence[Sequence[float]],
+    paper: Sequence[Mapping[str, float]],
+    path: StrPath,
+    title: str,
+) -> None:
     """Draws the mAP of each row: the mean, a dot for each seed, a bar over their spread; beside it the paper's figures.
 
     Args:
@@ -58,7 +70,9 @@ def _draw_paper(panel, paper):
     panel.legend(title="network", fontsize="small", loc="upper left", bbox_to_anchor=(1.0, 1.0))
 
 
-def plot_proposal_sweep(curves, path, title):
+def plot_proposal_sweep(
+    curves: Mapping[str, tuple[Sequence[SweepPoint], Sequence[tuple[float, float]]]], path: StrPath, title: str
+) -> None:
     """Draws mAP and average recall over the number of proposals, as the paper's figure 3, and beside it the figures
     that the paper tells of its own.
 

@@ -1,6 +1,9 @@
 """The proposals that detectors are trained and tested with: selective search, dense boxes, mixtures of both."""
 
+from __future__ import annotations
+
 import dataclasses
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -8,6 +11,11 @@ from tf_fast_rcnn import boxes
 from tf_fast_rcnn.data.prepared.write import cached_proposals
 from tf_fast_rcnn.data.proposals import dense_grid, proposal_settings
 from tf_fast_rcnn.data.proposals.recall import recall_curves
+
+if TYPE_CHECKING:
+    from tf_fast_rcnn.data.proposals.settings import ProposalSettings
+    from tf_fast_rcnn.data.records import DetectionDataset
+    from tf_fast_rcnn.files import StrPath
 
 SELECTIVE_SEARCH, ALL_SIZES = "selective search", "selective search, all sizes"
 DENSE, DENSE_GRID = "dense boxes", "dense boxes of a fixed grid"
@@ -30,7 +38,7 @@ class ProposalChoice:
     nearest_dense: bool = False
 
 
-def sources(train):
+def sources(train: DetectionDataset) -> dict[str, ProposalSettings]:
     """The `ProposalSettings` of each source; those that are fitted are fitted to the training data."""
     selective_search = proposal_settings("selective-search", train)
     return {
@@ -49,16 +57,23 @@ class ProposalStore:
         cache_dir, workers, progress, skip_bad: as for `cached_proposals`.
     """
 
-    def __init__(self, train, cache_dir=None, workers=None, progress=True, skip_bad=False):
+    def __init__(
+        self,
+        train: DetectionDataset,
+        cache_dir: StrPath | None = None,
+        workers: int | None = None,
+        progress: bool = True,
+        skip_bad: bool = False,
+    ) -> None:
         self.settings = sources(train)
-        self._options = (cache_dir, workers, progress, skip_bad)
+        self._options = {"cache_dir": cache_dir, "workers": workers, "progress": progress, "skip_bad": skip_bad}
 
-    def of(self, dataset, choice, seed=0):
+    def of(self, dataset: DetectionDataset, choice: ProposalChoice, seed: int = 0) -> DetectionDataset:
         """`dataset` with the proposals of `choice`; what is drawn follows from the seed and the image's number."""
-        whole = cached_proposals(dataset, self.settings[choice.source], *self._options)
+        whole = cached_proposals(dataset, self.settings[choice.source], **self._options)
         if choice == ProposalChoice(choice.source):
             return whole
-        dense = cached_proposals(dataset, self.settings[DENSE], *self._options)
+        dense = cached_proposals(dataset, self.settings[DENSE], **self._options)
         records = []
         for number, (record, of_dense) in enumerate(zip(whole, dense, strict=True)):
             rng = np.random.default_rng([seed, number])
@@ -67,7 +82,7 @@ class ProposalStore:
         return whole.with_records(records)
 
 
-def choose(proposals, dense, choice, rng):
+def choose(proposals: np.ndarray, dense: np.ndarray, choice: ProposalChoice, rng: np.random.Generator) -> np.ndarray:
     """An image's proposals by a `ProposalChoice`.
 
     Args:
@@ -86,7 +101,7 @@ def choose(proposals, dense, choice, rng):
     return np.concatenate([chosen, added])
 
 
-def proposal_facts(dataset):
+def proposal_facts(dataset: DetectionDataset) -> dict[str, float]:
     """Means over a data set with proposals: how many an image, and their average recall over IoU 0.5 to 0.95."""
     return {
         "proposals": float(np.mean([len(record.proposals()) for record in dataset])),

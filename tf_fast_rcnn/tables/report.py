@@ -1,13 +1,22 @@
 """tables.md and pictures of what was measured, beside the paper's figures."""
 
+from __future__ import annotations
+
 import dataclasses
 import math
 import statistics
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from tf_fast_rcnn.files import write_json, write_text
 from tf_fast_rcnn.tables.definitions import TABLES, Row
 from tf_fast_rcnn.tables.measuring import results_of
 from tf_fast_rcnn.tables.pictures import SweepPoint, plot_comparison, plot_proposal_sweep
+
+if TYPE_CHECKING:
+    from tf_fast_rcnn.tables.definitions import Table
+    from tf_fast_rcnn.tables.trainings import Setup
 
 # Key of a result -> its head in a table, and how it is written.
 COLUMNS = {
@@ -39,15 +48,15 @@ class Line:
     values: dict
 
     @property
-    def mean(self):
+    def mean(self) -> float:
         return statistics.mean(self.mean_aps.values())
 
     @property
-    def spread(self):
+    def spread(self) -> float | None:
         """The standard deviation over seeds; None of a single one."""
         return statistics.stdev(self.mean_aps.values()) if len(self.mean_aps) > 1 else None
 
-    def to_json(self):
+    def to_json(self) -> dict[str, Any]:
         return {
             "label": self.row.label,
             "mean_ap_by_seed": self.mean_aps,
@@ -60,7 +69,7 @@ class Line:
         }
 
 
-def verdict(differences, spreads):
+def verdict(differences: Sequence[float], spreads: Sequence[float]) -> str:
     """Whether a difference is more than noise: "higher", "lower", "noise", or "one seed".
 
     It is where all seeds agree on its sign and it is larger than the spread over seeds of both rows together.
@@ -78,7 +87,7 @@ def verdict(differences, spreads):
     return "higher" if mean > 0 else "lower"
 
 
-def lines_of(table, out):
+def lines_of(table: Table, out: Path) -> list[Line]:
     """The `Line`s of a table whose rows all have results, or an empty list."""
     found = [results_of(out, row.measurement) for row in table.rows]
     if not all(found):
@@ -107,7 +116,7 @@ def _line(row, mean_aps, results, reference):
     return Line(row, mean_aps, difference, word, values)
 
 
-def write_report(setup):
+def write_report(setup: Setup) -> dict[str, Any]:
     """Writes tables.md, tables.json and a picture of each table that is complete into the folder of results.
 
     Returns:
@@ -164,7 +173,7 @@ def _paper(paper):
     return " / ".join(f"{paper[network]:.1f}" if network in paper else "-" for network in "SML")
 
 
-def picture_name(name):
+def picture_name(name: str) -> str:
     """The file of a table's picture."""
     return f"tables-{name}.png"
 

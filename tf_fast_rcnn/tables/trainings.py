@@ -1,10 +1,13 @@
 """The detectors that the tables compare: each is the recipe with some changes, trained once for each seed."""
 
+from __future__ import annotations
+
 import dataclasses
 import statistics
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import keras
 
@@ -65,7 +68,7 @@ class Training:
     start: str | None = None
 
 
-def base_recipe(name, steps, shorter_side):
+def base_recipe(name: str, steps: int, shorter_side: int) -> Recipe:
     """The recipe of a name at a number of mini-batches and an image size, pooling from one layer as in the paper."""
     recipe = named_recipe(name, {"steps": steps, "network.stride": 16})
     sampling = recipe.sampling
@@ -73,7 +76,7 @@ def base_recipe(name, steps, shorter_side):
     return with_changes(recipe, {"sampling.shorter_side": shorter_side, "sampling.longer_side": longer_side})
 
 
-def five_scales(recipe):
+def five_scales(recipe: Recipe) -> tuple[tuple[int, ...], int]:
     """`(shorter sides, longer side)` of the recipe's image size times the paper's five scales."""
     sides = tuple(round(recipe.sampling.shorter_sides[0] * scale) for scale in _FIVE_SCALES)
     return sides, 2 * recipe.sampling.longer_side
@@ -84,7 +87,7 @@ def _multi_scale(setup):
     return {"sampling.shorter_side": sides, "sampling.longer_side": longer_side}
 
 
-def middle_layer(backbone, stride=16):
+def middle_layer(backbone: str | keras.Model, stride: int = 16) -> str:
     """The name of the layer with which the second half of the backbone's layers that learn begins."""
     _, network, _ = load_backbone(backbone, weights=None)
     layers = cut_at_roi_pooling(network, stride).convolutions.layers
@@ -101,7 +104,7 @@ def _middle(setup):
 
 
 def _spatial_pyramid(setup):
-    return {"network.tune_from": "head", "network.pooled_size": (1, 2, 3, 6)}
+    return {"network.finetune_from": "head", "network.roi_output_size": (1, 2, 3, 6)}
 
 
 def _roi_centric(setup):
@@ -119,8 +122,8 @@ TRAININGS = {
     "full": Training(),
     "classification": Training(lambda setup: {"box_weight": 0.0}),
     "stage-wise": Training(lambda setup: {"only_layers": ("box_regression",)}, start="classification"),
-    "later-convolutions": Training(lambda setup: {"network.tune_from": _middle(setup)}),
-    "frozen-convolutions": Training(lambda setup: {"network.tune_from": "head"}),
+    "later-convolutions": Training(lambda setup: {"network.finetune_from": _middle(setup)}),
+    "frozen-convolutions": Training(lambda setup: {"network.finetune_from": "head"}),
     "spatial-pyramid": Training(_spatial_pyramid),
     "roi-centric": Training(_roi_centric),
     "five-scales": Training(_multi_scale),
@@ -132,12 +135,12 @@ TRAININGS = {
 }
 
 
-def run_folder_of(setup, name, seed):
+def run_folder_of(setup: Setup, name: str, seed: int) -> Path:
     """RUN of a training."""
     return setup.out / f"seed-{seed}" / name / "run"
 
 
-def train_detector(setup, name, seed):
+def train_detector(setup: Setup, name: str, seed: int) -> Path:
     """Trains the detector of a name and seed, and those that it starts from, unless RUN is finished.
 
     Beside RUN, training.json tells `seconds_per_batch`, the median over mini-batches of this sitting; of accumulated
@@ -170,18 +173,19 @@ def train_detector(setup, name, seed):
 class BatchTimer(keras.callbacks.Callback):
     """Seconds from the end of a mini-batch to the end of the next one."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__()
-        self._seconds, self._last = [], None
+        self._seconds: list[float] = []
+        self._last: float | None = None
 
-    def on_epoch_begin(self, epoch, logs=None):
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         self._last = None  # what happens between epochs is no part of a mini-batch
 
-    def on_train_batch_end(self, batch, logs=None):
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         now = time.perf_counter()
         if self._last is not None:
             self._seconds.append(now - self._last)
         self._last = now
 
-    def median(self):
+    def median(self) -> float:
         return statistics.median(self._seconds) if self._seconds else float("nan")

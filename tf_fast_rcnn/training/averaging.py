@@ -1,10 +1,17 @@
 """The exponential moving average of the weights that Keras's optimisers keep: evaluated and saved, not trained on."""
 
+from __future__ import annotations
+
 import contextlib
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import keras
 
 
 @contextlib.contextmanager
-def averaged_weights(model):
+def averaged_weights(model: keras.Model) -> Iterator[keras.Model]:
     """The model with its averaged weights, if its optimiser keeps any, for as long as the context lasts.
 
     Keras's callback for this swaps by adding and subtracting, which changes the last bits of the weights.
@@ -27,7 +34,7 @@ def averaged_weights(model):
             weight.assign(value)
 
 
-def keep_raw_weights(model):
+def keep_raw_weights(model: keras.Model) -> None:
     """Keeps `fit` from ending with the averaged weights: a run fits several times and goes on from the raw ones."""
     _inner(model.optimizer).finalize_variable_values = lambda variables: None
 

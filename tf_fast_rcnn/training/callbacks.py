@@ -1,10 +1,14 @@
 """What happens around the mini-batches of a training run: logs, curves, checkpoints, progress."""
 
+from __future__ import annotations
+
 import json
 import math
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import keras
 import tensorflow as tf
@@ -14,6 +18,9 @@ from tf_fast_rcnn.errors import InputError
 from tf_fast_rcnn.training.averaging import averaged_weights
 from tf_fast_rcnn.training.run_folder import best_model_path, save_checkpoint, save_model
 from tf_fast_rcnn.visualization.plots import plot_losses
+
+if TYPE_CHECKING:
+    from tf_fast_rcnn.files import StrPath
 
 _LOG_INTERVAL = 10
 _CHECKPOINT_INTERVAL = 500
@@ -28,11 +35,11 @@ class Position(keras.callbacks.Callback):
     The optimiser's own count is another where gradients are accumulated, or loss scaling skips an update.
     """
 
-    def __init__(self, step=0):
+    def __init__(self, step: int = 0) -> None:
         super().__init__()
         self.step = step
 
-    def on_train_batch_end(self, batch, logs=None):
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         self.step += 1
 
 
@@ -44,7 +51,7 @@ class RunLog:
         step: the step from which training goes on; later rows, whose mini-batches come again, are dropped.
     """
 
-    def __init__(self, folder, step):
+    def __init__(self, folder: StrPath, step: int) -> None:
         self._folder = Path(folder)
         self._path = self._folder / "log.jsonl"
         self.rows = []
@@ -54,7 +61,7 @@ class RunLog:
         self._path.write_text("".join(json.dumps(row) + "\n" for row in self.rows))
         self._board = tf.summary.create_file_writer(str(self._folder / "tensorboard"))
 
-    def add(self, row):
+    def add(self, row: Mapping[str, Any]) -> None:
         """Adds one row: "step" and numbers by name."""
         self.rows.append(row)
         with self._path.open("a") as file:
@@ -65,7 +72,7 @@ class RunLog:
                     tf.summary.scalar(name, value, step=row["step"])
         self._board.flush()
 
-    def draw(self):
+    def draw(self) -> None:
         """Draws losses.png anew."""
         if self.rows:
             plot_losses(self.rows, self._folder / "losses.png")
@@ -75,12 +82,12 @@ class LossLog(keras.callbacks.Callback):
     """Writes the losses every few mini-batches and at the end of an epoch, there with what other callbacks have put
     into Keras's logs; stops the run at once where the loss is not finite."""
 
-    def __init__(self, log, position):
+    def __init__(self, log: RunLog, position: Position) -> None:
         super().__init__()
         self._log, self._position = log, position
         self._drawn = time.monotonic()
 
-    def on_train_batch_end(self, batch, logs=None):
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         step = self._position.step
         if not math.isfinite(logs["loss"]):
             raise InputError(
@@ -92,7 +99,7 @@ class LossLog(keras.callbacks.Callback):
             # Keras's losses are means since the epoch began; curves want those of the last mini-batches.
             self.model.reset_metrics()
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         step = self._position.step
         row = {name: value for name, value in logs.items() if name not in _LOSS_NAMES}
         if step % _LOG_INTERVAL:
@@ -103,7 +110,7 @@ class LossLog(keras.callbacks.Callback):
             self._log.draw()
             self._drawn = time.monotonic()
 
-    def on_train_end(self, logs=None):
+    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         self._log.draw()
 
     def _losses(self, step, logs):
@@ -123,21 +130,21 @@ class BestModel(keras.callbacks.Callback):
         patience: number of epochs without a better mAP after which training ends.
     """
 
-    def __init__(self, folder, log, patience):
+    def __init__(self, folder: StrPath, log: RunLog, patience: int) -> None:
         super().__init__()
         self._folder, self._log, self._patience = folder, log, patience
 
     @property
-    def mean_ap(self):
+    def mean_ap(self) -> float:
         """The best mAP so far."""
         return max(self._mean_aps())
 
     @property
-    def has_ended(self):
+    def has_ended(self) -> bool:
         mean_aps = self._mean_aps()
         return bool(mean_aps) and len(mean_aps) - 1 - mean_aps.index(max(mean_aps)) >= self._patience
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         if "mean_ap" not in logs:
             raise InputError(
                 "early_stopping: found no validation mAP after an epoch; expected validation images with objects; "
@@ -156,28 +163,28 @@ class BestModel(keras.callbacks.Callback):
 class Checkpoints(keras.callbacks.Callback):
     """Saves the state after each epoch, and within long ones, so that a killed run can go on."""
 
-    def __init__(self, folder, position):
+    def __init__(self, folder: StrPath, position: Position) -> None:
         super().__init__()
         self._folder, self._position = folder, position
 
-    def on_train_batch_end(self, batch, logs=None):
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         # A state at the end of an epoch is saved after its validation: the run that goes on from it repeats none.
         ends_epoch = batch + 1 == self.params["steps"]
         if self._position.step % _CHECKPOINT_INTERVAL == 0 and not ends_epoch:
             save_checkpoint(self.model, self._folder, self._position.step)
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         save_checkpoint(self.model, self._folder, self._position.step)
 
 
 class ProgressBar(keras.callbacks.Callback):
     """One bar over all mini-batches of a run, on standard error."""
 
-    def __init__(self, steps, done):
+    def __init__(self, steps: int, done: int) -> None:
         super().__init__()
         interval = 0.5 if sys.stderr.isatty() else 15
         self.bar = tqdm(total=steps, initial=done, desc="train", unit="batch", mininterval=interval)
 
-    def on_train_batch_end(self, batch, logs=None):
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         self.bar.set_postfix(loss=f"{logs['loss']:.3f}", refresh=False)
         self.bar.update()

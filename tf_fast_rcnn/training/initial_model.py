@@ -1,18 +1,35 @@
 """The model that a training run begins with: a backbone's weights, or the detector of another run."""
 
+from __future__ import annotations
+
 import dataclasses
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tf_fast_rcnn import boxes
 from tf_fast_rcnn.data.statistics import box_statistics
 from tf_fast_rcnn.errors import InputError
 from tf_fast_rcnn.models.fast_rcnn import fast_rcnn
-from tf_fast_rcnn.models.parts import SIBLINGS, denormalization_layer, pretrained_parts
+from tf_fast_rcnn.models.parts import PREDICTOR_LAYERS, denormalization_layer, pretrained_parts
 from tf_fast_rcnn.models.truncated_svd import with_factors_of
 from tf_fast_rcnn.training import run_folder
 
+if TYPE_CHECKING:
+    import keras
 
-def initial_model(dataset, recipe, backbone, weights, roi_pooling, seed):
+    from tf_fast_rcnn.data.records import DetectionDataset
+    from tf_fast_rcnn.files import StrPath
+    from tf_fast_rcnn.training.settings import Recipe
+
+
+def initial_model(
+    dataset: DetectionDataset,
+    recipe: Recipe,
+    backbone: str | keras.Model,
+    weights: StrPath | None,
+    roi_pooling: str,
+    seed: int,
+) -> keras.Model:
     """The detector before its first step; arguments as of `train`, the data set with proposals.
 
     Raises:
@@ -27,14 +44,14 @@ def initial_model(dataset, recipe, backbone, weights, roi_pooling, seed):
     # The other run's box regression speaks in units of its own statistics.
     regression = denormalization_layer(other.model)
     statistics = (
-        boxes.BoxStatistics(regression.mean, regression.deviation)
+        boxes.BoxStatistics(regression.mean, regression.std)
         if same_classes
         else box_statistics(dataset, difficult=recipe.sampling.difficult)
     )
     model = fast_rcnn(backbone, len(dataset.class_names), weights=None, box_statistics=statistics, **options)
     model = with_factors_of(model, other.model)
-    siblings = set() if same_classes else set(SIBLINGS)
-    _copy_weights(other.model, model, siblings)
+    replaced = set() if same_classes else set(PREDICTOR_LAYERS)
+    _copy_weights(other.model, model, replaced)
     return model
 
 

@@ -4,21 +4,43 @@ Keras's own SGD takes weight decay out of the variable beside the gradient and m
 times weaker than Caffe's at the same number; and Keras has no rates for single variables.
 """
 
+from __future__ import annotations
+
 import copy
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import keras
 
+from tf_fast_rcnn.files import renamed
 from tf_fast_rcnn.models.parts import pretrained_parts
 
+if TYPE_CHECKING:
+    import tensorflow as tf
 
-def sgd(rate=0.001, momentum=0.9, weight_decay=0.0005, bias_rate=2.0, decay_biases=False, **options):
+    from tf_fast_rcnn.training.settings import Recipe
+
+Rate: TypeAlias = float | keras.optimizers.schedules.LearningRateSchedule
+
+# Of the optimisers' configurations, in models and runs that 0.1 saved.
+EARLIER_NAMES = {"bias_rate": "bias_lr_multiplier", "slow_rate": "slow_lr_multiplier"}
+
+
+def sgd(
+    learning_rate: Rate = 0.001,
+    momentum: float = 0.9,
+    weight_decay: float = 0.0005,
+    bias_lr_multiplier: float = 2.0,
+    decay_biases: bool = False,
+    **options: Any,
+) -> FineTuningSGD:
     """The paper's optimiser (section 2.3, "SGD hyper-parameters").
 
     Args:
-        rate: learning rate, or a Keras schedule. The paper's is 0.001, and a tenth of it for the last quarter.
+        learning_rate: learning rate, or a Keras schedule. The paper's is 0.001, and a tenth of it for the last quarter.
         momentum: of the gradient.
         weight_decay: added to the gradient as `weight_decay * variable`, as in Caffe.
-        bias_rate: biases learn at this multiple of the rate.
+        bias_lr_multiplier: biases learn at this multiple of the rate.
         decay_biases: whether biases decay too, as the paper says ("on weights and biases"); in the released solver
             they do not.
         **options: of every Keras optimiser: `gradient_accumulation_steps`, `use_ema`, `global_clipnorm`, ...
@@ -27,38 +49,45 @@ def sgd(rate=0.001, momentum=0.9, weight_decay=0.0005, bias_rate=2.0, decay_bias
         `FineTuningSGD`, a Keras optimiser.
 
     Example:
-        >>> model.compile(optimizer=sgd(rate=0.001), loss=multi_task_loss(model))
+        >>> model.compile(optimizer=sgd(learning_rate=0.001), loss=multi_task_loss(model))
     """
     return FineTuningSGD(
-        learning_rate=rate,
+        learning_rate=learning_rate,
         momentum=momentum,
         gradient_decay=weight_decay,
-        bias_rate=bias_rate,
+        bias_lr_multiplier=bias_lr_multiplier,
         decay_biases=decay_biases,
         **options,
     )
 
 
-def adamw(model, rate=3e-4, backbone_rate=0.2, weight_decay=1e-4, decay_biases=False, **options):
+def adamw(
+    model: keras.Model,
+    learning_rate: Rate = 3e-4,
+    backbone_lr_multiplier: float = 0.2,
+    weight_decay: float = 1e-4,
+    decay_biases: bool = False,
+    **options: Any,
+) -> FineTuningAdamW:
     """AdamW with the backbone at a fraction of the rate: reaches on a small data set in minutes what SGD does in hours.
 
     Args:
         model: what `fast_rcnn` returned.
-        rate: learning rate, or a Keras schedule.
-        backbone_rate: the pre-trained convolutions, those of a carried stage among them, learn, and decay, at this
-            multiple of the rate.
+        learning_rate: learning rate, or a Keras schedule.
+        backbone_lr_multiplier: the pre-trained convolutions, those of a carried stage among them, learn, and decay, at
+            this multiple of the rate.
         weight_decay: decoupled, as in the AdamW paper (Loshchilov and Hutter, 2019): a step takes
-            `rate * weight_decay` of each weight.
+            `learning_rate * weight_decay` of each weight.
         decay_biases: whether biases decay too.
         **options: of every Keras optimiser.
     """
     slow = [variable.path for layer in pretrained_parts(model) for variable in layer.trainable_variables]
     return FineTuningAdamW(
-        learning_rate=rate,
+        learning_rate=learning_rate,
         decoupled_decay=weight_decay,
         decay_biases=decay_biases,
         slow_variables=slow,
-        slow_rate=backbone_rate,
+        slow_lr_multiplier=backbone_lr_multiplier,
         **options,
     )
 
@@ -67,23 +96,35 @@ def adamw(model, rate=3e-4, backbone_rate=0.2, weight_decay=1e-4, decay_biases=F
 class FineTuningSGD(keras.optimizers.SGD):
     """SGD with Caffe's weight decay and a rate of its own for biases: see `sgd`."""
 
-    def __init__(self, *args, gradient_decay=0.0, bias_rate=1.0, decay_biases=False, name="fine_tuning_sgd", **options):
+    def __init__(
+        self,
+        *args: Any,
+        gradient_decay: float = 0.0,
+        bias_lr_multiplier: float = 1.0,
+        decay_biases: bool = False,
+        name: str = "fine_tuning_sgd",
+        **options: Any,
+    ) -> None:
         super().__init__(*args, name=name, **options)
         self.gradient_decay = gradient_decay
-        self.bias_rate = bias_rate
+        self.bias_lr_multiplier = bias_lr_multiplier
         self.decay_biases = decay_biases
 
-    def update_step(self, gradient, variable, learning_rate):
+    def update_step(self, gradient: tf.Tensor, variable: keras.Variable, learning_rate: tf.Tensor) -> None:
         is_bias = _keras_variable(self, variable).name == "bias"
         if self.decay_biases or not is_bias:
             gradient = gradient + self.gradient_decay * keras.ops.convert_to_tensor(variable)
         if is_bias:
-            learning_rate = learning_rate * self.bias_rate
+            learning_rate = learning_rate * self.bias_lr_multiplier
         super().update_step(gradient, variable, learning_rate)
 
-    def get_config(self):
-        own = {name: getattr(self, name) for name in ("gradient_decay", "bias_rate", "decay_biases")}
+    def get_config(self) -> dict[str, Any]:
+        own = {name: getattr(self, name) for name in ("gradient_decay", "bias_lr_multiplier", "decay_biases")}
         return {**super().get_config(), **own}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any], custom_objects: dict[str, Any] | None = None) -> FineTuningSGD:
+        return super().from_config(renamed(config, EARLIER_NAMES), custom_objects)
 
 
 @keras.saving.register_keras_serializable(package="tf_fast_rcnn")
@@ -95,32 +136,36 @@ class FineTuningAdamW(keras.optimizers.Adam):
 
     def __init__(
         self,
-        *args,
-        decoupled_decay=0.0,
-        decay_biases=False,
-        slow_variables=(),
-        slow_rate=1.0,
-        name="fine_tuning_adamw",
-        **options,
-    ):
+        *args: Any,
+        decoupled_decay: float = 0.0,
+        decay_biases: bool = False,
+        slow_variables: Iterable[str] = (),
+        slow_lr_multiplier: float = 1.0,
+        name: str = "fine_tuning_adamw",
+        **options: Any,
+    ) -> None:
         super().__init__(*args, name=name, **options)
         self.decoupled_decay = decoupled_decay
         self.decay_biases = decay_biases
         self.slow_variables = frozenset(slow_variables)
-        self.slow_rate = slow_rate
+        self.slow_lr_multiplier = slow_lr_multiplier
 
-    def update_step(self, gradient, variable, learning_rate):
+    def update_step(self, gradient: tf.Tensor, variable: keras.Variable, learning_rate: tf.Tensor) -> None:
         known = _keras_variable(self, variable)
         if known.path in self.slow_variables:
-            learning_rate = learning_rate * self.slow_rate
+            learning_rate = learning_rate * self.slow_lr_multiplier
         if self.decay_biases or known.name != "bias":
             decay = keras.ops.cast(learning_rate * self.decoupled_decay, variable.dtype)
             self.assign_sub(variable, decay * keras.ops.convert_to_tensor(variable))
         super().update_step(gradient, variable, learning_rate)
 
-    def get_config(self):
-        own = {name: getattr(self, name) for name in ("decoupled_decay", "decay_biases", "slow_rate")}
+    def get_config(self) -> dict[str, Any]:
+        own = {name: getattr(self, name) for name in ("decoupled_decay", "decay_biases", "slow_lr_multiplier")}
         return {**super().get_config(), **own, "slow_variables": sorted(self.slow_variables)}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any], custom_objects: dict[str, Any] | None = None) -> FineTuningAdamW:
+        return super().from_config(renamed(config, EARLIER_NAMES), custom_objects)
 
 
 def _keras_variable(optimizer, variable):
@@ -128,7 +173,7 @@ def _keras_variable(optimizer, variable):
     return optimizer._trainable_variables[optimizer._get_variable_index(variable)]
 
 
-def optimizer_of(recipe, model, steps):
+def optimizer_of(recipe: Recipe, model: keras.Model, steps: int) -> keras.optimizers.Optimizer:
     """The Keras optimiser of a recipe with its schedule over `steps` mini-batches, and loss scaling for float16."""
     settings = recipe.optimizer
     if isinstance(settings, dict):
@@ -146,22 +191,22 @@ def _own_optimizer(settings, model, steps):
         options["gradient_accumulation_steps"] = settings.accumulation
     if settings.average is not None:
         options |= {"use_ema": True, "ema_momentum": settings.average}
-    rate = _schedule(settings, steps)
+    learning_rate = _schedule(settings, steps)
     if settings.kind == "adamw":
-        return adamw(model, rate, settings.backbone_rate, settings.weight_decay, **options)
-    return sgd(rate, settings.momentum, settings.weight_decay, settings.bias_rate, **options)
+        return adamw(model, learning_rate, settings.backbone_lr_multiplier, settings.weight_decay, **options)
+    return sgd(learning_rate, settings.momentum, settings.weight_decay, settings.bias_lr_multiplier, **options)
 
 
 def _schedule(settings, steps):
     schedules = keras.optimizers.schedules
     if settings.schedule == "constant":
-        return settings.rate
+        return settings.learning_rate
     if settings.schedule == "step":
         # Keras's boundary is the last step, counted from 0, with the rate before it.
-        boundaries = [max(1, round(share * steps)) - 1 for share in settings.rate_drops]
-        rates = [settings.rate * 0.1**number for number in range(len(boundaries) + 1)]
+        boundaries = [max(1, round(share * steps)) - 1 for share in settings.lr_milestones]
+        rates = [settings.learning_rate * 0.1**number for number in range(len(boundaries) + 1)]
         return schedules.PiecewiseConstantDecay(boundaries, rates)
     warm_up = max(1, steps // 20)
     return schedules.CosineDecay(
-        0.0, max(1, steps - warm_up), warmup_target=settings.rate, warmup_steps=warm_up, name="cosine"
+        0.0, max(1, steps - warm_up), warmup_target=settings.learning_rate, warmup_steps=warm_up, name="cosine"
     )

@@ -1,14 +1,25 @@
 """Mixed precision: layers compute in a half type, while weights, RoIs, scores, boxes and losses stay float32."""
 
+from __future__ import annotations
+
 import contextlib
+from collections.abc import Iterator
 
 import keras
 import tensorflow as tf
 
-from tf_fast_rcnn.models.parts import BOX_BY_CLASS, BOX_DELTAS, ROI_CORNERS, SIBLINGS, backbone_layers, head_layers
+from tf_fast_rcnn.models.parts import (
+    BOX_BY_CLASS,
+    BOX_DELTAS,
+    PREDICTOR_LAYERS,
+    ROI_CONTEXT,
+    ROI_CORNERS,
+    backbone_layers,
+    head_layers,
+)
 
 # What these give is compared, decoded or summed up; bfloat16 has 8 significant bits.
-_FLOAT32_NAMES = {ROI_CORNERS, *SIBLINGS, BOX_BY_CLASS, BOX_DELTAS}
+_FLOAT32_NAMES = {ROI_CORNERS, ROI_CONTEXT, *PREDICTOR_LAYERS, BOX_BY_CLASS, BOX_DELTAS}
 # Colours 0..255 with fractions would lose them.
 _FLOAT32_LAYERS = (keras.layers.Rescaling, keras.layers.Normalization)
 # What takes each number a few times only. In half types TensorFlow's code for CPUs needs twice as long for these, and
@@ -21,7 +32,7 @@ _FLOAT32_LAYERS_ON_CPU = (
 )
 
 
-def set_precision(model, dtype):
+def set_precision(model: keras.Model, dtype: str) -> None:
     """Makes the convolutions and the fully connected layers of a Fast R-CNN model compute in `dtype`.
 
     Where there is no GPU, layers between them that gain nothing by it stay in float32, depthwise convolutions too.
@@ -37,7 +48,7 @@ def set_precision(model, dtype):
 
 
 @contextlib.contextmanager
-def in_precision(model, dtype):
+def in_precision(model: keras.Model, dtype: str) -> Iterator[keras.Model]:
     """The model with its layers at another precision (see `set_precision`), for as long as the context lasts."""
     policies = [(layer, layer.dtype_policy) for layer in _half_type_layers(model)]
     set_precision(model, dtype)

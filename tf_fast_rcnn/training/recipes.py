@@ -4,12 +4,19 @@ A recipe is a function that returns a `Recipe`; its docstring says when to take 
 Figures of the paper are told as the paper's. The run writes the recipe that it used, with every value, into its folder.
 """
 
+from __future__ import annotations
+
 import pathlib
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 from tf_fast_rcnn.data.batches.settings import SamplingRules
 from tf_fast_rcnn.errors import InputError
 from tf_fast_rcnn.training.run_folder import read_description
 from tf_fast_rcnn.training.settings import NetworkSettings, OptimizerSettings, Recipe, recipe_from_json, with_changes
+
+if TYPE_CHECKING:
+    from tf_fast_rcnn.files import StrPath
 
 # fmt: off
 VOC_CLASSES = (
@@ -30,7 +37,7 @@ COCO_CLASSES = (
 # fmt: on
 
 
-def voc07():
+def voc07() -> Recipe:
     """VOC07 as in the paper: SGD, 30k mini-batches at 0.001 and 10k at 0.0001, selective search, one scale of 600.
 
     The paper's networks S, M and L are `caffenet`, `vgg_cnn_m_1024` and `caffe_vgg16`; `vgg16` is L from
@@ -43,10 +50,10 @@ def voc07():
     Result: in the paper mAP 57.1 (S), 59.2 (M) and 66.9 (L) on VOC07 test, 11 points (table 4); L with
         `--set sampling.difficult=drop` 68.1 (table 1). Not run here.
     """
-    return Recipe(name="voc07", classes=VOC_CLASSES)
+    return Recipe(name="voc07", class_names=VOC_CLASSES)
 
 
-def voc0712():
+def voc0712() -> Recipe:
     """VOC07 and VOC12 trainval together: 60k mini-batches. The paper does not say when the rate falls; here after 40k.
 
     Command: tf-fast-rcnn train --recipe voc0712 --train voc:VOC2007@trainval+voc:VOC2012@trainval --out runs/voc0712
@@ -55,13 +62,13 @@ def voc0712():
     """
     return Recipe(
         name="voc0712",
-        classes=VOC_CLASSES,
+        class_names=VOC_CLASSES,
         steps=60_000,
-        optimizer=OptimizerSettings(rate_drops=(2 / 3,)),
+        optimizer=OptimizerSettings(lr_milestones=(2 / 3,)),
     )
 
 
-def voc10():
+def voc10() -> Recipe:
     """For VOC10's test server: VOC07 trainval and test and VOC12 trainval ("07++12"), 100k mini-batches, the rate
     falling every 40k.
 
@@ -71,10 +78,12 @@ def voc10():
     Result: in the paper mAP 68.8 on VOC10 test with L (table 2), area under the curve. With VOC12 trainval alone, for
         which it trains as long as for VOC07 (`--recipe voc07 --train voc:VOC2012@trainval`), 66.1. Not run here.
     """
-    return Recipe(name="voc10", classes=VOC_CLASSES, steps=100_000, optimizer=OptimizerSettings(rate_drops=(0.4, 0.8)))
+    return Recipe(
+        name="voc10", class_names=VOC_CLASSES, steps=100_000, optimizer=OptimizerSettings(lr_milestones=(0.4, 0.8))
+    )
 
 
-def voc12():
+def voc12() -> Recipe:
     """For VOC12's test server: as `voc10`.
 
     Command: tf-fast-rcnn train --recipe voc12
@@ -82,10 +91,12 @@ def voc12():
     Cost: two and a half times as much as `voc07`.
     Result: in the paper mAP 68.4 on VOC12 test with L (table 3); with VOC12 trainval alone 65.7. Not run here.
     """
-    return Recipe(name="voc12", classes=VOC_CLASSES, steps=100_000, optimizer=OptimizerSettings(rate_drops=(0.4, 0.8)))
+    return Recipe(
+        name="voc12", class_names=VOC_CLASSES, steps=100_000, optimizer=OptimizerSettings(lr_milestones=(0.4, 0.8))
+    )
 
 
-def coco():
+def coco() -> Recipe:
     """COCO's 80k training images: 240k mini-batches. The paper does not say when the rate falls; here after 200k.
 
     Command: tf-fast-rcnn train --recipe coco --train coco:instances_train2014.json,train2014 --out runs/coco
@@ -93,10 +104,12 @@ def coco():
     Result: in the paper, with L on test-dev, mAP 35.9 at IoU 0.5 and 19.7 averaged over IoUs (section 5.6). Not run
         here.
     """
-    return Recipe(name="coco", classes=COCO_CLASSES, steps=240_000, optimizer=OptimizerSettings(rate_drops=(5 / 6,)))
+    return Recipe(
+        name="coco", class_names=COCO_CLASSES, steps=240_000, optimizer=OptimizerSettings(lr_milestones=(5 / 6,))
+    )
 
 
-def small_data():
+def small_data() -> Recipe:
     """For tens to thousands of images of one's own, in minutes on a CPU: AdamW, cosine decay, dense proposals.
 
     Background is drawn from IoU 0 on: with dense proposals the hard examples are not only those near the objects. RoIs
@@ -112,8 +125,10 @@ def small_data():
         backbone="efficientnet_lite0",
         proposals="dense",
         steps=1000,
-        optimizer=OptimizerSettings(kind="adamw", rate=3e-4, schedule="cosine", backbone_rate=0.2, weight_decay=1e-4),
-        network=NetworkSettings(stride=(8, 16)),
+        optimizer=OptimizerSettings(
+            kind="adamw", learning_rate=1e-3, schedule="cosine", backbone_lr_multiplier=0.1, weight_decay=1e-4
+        ),
+        network=NetworkSettings(stride="auto", lateral_channels=48, context=2.0, fc_units=(512, 512), dropout=0.0),
         sampling=SamplingRules(background_iou=(0.0, 0.5), shorter_side=480, longer_side=800),
     )
 
@@ -128,7 +143,7 @@ RECIPES = {
 }
 
 
-def recipe(name, changes=None):
+def recipe(name: StrPath, changes: Mapping[str, Any] | None = None) -> Recipe:
     """The `Recipe` of a name, or that of another run, with changes.
 
     Args:
@@ -139,7 +154,7 @@ def recipe(name, changes=None):
         InputError: where there is no such recipe or setting.
 
     Example:
-        >>> recipe("voc07", {"optimizer.rate": 0.002}).optimizer.rate
+        >>> recipe("voc07", {"optimizer.learning_rate": 0.002}).optimizer.learning_rate
         0.002
     """
     if name in RECIPES:

@@ -1,8 +1,13 @@
 """A training run: one stage in which all layers are fine-tuned together (section 2.3 of the paper)."""
 
+from __future__ import annotations
+
 import dataclasses
 import os
+import sys
 import time
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import keras
 
@@ -16,11 +21,19 @@ from tf_fast_rcnn.models.losses import multi_task_loss
 from tf_fast_rcnn.training import run_folder
 from tf_fast_rcnn.training.averaging import averaged_weights, keep_raw_weights
 from tf_fast_rcnn.training.callbacks import BestModel, Checkpoints, LossLog, Position, ProgressBar, RunLog
+from tf_fast_rcnn.training.choices import settle
 from tf_fast_rcnn.training.initial_model import initial_model
 from tf_fast_rcnn.training.optimizers import optimizer_of
 from tf_fast_rcnn.training.precision import set_precision
 from tf_fast_rcnn.training.recipes import small_data
 from tf_fast_rcnn.training.settings import BACKGROUND, check_classes
+
+if TYPE_CHECKING:
+    from tf_fast_rcnn.data.proposals.files import FileProposals
+    from tf_fast_rcnn.data.proposals.settings import ProposalSettings
+    from tf_fast_rcnn.data.records import DetectionDataset
+    from tf_fast_rcnn.files import StrPath
+    from tf_fast_rcnn.training.settings import Recipe
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,22 +49,22 @@ class TrainingSummary:
 
 
 def train(
-    train_dataset,
-    out,
+    train_dataset: DetectionDataset,
+    out: StrPath,
     *,
-    recipe=None,
-    proposals=None,
-    backbone=None,
-    weights="imagenet",
-    roi_pooling="auto",
-    seed=0,
-    workers=None,
-    cache_dir=None,
-    progress=True,
-    skip_bad=False,
-    classes=None,
-    callbacks=(),
-):
+    recipe: Recipe | None = None,
+    proposals: ProposalSettings | FileProposals | None = None,
+    backbone: str | keras.Model | None = None,
+    weights: StrPath | None = "imagenet",
+    roi_pooling: str = "auto",
+    seed: int = 0,
+    workers: int | None = None,
+    cache_dir: StrPath | None = None,
+    progress: bool = True,
+    skip_bad: bool = False,
+    class_map: Mapping[str, Sequence[str]] | None = None,
+    callbacks: Iterable[keras.callbacks.Callback] = (),
+) -> TrainingSummary:
     """Trains a detector and writes RUN; goes on where an interrupted run of the same arguments stopped.
 
     Args:
@@ -68,7 +81,7 @@ def train(
         cache_dir: where proposals are cached.
         progress: whether to show a progress bar on standard error.
         skip_bad: leave out images that cannot be read, instead of stopping.
-        classes: what `with_classes` was given to make the data set, if it was: RUN keeps it for `evaluate`.
+        class_map: what `with_classes` was given to make the data set, if it was: RUN keeps it for `evaluate`.
         callbacks: further Keras callbacks, such as `evaluation.models.ValidationMap`.
 
     Returns:
@@ -87,16 +100,20 @@ def train(
     backbone = backbone or recipe.backbone
     recipe = dataclasses.replace(recipe, backbone=backbone if isinstance(backbone, str) else backbone.name)
     check_classes(recipe, train_dataset)
-    proposals = train_dataset.proposal_settings or proposals or proposal_settings(recipe.proposals, train_dataset)
-    description = _description(train_dataset, recipe, weights, roi_pooling, seed, proposals, classes)
+    recipe, reasons = settle(recipe, train_dataset, backbone)
+    if progress:
+        print(*reasons, sep="\n", file=sys.stderr)
+    proposals = train_dataset.proposals or proposals or proposal_settings(recipe.proposals, train_dataset)
+    description = _description(train_dataset, recipe, weights, roi_pooling, seed, proposals, class_map)
     folder = run_folder.open_run(out, description)
-    if train_dataset.proposal_settings is None:
-        train_dataset = cached_proposals(train_dataset, proposals, cache_dir, workers, progress, skip_bad)
+    if train_dataset.proposals is None:
+        options = {"cache_dir": cache_dir, "workers": workers, "progress": progress, "skip_bad": skip_bad}
+        train_dataset = cached_proposals(train_dataset, proposals, **options)
 
     started = time.monotonic()
     keras.utils.set_random_seed(seed)
     steps_per_epoch = max(1, len(train_dataset) // recipe.sampling.images_per_batch)
-    steps = recipe.steps or recipe.epochs * steps_per_epoch
+    steps = recipe.steps or (recipe.epochs or 1) * steps_per_epoch
     checkpoint = run_folder.last_checkpoint(folder)
     model, step = initial_model(train_dataset, recipe, backbone, None if checkpoint else weights, roi_pooling, seed), 0
     if checkpoint:
@@ -135,13 +152,13 @@ def _check_checkpoint(folder, model, expected):
         )
 
 
-def _description(train_dataset, recipe, weights, roi_pooling, seed, proposals, classes):
+def _description(train_dataset, recipe, weights, roi_pooling, seed, proposals, class_map):
     """What run.json says: everything that the run depends on."""
     return {
         "package_version": tf_fast_rcnn.__version__,
         "train": train_dataset.name,
         "class_names": list(train_dataset.class_names),
-        "classes": classes,
+        "classes": class_map,
         "backbone": recipe.backbone,
         "weights": None if weights is None else str(weights),
         "roi_pooling": roi_pooling,

@@ -9,11 +9,15 @@ RUN/
   checkpoints/      the last states, while training runs; the same command goes on from there
 """
 
+from __future__ import annotations
+
 import dataclasses
 import json
 import shutil
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import keras
 
@@ -27,6 +31,10 @@ from tf_fast_rcnn.data.proposals import FileProposals, ProposalSettings, setting
 from tf_fast_rcnn.errors import InputError
 from tf_fast_rcnn.files import remove_partial_files, replacing_path, write_json
 from tf_fast_rcnn.training.precision import in_precision
+from tf_fast_rcnn.training.settings import with_current_names
+
+if TYPE_CHECKING:
+    from tf_fast_rcnn.files import StrPath
 
 _KEPT_CHECKPOINTS = 2
 # In a checkpoint's archive beside what Keras writes: what Keras does not save.
@@ -57,7 +65,7 @@ class Run:
     description: dict
 
 
-def load_run(folder):
+def load_run(folder: StrPath) -> Run:
     """Reads RUN.
 
     Raises:
@@ -93,7 +101,7 @@ def load_run(folder):
         ) from None
 
 
-def load_model(path):
+def load_model(path: StrPath) -> keras.Model:
     """A Keras model from a .keras file; InputError where it is not readable."""
     try:
         # The archive's checksums find damage that Keras would load as weights.
@@ -107,8 +115,8 @@ def load_model(path):
         raise InputError(f"{path}: found no readable model ({reason}); expected a .keras file of `train`") from None
 
 
-def read_description(folder):
-    """The content of RUN/run.json."""
+def read_description(folder: StrPath) -> dict[str, Any]:
+    """The content of RUN/run.json, its recipe with the names of this version."""
     path = Path(folder) / "run.json"
     if not path.is_file():
         raise InputError(
@@ -120,10 +128,12 @@ def read_description(folder):
         raise InputError(f"{path}: found broken JSON ({error}); expected what `train` writes; train again") from None
     if not isinstance(description, dict):
         raise InputError(f"{path}: found no JSON object; expected what `train` writes; train again")
+    if isinstance(description.get("recipe"), dict):
+        description["recipe"] = with_current_names(description["recipe"])
     return description
 
 
-def validation_metrics(run):
+def validation_metrics(run: Run) -> dict[str, Any] | None:
     """The row of log.jsonl with the validation mAP ("mean_ap", "ap/CLASS", "step") of a run's model, or None."""
     path = run.folder / "log.jsonl"
     rows = map(json.loads, path.read_text().splitlines()) if path.is_file() else ()
@@ -134,7 +144,7 @@ def validation_metrics(run):
     return max(rows, key=lambda row: row["mean_ap"]) if run.description["recipe"].get("early_stopping") else rows[-1]
 
 
-def open_run(folder, description):
+def open_run(folder: StrPath, description: Mapping[str, Any]) -> Path:
     """Makes RUN for a training run, or checks that RUN is an interrupted one of the same description.
 
     A run that was stopped before it had a checkpoint is begun anew, whatever its description.
@@ -169,13 +179,13 @@ def open_run(folder, description):
     return folder
 
 
-def save_model(model, path):
+def save_model(model: keras.Model, path: StrPath) -> None:
     """Saves a model without its optimiser, and in float32, under a temporary name first."""
     with in_precision(model, "float32"):
         _save(keras.Model(model.input, model.output, name=model.name), Path(path))
 
 
-def save_checkpoint(model, folder, step):
+def save_checkpoint(model: keras.Model, folder: StrPath, step: int) -> None:
     """Saves a model with its optimiser as the state after `step` mini-batches, and removes older states."""
     state = {"step": step, "random_states": [state.numpy().tolist() for state in _random_states(model)]}
     _save(model, Path(folder) / "checkpoints" / f"step-{step:08d}.keras", state)
@@ -183,7 +193,7 @@ def save_checkpoint(model, folder, step):
         old.unlink()
 
 
-def last_checkpoint(folder):
+def last_checkpoint(folder: StrPath) -> tuple[keras.Model, int] | None:
     """`(compiled model, step)` of the last state that RUN holds, or None.
 
     Raises:
@@ -207,12 +217,12 @@ def last_checkpoint(folder):
         ) from None
 
 
-def best_model_path(folder):
+def best_model_path(folder: StrPath) -> Path:
     """Where a run with early stopping keeps the best model while it trains."""
     return Path(folder) / "checkpoints" / "best.keras"
 
 
-def remove_checkpoints(folder):
+def remove_checkpoints(folder: StrPath) -> None:
     """Removes the states of a run that has ended, and files that a kill left half written."""
     shutil.rmtree(Path(folder) / "checkpoints", ignore_errors=True)
 

@@ -1,18 +1,27 @@
 """What a recipe is made of: values by name, checked, changed by dotted names, written as JSON and read back."""
 
+from __future__ import annotations
+
 import dataclasses
 import difflib
 import json
 import math
 import types
 import typing
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Literal
 
 import keras
 
 from tf_fast_rcnn.data.batches.settings import SamplingRules
 from tf_fast_rcnn.errors import InputError, check_choice, check_setting
+from tf_fast_rcnn.files import renamed
 from tf_fast_rcnn.models.backbone_split import HEADS
 from tf_fast_rcnn.ops.roi_pooling import pooling_grids
+from tf_fast_rcnn.training import optimizers
+
+if TYPE_CHECKING:
+    from tf_fast_rcnn.data.records import DetectionDataset
 
 DTYPES = ("float32", "mixed_bfloat16", "mixed_float16")
 OPTIMIZERS = ("sgd", "adamw")
@@ -26,15 +35,15 @@ class OptimizerSettings:
 
     Attributes:
         kind: "sgd" or "adamw".
-        rate: learning rate at the start.
-        schedule: "step" (the rate falls to a tenth at each of `rate_drops`), "cosine" (a linear warm-up over a
+        learning_rate: learning rate at the start.
+        schedule: "step" (the rate falls to a tenth at each of `lr_milestones`), "cosine" (a linear warm-up over a
             twentieth of the steps, then half a cosine down to 0) or "constant".
-        rate_drops: shares of all steps, rising: (0.75,) is 30k at the first rate and 10k at the second.
+        lr_milestones: shares of all steps, rising: (0.75,) is 30k at the first rate and 10k at the second.
         momentum: sgd only.
         weight_decay: sgd: inside the gradient, as in Caffe; adamw: decoupled from it.
-        bias_rate: sgd only: biases learn at this multiple of the rate.
+        bias_lr_multiplier: sgd only: biases learn at this multiple of the rate.
         decay_biases: whether biases decay as weights do. The paper says that they do; the released solver's do not.
-        backbone_rate: adamw only: the pre-trained convolutions learn at this multiple of the rate.
+        backbone_lr_multiplier: adamw only: the pre-trained convolutions learn at this multiple of the rate.
         accumulation: the gradients of so many mini-batches are averaged before each update. Steps, schedules and
             `average` still count mini-batches.
         average: momentum of an exponential moving average of the weights, which is then what is evaluated and saved;
@@ -42,50 +51,63 @@ class OptimizerSettings:
     """
 
     kind: str = "sgd"
-    rate: float = 0.001
+    learning_rate: float = 0.001
     schedule: str = "step"
-    rate_drops: tuple = (0.75,)
+    lr_milestones: tuple = (0.75,)
     momentum: float = 0.9
     weight_decay: float = 0.0005
-    bias_rate: float = 2.0
+    bias_lr_multiplier: float = 2.0
     decay_biases: bool = False
-    backbone_rate: float = 1.0
+    backbone_lr_multiplier: float = 1.0
     accumulation: int = 1
     average: float | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_choice("optimizer.kind", self.kind, OPTIMIZERS)
         check_choice("optimizer.schedule", self.schedule, SCHEDULES)
-        check_setting("optimizer.rate", self.rate, 0 < self.rate < math.inf, "a number above 0")
+        check_setting(
+            "optimizer.learning_rate", self.learning_rate, 0 < self.learning_rate < math.inf, "a number above 0"
+        )
         check_setting("optimizer.momentum", self.momentum, 0 <= self.momentum < 1, "a number from 0 to below 1")
-        for name in ("weight_decay", "bias_rate", "backbone_rate"):
+        for name in ("weight_decay", "bias_lr_multiplier", "backbone_lr_multiplier"):
             value = getattr(self, name)
             check_setting(f"optimizer.{name}", value, 0 <= value < math.inf, "a number from 0")
         check_setting("optimizer.accumulation", self.accumulation, self.accumulation >= 1, "a whole number from 1")
         average = self.average
         holds = average is None or 0 < average < 1
         check_setting("optimizer.average", average, holds, "none or a number between 0 and 1")
-        drops = self.rate_drops
+        drops = self.lr_milestones
         rising = list(drops) == sorted(set(drops)) and all(0 < share < 1 for share in drops)
-        check_setting("optimizer.rate_drops", drops, rising, "rising shares of the steps, between 0 and 1")
+        check_setting("optimizer.lr_milestones", drops, rising, "rising shares of the steps, between 0 and 1")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class NetworkSettings:
-    """Options of `fast_rcnn` by the same names."""
+    """Options of `fast_rcnn` by the same names.
+
+    Attributes:
+        stride: "auto" also: chosen from the sizes of the training objects, see `training.choices`.
+    """
 
     dropout: float = 0.5
     fc_units: tuple = (1024, 1024)
-    tune_from: str | None = None
+    finetune_from: str | None = None
     head: str = "auto"
-    stride: int | tuple = 16
-    pooled_size: int | tuple[tuple, ...] | None = None
+    stride: int | tuple | Literal["auto"] = 16
+    lateral_channels: int | None = None
+    context: float = 1.0
+    roi_output_size: int | tuple[tuple, ...] | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_choice("network.head", self.head, HEADS)
-        if self.pooled_size is not None:
-            pooling_grids(self.pooled_size)
+        if self.roi_output_size is not None:
+            pooling_grids(self.roi_output_size, "network.roi_output_size")
         check_setting("network.dropout", self.dropout, 0 <= self.dropout < 1, "a number from 0 to below 1")
+        channels = self.lateral_channels
+        check_setting(
+            "network.lateral_channels", channels, channels is None or channels >= 1, "none or a number from 1"
+        )
+        check_setting("network.context", self.context, 1 <= self.context <= 8, "a number from 1 to 8")
         sizes = all(isinstance(units, int) and units >= 1 for units in self.fc_units)
         check_setting("network.fc_units", self.fc_units, sizes, "whole numbers from 1")
 
@@ -97,7 +119,7 @@ class Recipe:
     Attributes:
         name: of the recipe.
         backbone: network that is tuned, where `train` is given no other.
-        classes: the classes that the recipe is for; data with others are refused. None: any.
+        class_names: names of the classes that the recipe is for; data with others are refused. None: any.
         proposals: one of `data.proposals.METHODS`, where `train` is given no others.
         steps: mini-batches; None for `epochs` passes over the training images.
         epochs: passes over the training images where `steps` is None.
@@ -105,7 +127,7 @@ class Recipe:
         class_weights: weights of classes in the classification loss by name, as in {"platelet": 2.0}; 1 for those that
             are not named, and "background" for class 0. See `multi_task_loss`.
         only_layers: names of the only layers of the model that are trained, as in ("box_regression",); all others keep
-            their weights. None: all, but for what `network.tune_from` says of the backbone's.
+            their weights. None: all, but for what `network.finetune_from` says of the backbone's.
         early_stopping: training ends after so many epochs without a better validation mAP, and RUN's model is the best
             one, not the last. None: all steps, and the last model.
         dtype: "float32", or what layers compute in: "mixed_bfloat16", or "mixed_float16" with loss scaling. Weights,
@@ -121,7 +143,7 @@ class Recipe:
 
     name: str
     backbone: str = "vgg16"
-    classes: tuple[str, ...] | None = None
+    class_names: tuple[str, ...] | None = None
     proposals: str = "selective-search"
     steps: int | None = 40_000
     epochs: int | None = None
@@ -134,7 +156,7 @@ class Recipe:
     network: NetworkSettings = dataclasses.field(default_factory=NetworkSettings)
     sampling: SamplingRules = dataclasses.field(default_factory=SamplingRules)
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if isinstance(self.optimizer, keras.optimizers.Optimizer):
             # object.__setattr__ is how a frozen dataclass normalises its own fields.
             object.__setattr__(self, "optimizer", keras.optimizers.serialize(self.optimizer))
@@ -150,14 +172,15 @@ class Recipe:
         check_setting("class_weights", self.class_weights, positive, "numbers from 0 by class name")
 
 
-def check_classes(recipe, dataset):
+def check_classes(recipe: Recipe, dataset: DetectionDataset) -> None:
     """InputError where a data set has classes that the recipe is not for, or the recipe weights classes that the data
     set does not have."""
-    strange = [name for name in dataset.class_names if name not in (recipe.classes or dataset.class_names)]
+    known = recipe.class_names or dataset.class_names
+    strange = [name for name in dataset.class_names if name not in known]
     if strange:
         raise InputError(
             f"recipe {recipe.name}: found class {strange[0]!r} in {dataset.name}; expected "
-            f"{', '.join(recipe.classes)}; take another recipe, or --set classes=none"
+            f"{', '.join(known)}; take another recipe, or --set class_names=none"
         )
     names = (BACKGROUND, *dataset.class_names)
     strange = [name for name in recipe.class_weights or () if name not in names]
@@ -170,6 +193,47 @@ def check_classes(recipe, dataset):
 _GROUPS = {"optimizer": OptimizerSettings, "network": NetworkSettings, "sampling": SamplingRules}
 
 
+# What settings and values were called in 0.1: files are read as they were written, `with_changes` names the new name.
+EARLIER_NAMES = {
+    "classes": "class_names",
+    "optimizer.rate": "optimizer.learning_rate",
+    "optimizer.rate_drops": "optimizer.lr_milestones",
+    "optimizer.bias_rate": "optimizer.bias_lr_multiplier",
+    "optimizer.backbone_rate": "optimizer.backbone_lr_multiplier",
+    "network.tune_from": "network.finetune_from",
+    "network.pooled_size": "network.roi_output_size",
+    "sampling.flip": "sampling.horizontal_flip_prob",
+    "sampling.vertical_flip": "sampling.vertical_flip_prob",
+}
+_EARLIER_VALUES = {("network.head", "carry"): "reuse"}
+
+
+def with_current_names(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The JSON of a recipe that any version wrote, with the names of this one.
+
+    Example:
+        >>> with_current_names({"name": "mine", "optimizer": {"rate": 0.01}, "network": {"head": "carry"}})
+        {'name': 'mine', 'optimizer': {'learning_rate': 0.01}, 'network': {'head': 'reuse'}}
+    """
+    values = _with_current_names(values, "")
+    for group in _GROUPS.keys() & values.keys():
+        if isinstance(values[group], dict):
+            values[group] = _with_current_names(values[group], f"{group}.")
+    config = values["optimizer"].get("config") if isinstance(values.get("optimizer"), dict) else None
+    if isinstance(config, dict):  # a Keras optimiser
+        values["optimizer"] |= {"config": renamed(config, optimizers.EARLIER_NAMES)}
+    return values
+
+
+def _with_current_names(values, prefix):
+    """The same of one group, whose dotted names begin with `prefix`."""
+    current = {}
+    for name, value in values.items():
+        known = EARLIER_NAMES.get(prefix + name, prefix + name).removeprefix(prefix)
+        current[known] = _EARLIER_VALUES.get((prefix + name, value), value) if isinstance(value, str) else value
+    return current
+
+
 def _known_settings():
     """Dotted name -> type annotation of every value of a recipe."""
     known = {name: hint for name, hint in typing.get_type_hints(Recipe).items() if name not in _GROUPS}
@@ -178,19 +242,20 @@ def _known_settings():
     return known
 
 
-def with_changes(recipe, changes):
+def with_changes(recipe: Recipe, changes: Mapping[str, Any]) -> Recipe:
     """A recipe with other values.
 
     Args:
         recipe: `Recipe`.
-        changes: dict from dotted names to values: `{"optimizer.rate": 0.01, "steps": 2000}`. Text stands for a value of
-            the setting's type: "0.01", "none", "480,600" or "[480, 600]" for several numbers, JSON for a dict.
+        changes: dict from dotted names to values: `{"optimizer.learning_rate": 0.01, "steps": 2000}`. Text stands
+            for a value of the setting's type: "0.01", "none", "480,600" or "[480, 600]" for several numbers, JSON
+            for a dict.
 
     Raises:
         InputError: for an unknown name (tells the known ones), a value of another type, or one out of range.
 
     Example:
-        >>> with_changes(Recipe(name="mine"), {"sampling.flip": "0"}).sampling.flip
+        >>> with_changes(Recipe(name="mine"), {"sampling.horizontal_flip_prob": "0"}).sampling.horizontal_flip_prob
         0.0
     """
     known = _known_settings()
@@ -208,14 +273,14 @@ def with_changes(recipe, changes):
     return dataclasses.replace(recipe, **top)
 
 
-def recipe_from_json(values):
-    """The `Recipe` of what `dataclasses.asdict` made of it, also after it went through a JSON file.
+def recipe_from_json(values: Mapping[str, Any]) -> Recipe:
+    """The `Recipe` of what `dataclasses.asdict` made of it, also after it went through a JSON file of any version.
 
     Raises:
         InputError: as `with_changes`.
     """
     changes, whole = {}, {}
-    for name, value in values.items():
+    for name, value in with_current_names(values).items():
         if name == "optimizer" and "class_name" in value:
             whole[name] = value
         elif name in _GROUPS:
@@ -226,7 +291,14 @@ def recipe_from_json(values):
 
 
 def _refuse_unknown(name, known):
-    close = [each for each in known if each.split(".")[-1] == name] or difflib.get_close_matches(name, known, n=1)
+    if name in EARLIER_NAMES:
+        raise InputError(f"{name}: found a setting's name of version 0.1; expected {EARLIER_NAMES[name]}; give that")
+    earlier = [each for old, each in EARLIER_NAMES.items() if old.split(".")[-1] == name]
+    close = (
+        earlier
+        or [each for each in known if each.split(".")[-1] == name]
+        or difflib.get_close_matches(name, known, n=1)
+    )
     hint = f"did you mean {close[0]}?" if close else "give one of these"
     raise InputError(f"{name}: found no such setting of a recipe; expected one of {', '.join(known)}; {hint}")
 
@@ -245,7 +317,11 @@ _TYPE_NAMES = {
 
 def _typed(name, value, hint):
     """A value, or the one that a text stands for, as its setting's type."""
-    kinds = hint.__args__ if isinstance(hint, types.UnionType) else (hint,)
+    kinds = typing.get_args(hint) if typing.get_origin(hint) in (typing.Union, types.UnionType) else (hint,)
+    words = [word for kind in kinds if typing.get_origin(kind) is Literal for word in typing.get_args(kind)]
+    if isinstance(value, str) and value in words:
+        return value
+    kinds = [kind for kind in kinds if typing.get_origin(kind) is not Literal]
     of_texts, of_tuples = tuple[str, ...] in kinds, tuple[tuple, ...] in kinds
     kinds = [typing.get_origin(kind) or kind for kind in kinds]
     found = value
@@ -265,7 +341,7 @@ def _typed(name, value, hint):
             for each in value
         )
     if not fits:
-        expected = " or ".join(_TYPE_NAMES[kind] for kind in kinds)
+        expected = " or ".join([_TYPE_NAMES[kind] for kind in kinds] + words)
         raise InputError(f"{name}: found {found!r}; expected {expected}; change it")
     return value
 

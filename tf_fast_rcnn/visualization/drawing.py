@@ -1,9 +1,18 @@
 """Boxes with class and score drawn on images, and sheets of such images."""
 
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from tf_fast_rcnn import boxes
+
+if TYPE_CHECKING:
+    from tf_fast_rcnn.data.detections import Detections
+    from tf_fast_rcnn.data.records import ImageRecord
 
 # M. A. Petroff, "Accessible Color Sequences for Data Visualization" (arXiv:2107.02270): ten colours chosen to stay
 # apart under colour-vision deficiency, the most distinct first.
@@ -23,17 +32,22 @@ PALETTE = (
 _DASH = 4  # length of a dash, in line widths
 
 
-def class_color(label):
+def class_color(label: int) -> str:
     """The colour "#rrggbb" of class `label`, 1..K; the palette's ten colours repeat."""
     return PALETTE[(label - 1) % len(PALETTE)]
 
 
-def class_colors(labels):
+def class_colors(labels: np.ndarray) -> list[str]:
     """The colour of each class of an array of labels."""
     return [class_color(label) for label in labels.tolist()]
 
 
-def draw_detections(image, detections, class_names=None, min_score=0.0):
+def draw_detections(
+    image: np.ndarray | Image.Image,
+    detections: Detections,
+    class_names: Sequence[str] | None = None,
+    min_score: float = 0.0,
+) -> Image.Image:
     """Draws detections as boxes in their class's colour, each with a label such as "cat 0.93".
 
     Args:
@@ -46,12 +60,12 @@ def draw_detections(image, detections, class_names=None, min_score=0.0):
         A new PIL image, RGB, of the same size.
 
     Example:
-        >>> draw_detections(read_image("cat.jpg"), found, ["cat"]).save("found.png")        # doctest: +SKIP
+        >>> draw_detections(read_image("cat.jpg"), detections, ["cat"]).save("found.png")        # doctest: +SKIP
     """
     # Best last: it then lies on top.
     order = np.argsort(detections.scores, kind="stable")
     shown = [index for index in order if detections.scores[index] >= min_score]
-    classes = [int(detections.classes[index]) for index in shown]
+    classes = [int(detections.class_ids[index]) for index in shown]
     if class_names is None:
         names = [detections.names[index] for index in shown]
     else:
@@ -60,7 +74,7 @@ def draw_detections(image, detections, class_names=None, min_score=0.0):
     return draw_boxes(image, detections.boxes[shown], captions, [class_color(label) for label in classes])
 
 
-def draw_ground_truth(image, record, class_names):
+def draw_ground_truth(image: np.ndarray | Image.Image, record: ImageRecord, class_names: Sequence[str]) -> Image.Image:
     """Draws an image's annotated objects: dashed white boxes with the class's name, difficult ones in brackets.
 
     Args:
@@ -74,14 +88,20 @@ def draw_ground_truth(image, record, class_names):
     return draw_boxes(image, record.boxes, object_captions(record, class_names))
 
 
-def object_captions(record, class_names):
+def object_captions(record: ImageRecord, class_names: Sequence[str]) -> list[str]:
     """The class's name of each object of an `ImageRecord`; difficult ones in brackets, crowds marked so."""
-    names = [class_names[label - 1] for label in record.labels]
+    names = [class_names[label - 1] for label in record.class_ids]
     names = [f"{name}: crowd" if crowd else name for name, crowd in zip(names, record.crowd, strict=True)]
     return [f"({name})" if difficult else name for name, difficult in zip(names, record.difficult, strict=True)]
 
 
-def draw_boxes(image, relative_boxes, captions, colors=None, fitting=False):
+def draw_boxes(
+    image: np.ndarray | Image.Image,
+    relative_boxes: np.ndarray,
+    captions: Iterable[str],
+    colors: Iterable[str] | None = None,
+    fitting: bool = False,
+) -> Image.Image:
     """Draws boxes with a caption each; later ones lie on top.
 
     Args:
@@ -109,7 +129,7 @@ def draw_boxes(image, relative_boxes, captions, colors=None, fitting=False):
     return picture
 
 
-def contact_sheet(images, columns=4, gap=8):
+def contact_sheet(images: Sequence[np.ndarray | Image.Image], columns: int = 4, gap: int = 8) -> Image.Image:
     """A grid of images on white, row by row; rows and columns are as large as their largest image.
 
     Args:

@@ -3,12 +3,16 @@
 A page needs nothing from outside its folder. `base.html` holds its style, `macros.html` what several pages draw.
 """
 
+from __future__ import annotations
+
+from typing import Any
+
 import jinja2
 
 from tf_fast_rcnn.visualization.drawing import class_color
 
 
-def render_page(template, **values):
+def render_page(template: str, **values: Any) -> str:
     """The text of a page.
 
     Args:

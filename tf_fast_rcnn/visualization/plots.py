@@ -3,7 +3,11 @@
 Figures are made through Matplotlib's object interface: no window system, no global state, safe in any thread.
 """
 
+from __future__ import annotations
+
 import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -13,12 +17,33 @@ from matplotlib.ticker import LogLocator, MaxNLocator
 from tf_fast_rcnn.files import replacing_path
 from tf_fast_rcnn.visualization.drawing import PALETTE, class_color
 
+if TYPE_CHECKING:
+    import numpy.typing as npt
+    from matplotlib.axes import Axes
+
+    from tf_fast_rcnn.files import StrPath
+
 _LOSS_NAMES = {"loss": "total", "class_loss": "class (log loss)", "box_loss": "box (smooth L1)"}
 _LINE_STYLES = ("-", "--", ":", "-.")
 _CHART_SIZE = (6, 3.6)  # inches: two side by side on a page, one on a phone
 
 
-def plot_losses(rows, path):
+class HasCurves(Protocol):
+    """What is drawn of an `EvaluationResult`, which is defined in a part that builds on this one."""
+
+    @property
+    def classes(self) -> Sequence[Any]: ...
+
+    @property
+    def iou_threshold(self) -> float | None: ...
+
+    @property
+    def mean_ap(self) -> float: ...
+
+    def rule(self) -> str: ...
+
+
+def plot_losses(rows: Sequence[Mapping[str, Any]], path: StrPath) -> None:
     """Draws losses over training steps, and validation mAP below them where there is any.
 
     Many points are drawn pale, with their running mean over them.
@@ -48,7 +73,7 @@ def plot_losses(rows, path):
     save_figure(figure, path)
 
 
-def plot_precision_recall(result, path):
+def plot_precision_recall(result: HasCurves, path: StrPath) -> None:
     """Draws the precision-recall curve of each class, with its AP in the legend, best first.
 
     Args:
@@ -81,7 +106,9 @@ def plot_precision_recall(result, path):
     save_figure(figure, path)
 
 
-def plot_breakdown(gains, counts, class_names, path, title):
+def plot_breakdown(
+    gains: Mapping[str, float], counts: np.ndarray, class_names: Sequence[str], path: StrPath, title: str
+) -> None:
     """Draws what mending each kind of errors would add to mean AP, and beside it how many there are of each class.
 
     Args:
@@ -111,7 +138,9 @@ def plot_breakdown(gains, counts, class_names, path, title):
     save_figure(figure, path)
 
 
-def plot_reliability(curves, counts, path):
+def plot_reliability(
+    curves: Iterable[tuple[str, int, np.ndarray, np.ndarray]], counts: np.ndarray, path: StrPath
+) -> None:
     """Draws precision against score, with the diagonal on which scores are probabilities, and how many detections
     there are of each score.
 
@@ -136,7 +165,16 @@ def plot_reliability(curves, counts, path):
     save_figure(figure, path)
 
 
-def plot_histogram(values, path, title, xlabel, ylabel="objects", bins=30, log=False, limit=None):
+def plot_histogram(
+    values: npt.ArrayLike,
+    path: StrPath,
+    title: str,
+    xlabel: str,
+    ylabel: str = "objects",
+    bins: int | Sequence[float] = 30,
+    log: bool = False,
+    limit: tuple[float, str] | None = None,
+) -> None:
     """Draws how often values occur.
 
     Args:
@@ -150,10 +188,10 @@ def plot_histogram(values, path, title, xlabel, ylabel="objects", bins=30, log=F
     values = np.asarray(values, float)
     figure = Figure(figsize=_CHART_SIZE, layout="constrained")
     axes = figure.subplots()
-    if log and np.ndim(bins) == 0:
+    if log and isinstance(bins, int):
         low, high = (values.min(), values.max()) if len(values) else (1.0, 1.0)
         # One value alone still needs bins around it.
-        bins = np.geomspace(min(low, high / 2), max(high, low * 2), bins + 1)
+        bins = np.geomspace(min(low, high / 2), max(high, low * 2), bins + 1).tolist()
     axes.hist(values, bins, color=class_color(1), edgecolor="white", linewidth=0.5)
     if log:
         make_x_logarithmic(axes)
@@ -166,7 +204,9 @@ def plot_histogram(values, path, title, xlabel, ylabel="objects", bins=30, log=F
     save_figure(figure, path)
 
 
-def plot_recall(curves, path, title, xlabel, log=False):
+def plot_recall(
+    curves: Mapping[str, tuple[npt.ArrayLike, npt.ArrayLike]], path: StrPath, title: str, xlabel: str, log: bool = False
+) -> None:
     """Draws recall, 0 to 1, against what it depends on.
 
     Args:
@@ -187,7 +227,7 @@ def plot_recall(curves, path, title, xlabel, log=False):
     save_figure(figure, path)
 
 
-def plot_sampling_speed(results, path):
+def plot_sampling_speed(results: Sequence[Mapping[str, Any]], path: StrPath) -> None:
     """Draws RoIs a second over the number of images of a mini-batch, both on logarithmic axes.
 
     Args:
@@ -213,7 +253,7 @@ def plot_sampling_speed(results, path):
     save_figure(figure, path)
 
 
-def plot_search_growth(rows, path):
+def plot_search_growth(rows: Sequence[Mapping[str, Any]], path: StrPath) -> None:
     """Draws time over pixels on logarithmic axes, beside n log n through the first point.
 
     Args:
@@ -232,7 +272,7 @@ def plot_search_growth(rows, path):
     save_figure(figure, path)
 
 
-def plot_parts(panels, path):
+def plot_parts(panels: Mapping[str, Mapping[str, Mapping[str, float]]], path: StrPath) -> None:
     """Draws where time goes: a panel for each comparison, in it a bar for each contestant, stacked of its parts.
 
     Args:
@@ -317,7 +357,7 @@ def _most_frequent(class_names, counts, shown=9):
     return rows
 
 
-def make_x_logarithmic(axes):
+def make_x_logarithmic(axes: Axes) -> None:
     """With numbers as people write them: 30, not 3 x 10^1."""
     axes.set_xscale("log")
     axes.xaxis.set_major_formatter("{x:g}")
@@ -333,7 +373,7 @@ def _finish(axes):
         axes.legend()
 
 
-def save_figure(figure, path):
+def save_figure(figure: Figure, path: StrPath) -> None:
     """Writes the picture under a temporary name, then renames it: a reader never sees half of it."""
     FigureCanvasAgg(figure)
     with replacing_path(path) as temporary:

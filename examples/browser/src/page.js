@@ -87,16 +87,16 @@ function show() {
   if (!shown) return;
   const threshold = Number(element("threshold").value);
   element("threshold-value").textContent = threshold.toFixed(2);
-  const found = shown.detections.filter(({ score }) => score >= threshold);
+  const detections = shown.detections.filter(({ score }) => score >= threshold);
   const canvas = element("picture");
   canvas.hidden = false;
-  canvas.setAttribute("aria-label", `Your image with ${found.length} detections; the table lists them`);
-  draw(canvas, found);
-  element("results").hidden = !found.length;
-  element("rows").replaceChildren(...found.map(row));
+  canvas.setAttribute("aria-label", `Your image with ${detections.length} detections; the table lists them`);
+  draw(canvas, detections);
+  element("results").hidden = !detections.length;
+  element("rows").replaceChildren(...detections.map(row));
 }
 
-function draw(canvas, found) {
+function draw(canvas, detections) {
   const context = canvas.getContext("2d");
   context.putImageData(shown.image, 0, 0);
   const unit = Math.max(canvas.width, canvas.height) / 400;
@@ -104,7 +104,7 @@ function draw(canvas, found) {
   context.font = `${Math.max(10, 7 * unit)}px system-ui, sans-serif`;
   context.textBaseline = "top";
   // The best ones last, so that they are on top.
-  for (const { className, score, box } of found.toReversed()) {
+  for (const { className, score, box } of detections.toReversed()) {
     const [top, left, bottom, right] = box.map((side, i) => side * (i % 2 ? canvas.width : canvas.height));
     context.strokeStyle = context.fillStyle = color(className);
     context.strokeRect(left, top, right - left, bottom - top);

@@ -59,10 +59,10 @@ def test_shapes_types_and_names(marked_images):
 @pytest.mark.parametrize(
     "options",
     [
-        {"flip": 0.0},
-        {"flip": 1.0},
-        {"flip": 0.0, "vertical_flip": 1.0},
-        {"flip": 1.0, "vertical_flip": 1.0, "shorter_side": 80},
+        {"horizontal_flip_prob": 0.0},
+        {"horizontal_flip_prob": 1.0},
+        {"horizontal_flip_prob": 0.0, "vertical_flip_prob": 1.0},
+        {"horizontal_flip_prob": 1.0, "vertical_flip_prob": 1.0, "shorter_side": 80},
         {"shorter_side": (40, 80, 120)},
         {"pad_to": (90, 100)},
     ],
@@ -83,7 +83,7 @@ def test_boxes_stay_on_the_marked_pixels(marked_images, options):
         np.testing.assert_array_equal(targets["box_deltas"][0, :, 0], labels)
 
 
-@pytest.mark.parametrize(("options", "values"), [({}, 2), ({"vertical_flip": 0.5}, 4)])
+@pytest.mark.parametrize(("options", "values"), [({}, 2), ({"vertical_flip_prob": 0.5}, 4)])
 def test_half_of_the_images_are_flipped(marked_images, options, values):
     batches = batches_of(marked_images([(40, 60)]), 200, 1, 4, **options)
     corners = [tuple(marked_box(inputs["images"][0])[:2]) for inputs, _ in batches]
@@ -137,7 +137,7 @@ def test_images_of_similar_shapes_share_a_mini_batch_and_a_scale(marked_images):
 
 # --- the same for every machine ---------------------------------------------------------------------------------------
 
-VARIED = {"shorter_side": (40, 56), "vertical_flip": 0.5, "hue": 0.1, "scale_jitter": (0.9, 1.1)}
+VARIED = {"shorter_side": (40, 56), "vertical_flip_prob": 0.5, "hue": 0.1, "scale_jitter": (0.9, 1.1)}
 
 
 def digest(batches):
@@ -194,7 +194,7 @@ def test_start_reads_nothing_that_came_before(marked_images, tmp_path):
 
 
 def test_visits_of_one_image_draw_other_rois(marked_images):
-    batches = batches_of(marked_images([(40, 60)]), 6, 1, 8, flip=0.0)
+    batches = batches_of(marked_images([(40, 60)]), 6, 1, 8, horizontal_flip_prob=0.0)
     assert len({inputs["rois"].tobytes() for inputs, _ in batches}) == 6
 
 

@@ -7,12 +7,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tf_fast_rcnn.data.batches.image_order import visits
+from tf_fast_rcnn.data.batches.image_order import image_order
 
 
 def numbers(*arguments, count, **options):
     """The first images visited, after a check of the positions."""
-    pairs = list(itertools.islice(visits(*arguments, **options).as_numpy_iterator(), count))
+    pairs = list(itertools.islice(image_order(*arguments, **options).as_numpy_iterator(), count))
     begin = options.get("start", 0) * arguments[1]
     assert [position for position, _ in pairs] == list(range(begin, begin + count))
     return [int(image) for _, image in pairs]

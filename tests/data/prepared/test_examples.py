@@ -15,7 +15,7 @@ from tf_fast_rcnn.data.records import DetectionDataset, ImageRecord
 from tf_fast_rcnn.errors import InputError
 
 CLASS_NAMES = ("cat", "dög", "ox")
-FIELDS = ("boxes", "labels", "difficult", "crowd")
+FIELDS = ("boxes", "class_ids", "difficult", "crowd")
 
 
 def png(seed=0, height=4, width=6):
@@ -35,7 +35,7 @@ def records(draw):
         height=draw(st.integers(1, 2**31)),
         width=draw(st.integers(1, 2**31)),
         boxes=corners[:objects],
-        labels=rng.integers(1, 4, objects),
+        class_ids=rng.integers(1, 4, objects),
         difficult=rng.integers(0, 2, objects),
         crowd=rng.integers(0, 2, objects),
         proposal_boxes=corners[objects:],
@@ -51,7 +51,7 @@ def written(path, images):
         for example in examples:
             writer.write(example)
     shard = PreparedRecords([str(path)], [[len(example) for example in examples]], len(CLASS_NAMES))
-    return DetectionDataset("written", CLASS_NAMES, shard, proposal_settings="some")
+    return DetectionDataset("written", CLASS_NAMES, shard, proposals="some")
 
 
 def read_in_graph(dataset, numbers=None):
@@ -123,13 +123,13 @@ def test_the_graph_reads_unions_slices_and_other_classes_as_python_does(tmp_path
     view = first[1:].relabelled(names, [2, 0, 1]) + second[np.array([2, 0])].relabelled(names, [0, 2, 2])
     view = view[::-1].with_class_names(["beast", "ant", "ox"])
     found = read_in_graph(view)
-    assert [len(example["labels"]) for example in found] != [len(record.labels) for record in [*second, *first]]
+    assert [len(example["class_ids"]) for example in found] != [len(record.class_ids) for record in [*second, *first]]
     for example, record in zip(found, view, strict=True):
         assert_example_is(example, record)
     for label, name in [(1, "beast"), (3, "ox")]:
-        count = sum(np.sum(example["labels"] == label) for example in found)
+        count = sum(np.sum(example["class_ids"] == label) for example in found)
         members = {"beast": [(first[1:], 1), (second[::2], 2), (second[::2], 3)], "ox": [(first[1:], 3)]}[name]
-        assert count == sum(np.sum(record.labels == old) for part, old in members for record in part) > 0
+        assert count == sum(np.sum(record.class_ids == old) for part, old in members for record in part) > 0
 
 
 def test_images_that_are_not_plain_are_converted_for_the_graph(tmp_path):

@@ -39,7 +39,7 @@ def assert_same_records(first, second):
         for name in ("image_id", "height", "width"):
             assert getattr(one, name) == getattr(other, name)
         np.testing.assert_array_equal(one.image(), other.image())
-        for name in ("boxes", "labels", "difficult", "crowd"):
+        for name in ("boxes", "class_ids", "difficult", "crowd"):
             np.testing.assert_array_equal(getattr(one, name), getattr(other, name))
         np.testing.assert_array_equal(one.proposals(), other.proposals())
 
@@ -92,16 +92,16 @@ def test_the_folder_reads_back_the_same(cats, tmp_path):
     assert_same_records(prepared, again)
     assert again.class_names == cats.class_names
     assert again.name == f"prepared:{tmp_path / 'out'}"
-    assert prepared.proposal_settings == again.proposal_settings == BOTH
+    assert prepared.proposals == again.proposals == BOTH
     np.testing.assert_array_equal(again.records.image_sizes(), [[record.height, record.width] for record in cats])
     assert not list((tmp_path / "out").glob(f"{PARTIAL_PREFIX}*"))
 
 
-def test_mended_counts_are_kept(voc_folder, tmp_path):
+def test_counts_of_fixes_are_kept(voc_folder, tmp_path):
     voc_folder.simple(1)
     voc_folder.annotation("a0", [("cat", 1, 1, 99, 20), ("cat", 5, 5, 5, 9)])
     run(read_voc(voc_folder.path, "train"), tmp_path / "out")
-    assert read_prepared(tmp_path / "out").mended == {
+    assert read_prepared(tmp_path / "out").fixes == {
         "boxes clipped to their image": 1,
         "boxes without area dropped": 1,
     }
@@ -186,9 +186,9 @@ def test_changed_settings_and_annotations_are_taken_up(voc_folder, cats, tmp_pat
     run(read_voc(voc_folder.path, "train"), tmp_path / "out", DENSE)
     again = read_prepared(tmp_path / "out")
     assert again.class_names == ("cat", "dog")
-    assert again[1].labels.tolist() == [1, 2]
+    assert again[1].class_ids.tolist() == [1, 2]
     np.testing.assert_array_equal(again[0].proposals(), compute_proposals(cats[0].image(), DENSE))
-    assert again.proposal_settings == DENSE
+    assert again.proposals == DENSE
 
 
 def test_statistics_are_those_of_the_records(voc_folder, tmp_path):
@@ -197,7 +197,7 @@ def test_statistics_are_those_of_the_records(voc_folder, tmp_path):
     prepared = run(read_voc(voc_folder.path, "train"), tmp_path / "out", images_per_shard=2)
     found = {"cat": [], "dog": []}
     for record in prepared:
-        for box, label in zip(record.boxes, record.labels, strict=True):
+        for box, label in zip(record.boxes, record.class_ids, strict=True):
             best = max(naive_iou(box, proposal) for proposal in record.proposals())
             found[("cat", "dog")[label - 1]].append(best >= 0.5)
     assert read_manifest(tmp_path / "out")["statistics"] == {
@@ -280,8 +280,8 @@ def test_an_unreadable_image_is_named_or_skipped_and_counted(voc_folder, tmp_pat
     assert "\n" not in str(caught.value)
     prepared = run(dataset, tmp_path / "out", workers=workers, skip_bad=True)
     assert [record.image_id for record in prepared] == ["a0", "a2"]
-    assert prepared.mended == {"unreadable images skipped": 1}
-    assert read_prepared(tmp_path / "out").mended == prepared.mended
+    assert prepared.fixes == {"unreadable images skipped": 1}
+    assert read_prepared(tmp_path / "out").fixes == prepared.fixes
 
 
 def test_a_folder_that_cannot_be_written(cats, tmp_path):
@@ -291,7 +291,7 @@ def test_a_folder_that_cannot_be_written(cats, tmp_path):
 
 
 def cached(dataset, tmp_path, settings=DENSE):
-    return cached_proposals(dataset, settings, tmp_path / "cache", workers=1, progress=False)
+    return cached_proposals(dataset, settings, cache_dir=tmp_path / "cache", workers=1, progress=False)
 
 
 def test_only_local_folders_are_written(cats):
@@ -316,7 +316,7 @@ def test_the_cache_is_used_again_and_knows_settings_and_data_sets(voc_folder, ca
     assert touched(folder) == written
     others = cached_proposals(read_voc(voc_folder.path, "train", ["dog", "cat"]), DENSE, workers=1, progress=False)
     assert others.class_names == ("dog", "cat")
-    assert others[0].labels.tolist() == [2]
+    assert others[0].class_ids.tolist() == [2]
 
 
 def test_the_cache_does_not_copy_images(voc_folder, cats, tmp_path):

@@ -35,7 +35,7 @@ def source(digits):
 
 @pytest.fixture
 def proposals(prepared_digits):
-    return prepared_digits[0].proposal_settings
+    return prepared_digits[0].proposals
 
 
 @pytest.fixture
@@ -58,12 +58,12 @@ def in_memory(source, proposals):
     records = [
         dataclasses.replace(record, proposal_boxes=compute_proposals(record.image(), proposals)) for record in source
     ]
-    return frcnn.DetectionDataset("in memory", source.class_names, records, proposal_settings=proposals)
+    return frcnn.DetectionDataset("in memory", source.class_names, records, proposals=proposals)
 
 
 @pytest.mark.parametrize("start", [0, 3])
 def test_mini_batches_do_not_depend_on_how_the_data_are_stored(source, proposals, folder, tmp_path, start):
-    cached = cached_proposals(source, proposals, tmp_path / "cache", workers=1, progress=False)
+    cached = cached_proposals(source, proposals, cache_dir=tmp_path / "cache", workers=1, progress=False)
     expected = batches_of(in_memory(source, proposals), 6, seed=5)[start:]
     for dataset in (read_prepared(folder), cached):
         assert_equal_batches(batches_of(dataset, 6 - start, seed=5, start=start), expected)
@@ -97,14 +97,14 @@ def test_training_and_evaluation_need_no_original_files_and_any_file_system(
     run = frcnn.load_run(tmp_path / "run")
     result = frcnn.evaluate(run.model, test, "coco", settings=DetectionSettings(**TINY_SIDES), progress=False)
     assert result.num_images == 4
-    assert sum(row.num_objects for row in result.classes) == sum(len(record.labels) for record in test)
+    assert sum(row.num_objects for row in result.classes) == sum(len(record.class_ids) for record in test)
 
 
 def test_a_folder_in_another_file_system_may_be_verified_and_joined(folder):
     remote = copy_to_memory(folder, "joined")
     verify_prepared(remote)
     union = frcnn.load_dataset(f"prepared:{remote}+prepared:{folder}")
-    assert union.proposal_settings == read_prepared(folder).proposal_settings
+    assert union.proposals == read_prepared(folder).proposals
     twice = [*read_prepared(folder)] * 2
     assert [record.image_id for record in union] == [record.image_id for record in twice]
     found = batches_of(union, 8)
@@ -121,7 +121,7 @@ def test_another_program_reads_the_shards_as_the_documentation_says(folder):
             record.image_id,
             *map(str, record.image().shape),
             str(len(record.proposals())),
-            *(CLASS_NAMES[label - 1] for label in record.labels),
+            *(CLASS_NAMES[label - 1] for label in record.class_ids),
         ]
         for record in read_prepared(folder)
     ]

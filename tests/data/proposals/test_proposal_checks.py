@@ -144,7 +144,7 @@ def test_honest_proposals_pass_however_poor(tmp_path_factory, order, seed, noise
 def test_images_are_matched_with_entries(tmp_path):
     records, boxes = make_data(5, images=5)
     path = write_npz(tmp_path / "a.npz", records, boxes, "yxyx-relative")
-    assert file_proposals(path, records[:3]).report.mended == {"images of the file that are not in the data set": 2}
+    assert file_proposals(path, records[:3]).report.fixes == {"images of the file that are not in the data set": 2}
     others = [make_record(f"other{number}") for number in range(4)]
     with pytest.raises(InputError, match=r"no proposals of 4 of 9 images \(other0, other1, other2, ...\)"):
         file_proposals(path, records + others)

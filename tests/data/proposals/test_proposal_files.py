@@ -209,12 +209,12 @@ def test_names_of_images(tmp_path):
         proposals.of(make_record("43"))
 
 
-def test_what_is_mended_is_counted(tmp_path):
+def test_fixes_are_counted(tmp_path):
     rows = [[0, 0, 30, 20], [0, 0, 30, 20], [5, 5, 60, 40], [5, 5, 70, 40], [8, 8, 7, 9], [59, 0, 59.5, 39]]
     rows += [[10, 10, 20 + n, 20] for n in range(20)]
     proposals, (found,) = read(tmp_path / "a.npz", writers.npz({"7": rows}), ["7"], order="xyxy-0based")
     # The fourth is clipped to the third, which reaches beyond its image by no more than a pixel.
-    assert proposals.report.mended == {
+    assert proposals.report.fixes == {
         "proposals without area dropped": 1,
         "proposals clipped to their image": 1,
         "repeated proposals dropped": 2,

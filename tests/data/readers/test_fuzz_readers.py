@@ -154,7 +154,7 @@ def check_sound(dataset):
         assert np.all(np.isfinite(record.boxes))
         assert np.all((record.boxes >= 0) & (record.boxes <= 1))
         assert np.all(record.boxes[:, :2] < record.boxes[:, 2:])
-        assert np.all((record.labels >= 1) & (record.labels <= len(dataset.class_names)))
+        assert np.all((record.class_ids >= 1) & (record.class_ids <= len(dataset.class_names)))
 
 
 @pytest.mark.parametrize("name", SPECS)

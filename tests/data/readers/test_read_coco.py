@@ -49,12 +49,12 @@ def test_boxes_labels_and_ids(coco, tmp_path):
     # Labels count the categories by their ids, 1, 13 and 90; images keep the order of the file.
     assert dataset.class_names == ("person", "stop sign", "toothbrush")
     assert [record.image_id for record in dataset] == ["9", "5"]
-    assert [record.labels.tolist() for record in dataset] == [[3], [2, 1]]
+    assert [record.class_ids.tolist() for record in dataset] == [[3], [2, 1]]
     np.testing.assert_allclose(dataset[1].boxes, [[0.25, 0.25, 0.75, 0.75], [0, 0, 1, 1]], atol=1e-6)
     np.testing.assert_allclose(dataset[0].boxes, [[0, 0.5 / 60, 0.1, 30.5 / 60]], atol=1e-6)
     assert dataset[1].image_path == str(tmp_path / "images" / "000000000005.jpg")
     assert (dataset[1].height, dataset[1].width) == (40, 60)
-    assert dataset.mended == {}
+    assert dataset.fixes == {}
     assert dataset.name == f"coco:{tmp_path}/instances.json,{tmp_path}/images"
 
 
@@ -90,7 +90,7 @@ def test_boxes_are_clipped_and_dropped(coco):
     dataset = coco(content(annotations=[annotation(5, 1, box) for box in boxes]))()
     expected = [[0, 0, 0.5, 0.25], [0.75, 50 / 60, 1, 1], [0.25, 10 / 60, 0.375, 0.25], [0, 0, 1, 1]]
     np.testing.assert_allclose(dataset[0].boxes, expected, atol=1e-6)
-    assert dataset.mended == {"boxes without area dropped": 3, "boxes clipped to their image": 2}
+    assert dataset.fixes == {"boxes without area dropped": 3, "boxes clipped to their image": 2}
 
 
 @pytest.mark.parametrize("file_name", ["train/a.jpg", r"train\a.jpg", "../images/train/a.jpg", "/elsewhere/b.jpg"])
@@ -109,7 +109,7 @@ def test_images_beside_the_json(tmp_path):
 
 def test_class_names_give_the_labels(coco):
     read = coco(content())
-    assert read(class_names=["stop sign", "person", "toothbrush"])[0].labels.tolist() == [1]
+    assert read(class_names=["stop sign", "person", "toothbrush"])[0].class_ids.tolist() == [1]
     one_line_error(lambda: read(class_names=["person"]), "instances.json", "'stop sign'", "person")
 
 
@@ -122,7 +122,7 @@ def test_boxes_of_tools_that_ignore_exif_turn_with_the_image(coco, tmp_path):
     assert (dataset[0].height, dataset[0].width) == (60, 40)
     # A quarter turn clockwise: what was at rows 0.25 to 0.75 stands in columns 1 - 0.75 to 1 - 0.25.
     np.testing.assert_allclose(dataset[0].boxes, [[0.25, 0.25, 0.75, 0.75]], atol=1e-6)
-    assert dataset.mended == {"boxes turned with their image (EXIF)": 1}
+    assert dataset.fixes == {"boxes turned with their image (EXIF)": 1}
 
 
 def one(**values):
@@ -180,7 +180,7 @@ def test_a_bad_image_is_one_line_or_skipped_and_counted(coco, tmp_path, value, p
     one_line_error(read, "instances.json", *patterns)
     dataset = read(skip_bad=True)
     assert [record.image_id for record in dataset] == ["6"]
-    assert dataset.mended == {"unreadable images or annotations skipped": 1}
+    assert dataset.fixes == {"unreadable images or annotations skipped": 1}
 
 
 @pytest.mark.parametrize("image_id", [6, None, [5], "5"])
@@ -189,7 +189,7 @@ def test_annotations_of_unknown_images(coco, image_id):
     one_line_error(read, "annotations[1]", f"the image_id {image_id!r}")
     dataset = read(skip_bad=True)
     assert len(dataset[0].boxes) == 1
-    assert dataset.mended == {"annotations of images that are not listed skipped": 1}
+    assert dataset.fixes == {"annotations of images that are not listed skipped": 1}
 
 
 def test_missing_file(tmp_path):

@@ -42,11 +42,11 @@ def table(tmp_path):
 def test_variants_of_one_table(table, text):
     dataset = table(text)()
     assert dataset.class_names == ("cat", "dog")
-    assert [record.labels.tolist() for record in dataset] == [[1, 2], [2]]
+    assert [record.class_ids.tolist() for record in dataset] == [[1, 2], [2]]
     np.testing.assert_allclose(dataset[0].boxes, [[0.25, 0.25, 0.75, 0.75], [0, 0, 0.1, 0.1]], atol=1e-6)
     np.testing.assert_allclose(dataset[1].boxes, [[0, 0, 1, 1]], atol=1e-6)
     assert (dataset[0].height, dataset[0].width) == (40, 60)
-    assert dataset.mended == {}
+    assert dataset.fixes == {}
 
 
 def test_ids_names_and_further_columns(table, tmp_path):
@@ -76,12 +76,12 @@ def test_boxes_are_clipped_and_dropped(table):
     one_line_error(dataset, "line 5", "xmax '2e308'")
     dataset = table(HEADER + "a.jpg,-5,0,30,45,cat\na.jpg,9,9,9,20,cat\na.jpg,20,5,10,9,cat\na.jpg,0,0,1e308,9,cat\n")()
     np.testing.assert_allclose(dataset[0].boxes, [[0, 0, 1, 0.5], [0, 0, 9 / 40, 1]], atol=1e-6)
-    assert dataset.mended == {"boxes without area dropped": 2, "boxes clipped to their image": 2}
+    assert dataset.fixes == {"boxes without area dropped": 2, "boxes clipped to their image": 2}
 
 
 def test_class_names_give_the_labels(table):
     read = table("a.jpg,1,1,9,9,cat\n")
-    assert read(class_names=["dog", "cat"])[0].labels.tolist() == [2]
+    assert read(class_names=["dog", "cat"])[0].class_ids.tolist() == [2]
     one_line_error(lambda: read(class_names=["dog"]), "boxes.csv, line 1", "'cat'", "dog")
 
 
@@ -125,7 +125,7 @@ def test_a_bad_line_is_one_line_or_its_image_is_skipped_and_counted(table, lines
     one_line_error(read, "boxes.csv", *patterns)
     dataset = read(skip_bad=True)
     assert [record.image_id for record in dataset] == ["b.jpg"]
-    assert dataset.mended == {"unreadable images or annotations skipped": 1}
+    assert dataset.fixes == {"unreadable images or annotations skipped": 1}
 
 
 def test_missing_table(tmp_path):

@@ -37,7 +37,7 @@ def check_equal(dataset, others):
     for record in dataset:
         other = expected[record.image_id]
         np.testing.assert_allclose(record.boxes, other.boxes, atol=1e-6)
-        assert names[record.labels].tolist() == other_names[other.labels].tolist()
+        assert names[record.class_ids].tolist() == other_names[other.class_ids].tolist()
         assert record.difficult.tolist() == other.difficult.tolist()
         assert record.crowd.tolist() == other.crowd.tolist()
         np.testing.assert_array_equal(record.image(), other.image())
@@ -64,15 +64,15 @@ def test_any_sequence_of_boxes_with_a_class(read):
     assert dataset.class_names == ("disc", "ring")
     assert sorted(record.image_id for record in dataset) == ["00000000", "00000001", "00000002"]
     for record in dataset:
-        assert record.labels.tolist() == [2]
+        assert record.class_ids.tolist() == [2]
         np.testing.assert_allclose(record.boxes, [[0, 0, 1, 0.5]])
         assert record.image().shape == (record.height, 6, 3)
         assert np.all(record.image() == record.height - 8)
-    assert dataset.mended == {"boxes without area dropped": 3}
+    assert dataset.fixes == {"boxes without area dropped": 3}
 
 
 def test_class_names_give_the_labels(read):
-    assert read("shapes", "train", class_names=["ring", "disc"])[0].labels.tolist() == [1]
+    assert read("shapes", "train", class_names=["ring", "disc"])[0].class_ids.tolist() == [1]
     one_line_error(lambda: read("shapes", "train", class_names=["disc"]), "tfds:shapes@train", "'ring'")
 
 
@@ -115,7 +115,7 @@ def test_broken_images_are_one_line_or_skipped(read, tmp_path):
     one_line_error(lambda: read("voc/2007", "train"), "00000001.jpg", "no readable image")
     dataset = read("voc/2007", "train", skip_bad=True)
     assert len(dataset) == 2
-    assert dataset.mended["unreadable images or annotations skipped"] == 1
+    assert dataset.fixes["unreadable images or annotations skipped"] == 1
 
 
 @pytest.mark.parametrize(

@@ -30,9 +30,9 @@ def test_boxes_are_relative_with_continuous_edges_and_labels_count_from_1(voc_fo
     assert (record.image_id, record.height, record.width) == ("a", 40, 60)
     np.testing.assert_allclose(record.boxes, [[0, 0, 1, 1], [0.25, 0.5, 0.5, 0.75]], atol=1e-6)
     assert record.boxes.dtype == np.float32
-    assert record.labels.tolist() == [2, 1]
+    assert record.class_ids.tolist() == [2, 1]
     assert record.difficult.tolist() == [False, False]
-    assert dataset.mended == {}
+    assert dataset.fixes == {}
 
 
 def test_difficult_flag_and_parts_of_objects(voc_folder):
@@ -51,21 +51,21 @@ def test_fractional_coordinates(voc_folder):
 def test_boxes_beyond_the_image_are_clipped_and_counted(voc_folder):
     dataset = one_image(voc_folder, [("cat", -5, 0, 70, 45), ("cat", 1, 1, 2, 2)])
     np.testing.assert_array_equal(dataset[0].boxes[0], [0, 0, 1, 1])
-    assert dataset.mended == {"boxes clipped to their image": 1}
+    assert dataset.fixes == {"boxes clipped to their image": 1}
 
 
 @pytest.mark.parametrize("corners", [(20, 5, 20, 9), (21, 5, 20, 9), (5, 9, 20, 9), (61, 1, 80, 40), (1, 41, 9, 50)])
 def test_boxes_without_area_are_dropped_and_counted(voc_folder, corners):
     dataset = one_image(voc_folder, [("cat", *corners), ("dog", 1, 1, 30, 20)])
-    assert dataset[0].labels.tolist() == [1]
+    assert dataset[0].class_ids.tolist() == [1]
     assert dataset.class_names == ("dog",)
-    assert dataset.mended == {"boxes without area dropped": 1}
+    assert dataset.fixes == {"boxes without area dropped": 1}
 
 
 def test_image_without_objects_is_legal(voc_folder):
     record = one_image(voc_folder, "")[0]
     assert record.boxes.shape == (0, 4)
-    assert record.labels.shape == (0,)
+    assert record.class_ids.shape == (0,)
 
 
 @pytest.mark.parametrize("name", ["a.jpg", "a.JPG", "a.jpeg", "a.png", "a.PNG", "a.bmp", "a.tif"])
@@ -90,14 +90,14 @@ def test_split_lines_may_have_a_column_blanks_and_repetitions(voc_folder):
     voc_folder.split("cat_train", "\ufeffa0  1\na1 -1 \n\nscan 1\na2\t0\na0\n")
     dataset = read_voc(voc_folder.path, "cat_train")
     assert [record.image_id for record in dataset] == ["a0", "a1", "scan 1", "a2"]
-    assert dataset.mended == {"repeated images of the split left out": 1}
+    assert dataset.fixes == {"repeated images of the split left out": 1}
 
 
 def test_class_names_give_the_labels(voc_folder):
     voc_folder.simple(1)
     dataset = read_voc(voc_folder.path, "train", class_names=["dog", "cat"])
     assert dataset.class_names == ("dog", "cat")
-    assert dataset[0].labels.tolist() == [2]
+    assert dataset[0].class_ids.tolist() == [2]
 
 
 @pytest.mark.parametrize("skip_bad", [False, True])
@@ -178,7 +178,7 @@ def test_bad_files_give_one_line_or_are_skipped_and_counted(voc_folder, spoil, p
     one_line_error(lambda: read_voc(voc_folder.path, "train"), *patterns)
     dataset = read_voc(voc_folder.path, "train", skip_bad=True)
     assert [record.image_id for record in dataset] == ["a0", "a2"]
-    assert dataset.mended == {"unreadable images or annotations skipped": 1}
+    assert dataset.fixes == {"unreadable images or annotations skipped": 1}
 
 
 @pytest.mark.parametrize("size", [None, (0, 0)])
@@ -216,7 +216,7 @@ def test_boxes_of_tools_that_ignore_exif_turn_with_the_image(voc_folder, orienta
     dataset = read_voc(voc_folder.path, "train")
     assert (dataset[0].height, dataset[0].width) == (60, 40)
     np.testing.assert_allclose(dataset[0].boxes, [box], atol=1e-6)
-    assert dataset.mended == {"boxes turned with their image (EXIF)": 1}
+    assert dataset.fixes == {"boxes turned with their image (EXIF)": 1}
 
 
 def test_boxes_of_tools_that_apply_exif_stay(voc_folder):
@@ -225,7 +225,7 @@ def test_boxes_of_tools_that_apply_exif_stay(voc_folder):
     voc_folder.split("train", "a\n")
     dataset = read_voc(voc_folder.path, "train")
     np.testing.assert_allclose(dataset[0].boxes, [[0, 0, 0.5, 0.5]], atol=1e-6)
-    assert dataset.mended == {}
+    assert dataset.fixes == {}
 
 
 def test_exchanged_size_without_exif_is_an_error(voc_folder):

@@ -28,10 +28,10 @@ def yolo(tmp_path):
 def check(dataset, image_ids=("images/train/a.jpg", "images/train/b.jpg")):
     assert dataset.class_names == ("cat", "dog")
     assert tuple(record.image_id for record in dataset) == image_ids
-    assert [record.labels.tolist() for record in dataset] == [[2, 1], []]
+    assert [record.class_ids.tolist() for record in dataset] == [[2, 1], []]
     np.testing.assert_allclose(dataset[0].boxes, [[0.25, 0.25, 0.75, 0.75], [0, 0, 0.1, 0.1]], atol=1e-6)
     assert (dataset[0].height, dataset[0].width) == (40, 60)
-    assert dataset.mended == {"images without a labels file, taken as without objects": 1}
+    assert dataset.fixes == {"images without a labels file, taken as without objects": 1}
 
 
 @pytest.mark.parametrize(
@@ -51,7 +51,7 @@ def test_data_yaml(yolo, yaml):
     assert dataset.name == f"yolo:{yolo}@train"
     if ".." not in yaml.partition("train:")[2]:
         check(dataset)
-    assert dataset[0].labels.tolist() == [2, 1]
+    assert dataset[0].class_ids.tolist() == [2, 1]
 
 
 @pytest.mark.parametrize("name", ["classes.txt", "obj.names", "labels/classes.txt"])
@@ -106,12 +106,12 @@ def test_boxes_are_clipped_and_dropped(yolo):
     write(yolo / "labels/train/a.txt", "0 0.1 0.5 0.4 0.5\n0 0.5 0.5 0 0.5\n0 1.5 0.5 0.5 0.5\n0 0.5 0.5 1.000002 1\n")
     dataset = read_yolo(yolo, "train")
     np.testing.assert_allclose(dataset[0].boxes, [[0.25, 0, 0.75, 0.3], [0, 0, 1, 1]], atol=1e-6)
-    assert dataset.mended["boxes without area dropped"] == 2
-    assert dataset.mended["boxes clipped to their image"] == 1
+    assert dataset.fixes["boxes without area dropped"] == 2
+    assert dataset.fixes["boxes clipped to their image"] == 1
 
 
 def test_class_names_give_the_labels(yolo):
-    assert read_yolo(yolo, "train", ["dog", "cat"])[0].labels.tolist() == [1, 2]
+    assert read_yolo(yolo, "train", ["dog", "cat"])[0].class_ids.tolist() == [1, 2]
     one_line_error(lambda: read_yolo(yolo, "train", ["dog"]), "labels/train/a.txt", "'cat'")
 
 
@@ -187,4 +187,4 @@ def test_a_bad_line_is_one_line_or_its_image_is_skipped_and_counted(yolo, lines,
     one_line_error(lambda: read_yolo(yolo, "train"), "a.txt", *patterns)
     dataset = read_yolo(yolo, "train", skip_bad=True)
     assert [record.image_id for record in dataset] == ["images/train/b.jpg"]
-    assert dataset.mended == {"unreadable images or annotations skipped": 1}
+    assert dataset.fixes == {"unreadable images or annotations skipped": 1}

@@ -90,7 +90,7 @@ def normalised_input(network, norm, conv1):
 def test_cells_of_the_papers_images(name, cells):
     """Cells of the last convolution at 600x1000 pixels, by hand from the prototxts."""
     cut = cut_at_roi_pooling(small(name))
-    assert (cut.strides, cut.pooled_size) == ([16], (POOLED[name], POOLED[name]))
+    assert (cut.strides, cut.roi_output_size) == ([16], (POOLED[name], POOLED[name]))
     convolutions = with_any_image_size(cut.convolutions, "convolutions")
     assert convolutions.compute_output_shape((1, 600, 1000, 3))[0][1:3] == cells
 

@@ -3,12 +3,21 @@
 Each function is given the numbers that chance has drawn, so that they follow from the seed alone.
 """
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 import tensorflow as tf
 
 from tf_fast_rcnn import boxes
 
+if TYPE_CHECKING:
+    from tf_fast_rcnn.data.batches.settings import SamplingRules
 
-def mirror(image, rois, targets, horizontally, vertically):
+
+def mirror(
+    image: tf.Tensor, rois: tf.Tensor, targets: tf.Tensor, horizontally: tf.Tensor, vertically: tf.Tensor
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
     """Exchanges left and right, top and bottom, of an image and all that lies in it.
 
     Args:
@@ -28,7 +37,7 @@ def mirror(image, rois, targets, horizontally, vertically):
     return image, rois, targets * tf.stack([ty_sign, tx_sign, 1.0, 1.0])
 
 
-def drawn_shorter_side(rules, side_chance, jitter_chance):
+def drawn_shorter_side(rules: SamplingRules, side_chance: tf.Tensor, jitter_chance: tf.Tensor) -> tf.Tensor:
     """One of the rules' shorter sides, times a number from the range of the scale jitter: float32 `[...]`, pixels.
 
     Args:
@@ -42,7 +51,7 @@ def drawn_shorter_side(rules, side_chance, jitter_chance):
     return tf.gather(sides, which) * (low + (high - low) * jitter_chance)
 
 
-def jitter_colours(image, rules, chances):
+def jitter_colours(image: tf.Tensor, rules: SamplingRules, chances: tf.Tensor) -> tf.Tensor:
     """Changes brightness, contrast, saturation and hue, in this order, as far as the rules allow.
 
     Args:

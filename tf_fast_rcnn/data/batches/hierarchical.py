@@ -4,11 +4,15 @@ RoIs of one image share its convolutions, forwards and backwards, which makes a 
 roughly 64 times cheaper than one of 128 RoIs from 128 images.
 """
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
 import tensorflow as tf
 
 from tf_fast_rcnn import boxes
 from tf_fast_rcnn.data.batches.augmentation import drawn_shorter_side, jitter_colours, mirror
-from tf_fast_rcnn.data.batches.image_order import visits
+from tf_fast_rcnn.data.batches.image_order import image_order
 from tf_fast_rcnn.data.batches.sampling import sample_rois
 from tf_fast_rcnn.data.batches.settings import SamplingRules
 from tf_fast_rcnn.data.network_input import PADDING_GREY, decode_image, network_size, resize
@@ -16,17 +20,28 @@ from tf_fast_rcnn.data.prepared.examples import example_reader
 from tf_fast_rcnn.data.prepared.write import with_proposals
 from tf_fast_rcnn.errors import InputError
 
-# Each use of chance has a stream of its own, named by its number; `visits` orders images by the seed itself.
+if TYPE_CHECKING:
+    from tf_fast_rcnn.data.records import DetectionDataset
+    from tf_fast_rcnn.files import StrPath
+
+# Each use of chance has a stream of its own, named by its number; `image_order` orders images by the seed itself.
 _AUGMENTATION, _ROIS, _SIDES = 1, 2, 3
 
 
 def hierarchical_batches(
-    dataset, images_per_batch=2, rois_per_batch=128, *, seed=0, start=0, cache_dir=None, **sampling_rules
-):
+    dataset: DetectionDataset,
+    images_per_batch: int = 2,
+    rois_per_batch: int = 128,
+    *,
+    seed: int = 0,
+    start: int = 0,
+    cache_dir: StrPath | None = None,
+    **sampling_rules: Any,
+) -> tf.data.Dataset:
     """Endless mini-batches of N images and R/N RoIs of each, for `model.fit`.
 
-    Every pass over the data set takes each image once, in an order of its own (see `visits`), and draws its RoIs (see
-    `sample_rois`). What a mini-batch holds follows from the seed and its number alone, whatever the parallelism:
+    Every pass over the data set takes each image once, in an order of its own (see `image_order`), and draws its RoIs
+    (see `sample_rois`). What a mini-batch holds follows from the seed and its number alone, whatever the parallelism:
     `start` resumes at any mini-batch at once, without reading what came before, so that neither tf.data nor Keras
     need save a position.
 
@@ -63,7 +78,7 @@ def hierarchical_batches(
     return examples.batch(images_per_batch, drop_remainder=True).prefetch(1)
 
 
-def roi_centric_batches(dataset, rois_per_batch=128, **options):
+def roi_centric_batches(dataset: DetectionDataset, rois_per_batch: int = 128, **options: Any) -> tf.data.Dataset:
     """Mini-batches of one RoI from each of R images, as R-CNN and SPPnet train: the baseline of section 2.3.
 
     Every RoI costs the convolutions of a whole image. A quarter of the RoIs are foreground on average, as drawn for
@@ -82,7 +97,7 @@ def _planned(dataset, rules, seed, start):
     """What is to be made of each visit, before anything is read: its `position`, its `image`, the `shorter_side` to
     resize it to, and the `canvas` (height, width) of its mini-batch."""
     sizes = dataset.records.image_sizes()
-    order = visits(len(sizes), rules.images_per_batch, seed, start, sizes if rules.similar_shapes else None)
+    order = image_order(len(sizes), rules.images_per_batch, seed, start, sizes if rules.similar_shapes else None)
     sizes = tf.constant(sizes)
 
     def plan(positions, images):
@@ -103,7 +118,9 @@ def _training_example(plan, example, rules, seed):
     chances = _chances(seed, _AUGMENTATION, plan["position"], [6])
     rois, roi_labels, targets = sample_rois(example, rules, _stream(seed, _ROIS, plan["position"]))
     image = decode_image(example["image_bytes"])
-    image, rois, targets = mirror(image, rois, targets, chances[0] < rules.flip, chances[1] < rules.vertical_flip)
+    image, rois, targets = mirror(
+        image, rois, targets, chances[0] < rules.horizontal_flip_prob, chances[1] < rules.vertical_flip_prob
+    )
 
     new_size = network_size(tf.shape(image)[:2], plan["shorter_side"], rules.longer_side, rules.pad_to)
     # Larger than planned only where a file has changed since the data set was read.

@@ -1,5 +1,7 @@
 """The order in which training visits the images, and from which position it goes on."""
 
+from __future__ import annotations
+
 import numpy as np
 import tensorflow as tf
 
@@ -7,7 +9,9 @@ import tensorflow as tf
 _BATCHES_IN_GROUP = 50
 
 
-def visits(number_of_images, images_per_batch, seed, start=0, sizes=None):
+def image_order(
+    number_of_images: int, images_per_batch: int, seed: int, start: int = 0, sizes: np.ndarray | None = None
+) -> tf.data.Dataset:
     """Endless `(position, image)`: passes over the images, each a permutation fixed by the seed and its number.
 
     Mini-batches are N visits in a row. Where N does not divide the number of images, the last mini-batch of a pass is

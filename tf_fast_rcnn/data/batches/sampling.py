@@ -3,15 +3,25 @@
 `hierarchical` makes mini-batches of them; `settings` has the rules.
 """
 
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
 import tensorflow as tf
 
 from tf_fast_rcnn import boxes
+
+if TYPE_CHECKING:
+    from tf_fast_rcnn.data.batches.settings import SamplingRules
 
 IGNORED = -1
 _WHOLE_IMAGE = [[0.0, 0.0, 1.0, 1.0]]
 
 
-def sample_rois(example, rules, seed):
+def sample_rois(
+    example: Mapping[str, tf.Tensor], rules: SamplingRules, seed: tf.Tensor
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
     """Draws the R/N RoIs of one image (section 2.3, "Mini-batch sampling").
 
     A proposal's class is that of the object that it overlaps most. At most its share of RoIs is drawn from the
@@ -22,7 +32,7 @@ def sample_rois(example, rules, seed):
 
     Args:
         example: tensors of one image, as `example_reader` gives them: `proposals` float32 `[P, 4]` and `boxes` float32
-            `[G, 4]`, relative; `labels` int32 `[G]`; `difficult` and `crowd` bool `[G]`.
+            `[G, 4]`, relative; `class_ids` int32 `[G]`; `difficult` and `crowd` bool `[G]`.
         rules: `SamplingRules`.
         seed: two integers, for TensorFlow's stateless random functions.
 
@@ -118,7 +128,7 @@ def _targets(rois, is_foreground, example, is_trained):
     overlaps = boxes.iou(tf.pad(_only(example["boxes"], is_trained), [[0, 1], [0, 0]]), rois)
     match = tf.argmax(overlaps, axis=0)
     truth = tf.gather(tf.concat([example["boxes"], _WHOLE_IMAGE], axis=0), match)
-    labels = tf.gather(tf.pad(example["labels"], [[0, 1]]), match)
+    labels = tf.gather(tf.pad(example["class_ids"], [[0, 1]]), match)
     # Background may have no area to divide by.
     targets = boxes.encode(tf.where(is_foreground[:, None], rois, _WHOLE_IMAGE), truth)
     return tf.where(is_foreground, labels, 0), tf.where(is_foreground[:, None], targets, 0.0)

@@ -4,7 +4,10 @@ Without TensorFlow, so that whatever only passes the settings on starts quickly.
 them.
 """
 
+from __future__ import annotations
+
 import dataclasses
+from collections.abc import Sequence
 
 from tf_fast_rcnn.errors import InputError, check_choice, check_setting
 
@@ -41,7 +44,7 @@ class SamplingRules:
             longer side at most 2000).
         scale_jitter: (low, high): the shorter side is multiplied by a number drawn from this range; the longer side's
             limit stays.
-        flip, vertical_flip: probability of exchanging left and right, top and bottom.
+        horizontal_flip_prob, vertical_flip_prob: probability of exchanging left and right, top and bottom.
         brightness: at most this share of 255 is added to, or taken from, all values.
         contrast, saturation: these are multiplied by a factor between 1 - value and 1 + value.
         hue: hues are turned by at most this share of the colour circle, up to 0.5.
@@ -73,8 +76,8 @@ class SamplingRules:
     shorter_side: int | tuple = 600
     longer_side: int = 1000
     scale_jitter: tuple = (1.0, 1.0)
-    flip: float = 0.5
-    vertical_flip: float = 0.0
+    horizontal_flip_prob: float = 0.5
+    vertical_flip_prob: float = 0.0
     brightness: float = 0.0
     contrast: float = 0.0
     saturation: float = 0.0
@@ -82,7 +85,7 @@ class SamplingRules:
     similar_shapes: bool = False
     pad_to: tuple | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
             if isinstance(value := getattr(self, field.name), list):
                 # object.__setattr__ is how a frozen dataclass normalises its own fields.
@@ -92,11 +95,11 @@ class SamplingRules:
         self._check_images()
 
     @property
-    def rois_per_image(self):
+    def rois_per_image(self) -> int:
         return self.rois_per_batch // self.images_per_batch
 
     @property
-    def shorter_sides(self):
+    def shorter_sides(self) -> tuple[int, ...]:
         """The shorter sides that are drawn from, a tuple."""
         return self.shorter_side if isinstance(self.shorter_side, tuple) else (self.shorter_side,)
 
@@ -106,7 +109,7 @@ class SamplingRules:
                 f"rois_per_batch: found {self.rois_per_batch} for {self.images_per_batch} images; expected a multiple "
                 f"of the number of images; give {max(1, self.images_per_batch) * 64}, for example"
             )
-        for name in ("foreground_fraction", "crowd_overlap", "flip", "vertical_flip"):
+        for name in ("foreground_fraction", "crowd_overlap", "horizontal_flip_prob", "vertical_flip_prob"):
             value = getattr(self, name)
             check_setting(name, value, 0.0 <= value <= 1.0, "0 to 1.0")
 
@@ -135,9 +138,9 @@ class SamplingRules:
             raise InputError(f"pad_to: found {self.pad_to}; expected (height, width) in pixels; give None or both")
 
 
-def detection_side(shorter_side):
+def detection_side(shorter_side: int | Sequence[int]) -> int:
     """The shorter side for detection after training with `shorter_side`: of a list, the middle one."""
-    if isinstance(shorter_side, (list, tuple)):
+    if isinstance(shorter_side, Sequence):
         return sorted(shorter_side)[len(shorter_side) // 2]
     return shorter_side
 

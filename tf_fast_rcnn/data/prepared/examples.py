@@ -4,8 +4,11 @@ Training, detection and measurements read through `example_reader`. The keys are
 with the proposals as one more; docs/prepared_data.md describes them.
 """
 
+from __future__ import annotations
+
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import tensorflow as tf
@@ -14,6 +17,11 @@ from tqdm import tqdm
 
 from tf_fast_rcnn.data.records import ImageRecord
 from tf_fast_rcnn.errors import InputError
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+    from tf_fast_rcnn.data.records import DetectionDataset
 
 _SIDES = tuple(f"image/object/bbox/{side}" for side in ("ymin", "xmin", "ymax", "xmax"))
 _LABEL, _NAME = "image/object/class/label", "image/object/class/text"
@@ -26,7 +34,7 @@ _TENSORS = {
     "image_bytes": tf.TensorSpec([], tf.string),
     "proposals": tf.TensorSpec([None, 4], tf.float32),
     "boxes": tf.TensorSpec([None, 4], tf.float32),
-    "labels": tf.TensorSpec([None], tf.int32),
+    "class_ids": tf.TensorSpec([None], tf.int32),
     "difficult": tf.TensorSpec([None], tf.bool),
     "crowd": tf.TensorSpec([None], tf.bool),
 }
@@ -35,7 +43,7 @@ _READ_BUFFER = 1 << 17
 _RECORD_OVERHEAD = 16
 
 
-class PreparedRecords(Sequence):
+class PreparedRecords(Sequence[ImageRecord]):
     """The records of a prepared folder; each is read from its shard when it is asked for.
 
     Attributes:
@@ -46,7 +54,13 @@ class PreparedRecords(Sequence):
         image_sizes: int32 `[N, 2]`, height and width of each image; None where they are not known.
     """
 
-    def __init__(self, paths, record_bytes, num_classes, image_sizes=None):
+    def __init__(
+        self,
+        paths: Sequence[str],
+        record_bytes: Sequence[Sequence[int]],
+        num_classes: int,
+        image_sizes: npt.ArrayLike | None = None,
+    ) -> None:
         """`record_bytes`: for each shard the length of each record's data."""
         self.paths = tuple(paths)
         self.num_classes = num_classes
@@ -55,13 +69,13 @@ class PreparedRecords(Sequence):
         self.offsets = np.concatenate([np.zeros(0, np.int64), *map(record_offsets, record_bytes)])
         self.image_sizes = None if image_sizes is None else np.array(image_sizes, np.int32).reshape(len(self), 2)
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.offsets)
 
-    def __getitem__(self, index):
+    def __getitem__(self, index: int) -> ImageRecord:  # type: ignore[override]  # slices are made by RecordView
         path = self.paths[self.shard_of[index]]
         record = read_record(path, self.offsets[index])
-        if np.any((record.labels < 1) | (record.labels > self.num_classes)):
+        if np.any((record.class_ids < 1) | (record.class_ids > self.num_classes)):
             raise InputError(
                 f"{path}: found a label of image {record.image_id} outside 1..{self.num_classes}; expected labels that "
                 "count in the manifest's class names; run `prepare` again"
@@ -69,13 +83,13 @@ class PreparedRecords(Sequence):
         return record
 
 
-def record_offsets(record_bytes):
+def record_offsets(record_bytes: Sequence[int]) -> np.ndarray:
     """Where the records of a shard begin, int64 `[N]`, from the lengths of their data."""
     lengths = np.asarray(record_bytes, np.int64) + _RECORD_OVERHEAD
     return np.cumsum(lengths) - lengths
 
 
-def example_reader(dataset):
+def example_reader(dataset: DetectionDataset) -> Callable[[tf.Tensor], dict[str, tf.Tensor]]:
     """How the graph reads a data set: a function for `tf.data.Dataset.map`.
 
     Prepared data are read from their shards, at each call anew; nothing but where each image lies is kept in memory.
@@ -86,7 +100,7 @@ def example_reader(dataset):
     Returns:
         A function that takes the number of an image, int64 `[]`, and returns a dict of tensors: `image_bytes` string
         `[]` (a file that `decode_image` decodes), `proposals` float32 `[P, 4]` and `boxes` float32 `[G, 4]`, both
-        `[ymin, xmin, ymax, xmax]` relative to the image, `labels` int32 `[G]`, 1..K, `difficult` and `crowd` bool
+        `[ymin, xmin, ymax, xmax]` relative to the image, `class_ids` int32 `[G]`, 1..K, `difficult` and `crowd` bool
         `[G]`.
 
     Example:
@@ -123,9 +137,9 @@ def _reader_of_shards(view):
 
 def _relabelled(example, label_map):
     """`ImageRecord.relabelled` in the graph."""
-    labels = tf.gather(label_map, example["labels"])
-    objects = {**example, "labels": labels}
-    kept = {name: tf.boolean_mask(objects[name], labels > 0) for name in ("boxes", "labels", "difficult", "crowd")}
+    labels = tf.gather(label_map, example["class_ids"])
+    objects = {**example, "class_ids": labels}
+    kept = {name: tf.boolean_mask(objects[name], labels > 0) for name in ("boxes", "class_ids", "difficult", "crowd")}
     return {**example, **kept}
 
 
@@ -135,7 +149,7 @@ def _reader_of_records(dataset):
     def values_of(index):
         record = dataset[int(index)]
         values = (record.encoded_image(), record.proposals())
-        return (*values, record.boxes, record.labels, record.difficult, record.crowd)
+        return (*values, record.boxes, record.class_ids, record.difficult, record.crowd)
 
     def read(index):
         values = tf.numpy_function(values_of, [index], [spec.dtype for spec in _TENSORS.values()], stateful=False)
@@ -147,7 +161,7 @@ def _reader_of_records(dataset):
     return read
 
 
-def read_serialized(path, offset):
+def read_serialized(path: tf.Tensor, offset: tf.Tensor) -> tf.Tensor:
     """The record that begins at byte `offset` of a TFRecord file, with its checksum checked: a string tensor `[]`.
 
     Args:
@@ -166,7 +180,7 @@ def read_serialized(path, offset):
     return tf.data.experimental.from_variant(records, tf.TensorSpec([], tf.string)).take(1).get_single_element()
 
 
-def parse_example(serialized):
+def parse_example(serialized: tf.Tensor) -> dict[str, tf.Tensor]:
     """The tensors of a serialised Example, as `example_reader` gives them."""
 
     def numbers(dtype):
@@ -185,22 +199,22 @@ def parse_example(serialized):
         "image_bytes": tf.cond(has_bytes, lambda: encoded, lambda: tf.io.read_file(found[_PATH])),
         "proposals": tf.reshape(tf.io.decode_raw(found[_PROPOSALS], tf.float32), (-1, 4)),
         "boxes": tf.stack([found[side] for side in _SIDES], axis=-1),
-        "labels": tf.cast(found[_LABEL], tf.int32),
+        "class_ids": tf.cast(found[_LABEL], tf.int32),
         "difficult": tf.cast(found[_DIFFICULT], tf.bool),
         "crowd": tf.cast(found[_CROWD], tf.bool),
     }
 
 
-def to_example(record, class_names):
+def to_example(record: ImageRecord, class_names: Sequence[str]) -> bytes:
     """A record with proposals as the bytes of an Example; without `image_bytes` it refers to the image's file."""
     name = str(record.image_path).rpartition("/")[2]
     texts = {"image/source_id": [record.image_id], "image/filename": [name], _PATH: [str(record.image_path)]}
-    texts[_NAME] = [class_names[label - 1] for label in record.labels]
+    texts[_NAME] = [class_names[label - 1] for label in record.class_ids]
     contents = {_PROPOSALS: record.proposals().astype("<f4").tobytes()}
     if record.image_bytes is not None:
         contents[_ENCODED] = record.image_bytes
         contents["image/format"] = b"png" if record.image_bytes.startswith(b"\x89PNG") else b"jpeg"
-    integers = {"image/height": [record.height], "image/width": [record.width], _LABEL: record.labels}
+    integers = {"image/height": [record.height], "image/width": [record.width], _LABEL: record.class_ids}
     integers |= {_DIFFICULT: record.difficult.astype(int), _CROWD: record.crowd.astype(int)}
     feature = {
         **{key: _bytes_feature([value.encode() for value in values]) for key, values in texts.items()},
@@ -228,7 +242,7 @@ _read_eagerly = tf.function(
 )
 
 
-def read_record(path, offset):
+def read_record(path: str, offset: int) -> ImageRecord:
     """The `ImageRecord` that begins at byte `offset` of a shard.
 
     Raises:
@@ -257,7 +271,7 @@ def _to_record(feature):
         height=height,
         width=width,
         boxes=np.stack([np.array(feature[side].float_list.value, np.float32) for side in _SIDES], axis=-1),
-        labels=list(feature[_LABEL].int64_list.value),
+        class_ids=list(feature[_LABEL].int64_list.value),
         difficult=list(feature[_DIFFICULT].int64_list.value),
         crowd=list(feature[_CROWD].int64_list.value),
         proposal_boxes=np.frombuffer(feature[_PROPOSALS].bytes_list.value[0], "<f4").reshape(-1, 4),
@@ -267,7 +281,7 @@ def _to_record(feature):
 
 
 @contextlib.contextmanager
-def input_errors(dataset):
+def input_errors(dataset: DetectionDataset) -> Iterator[None]:
     """Turns TensorFlow's errors about what it read of a data set into an `InputError` that names the file.
 
     TensorFlow tells neither image nor shard, so that both are looked for, image by image.

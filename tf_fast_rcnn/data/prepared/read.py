@@ -8,14 +8,21 @@ docs/prepared_data.md describes both. Everything is read through tf.io, so that 
 TensorFlow. TensorFlow is imported only when something is read: the processes that compute proposals do without.
 """
 
+from __future__ import annotations
+
 import hashlib
 import json
 import os
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
 
 from tf_fast_rcnn.data.proposals.settings import settings_from_json
 from tf_fast_rcnn.data.records import DetectionDataset
 from tf_fast_rcnn.errors import InputError
+
+if TYPE_CHECKING:
+    from tf_fast_rcnn.files import StrPath
 
 FORMAT = "tf-fast-rcnn prepared data set"
 VERSION = 2
@@ -24,7 +31,7 @@ MANIFEST = "manifest.json"
 _PARALLEL_REQUESTS = 16
 
 
-def read_prepared(directory):
+def read_prepared(directory: StrPath) -> DetectionDataset:
     """Reads the folder that `prepare` wrote, as `DetectionDataset`.
 
     Args:
@@ -46,7 +53,7 @@ def read_prepared(directory):
     return dataset
 
 
-def verify_prepared(directory):
+def verify_prepared(directory: StrPath) -> None:
     """Reads all of a prepared folder and compares it with the checksums of its manifest: after copying it, say.
 
     Raises:
@@ -59,7 +66,7 @@ def verify_prepared(directory):
 
     read_prepared(directory)
     for shard in read_manifest(directory)["shards"]:
-        path = shard_path(directory, shard)
+        path = shard_path(str(directory), shard)
         with tf.io.gfile.GFile(path, "rb") as file:
             found = hashlib.sha256(file.read()).hexdigest()
         if found != shard["sha256"]:
@@ -69,7 +76,7 @@ def verify_prepared(directory):
             )
 
 
-def dataset_of(directory, manifest, name=None):
+def dataset_of(directory: str, manifest: dict[str, Any], name: str | None = None) -> DetectionDataset:
     """The `DetectionDataset` of a manifest."""
     from tf_fast_rcnn.data.prepared.examples import PreparedRecords
 
@@ -82,12 +89,12 @@ def dataset_of(directory, manifest, name=None):
         len(class_names),
         [size for shard in shards for size in shard["image_sizes"]],
     )
-    settings = settings_from_json(manifest["settings"])
+    proposals = settings_from_json(manifest["settings"])
     name = name or f"prepared:{directory}"
-    return DetectionDataset(name, class_names, records, manifest["mended"], settings)
+    return DetectionDataset(name, class_names, records, manifest["mended"], proposals)
 
 
-def shard_path(directory, shard):
+def shard_path(directory: str, shard: Mapping[str, Any]) -> str:
     """Where a shard of the manifest is; absolute on the local file system, whose current folder may change."""
     directory = str(directory)
     if "://" not in directory:
@@ -95,7 +102,7 @@ def shard_path(directory, shard):
     return f"{directory.rstrip('/')}/{shard['file']}"
 
 
-def read_manifest(directory):
+def read_manifest(directory: StrPath) -> dict[str, Any]:
     """The content of a prepared folder's manifest.
 
     Raises:
@@ -124,7 +131,7 @@ def read_manifest(directory):
     return manifest
 
 
-def manifest_checksum(manifest):
+def manifest_checksum(manifest: dict[str, Any]) -> str:
     """SHA-256 of a manifest without its own checksum, as JSON with sorted keys and no blanks."""
     content = {key: value for key, value in manifest.items() if key != "checksum"}
     text = json.dumps(content, sort_keys=True, separators=(",", ":"))

@@ -1,15 +1,25 @@
 """How `prepare` divides a data set into shards, knows which of them are right already, and writes the others."""
 
+from __future__ import annotations
+
 import dataclasses
 import hashlib
 import json
 import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from tf_fast_rcnn.data.prepared.read import VERSION
 from tf_fast_rcnn.data.proposals.recall import MIN_IOU, best_overlaps
 from tf_fast_rcnn.files import replacing_path
+
+if TYPE_CHECKING:
+    from tf_fast_rcnn.data.proposals.files import FileProposals
+    from tf_fast_rcnn.data.proposals.settings import ProposalSettings
+    from tf_fast_rcnn.data.records import DetectionDataset, ImageRecord
 
 # A shard is also ended where it gets too large to be worth less than what a kill loses.
 _MAX_IMAGE_BYTES = 64 << 20
@@ -30,9 +40,11 @@ class ShardPlan:
     image_keys: tuple
 
 
-def plan_shards(dataset, settings, embed, images_per_shard):
+def plan_shards(
+    dataset: DetectionDataset, proposals: ProposalSettings | FileProposals, embed: bool, images_per_shard: int
+) -> list[ShardPlan]:
     """The shards of a data set, as a list of `ShardPlan`; image files are asked for size and time of change alone."""
-    header = json.dumps([VERSION, settings.to_json(), embed])
+    header = json.dumps([VERSION, proposals.to_json(), embed])
     plans, keys, annotations, size = [], [], [], 0
 
     def end_shard():
@@ -67,7 +79,7 @@ def _identity(record):
 
 
 def _annotations(record):
-    arrays = (record.boxes, record.labels, record.difficult, record.crowd)
+    arrays = (record.boxes, record.class_ids, record.difficult, record.crowd)
     arrays += () if record.areas is None else (record.areas,)
     return [record.image_id, record.height, record.width, *(array.tobytes().hex() for array in arrays)]
 
@@ -76,7 +88,9 @@ def _hash(value):
     return hashlib.sha256(json.dumps(value).encode()).hexdigest()[:16]
 
 
-def write_shard(path, plan, records, class_names):
+def write_shard(
+    path: Path, plan: ShardPlan, records: Iterator[ImageRecord | None], class_names: Sequence[str]
+) -> dict[str, Any]:
     """Writes a shard under a temporary name and renames it.
 
     Args:
@@ -105,8 +119,8 @@ def write_shard(path, plan, records, class_names):
                 sizes.append([record.height, record.width])
                 keys.append(key)
                 proposals += len(record.proposals())
-                np.add.at(objects, record.labels, ~record.crowd)
-                np.add.at(recalled, record.labels, ~record.crowd & (best_overlaps(record).iou >= MIN_IOU))
+                np.add.at(objects, record.class_ids, ~record.crowd)
+                np.add.at(recalled, record.class_ids, ~record.crowd & (best_overlaps(record).iou >= MIN_IOU))
         with open(temporary, "rb") as file:
             checksum = hashlib.file_digest(file, "sha256").hexdigest()
         size = temporary.stat().st_size
@@ -124,7 +138,7 @@ def write_shard(path, plan, records, class_names):
     }
 
 
-def statistics_of(shards, class_names):
+def statistics_of(shards: Iterable[Mapping[str, Any]], class_names: Sequence[str]) -> dict[str, Any]:
     """The manifest's statistics: sums over the entries of its shards."""
     images = sum(len(shard["record_bytes"]) for shard in shards)
     objects, recalled = (

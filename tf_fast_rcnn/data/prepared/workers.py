@@ -1,5 +1,7 @@
 """What `prepare` does with one image, and the processes that do it. Without TensorFlow, whose start takes seconds."""
 
+from __future__ import annotations
+
 import collections
 import contextlib
 import dataclasses
@@ -7,6 +9,8 @@ import itertools
 import os
 import threading
 import time
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING, Any
 
 import cv2
 from joblib.externals import loky
@@ -16,16 +20,22 @@ from tf_fast_rcnn.data.images import is_plain
 from tf_fast_rcnn.data.proposals import compute_proposals
 from tf_fast_rcnn.errors import InputError
 
+if TYPE_CHECKING:
+    from tf_fast_rcnn.data.proposals.settings import ProposalSettings
+    from tf_fast_rcnn.data.records import ImageRecord
+
 # Images given to each process ahead: enough that none waits for a slow neighbour, and bounded in memory.
 _AHEAD = 4
 
 
-def prepare_image(record, settings, embed):
+def prepare_image(
+    record: ImageRecord, proposals: ProposalSettings | None, embed: bool
+) -> tuple[ImageRecord, None] | tuple[None, str]:
     """Decodes an image and computes its proposals.
 
     Args:
         record: `ImageRecord`.
-        settings: `ProposalSettings`; None where the record has its proposals.
+        proposals: `ProposalSettings`; None where the record has its proposals.
         embed: whether to read the image's bytes into the record. Those of images that TensorFlow would decode otherwise
             are in any case, as PNG.
 
@@ -43,13 +53,13 @@ def prepare_image(record, settings, embed):
         contents = record.image_bytes
         if contents is None and (embed or not is_plain(record.image_path)):
             contents = record.encoded_image()
-        proposals = record.proposals() if settings is None else compute_proposals(image, settings)
+        rows = record.proposals() if proposals is None else compute_proposals(image, proposals)
     except InputError as error:
         return None, str(error)
-    return dataclasses.replace(record, image_bytes=contents, proposal_boxes=proposals), None
+    return dataclasses.replace(record, image_bytes=contents, proposal_boxes=rows), None
 
 
-def in_order(function, jobs, workers):
+def in_order(function: Callable[..., Any], jobs: Iterable[tuple], workers: int) -> Iterator[Any]:
     """Yields `function(*job)` of each job, in order, computed in parallel processes; few are in memory at a time.
 
     Args:
@@ -89,7 +99,7 @@ def _processes(workers):
         executor.shutdown(kill_workers=True)
 
 
-def end_with_parent(parent):
+def end_with_parent(parent: int) -> None:
     """Ends this process soon after its parent: loky's would wait for work of a killed one for ever."""
 
     def watch():

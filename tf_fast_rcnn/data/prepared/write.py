@@ -5,6 +5,8 @@ After a kill the same call goes on: finished shards are told by their names. Of 
 that came to stand in another shard, pixels and proposals are taken from the old one.
 """
 
+from __future__ import annotations
+
 import contextlib
 import dataclasses
 import fcntl
@@ -14,6 +16,7 @@ import os
 import re
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 
@@ -24,13 +27,27 @@ from tf_fast_rcnn.data.proposals import ProposalSettings, proposal_settings
 from tf_fast_rcnn.errors import InputError
 from tf_fast_rcnn.files import PARTIAL_PREFIX, cache_folder, replacing
 
+if TYPE_CHECKING:
+    from tf_fast_rcnn.data.proposals.files import FileProposals
+    from tf_fast_rcnn.data.records import DetectionDataset
+    from tf_fast_rcnn.files import StrPath
+
 # What a kill costs at most, and how many images one file of a large data set has.
 IMAGES_PER_SHARD = 64
 # Lines of JSON: the entries of the shards that are finished while the manifest is not.
 _PROGRESS = "progress.jsonl"
 
 
-def prepare(dataset, out_dir, settings, workers=None, progress=True, skip_bad=False, images_per_shard=IMAGES_PER_SHARD):
+def prepare(
+    dataset: DetectionDataset,
+    out_dir: StrPath,
+    proposals: ProposalSettings | FileProposals,
+    *,
+    workers: int | None = None,
+    progress: bool = True,
+    skip_bad: bool = False,
+    images_per_shard: int = IMAGES_PER_SHARD,
+) -> DetectionDataset:
     """Writes a prepared folder, which needs no original files afterwards: images, annotations and proposals.
 
     Every image is decoded, so that a broken one is found now and not in the middle of training. After an interruption
@@ -39,11 +56,11 @@ def prepare(dataset, out_dir, settings, workers=None, progress=True, skip_bad=Fa
     Args:
         dataset: `DetectionDataset`.
         out_dir: local folder to write, or to bring up to date; it may be copied elsewhere then.
-        settings: `ProposalSettings` (see `proposal_settings`), by which proposals are computed from pixels; or an
+        proposals: `ProposalSettings` (see `proposal_settings`), by which proposals are computed from pixels; or an
             object with `to_json()` and `of(record)`, which gives an image's proposals, float32 `[P, 4]` relative.
         workers: number of processes, one thread each; default: one a processor.
         progress: show a progress bar on stderr.
-        skip_bad: leave out images that cannot be read, counted in `mended`, instead of raising.
+        skip_bad: leave out images that cannot be read, counted in `fixes`, instead of raising.
         images_per_shard: images in a file, at most.
 
     Returns:
@@ -53,41 +70,49 @@ def prepare(dataset, out_dir, settings, workers=None, progress=True, skip_bad=Fa
         InputError: for an unreadable image, a folder that holds another data set, or a worker that was killed.
 
     Example:
-        >>> settings = proposal_settings("selective-search+dense", train)    # doctest: +SKIP
-        >>> train = prepare(train, "cells-prepared", settings)               # doctest: +SKIP
+        >>> proposals = proposal_settings("selective-search+dense", train)    # doctest: +SKIP
+        >>> train = prepare(train, "cells-prepared", proposals)               # doctest: +SKIP
     """
-    return _write(dataset, out_dir, settings, workers, progress, skip_bad, images_per_shard, embed=True)
+    return _write(dataset, out_dir, proposals, workers, progress, skip_bad, images_per_shard, embed=True)
 
 
-def cached_proposals(dataset, settings, cache_dir=None, workers=None, progress=True, skip_bad=False):
+def cached_proposals(
+    dataset: DetectionDataset,
+    proposals: ProposalSettings | FileProposals,
+    *,
+    cache_dir: StrPath | None = None,
+    workers: int | None = None,
+    progress: bool = True,
+    skip_bad: bool = False,
+) -> DetectionDataset:
     """Keeps a data set's proposals in a cache folder named by its images; quick when nothing is missing there.
 
     The format is that of `prepare`, but the shards refer to the image files, which must stay where they are. (Images
     that TensorFlow would decode otherwise are copied as PNG.)
 
     Args:
-        dataset, settings, workers, progress, skip_bad: as for `prepare`.
+        dataset, proposals, workers, progress, skip_bad: as for `prepare`.
         cache_dir: default: $TF_FAST_RCNN_CACHE, else the user's cache folder (Linux: ~/.cache/tf-fast-rcnn).
 
     Returns:
         The data set with proposals.
     """
-    key = hashlib.sha256(json.dumps([VERSION, dataset.name, settings.to_json()]).encode())
+    key = hashlib.sha256(json.dumps([VERSION, dataset.name, proposals.to_json()]).encode())
     for record in dataset:
         key.update(json.dumps([record.image_id, os.path.abspath(record.image_path)]).encode())
     name = re.sub(r"[^\w.-]+", "_", dataset.name)[-60:]
     folder = cache_folder(cache_dir) / "proposals" / f"{name}-{key.hexdigest()[:16]}"
-    return _write(dataset, folder, settings, workers, progress, skip_bad, IMAGES_PER_SHARD, embed=False)
+    return _write(dataset, folder, proposals, workers, progress, skip_bad, IMAGES_PER_SHARD, embed=False)
 
 
-def with_proposals(dataset, cache_dir=None):
+def with_proposals(dataset: DetectionDataset, cache_dir: StrPath | None = None) -> DetectionDataset:
     """The data set as it is where it has proposals, else with dense boxes fitted to its objects, cached."""
-    if dataset.proposal_settings is not None:
+    if dataset.proposals is not None:
         return dataset
     return cached_proposals(dataset, proposal_settings("dense", dataset), cache_dir=cache_dir)
 
 
-def _write(dataset, out_dir, settings, workers, progress, skip_bad, images_per_shard, embed):
+def _write(dataset, out_dir, proposals, workers, progress, skip_bad, images_per_shard, embed):
     import tensorflow as tf
 
     if "://" in str(out_dir):
@@ -97,12 +122,12 @@ def _write(dataset, out_dir, settings, workers, progress, skip_bad, images_per_s
         out_dir.mkdir(parents=True, exist_ok=True)
         with _only_writer(out_dir):
             finished = _finished_shards(out_dir, dataset, skip_bad)
-            plans = plan_shards(dataset, settings, embed, images_per_shard)
-            jobs = _Jobs(dataset, settings, embed, finished, out_dir)
+            plans = plan_shards(dataset, proposals, embed, images_per_shard)
+            jobs = _Jobs(dataset, proposals, embed, finished, out_dir)
             shards = _write_shards(
                 out_dir, dataset, plans, finished, jobs, workers or os.cpu_count(), progress, skip_bad
             )
-            manifest = _write_manifest(out_dir, dataset, settings, shards)
+            manifest = _write_manifest(out_dir, dataset, proposals, shards)
             _remove_what_is_not_named(out_dir, shards)
     except (OSError, tf.errors.OpError) as error:
         raise InputError(f"{out_dir}: found {error}; expected a folder to write prepared data to") from None
@@ -150,10 +175,10 @@ def _is_whole(out_dir, entry):
 class _Jobs:
     """The arguments of `prepare_image` for each image, with what earlier calls found out."""
 
-    def __init__(self, dataset, settings, embed, finished, out_dir):
+    def __init__(self, dataset, proposals, embed, finished, out_dir):
         from tf_fast_rcnn.data.prepared.examples import record_offsets
 
-        self._dataset, self._settings, self._embed = dataset, settings, embed
+        self._dataset, self._proposals, self._embed = dataset, proposals, embed
         self._known = {}  # by image key, the shard and the byte at which the image begins
         for shard in finished.values():
             path = str(out_dir / shard["file"])
@@ -168,10 +193,10 @@ class _Jobs:
             found = self._found_earlier(image_key)
             if found is not None:
                 yield dataclasses.replace(record, **found), None, self._embed
-            elif isinstance(self._settings, ProposalSettings):
-                yield record, self._settings, self._embed
+            elif isinstance(self._proposals, ProposalSettings):
+                yield record, self._proposals, self._embed
             else:
-                yield dataclasses.replace(record, proposal_boxes=self._settings.of(record)), None, self._embed
+                yield dataclasses.replace(record, proposal_boxes=self._proposals.of(record)), None, self._embed
 
     def _found_earlier(self, image_key):
         from tf_fast_rcnn.data.prepared.examples import read_record
@@ -219,15 +244,15 @@ def _checked(outcomes, skip_bad, bar):
         yield record
 
 
-def _write_manifest(out_dir, dataset, settings, shards):
+def _write_manifest(out_dir, dataset, proposals, shards):
     unreadable = sum(shard["unreadable"] for shard in shards)
     manifest = {
         "format": FORMAT,
         "version": VERSION,
         "spec": dataset.name,
         "class_names": list(dataset.class_names),
-        "settings": settings.to_json(),
-        "mended": {**dataset.mended, "unreadable images skipped": unreadable},
+        "settings": proposals.to_json(),
+        "mended": {**dataset.fixes, "unreadable images skipped": unreadable},
         "statistics": statistics_of(shards, dataset.class_names),
         "shards": shards,
     }

@@ -4,10 +4,13 @@ Wrong coordinates do not fail: a network trains on boxes that are nowhere near a
 the ground truth, and that another reading of the same numbers has a far better one.
 """
 
+from __future__ import annotations
+
 import dataclasses
 import math
 from collections import Counter
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -15,6 +18,10 @@ from tf_fast_rcnn import boxes as box_algebra
 from tf_fast_rcnn.data.proposals.orders import ORDERS, from_order
 from tf_fast_rcnn.data.proposals.recall import MIN_IOU, recall
 from tf_fast_rcnn.errors import InputError
+
+if TYPE_CHECKING:
+    from tf_fast_rcnn.data.proposals.files import FileProposals
+    from tf_fast_rcnn.data.records import ImageRecord
 
 # Readings are compared on so many images, evenly spaced: enough objects, in seconds.
 _MAX_COMPARED = 200
@@ -39,16 +46,16 @@ class ProposalReport:
     """What `check_proposals` found in order, or mended.
 
     Attributes:
-        mended: proposals that were clipped or dropped, by what was done, and images of the file that are not used.
+        fixes: proposals that were clipped or dropped, by what was done, and images of the file that are not used.
         recall: share of the objects with a proposal of IoU 0.5 or more; NaN without objects.
     """
 
-    mended: dict
+    fixes: dict
     recall: float
 
-    def lines(self):
+    def lines(self) -> list[str]:
         """The same as text, a line each."""
-        lines = [f"{count} x {what}" for what, count in self.mended.items()]
+        lines = [f"{count} x {what}" for what, count in self.fixes.items()]
         if self.recall < _LOW_RECALL:
             lines.append(
                 f"recall of the objects at IoU {MIN_IOU}: {self.recall:.3f}, which is low; no other coordinate order "
@@ -71,7 +78,7 @@ class _Reading(NamedTuple):
     proposals: int
 
 
-def check_proposals(proposals, dataset):
+def check_proposals(proposals: FileProposals, dataset: Sequence[ImageRecord]) -> ProposalReport:
     """Compares a file's proposals with a data set.
 
     Args:
@@ -87,13 +94,13 @@ def check_proposals(proposals, dataset):
             which, and both recalls.
     """
     matched = _match(proposals, dataset)
-    mended, best = Counter(), [np.zeros(0, np.float32)]
+    fixes, best = Counter(), [np.zeros(0, np.float32)]
     for record in dataset:
-        boxes = proposals.usable(record, mended)
+        boxes = proposals.usable(record, fixes)
         best.append(_best_ious(boxes, record))
     _explain(proposals, dataset, matched)
-    unused = len(proposals.rows) - len(set(matched))
-    counts = {**mended, "images of the file that are not in the data set": unused}
+    unused = len(proposals.rows or ()) - len(set(matched))
+    counts = {**fixes, "images of the file that are not in the data set": unused}
     return ProposalReport({what: count for what, count in counts.items() if count}, recall(np.concatenate(best)))
 
 

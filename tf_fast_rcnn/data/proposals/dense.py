@@ -3,13 +3,22 @@
 Where objects are many and alike (cells, digits, products) such boxes find more of them than selective search.
 """
 
+from __future__ import annotations
+
 import dataclasses
 import math
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from tf_fast_rcnn import boxes as box_algebra
 from tf_fast_rcnn.errors import InputError
+
+if TYPE_CHECKING:
+    from tf_fast_rcnn.data.records import ImageRecord
+
+    pass
 
 # Each grid goes on by this many positions beyond every border, clipped there: objects that the border cuts.
 _POSITIONS_BEYOND_BORDER = 1
@@ -33,7 +42,7 @@ class DenseBoxes:
     sizes: tuple[tuple[float, float], ...]
     step: float
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         sizes = tuple((float(height), float(width)) for height, width in self.sizes)
         object.__setattr__(self, "sizes", sizes)
         if not 0 < self.step <= 1 or any(not side > 0 for size in sizes for side in size):
@@ -42,7 +51,11 @@ class DenseBoxes:
             )
 
 
-def dense_grid(scales=(0.12, 0.2, 0.35, 0.55, 0.85), aspect_ratios=(0.5, 1.0, 2.0), stride=0.4):
+def dense_grid(
+    scales: Iterable[float] = (0.12, 0.2, 0.35, 0.55, 0.85),
+    aspect_ratios: Iterable[float] = (0.5, 1.0, 2.0),
+    stride: float = 0.4,
+) -> DenseBoxes:
     """Dense boxes of every scale in every aspect ratio; by default about 2,800 boxes in a 4:3 image.
 
     Args:
@@ -82,7 +95,7 @@ def dense_grid(scales=(0.12, 0.2, 0.35, 0.55, 0.85), aspect_ratios=(0.5, 1.0, 2.
 DEFAULT_DENSE_BOXES = dense_grid()
 
 
-def dense_boxes(height, width, dense):
+def dense_boxes(height: float, width: float, dense: DenseBoxes) -> np.ndarray:
     """The boxes of all sizes at all positions of an image, clipped to it: float32 `[P, 4]`, relative.
 
     Along each axis the boxes stand evenly, the first and last inside ones flush with the borders; one more on each side
@@ -111,7 +124,7 @@ def dense_boxes(height, width, dense):
     return box_algebra.relative(boxes, rows, columns).astype(np.float32)
 
 
-def fit_dense_boxes(dataset, max_boxes=3000, min_size=0.0):
+def fit_dense_boxes(dataset: Iterable[ImageRecord], max_boxes: int = 3000, min_size: float = 0.0) -> DenseBoxes:
     """Sizes and step that cover the data set's boxes best with at most `max_boxes` boxes in an image of median size.
 
     For each step, sizes are taken greedily from clusters of the training boxes' sizes, each time the one that gains
@@ -139,9 +152,10 @@ def fit_dense_boxes(dataset, max_boxes=3000, min_size=0.0):
         chosen, score = _greedy_cover(weights[:, None] * quality, costs, max_boxes)
         if score > best_score:
             best_score, best = score, DenseBoxes(tuple(map(tuple, sizes[chosen])), step)
-    if not best.sizes:
+    if best is None or not best.sizes:
+        name = getattr(dataset, "name", "the data set")
         raise InputError(
-            f"dense boxes: found no size of {dataset.name} that fits into {max_boxes} boxes; "
+            f"dense boxes: found no size of {name} that fits into {max_boxes} boxes; "
             f"expected at least {costs.min()}; raise the number"
         )
     return best
@@ -178,7 +192,7 @@ def _training_boxes(dataset):
         image = np.array([record.height, record.width]) / min(record.height, record.width)
         boxes.append(box_algebra.scale(record.boxes.astype(np.float64), *image))
         images.append(np.tile(image, (len(record.boxes), 1)))
-        labels.append(record.labels)
+        labels.append(record.class_ids)
     boxes, images, labels = map(np.concatenate, (boxes, images, labels))
     if len(boxes) > _MAX_FITTED_BOXES:
         sample = np.random.default_rng(0).choice(len(boxes), _MAX_FITTED_BOXES, replace=False)

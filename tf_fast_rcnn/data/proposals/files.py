@@ -1,11 +1,14 @@
 """Object proposals that another program made, read from its files."""
 
+from __future__ import annotations
+
 import dataclasses
 import hashlib
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePath
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
@@ -18,6 +21,11 @@ from tf_fast_rcnn.data.proposals.pickles import read_detectron
 from tf_fast_rcnn.data.proposals.tables import one_line_errors
 from tf_fast_rcnn.data.proposals.text_files import read_coco_results, read_proposal_csv
 from tf_fast_rcnn.errors import InputError
+
+if TYPE_CHECKING:
+    from tf_fast_rcnn.data.proposals.tables import Rows
+    from tf_fast_rcnn.data.records import ImageRecord
+    from tf_fast_rcnn.files import StrPath
 
 _READERS = {
     ".mat": read_mat,
@@ -50,12 +58,12 @@ class FileProposals:
     rows: Mapping | None = dataclasses.field(default=None, compare=False, repr=False)
     report: ProposalReport | None = dataclasses.field(default=None, compare=False, repr=False)
 
-    def to_json(self):
+    def to_json(self) -> dict[str, Any]:
         """A dict of JSON's types, without the proposals themselves."""
         return {field.name: getattr(self, field.name) for field in dataclasses.fields(self) if field.compare}
 
     @classmethod
-    def from_json(cls, value):
+    def from_json(cls, value: Any) -> Self:
         """What `to_json` gave, without the proposals.
 
         Raises:
@@ -66,7 +74,7 @@ class FileProposals:
         except TypeError as error:
             raise InputError(f"proposals: found {error}; expected those of this version; prepare again") from None
 
-    def check_read(self):
+    def check_read(self) -> None:
         """InputError where these are read back from JSON, without the proposals."""
         if self.rows is None:
             raise InputError(
@@ -74,7 +82,7 @@ class FileProposals:
                 f"{self.file}; give it as `--proposals FILE`, or file_proposals(...) in Python"
             )
 
-    def name_of(self, record):
+    def name_of(self, record: ImageRecord) -> str | None:
         """The name under which the file has an image, or None.
 
         Tried in this order: the image's id; its file's name, with and without extension; the number at its end ("42"
@@ -85,9 +93,9 @@ class FileProposals:
         names = [record.image_id, path.name, path.stem, ANY_IMAGE]
         number = re.search(r"(?:^|_)0*(\d+)$", path.stem)
         names += [number[1]] if number else []
-        return next((name for name in names if name in self.rows), None)
+        return next((name for name in names if name in (self.rows or ())), None)
 
-    def of(self, record):
+    def of(self, record: ImageRecord) -> np.ndarray:
         """The proposals of an image, float32 `[P, 4]` relative, the best first; see `file_proposals`.
 
         Raises:
@@ -95,17 +103,17 @@ class FileProposals:
         """
         return self.usable(record, Counter())
 
-    def usable(self, record, mended):
-        """As `of`; what was clipped and dropped is added to the `Counter` `mended`."""
+    def usable(self, record: ImageRecord, fixes: Counter[str]) -> np.ndarray:
+        """As `of`; what was clipped and dropped is added to the `Counter` `fixes`."""
         name = self.name_of(record)
-        if name is None:
+        if name is None or self.rows is None:
             raise InputError(
                 f"{self.file}: found no proposals of image {record.image_id}; expected them under its id or file name; "
                 "add them"
             )
-        return self.usable_rows(self.rows[name], record, mended)
+        return self.usable_rows(self.rows[name], record, fixes)
 
-    def usable_rows(self, rows, record, mended):
+    def usable_rows(self, rows: Rows, record: ImageRecord, fixes: Counter[str]) -> np.ndarray:
         """The `tables.Rows` of an image as float32 `[P, 4]` relative, in the order in which they are taken."""
         boxes = from_order(rows.corners, record.height, record.width, self.order)
         finite = np.isfinite(boxes).all(axis=1)
@@ -120,13 +128,18 @@ class FileProposals:
         has_area = (inside[:, 2:] > inside[:, :2]).all(axis=1)
         beyond = np.abs(box_algebra.scale(boxes - inside, record.height, record.width)).max(axis=1, initial=0) > 1.01
         first = np.sort(np.unique(inside[has_area], axis=0, return_index=True)[1])
-        mended["proposals without area dropped"] += int(np.sum(~has_area))
-        mended["proposals clipped to their image"] += int(np.sum(beyond & has_area))
-        mended["repeated proposals dropped"] += int(np.sum(has_area)) - len(first)
+        fixes["proposals without area dropped"] += int(np.sum(~has_area))
+        fixes["proposals clipped to their image"] += int(np.sum(beyond & has_area))
+        fixes["repeated proposals dropped"] += int(np.sum(has_area)) - len(first)
         return inside[has_area][first[: self.max_proposals]]
 
 
-def file_proposals(path, dataset=None, order=None, max_proposals=None):
+def file_proposals(
+    path: StrPath,
+    dataset: Sequence[ImageRecord] | None = None,
+    order: str | None = None,
+    max_proposals: int | None = None,
+) -> FileProposals:
     """Reads object proposals from a file or folder; docs/proposals.md describes the formats.
 
     Clipped to the image, without those that then have no area, without repetitions (of equal boxes the first stays, as

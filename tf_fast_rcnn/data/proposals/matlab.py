@@ -5,10 +5,14 @@ states and trusts its compression; here every size is compared with the bytes th
 numbers, text and cells are read, which is what proposal files are made of.
 """
 
+from __future__ import annotations
+
 import math
 import struct
 import zlib
+from collections.abc import Collection
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -23,6 +27,9 @@ from tf_fast_rcnn.data.proposals.tables import (
 )
 from tf_fast_rcnn.errors import InputError
 
+if TYPE_CHECKING:
+    from tf_fast_rcnn.files import StrPath
+
 _EXPECTED = "a MATLAB file of version 5 with boxes"
 _HEADER_BYTES = 128
 _MATRIX, _COMPRESSED, _UTF8 = 14, 15, 16
@@ -34,7 +41,7 @@ _CELL, _CHAR, _NUMBERS = 1, 4, range(6, 16)
 _MAX_DEPTH = 4
 
 
-def read_mat(path):
+def read_mat(path: StrPath) -> ProposalTable:
     """Proposals of a .mat file: `boxes` [P, 4] of one image, or the cell arrays `images` and `boxes` of many.
 
     - One image: ID_boxes.mat as the original's demo has it, 0-based x1 y1 x2 y2, or else ID.mat, one of the per-image
@@ -61,7 +68,7 @@ def read_mat(path):
         return ProposalTable({name: to_rows(path, boxes)}, order, max_proposals)
 
 
-def read_mat_folder(path):
+def read_mat_folder(path: StrPath) -> ProposalTable:
     """Proposals of a folder of .mat files of one image each, see `read_mat`; a file is read when it is asked for."""
     files = sorted(Path(path).glob("*.mat"))
     if not files:
@@ -104,7 +111,7 @@ def _whole_set(path, images, boxes):
     return {name: to_rows(f"{path}, {name}", array) for name, array in zip(images, boxes, strict=True)}
 
 
-def read_variables(path, names):
+def read_variables(path: StrPath, names: Collection[str]) -> dict[str, Any]:
     """The variables of a version 5 file that have these names: arrays, text, and lists of them for cells.
 
     Raises:

@@ -3,8 +3,11 @@
 setup.py compiles the library into the package. It is loaded by ctypes, which lets other Python threads run meanwhile.
 """
 
+from __future__ import annotations
+
 import ctypes
 import functools
+from collections.abc import Collection
 from ctypes import c_double, c_int, c_int64, c_uint64
 from pathlib import Path
 
@@ -28,12 +31,14 @@ _ARGUMENTS = {
 }
 
 
-def why_unavailable():
+def why_unavailable() -> str | None:
     """Why the compiled search cannot be used, in a few words; None where it can. Loads it at the first call."""
     return _load()[1]
 
 
-def native_search(image, mode, max_proposals, seed, max_side, min_size, threads):
+def native_search(
+    image: np.ndarray, mode: str, max_proposals: int, seed: int, max_side: int, min_size: float, threads: int
+) -> np.ndarray:
     """Object proposals of an image; see `selective_search` for arguments and result.
 
     Raises:
@@ -44,7 +49,7 @@ def native_search(image, mode, max_proposals, seed, max_side, min_size, threads)
     return boxes[: _call("selective_search", image, *arguments, boxes)]
 
 
-def segment(image, color_space, k, min_segment=MIN_SEGMENT):
+def segment(image: np.ndarray, color_space: str, k: float, min_segment: int = MIN_SEGMENT) -> np.ndarray:
     """The segments from which hierarchies start (Felzenszwalb and Huttenlocher, IJCV 2004, sigma 0.8).
 
     Args:
@@ -66,7 +71,13 @@ def segment(image, color_space, k, min_segment=MIN_SEGMENT):
     return labels
 
 
-def group(image, color_space, k, similarities=SIMILARITIES, min_segment=MIN_SEGMENT):
+def group(
+    image: np.ndarray,
+    color_space: str,
+    k: float,
+    similarities: Collection[str] = SIMILARITIES,
+    min_segment: int = MIN_SEGMENT,
+) -> np.ndarray:
     """One hierarchy of regions: `segment`'s, then what was merged, in that order; the last one is the whole image.
 
     Args:

@@ -1,10 +1,13 @@
 """Proposals in NumPy's files: NPZ, an array for each image, and NPY, those of one image."""
 
+from __future__ import annotations
+
 import io
 import math
 import warnings
 import zipfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -16,6 +19,9 @@ from tf_fast_rcnn.data.proposals.tables import (
     to_rows,
 )
 
+if TYPE_CHECKING:
+    from tf_fast_rcnn.files import StrPath
+
 _NPZ_EXPECTED = "an .npz file with an array [P, 4] for each image"
 _NPY_EXPECTED = "an .npy file of float32 [P, 4]"
 _ORDER = "yxyx-relative"
@@ -23,7 +29,7 @@ _ORDER = "yxyx-relative"
 ANY_IMAGE = "*"
 
 
-def read_npz(path):
+def read_npz(path: StrPath) -> ProposalTable:
     """Proposals of an .npz file: an array [P, 4], or [P, 5] with scores, for each image, under the image's name.
 
     Arrays are read when they are asked for. The default order is ymin xmin ymax xmax, relative to the image.
@@ -46,7 +52,7 @@ def read_npz(path):
     return ProposalTable(RowsOnDemand(members, read), _ORDER)
 
 
-def read_npy(path):
+def read_npy(path: StrPath) -> ProposalTable:
     """Proposals of one image, of any name, in an .npy file: as an array of `read_npz`, but all of them."""
     with one_line_errors(path, _NPY_EXPECTED):
         return ProposalTable({ANY_IMAGE: to_rows(path, _array(Path(path).read_bytes()))}, _ORDER, max_proposals=None)

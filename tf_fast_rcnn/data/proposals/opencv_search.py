@@ -1,12 +1,14 @@
 """Selective search by OpenCV (opencv-contrib's ximgproc module)."""
 
+from __future__ import annotations
+
 import cv2
 import numpy as np
 
 from tf_fast_rcnn import boxes as box_algebra
 
 
-def opencv_search(image, mode, max_proposals, seed, max_side):
+def opencv_search(image: np.ndarray, mode: str, max_proposals: int, seed: int, max_side: int) -> np.ndarray:
     """Object proposals of an image; see `selective_search` for arguments and result.
 
     OpenCV finds the regions; their order is made here, because OpenCV draws it from C's unseeded generator. As in the

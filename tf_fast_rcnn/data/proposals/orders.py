@@ -1,11 +1,17 @@
 """The coordinates that proposal files have: order of the four numbers, unit, and number of the first pixel."""
 
+from __future__ import annotations
+
 import functools
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from tf_fast_rcnn import boxes as box_algebra
 from tf_fast_rcnn.errors import InputError
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
 
 
 def _corners(order, base):
@@ -35,7 +41,7 @@ ORDERS = {
 }
 
 
-def from_order(rows, height, width, order):
+def from_order(rows: npt.ArrayLike, height: float, width: float, order: str) -> np.ndarray:
     """Rows `[P, 4]` of a file, for an image of `height` x `width` pixels, as relative boxes float32 `[P, 4]`.
 
     What is too large for float32 becomes infinite.
@@ -51,7 +57,7 @@ def from_order(rows, height, width, order):
         return np.asarray(ORDERS[order](np.asarray(rows, np.float32), height, width), np.float32)
 
 
-def check_order(order):
+def check_order(order: str) -> None:
     """InputError for what is none of `ORDERS`."""
     if order not in ORDERS:
         raise InputError(f"proposals: found coordinate order {order!r}; expected one of {', '.join(ORDERS)}")

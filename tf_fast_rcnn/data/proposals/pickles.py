@@ -3,16 +3,22 @@
 A pickle is a program. This one gets nothing to call but the few functions below, which make arrays out of bytes.
 """
 
+from __future__ import annotations
+
 import io
 import pickle
 import pickletools
 import re
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from tf_fast_rcnn.data.proposals.tables import ProposalTable, one_line_errors, to_rows
 from tf_fast_rcnn.errors import InputError
+
+if TYPE_CHECKING:
+    from tf_fast_rcnn.files import StrPath
 
 _EXPECTED = "Detectron's proposals: a pickled dict of boxes, scores and ids"
 # Numbers alone: type strings of other kinds could make NumPy interpret bytes as objects.
@@ -21,7 +27,7 @@ _NUMBER_TYPE = re.compile(r"[<>|=]?[fiu][1248]")
 _MAX_DEPTH = 5
 
 
-def read_detectron(path):
+def read_detectron(path: StrPath) -> ProposalTable:
     """Proposals of Detectron's .pkl: a dict of lists with an item for each image.
 
     `boxes` [P, 4], `ids` or `indexes` (the image's id; an integer or text) and perhaps `scores` [P]. Coordinates are
@@ -52,7 +58,7 @@ def read_detectron(path):
         return ProposalTable(rows, "xyxy-0based")
 
 
-def load_arrays(path):
+def load_arrays(path: StrPath) -> Any:
     """The content of a pickle of built-in containers, numbers and NumPy arrays, written by Python 2 or 3.
 
     Raises:
@@ -61,7 +67,7 @@ def load_arrays(path):
     data = Path(path).read_bytes()
     for opcode, argument, _ in pickletools.genops(data):
         # The unpickler's memo is an array as long as its largest index, which a file may state as it likes.
-        if "PUT" in opcode.name and argument > len(data):
+        if "PUT" in opcode.name and int(argument or 0) > len(data):
             raise InputError(f"{path}: found memo index {argument}; expected {_EXPECTED}; do not trust this file")
     # Python 2's text is bytes; arrays among it need every byte to be a character.
     return _Resolver(len(data)).resolve(_ArrayUnpickler(io.BytesIO(data), path).load())

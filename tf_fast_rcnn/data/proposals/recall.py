@@ -3,11 +3,17 @@
 A detector cannot find what no proposal overlaps. Crowd boxes are no single objects and do not count; difficult ones do.
 """
 
-from typing import NamedTuple
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from tf_fast_rcnn import boxes as box_algebra
+
+if TYPE_CHECKING:
+    from tf_fast_rcnn.data.records import ImageRecord
 
 # The IoU from which a RoI is foreground (section 2.3 of the paper).
 MIN_IOU = 0.5
@@ -22,7 +28,7 @@ class BestProposals(NamedTuple):
     """
 
     iou: np.ndarray
-    index: np.ndarray
+    index: np.ndarray  # type: ignore[assignment]  # a tuple's own `index` is not used
 
 
 class RecallCurves(NamedTuple):
@@ -39,7 +45,7 @@ class RecallCurves(NamedTuple):
     by_count: np.ndarray
 
 
-def best_overlaps(record):
+def best_overlaps(record: ImageRecord) -> BestProposals:
     """The best proposal of each object of an image, crowds included.
 
     Args:
@@ -60,7 +66,9 @@ def best_overlaps(record):
     return BestProposals(overlaps[index, np.arange(len(objects))], index)
 
 
-def recall_curves(records, thresholds=IOU_THRESHOLDS, counts=COUNTS):
+def recall_curves(
+    records: Iterable[ImageRecord], thresholds: Sequence[float] = IOU_THRESHOLDS, counts: Sequence[int] = COUNTS
+) -> RecallCurves:
     """Recall against the IoU that is asked for, and against the number of proposals.
 
     Args:
@@ -83,12 +91,14 @@ def recall_curves(records, thresholds=IOU_THRESHOLDS, counts=COUNTS):
     return RecallCurves(tuple(thresholds), by_iou, tuple(counts), by_count)
 
 
-def recall(overlaps, min_iou=MIN_IOU):
+def recall(overlaps: Sequence[float] | np.ndarray, min_iou: float = MIN_IOU) -> float:
     """Share of best IoUs `[G]` that reach `min_iou`; NaN without objects."""
     return float(np.mean(np.asarray(overlaps) >= min_iou)) if len(overlaps) else float("nan")
 
 
-def class_recalls(records, class_names, min_iou=MIN_IOU):
+def class_recalls(
+    records: Iterable[ImageRecord], class_names: Sequence[str], min_iou: float = MIN_IOU
+) -> dict[str, float]:
     """Recall of each class that occurs: dict from its name, in the order of `class_names`.
 
     Args:
@@ -100,7 +110,7 @@ def class_recalls(records, class_names, min_iou=MIN_IOU):
     return {name: recall(of_class, min_iou) for name, of_class in overlaps.items() if len(of_class)}
 
 
-def class_best_overlaps(records, class_names):
+def class_best_overlaps(records: Iterable[ImageRecord], class_names: Sequence[str]) -> dict[str, np.ndarray]:
     """IoU of the best proposal of each object, by class: dict from each name to float32 `[G]`, G may be 0.
 
     Their mean over the objects is the class's average best overlap, and the mean over classes of that the MABO of
@@ -113,6 +123,6 @@ def class_best_overlaps(records, class_names):
     overlaps = [[np.zeros(0, np.float32)] for _ in class_names]
     for record in records:
         best = best_overlaps(record).iou
-        for label in np.unique(record.labels):
-            overlaps[label - 1].append(best[(record.labels == label) & ~record.crowd])
+        for label in np.unique(record.class_ids):
+            overlaps[label - 1].append(best[(record.class_ids == label) & ~record.crowd])
     return {name: np.concatenate(of_class) for name, of_class in zip(class_names, overlaps, strict=True)}

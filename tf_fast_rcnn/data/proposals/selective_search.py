@@ -1,7 +1,11 @@
 """Selective search (Uijlings et al., "Selective Search for Object Recognition", IJCV 2013)."""
 
+from __future__ import annotations
+
 import functools
 import warnings
+
+import numpy as np
 
 from tf_fast_rcnn.data.proposals import native_search
 from tf_fast_rcnn.data.proposals.opencv_search import opencv_search
@@ -14,8 +18,16 @@ MAX_SIDE = 1000
 
 
 def selective_search(
-    image, mode="fast", max_proposals=2000, seed=0, *, implementation="auto", max_side=MAX_SIDE, min_size=0.0, threads=1
-):
+    image: np.ndarray,
+    mode: str = "fast",
+    max_proposals: int = 2000,
+    seed: int = 0,
+    *,
+    implementation: str = "auto",
+    max_side: int = MAX_SIDE,
+    min_size: float = 0.0,
+    threads: int = 1,
+) -> np.ndarray:
     """Object proposals of an image, the likelier whole objects first.
 
     Each step is in docs/selective_search.md. Large boxes tend to come first; of the native search's boxes those that
@@ -60,7 +72,7 @@ def selective_search(
 
 
 @functools.cache
-def available_implementation():
+def available_implementation() -> str:
     """ "native", or "opencv" with a warning (once) that says why."""
     reason = native_search.why_unavailable()
     if reason is None:

@@ -1,6 +1,10 @@
 """Which proposals are computed, as a value that is stored with prepared data and trained models."""
 
+from __future__ import annotations
+
 import dataclasses
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
@@ -9,6 +13,9 @@ from tf_fast_rcnn.data.proposals.dense import DenseBoxes, fit_dense_boxes
 from tf_fast_rcnn.data.proposals.files import FileProposals
 from tf_fast_rcnn.data.proposals.selective_search import IMPLEMENTATIONS, MODES, available_implementation
 from tf_fast_rcnn.errors import InputError
+
+if TYPE_CHECKING:
+    from tf_fast_rcnn.data.records import ImageRecord
 
 # Method -> mode of selective search and, where it is not the one at hand, its implementation.
 _SEARCH_OF = {
@@ -44,7 +51,7 @@ class ProposalSettings:
     seed: int = 0
     implementation: str = "native"
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.implementation not in IMPLEMENTATIONS:
             raise InputError(
                 f"proposal settings: found implementation {self.implementation!r}; "
@@ -58,7 +65,7 @@ class ProposalSettings:
         if self.selective_search is None and self.dense is None:
             raise InputError("proposal settings: found neither selective search nor dense boxes; expected one or both")
 
-    def to_json(self):
+    def to_json(self) -> dict[str, Any]:
         """A dict of JSON's types, which `from_json` takes."""
         value = dataclasses.asdict(self)
         if self.selective_search is None:
@@ -66,7 +73,7 @@ class ProposalSettings:
         return value
 
     @classmethod
-    def from_json(cls, value):
+    def from_json(cls, value: Any) -> Self:
         """The settings of a dict that `to_json` gave, also after it went through a JSON file.
 
         Raises:
@@ -86,7 +93,7 @@ class ProposalSettings:
             ) from None
 
 
-def settings_from_json(value):
+def settings_from_json(value: Any) -> ProposalSettings | FileProposals:
     """The settings whose `to_json` gave `value`, of whichever kind.
 
     Raises:
@@ -96,7 +103,12 @@ def settings_from_json(value):
     return kind.from_json(value)
 
 
-def proposal_settings(method, dataset, dense=None, max_selective_search=2000):
+def proposal_settings(
+    method: str,
+    dataset: Sequence[ImageRecord],
+    dense: DenseBoxes | None = None,
+    max_selective_search: int = 2000,
+) -> ProposalSettings:
     """Settings for a data set: dense boxes and the smallest proposal are fitted to its boxes.
 
     Proposals are dropped below `DEFAULT_MIN_SIZE`, or below the size of the data set's small objects where these are
@@ -114,7 +126,7 @@ def proposal_settings(method, dataset, dense=None, max_selective_search=2000):
         InputError: for an unknown method, and dense boxes for one without.
 
     Example:
-        >>> settings = proposal_settings("dense", load_dataset("voc:cells@train"))     # doctest: +SKIP
+        >>> proposals = proposal_settings("dense", load_dataset("voc:cells@train"))     # doctest: +SKIP
     """
     if method not in METHODS:
         raise InputError(f"proposals: found method {method!r}; expected one of {', '.join(METHODS)}")
@@ -135,13 +147,13 @@ def proposal_settings(method, dataset, dense=None, max_selective_search=2000):
 
 def _min_size(dataset):
     sides = [np.zeros(0)] + [shorter_sides(record.boxes, record.height, record.width) for record in dataset]
-    labels = [np.zeros(0, np.int32)] + [record.labels for record in dataset]
+    labels = [np.zeros(0, np.int32)] + [record.class_ids for record in dataset]
     sides, labels = np.concatenate(sides), np.concatenate(labels)
     small = [np.percentile(sides[labels == label], 5) for label in np.unique(labels)]
     return float(min([DEFAULT_MIN_SIZE, *small]))
 
 
-def shorter_sides(boxes, height, width):
+def shorter_sides(boxes: np.ndarray, height: float, width: float) -> np.ndarray:
     """Shorter side of each relative box `[G, 4]`, in units of the shorter side of the image of `height` x `width`."""
     shorter = min(height, width)
     scaled = box_algebra.scale(boxes, height / shorter, width / shorter)

@@ -1,12 +1,19 @@
 """What the readers of all proposal files give, and what they guard against."""
 
+from __future__ import annotations
+
 import contextlib
-from collections.abc import Mapping
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from tf_fast_rcnn.errors import InputError
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+    from tf_fast_rcnn.files import StrPath
 
 # As many as the original reads of an image's ranked proposals.
 MAX_PROPOSALS = 2000
@@ -44,23 +51,23 @@ class RowsOnDemand(Mapping):
         read: function of a name that gives its `Rows`.
     """
 
-    def __init__(self, names, read):
+    def __init__(self, names: Iterable[str], read: Callable[[str], Rows]) -> None:
         self._names, self._read = dict.fromkeys(names), read
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self._names)
 
-    def __iter__(self):
+    def __iter__(self) -> Iterator[str]:
         return iter(self._names)
 
-    def __contains__(self, name):
+    def __contains__(self, name: object) -> bool:
         return name in self._names
 
-    def __getitem__(self, name):
+    def __getitem__(self, name: str) -> Rows:
         return self._read(name)
 
 
-def to_rows(source, array, scores=None):
+def to_rows(source: StrPath, array: npt.ArrayLike, scores: npt.ArrayLike | None = None) -> Rows:
     """`Rows` of what a file holds for an image: numbers `[P, 4]`, or `[P, 5]` with the scores last.
 
     Raises:
@@ -86,7 +93,7 @@ def to_rows(source, array, scores=None):
     return Rows(array, scores)
 
 
-def check_expansion(source, compressed, expanded):
+def check_expansion(source: str, compressed: int, expanded: int) -> None:
     """InputError where so many bytes come of so few that no box file would have them."""
     if expanded > max_expanded(compressed):
         raise InputError(
@@ -95,13 +102,13 @@ def check_expansion(source, compressed, expanded):
         )
 
 
-def max_expanded(compressed):
+def max_expanded(compressed: int) -> int:
     """The bytes that `check_expansion` allows."""
     return max(_ALWAYS_ALLOWED_BYTES, _MAX_EXPANSION * compressed)
 
 
 @contextlib.contextmanager
-def one_line_errors(path, expected):
+def one_line_errors(path: StrPath, expected: str) -> Iterator[None]:
     """Makes an InputError of whatever the parser of a damaged file raises; `expected` says what the file should be."""
     try:
         yield

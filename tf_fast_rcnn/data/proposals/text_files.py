@@ -1,8 +1,11 @@
 """Proposals in files of text: CSV, and COCO's results JSON."""
 
+from __future__ import annotations
+
 import array
 import csv
 from collections import defaultdict
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -10,6 +13,9 @@ from tf_fast_rcnn.data.coco_results import read_results
 from tf_fast_rcnn.data.proposals.tables import ProposalTable, Rows, one_line_errors
 from tf_fast_rcnn.data.readers.annotations import finite
 from tf_fast_rcnn.errors import InputError
+
+if TYPE_CHECKING:
+    from tf_fast_rcnn.files import StrPath
 
 _CSV_EXPECTED = "lines of image,ymin,xmin,ymax,xmax and perhaps score"
 _CSV_ORDER, _COCO_ORDER = "yxyx-relative", "xywh-edges"
@@ -35,7 +41,7 @@ _OTHER_NAMES = {
 }
 
 
-def read_proposal_csv(path, order=None):
+def read_proposal_csv(path: StrPath, order: str | None = None) -> ProposalTable:
     """Proposals of a CSV file, one a line; the lines of an image need not follow each other.
 
     Without a header: image, four numbers in the coordinate order (default: ymin, xmin, ymax, xmax, relative to the
@@ -115,7 +121,7 @@ def _columns(path, first, letters):
     return _Columns(image, corners, score, is_header=True)
 
 
-def read_coco_results(path):
+def read_coco_results(path: StrPath) -> ProposalTable:
     """Proposals of a JSON file as COCO's results: a list of `{"image_id", "bbox": [x, y, width, height], "score"}`.
 
     Returns:

@@ -4,10 +4,14 @@ A reader parses its files into `AnnotatedObject`s. Here their boxes are brought 
 dropped, and their classes numbered, by the same rules whatever the format.
 """
 
+from __future__ import annotations
+
 import math
 import os
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -15,6 +19,9 @@ from tf_fast_rcnn import boxes as box_algebra
 from tf_fast_rcnn.data.images import image_layout
 from tf_fast_rcnn.data.records import DetectionDataset, ImageRecord
 from tf_fast_rcnn.errors import InputError
+
+if TYPE_CHECKING:
+    from tf_fast_rcnn.files import StrPath
 
 IMAGE_EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 
@@ -44,7 +51,7 @@ class Annotation(NamedTuple):
     objects: list[AnnotatedObject]
 
 
-def images_in(folder):
+def images_in(folder: StrPath) -> list[Path]:
     """The image files of a folder, sorted, without those of folders in it.
 
     Raises:
@@ -56,7 +63,7 @@ def images_in(folder):
     return found
 
 
-def no_images(place):
+def no_images(place: StrPath) -> InputError:
     """The `InputError` for a folder or pattern without image files."""
     return InputError(
         f"{place}: found no images; expected files that end in {', '.join(IMAGE_EXTENSIONS)}; check the path, or give "
@@ -64,12 +71,20 @@ def no_images(place):
     )
 
 
-def is_image_file(path):
+def is_image_file(path: Path) -> bool:
     """Whether a path is a file with one of `IMAGE_EXTENSIONS`."""
     return path.suffix.lower() in IMAGE_EXTENSIONS and path.is_file()
 
 
-def annotate(source, image_id, image_path, objects, to_relative, mended, stated=(0, 0)):
+def annotate(
+    source: str,
+    image_id: str,
+    image_path: StrPath,
+    objects: Sequence[AnnotatedObject],
+    to_relative: Callable[..., np.ndarray],
+    fixes: Counter[str],
+    stated: tuple[int, int] = (0, 0),
+) -> Annotation:
     """The `Annotation` of an image, of which only the file's header is read.
 
     Boxes beyond the image are clipped; reversed ones, and those with no area inside the image, are dropped. Both are
@@ -81,7 +96,7 @@ def annotate(source, image_id, image_path, objects, to_relative, mended, stated=
         image_id, image_path: as in `ImageRecord`.
         objects: list of `AnnotatedObject`.
         to_relative: function of `corners` `[G, 4]`, height and width that gives relative boxes.
-        mended: `Counter` to which is added what was clipped, dropped and turned.
+        fixes: `Counter` to which is added what was clipped, dropped and turned.
         stated: `(height, width)` as the annotation has it; 0 for unknown.
 
     Raises:
@@ -97,11 +112,12 @@ def annotate(source, image_id, image_path, objects, to_relative, mended, stated=
     clipped = box_algebra.clip(drawn).astype(np.float32)
     usable = np.flatnonzero((clipped[:, 0] < clipped[:, 2]) & (clipped[:, 1] < clipped[:, 3]))
     moved = np.any(np.abs(drawn[usable] - clipped[usable]) > _ROUNDING, axis=-1)
-    mended["boxes without area dropped"] += len(objects) - len(usable)
-    mended["boxes clipped to their image"] += int(np.sum(moved))
-    mended["boxes turned with their image (EXIF)"] += len(usable) if turn != 1 else 0
+    fixes["boxes without area dropped"] += len(objects) - len(usable)
+    fixes["boxes clipped to their image"] += int(np.sum(moved))
+    fixes["boxes turned with their image (EXIF)"] += len(usable) if turn != 1 else 0
     boxes = box_algebra.from_stored(clipped[usable], turn)
-    return Annotation(source, image_id, Path(image_path), (height, width), boxes, [objects[index] for index in usable])
+    kept = [objects[int(index)] for index in usable]
+    return Annotation(source, image_id, Path(image_path), (height, width), boxes, kept)
 
 
 def _frame_of_boxes(source, stated, size, orientation):
@@ -116,7 +132,9 @@ def _frame_of_boxes(source, stated, size, orientation):
     )
 
 
-def read_each(read, items, skip_bad, mended):
+def read_each(
+    read: Callable[[Any], Annotation], items: Iterable[Any], skip_bad: bool, fixes: Counter[str]
+) -> list[Annotation]:
     """`read(item)` of all items; with `skip_bad` without those that raise InputError, which are counted."""
     annotations = []
     for item in items:
@@ -125,11 +143,13 @@ def read_each(read, items, skip_bad, mended):
         except InputError:
             if not skip_bad:
                 raise
-            mended["unreadable images or annotations skipped"] += 1
+            fixes["unreadable images or annotations skipped"] += 1
     return annotations
 
 
-def to_dataset(name, annotations, class_names, mended):
+def to_dataset(
+    name: str, annotations: Iterable[Annotation], class_names: Sequence[str] | None, fixes: Counter[str]
+) -> DetectionDataset:
     """`DetectionDataset` of annotations; `class_names` None stands for those that occur, sorted.
 
     Raises:
@@ -140,7 +160,7 @@ def to_dataset(name, annotations, class_names, mended):
     if class_names is None:
         class_names = sorted({item.name for annotation in annotations for item in annotation.objects})
     labels = {class_name: label for label, class_name in enumerate(class_names, start=1)}
-    return DetectionDataset(name, class_names, [_record(annotation, labels) for annotation in annotations], mended)
+    return DetectionDataset(name, class_names, [_record(annotation, labels) for annotation in annotations], fixes)
 
 
 def _record(annotation, labels):
@@ -156,7 +176,7 @@ def _record(annotation, labels):
         height=annotation.size[0],
         width=annotation.size[1],
         boxes=annotation.boxes,
-        labels=[labels[item.name] for item in annotation.objects],
+        class_ids=[labels[item.name] for item in annotation.objects],
         difficult=[item.difficult for item in annotation.objects],
         crowd=[item.crowd for item in annotation.objects],
         areas=_areas(annotation),
@@ -172,7 +192,7 @@ def _areas(annotation):
     return np.where(np.isnan(shares), box_algebra.area(annotation.boxes), shares)
 
 
-def find_image(source, folder, name):
+def find_image(source: str, folder: Path, name: str) -> Path:
     """The image file that an annotation names, which may be a path of the machine where it was made.
 
     Tried in this order: the name as a path in `folder` (an absolute one is itself), the same with Windows's slashes,
@@ -185,7 +205,7 @@ def find_image(source, folder, name):
     raise InputError(f"{source}: found no image {folder / name}; expected the file that it names; add it")
 
 
-def finite(text):
+def finite(text: Any) -> float | None:
     """A finite number from a file's text or JSON value, or None."""
     try:
         value = float(text)
@@ -194,13 +214,13 @@ def finite(text):
     return value if math.isfinite(value) and not isinstance(text, bool) else None
 
 
-def whole_pixels(text):
+def whole_pixels(text: Any) -> int | None:
     """A side of an image from text or a JSON value: whole pixels, 0 where there is none, None where it is no number."""
     value = finite(text) if text not in (None, "") else 0.0
     return None if value is None else round(value)
 
 
-def read_text(path, expected):
+def read_text(path: StrPath, expected: str) -> str:
     """The text of a UTF-8 file, with or without a byte order mark.
 
     Raises:

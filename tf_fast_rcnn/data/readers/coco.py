@@ -4,10 +4,14 @@ The format is that of https://cocodataset.org/#format-data ("object detection");
 names in folders, without crowds, or with categories that have no objects.
 """
 
+from __future__ import annotations
+
 import json
 import reprlib
 from collections import Counter, defaultdict
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tf_fast_rcnn import boxes as box_algebra
 from tf_fast_rcnn.data.readers.annotations import (
@@ -21,15 +25,21 @@ from tf_fast_rcnn.data.readers.annotations import (
 )
 from tf_fast_rcnn.errors import InputError
 
+if TYPE_CHECKING:
+    from tf_fast_rcnn.data.records import DetectionDataset
+    from tf_fast_rcnn.files import StrPath
 
-def read_coco(path, images=None, class_names=None, skip_bad=False):
+
+def read_coco(
+    path: StrPath, images: StrPath | None = None, class_names: Sequence[str] | None = None, skip_bad: bool = False
+) -> DetectionDataset:
     """Reads a COCO instances file. Of images only the headers are read.
 
     - Classes are the file's categories in the order of their ids, which may have gaps (COCO's 80 lie in 1..90):
       label 1 is the least id. `coco_category_ids` gives the ids back, for results in COCO's format.
     - `image_id` of a record is the image's id as text. Images without annotations are kept; files of the folder that
       the JSON does not list are not looked at. Annotations' own ids are not used.
-    - Boxes beyond the image are clipped; those without area are dropped. Both are counted in `mended`.
+    - Boxes beyond the image are clipped; those without area are dropped. Both are counted in `fixes`.
     - `iscrowd` marks crowds. `area`, where it is a number above 0, is the object's own, by which COCO's evaluation
       tells small from large; outlines ("segmentation") are not read.
     - The image's size must be that of its file; `read_voc` says what EXIF orientation does to it.
@@ -39,7 +49,7 @@ def read_coco(path, images=None, class_names=None, skip_bad=False):
         images: folder of the images; default: the folder of the JSON file. See `find_image` for names with folders.
         class_names: the classes in the order of their labels 1..K; default: as said above.
         skip_bad: leave out images that are missing, broken or badly annotated, and annotations of images that are not
-            listed, counted in `mended`, instead of raising.
+            listed, counted in `fixes`, instead of raising.
 
     Returns:
         `DetectionDataset`.
@@ -54,21 +64,21 @@ def read_coco(path, images=None, class_names=None, skip_bad=False):
     """
     path = Path(path)
     folder = path.parent if images is None else Path(images)
-    mended = Counter()
+    fixes = Counter()
     content = _load(path)
     names = _category_names(path, content)
     entries = _by_id(path, content, "images")
-    annotations = _by_image(path, content, entries, skip_bad, mended)
+    annotations = _by_image(path, content, entries, skip_bad, fixes)
 
     def read_image(image_id):
-        return _read_image(path, folder, entries[image_id], annotations.get(image_id, ()), names, mended)
+        return _read_image(path, folder, entries[image_id], annotations.get(image_id, ()), names, fixes)
 
     name = f"coco:{path}" + ("" if images is None else f",{images}")
-    found = read_each(read_image, entries, skip_bad, mended)
-    return to_dataset(name, found, list(names.values()) if class_names is None else class_names, mended)
+    found = read_each(read_image, entries, skip_bad, fixes)
+    return to_dataset(name, found, list(names.values()) if class_names is None else class_names, fixes)
 
 
-def coco_category_ids(path):
+def coco_category_ids(path: StrPath) -> dict[str, int]:
     """The category id of each class name in a COCO file: `{"person": 1, ...}`, what results in COCO's format need.
 
     Raises:
@@ -135,7 +145,7 @@ def _category_names(path, content):
     return names
 
 
-def _by_image(path, content, entries, skip_bad, mended):
+def _by_image(path, content, entries, skip_bad, fixes):
     """The annotations of each image by its id."""
     annotations = defaultdict(list)
     for position, entry in enumerate(content["annotations"]):
@@ -143,7 +153,7 @@ def _by_image(path, content, entries, skip_bad, mended):
         if _is_id(number) and number in entries:
             annotations[number].append(entry)
         elif skip_bad:
-            mended["annotations of images that are not listed skipped"] += 1
+            fixes["annotations of images that are not listed skipped"] += 1
         else:
             raise InputError(
                 f"{path}: found the image_id {reprlib.repr(number)} in annotations[{position}]; expected the id of one "
@@ -152,7 +162,7 @@ def _by_image(path, content, entries, skip_bad, mended):
     return annotations
 
 
-def _read_image(path, folder, entry, annotations, names, mended):
+def _read_image(path, folder, entry, annotations, names, fixes):
     file_name = entry.get("file_name")
     if not isinstance(file_name, str) or not file_name:
         raise InputError(f"{path}: found no file_name of image {entry['id']!r}; expected the image's file; add it")
@@ -160,7 +170,7 @@ def _read_image(path, folder, entry, annotations, names, mended):
     stated = [_side(source, entry, side) for side in ("height", "width")]
     objects = [_object(source, annotation, names) for annotation in annotations]
     image_path = find_image(source, folder, file_name)
-    return annotate(source, str(entry["id"]), image_path, objects, box_algebra.from_coco, mended, stated)
+    return annotate(source, str(entry["id"]), image_path, objects, box_algebra.from_coco, fixes, stated)
 
 
 def _side(source, entry, side):

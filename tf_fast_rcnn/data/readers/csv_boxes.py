@@ -1,9 +1,13 @@
 """CSV files with one box a line, as many tools write them."""
 
+from __future__ import annotations
+
 import csv
 import io
 from collections import Counter, defaultdict
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tf_fast_rcnn import boxes as box_algebra
 from tf_fast_rcnn.data.readers.annotations import (
@@ -17,6 +21,10 @@ from tf_fast_rcnn.data.readers.annotations import (
     whole_pixels,
 )
 from tf_fast_rcnn.errors import InputError
+
+if TYPE_CHECKING:
+    from tf_fast_rcnn.data.records import DetectionDataset
+    from tf_fast_rcnn.files import StrPath
 
 _CORNERS = ("xmin", "ymin", "xmax", "ymax")
 _REQUIRED = ("filename", *_CORNERS, "class")
@@ -34,7 +42,9 @@ _OTHER_NAMES = {
 _COLUMN_OF = {other: name for name, others in _OTHER_NAMES.items() for other in others}
 
 
-def read_csv(path, images=None, class_names=None, skip_bad=False):
+def read_csv(
+    path: StrPath, images: StrPath | None = None, class_names: Sequence[str] | None = None, skip_bad: bool = False
+) -> DetectionDataset:
     """Reads a CSV file: a line for each box, with a header or, as keras-retinanet has it, without one.
 
     - Columns by their names in the header, in any order: filename, xmin, ymin, xmax, ymax, class and, where there are
@@ -44,13 +54,13 @@ def read_csv(path, images=None, class_names=None, skip_bad=False):
     - A line whose corners and class are empty names an image without objects.
     - Lines of one image need not follow each other. Its `image_id` is its file name as written.
     - Fields are separated by commas, semicolons or tabs; the text is UTF-8.
-    - Boxes beyond the image are clipped; those without area are dropped. Both are counted in `mended`.
+    - Boxes beyond the image are clipped; those without area are dropped. Both are counted in `fixes`.
 
     Args:
         path: the CSV file; one file a split.
         images: folder of the images; default: the folder of the CSV file. See `find_image` for names with folders.
         class_names: the classes in the order of their labels 1..K; default: those found, sorted.
-        skip_bad: leave out images that are missing or broken, or have a broken line, counted in `mended`, instead of
+        skip_bad: leave out images that are missing or broken, or have a broken line, counted in `fixes`, instead of
             raising.
 
     Returns:
@@ -65,16 +75,16 @@ def read_csv(path, images=None, class_names=None, skip_bad=False):
     """
     path = Path(path)
     folder = path.parent if images is None else Path(images)
-    mended = Counter()
+    fixes = Counter()
     lines = _lines_by_image(path)
     _refuse_relative(path, lines)
 
     def read_image(file_name):
-        return _read_image(path, folder, file_name, lines[file_name], mended)
+        return _read_image(path, folder, file_name, lines[file_name], fixes)
 
-    annotations = read_each(read_image, lines, skip_bad, mended)
+    annotations = read_each(read_image, lines, skip_bad, fixes)
     name = f"csv:{path}" + ("" if images is None else f",{images}")
-    return to_dataset(name, annotations, class_names, mended)
+    return to_dataset(name, annotations, class_names, fixes)
 
 
 def _lines_by_image(path):
@@ -142,13 +152,13 @@ def _refuse_relative(path, images):
         )
 
 
-def _read_image(path, folder, file_name, lines, mended):
+def _read_image(path, folder, file_name, lines, fixes):
     number, first = lines[0]
     source = f"{path}, line {number}"
     stated = [_side(source, first, side) for side in ("height", "width")]
     objects = [_object(f"{path}, line {number}", values) for number, values in lines if not _is_background(values)]
     image_path = find_image(source, folder, file_name)
-    return annotate(source, file_name, image_path, objects, box_algebra.from_xyxy, mended, stated)
+    return annotate(source, file_name, image_path, objects, box_algebra.from_xyxy, fixes, stated)
 
 
 def _is_background(values):

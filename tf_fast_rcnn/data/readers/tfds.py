@@ -7,14 +7,17 @@ CACHE/tfds/NAME-SPLIT-KEY/
 KEY is a hash of what was copied: place and time of the TFDS files, their number of examples and bytes.
 """
 
+from __future__ import annotations
+
 import hashlib
 import json
 import logging
 import os
 import re
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import PurePosixPath
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from tqdm import tqdm
 
@@ -22,6 +25,10 @@ from tf_fast_rcnn import boxes as box_algebra
 from tf_fast_rcnn.data.readers.annotations import AnnotatedObject, annotate, read_each, to_dataset
 from tf_fast_rcnn.errors import InputError
 from tf_fast_rcnn.files import cache_folder, replacing
+
+if TYPE_CHECKING:
+    from tf_fast_rcnn.data.records import DetectionDataset
+    from tf_fast_rcnn.files import StrPath
 
 _FILE_NAMES = ("image/filename", "image/file_name", "filename", "file_name")
 _IMAGE_IDS = ("image/id", "image_id")
@@ -37,7 +44,14 @@ class _Features(NamedTuple):
     class_names: list[str]
 
 
-def read_tfds(name, split, class_names=None, skip_bad=False, cache_dir=None, progress=True):
+def read_tfds(
+    name: str,
+    split: str,
+    class_names: Sequence[str] | None = None,
+    skip_bad: bool = False,
+    cache_dir: StrPath | None = None,
+    progress: bool = True,
+) -> DetectionDataset:
     """Reads one split of a TFDS data set that is on disk (`tfds.load` puts it there).
 
     - Objects are the feature "objects", else the first sequence that has a `bbox` (BBoxFeature) and a class label;
@@ -48,13 +62,13 @@ def read_tfds(name, split, class_names=None, skip_bad=False, cache_dir=None, pro
     - TFDS's `voc` keeps VOC's 1-based corners as they are: its boxes are corrected, so that `tfds:voc/2007@train` has
       the boxes, and the `image_id`s, of `voc:VOC2007@train`. Its `coco` numbers the 80 classes in the order of COCO's
       ids, as `coco:` does; `image_id` is COCO's.
-    - Boxes beyond the image are clipped; those without area are dropped. Both are counted in `mended`.
+    - Boxes beyond the image are clipped; those without area are dropped. Both are counted in `fixes`.
 
     Args:
         name: as `tfds.builder` takes it: "voc/2007", "coco/2017", "my_data_set:1.0.0".
         split: one of the data set's splits, as "train".
         class_names: the classes in the order of their labels 1..K; default: the label's.
-        skip_bad: leave out broken images and annotations, counted in `mended`, instead of raising.
+        skip_bad: leave out broken images and annotations, counted in `fixes`, instead of raising.
         cache_dir: default: $TF_FAST_RCNN_CACHE, else the user's cache folder.
         progress: whether to show a progress bar on standard error.
 
@@ -77,16 +91,16 @@ def read_tfds(name, split, class_names=None, skip_bad=False, cache_dir=None, pro
     images = _read_copy(folder)
     # The builder's own name: "voc" whatever version or file it was read from.
     to_relative = box_algebra.from_tfds_voc if builder.name == "voc" else _as_they_are
-    mended = Counter()
+    fixes = Counter()
 
     def read_image(image):
         source = f"tfds:{name}@{split}, image {image['id']}"
         objects = [_object(source, values, features) for values in image["objects"]]
-        return annotate(source, image["id"], folder / image["file"], objects, to_relative, mended)
+        return annotate(source, image["id"], folder / image["file"], objects, to_relative, fixes)
 
-    annotations = read_each(read_image, images, skip_bad, mended)
+    annotations = read_each(read_image, images, skip_bad, fixes)
     names = features.class_names if class_names is None else class_names
-    return to_dataset(f"tfds:{name}@{split}", annotations, names, mended)
+    return to_dataset(f"tfds:{name}@{split}", annotations, names, fixes)
 
 
 def _as_they_are(boxes, height, width):

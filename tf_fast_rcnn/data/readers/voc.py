@@ -3,10 +3,14 @@
 The rules are those of the VOC devkit; where files of real users differ from it, what is read is said at `read_voc`.
 """
 
+from __future__ import annotations
+
 import os
 import re
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 from xml.etree.ElementTree import ParseError
 
 import defusedxml.ElementTree
@@ -25,17 +29,23 @@ from tf_fast_rcnn.data.readers.annotations import (
 )
 from tf_fast_rcnn.errors import InputError
 
+if TYPE_CHECKING:
+    from tf_fast_rcnn.data.records import DetectionDataset
+    from tf_fast_rcnn.files import StrPath
+
 _CORNERS = ("xmin", "ymin", "xmax", "ymax")
 _EXTENSIONS = tuple(cased for extension in IMAGE_EXTENSIONS for cased in (extension, extension.upper()))
 
 
-def read_voc(directory, split, class_names=None, skip_bad=False):
+def read_voc(
+    directory: StrPath, split: str, class_names: Sequence[str] | None = None, skip_bad: bool = False
+) -> DetectionDataset:
     """Reads one split of a data set in Pascal VOC's layout. Of images only the headers are read.
 
     - An image is `JPEGImages/ID` with any usual extension, else the XML's `<filename>`; ID is a line of
       `ImageSets/Main/SPLIT.txt`, where the second column of VOC's class lists (-1, 0, 1) is ignored.
     - Boxes are 1-based inclusive pixels, whole or fractional. Those beyond the image are clipped; those with
-      xmin >= xmax, ymin >= ymax, or no area inside the image are dropped. Both are counted in `mended`.
+      xmin >= xmax, ymin >= ymax, or no area inside the image are dropped. Both are counted in `fixes`.
     - `<difficult>` and `<size>` may be missing. A size of 0 counts as missing.
     - Where EXIF shows an image on its side and `<size>` is that of the stored pixels, the annotation tool ignored EXIF:
       its boxes are turned with the image. Any other size that is not the image's is an error, because the boxes may
@@ -46,7 +56,7 @@ def read_voc(directory, split, class_names=None, skip_bad=False):
         split: name of a file of ImageSets/Main, without .txt.
         class_names: the classes, in the order of their labels 1..K; default: those found in this split, sorted. Give a
             test split its training split's.
-        skip_bad: leave out unreadable annotations and images, counted in `mended`, instead of raising.
+        skip_bad: leave out unreadable annotations and images, counted in `fixes`, instead of raising.
 
     Returns:
         `DetectionDataset`.
@@ -60,13 +70,15 @@ def read_voc(directory, split, class_names=None, skip_bad=False):
         >>> test = read_voc("VOCdevkit/VOC2007", "test", class_names=train.class_names)    # doctest: +SKIP
     """
     directory = Path(directory)
-    mended = Counter()
-    image_ids = _image_ids(directory, split, mended)
-    annotations = read_each(lambda image_id: _read_annotation(directory, image_id, mended), image_ids, skip_bad, mended)
-    return to_dataset(f"voc:{directory}@{split}", annotations, class_names, mended)
+    fixes = Counter()
+    image_ids = _image_ids(directory, split, fixes)
+    annotations = read_each(lambda image_id: _read_annotation(directory, image_id, fixes), image_ids, skip_bad, fixes)
+    return to_dataset(f"voc:{directory}@{split}", annotations, class_names, fixes)
 
 
-def read_voc_images(directory, split, class_names, skip_bad=False):
+def read_voc_images(
+    directory: StrPath, split: str, class_names: Sequence[str], skip_bad: bool = False
+) -> DetectionDataset:
     """Reads the images of one split without their annotations, which VOC's test sets do not have.
 
     Args:
@@ -80,19 +92,19 @@ def read_voc_images(directory, split, class_names, skip_bad=False):
         >>> test = read_voc_images("VOCdevkit/VOC2012", "test", class_names=train.class_names)     # doctest: +SKIP
     """
     directory = Path(directory)
-    mended = Counter()
-    image_ids = _image_ids(directory, split, mended)
+    fixes = Counter()
+    image_ids = _image_ids(directory, split, fixes)
 
     def read(image_id):
         path = _find_image(directory, image_id)
-        return annotate(path, image_id, path, [], box_algebra.from_voc, mended)
+        return annotate(path, image_id, path, [], box_algebra.from_voc, fixes)
 
     return to_dataset(
-        f"voc:{directory}@{split}", read_each(read, image_ids, skip_bad, mended), tuple(class_names), mended
+        f"voc:{directory}@{split}", read_each(read, image_ids, skip_bad, fixes), tuple(class_names), fixes
     )
 
 
-def _image_ids(directory, split, mended):
+def _image_ids(directory, split, fixes):
     lists = directory / "ImageSets" / "Main"
     known = ", ".join(sorted(path.stem for path in lists.glob("*.txt"))) or "none"
     if not lists.is_dir():
@@ -110,7 +122,7 @@ def _image_ids(directory, split, mended):
     if not names:
         raise InputError(f"{path}: found no image names; expected one a line; fill it or use another split: {known}")
     unique = list(dict.fromkeys(names))
-    mended["repeated images of the split left out"] += len(names) - len(unique)
+    fixes["repeated images of the split left out"] += len(names) - len(unique)
     return unique
 
 
@@ -126,7 +138,7 @@ def _xml_path(directory, image_id):
     return directory / "Annotations" / f"{image_id}.xml"
 
 
-def _read_annotation(directory, image_id, mended):
+def _read_annotation(directory, image_id, fixes):
     path = _xml_path(directory, image_id)
     root = _parse(path)
     # <filename> may be a path on the annotator's machine, with either kind of slash.
@@ -134,8 +146,8 @@ def _read_annotation(directory, image_id, mended):
     stated = [_pixels(path, root, side) for side in ("height", "width")]
     objects = [_object(path, number, element) for number, element in enumerate(root.findall("object"), 1)]
     ordered = [item for item in objects if item.corners[0] < item.corners[2] and item.corners[1] < item.corners[3]]
-    mended["boxes without area dropped"] += len(objects) - len(ordered)
-    return annotate(path, image_id, image_path, ordered, box_algebra.from_voc, mended, stated)
+    fixes["boxes without area dropped"] += len(objects) - len(ordered)
+    return annotate(path, image_id, image_path, ordered, box_algebra.from_voc, fixes, stated)
 
 
 def _parse(path):

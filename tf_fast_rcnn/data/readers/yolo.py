@@ -1,9 +1,13 @@
 """YOLO's text files: images/ and labels/ folders, a line `class x y width height` for each box, names in data.yaml."""
 
+from __future__ import annotations
+
 import functools
 import os
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import yaml
 
@@ -19,11 +23,17 @@ from tf_fast_rcnn.data.readers.annotations import (
 )
 from tf_fast_rcnn.errors import InputError
 
+if TYPE_CHECKING:
+    from tf_fast_rcnn.data.records import DetectionDataset
+    from tf_fast_rcnn.files import StrPath
+
 _YAML_NAMES = ("data.yaml", "dataset.yaml", "data.yml", "dataset.yml")
 _NAME_LISTS = ("classes.txt", "obj.names", "labels/classes.txt")
 
 
-def read_yolo(directory, split, class_names=None, skip_bad=False):
+def read_yolo(
+    directory: StrPath, split: str, class_names: Sequence[str] | None = None, skip_bad: bool = False
+) -> DetectionDataset:
     """Reads one split of a data set in YOLO's layout.
 
     - Images of the split are, what is found first: those of the folder, list of folders or list of files (.txt) that
@@ -31,18 +41,18 @@ def read_yolo(directory, split, class_names=None, skip_bad=False):
       the list SPLIT.txt. Folders are read with their subfolders; a split "" is images/ itself.
     - `image_id` is the image's path from `directory`. The labels of images/.../a.jpg are in labels/.../a.txt (the last
       folder named images becomes labels); where no folder has that name, beside the image. No file means no objects;
-      how many images have none is counted in `mended`.
+      how many images have none is counted in `fixes`.
     - A line is `class x y width height`: the number of the class from 0, the box's centre and size relative to the
       image as displayed.
     - Names are `names` of data.yaml (a list, or a mapping from the numbers), else the lines of classes.txt or
       obj.names. Label k of a record is the class of number k - 1.
-    - Boxes beyond the image are clipped; those without area are dropped. Both are counted in `mended`.
+    - Boxes beyond the image are clipped; those without area are dropped. Both are counted in `fixes`.
 
     Args:
         directory: folder that holds data.yaml or the list of names.
         split: name of the split, as "train".
         class_names: the classes in the order of their labels 1..K; default: the file's.
-        skip_bad: leave out images that are missing or broken, or have a broken line, counted in `mended`, instead of
+        skip_bad: leave out images that are missing or broken, or have a broken line, counted in `fixes`, instead of
             raising.
 
     Returns:
@@ -64,11 +74,11 @@ def read_yolo(directory, split, class_names=None, skip_bad=False):
             f"{_labels_path(images[0])}: found no labels of any image; expected a file of this name for each image "
             "with objects; add them"
         )
-    mended = Counter()
-    read = functools.partial(_read_image, directory, names, mended)
+    fixes = Counter()
+    read = functools.partial(_read_image, directory, names, fixes)
     name = f"yolo:{directory}" + (f"@{split}" if split else "")
     return to_dataset(
-        name, read_each(read, images, skip_bad, mended), names if class_names is None else class_names, mended
+        name, read_each(read, images, skip_bad, fixes), names if class_names is None else class_names, fixes
     )
 
 
@@ -195,12 +205,12 @@ def _labels_path(image):
     return Path(*parts).with_suffix(".txt")
 
 
-def _read_image(directory, names, mended, image):
+def _read_image(directory, names, fixes, image):
     path = _labels_path(image)
     objects = _objects(path, names) if path.is_file() else []
-    mended["images without a labels file, taken as without objects"] += 0 if path.is_file() else 1
+    fixes["images without a labels file, taken as without objects"] += 0 if path.is_file() else 1
     image_id = image.relative_to(directory) if image.is_relative_to(directory) else image
-    return annotate(path, image_id.as_posix(), image, objects, _to_relative, mended)
+    return annotate(path, image_id.as_posix(), image, objects, _to_relative, fixes)
 
 
 def _to_relative(corners, height, width):

@@ -1,8 +1,10 @@
 """Classification networks that Fast R-CNN starts from, each with its preprocessing."""
 
+from __future__ import annotations
+
 import difflib
 import os
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import keras
 
@@ -11,6 +13,9 @@ from tf_fast_rcnn.models.backbones.caffe import CAFFE_NETWORKS, caffe_preprocess
 from tf_fast_rcnn.models.backbones.efficientnet_lite import efficientnet_lite0, lite_preprocessing
 from tf_fast_rcnn.models.backbones.keras_applications import build_application, keras_applications
 from tf_fast_rcnn.models.backbones.preprocessing import Preprocessing, preprocessing_from_function
+
+if TYPE_CHECKING:
+    from tf_fast_rcnn.files import StrPath
 
 __all__ = ["Backbone", "Preprocessing", "backbone_names", "load_backbone"]
 
@@ -32,12 +37,14 @@ class Backbone(NamedTuple):
     preprocessing: keras.layers.Layer
 
 
-def backbone_names():
+def backbone_names() -> list[str]:
     """Names that `load_backbone` knows: our networks', then those of keras.applications."""
     return [_LITE0, *CAFFE_NETWORKS, *sorted(keras_applications())]
 
 
-def load_backbone(backbone, weights="imagenet", preprocessing=None):
+def load_backbone(
+    backbone: str | keras.Model, weights: StrPath | None = "imagenet", preprocessing: keras.layers.Layer | None = None
+) -> Backbone:
     """A classification network by name, or the user's own, with its preprocessing.
 
     Args:
@@ -74,7 +81,7 @@ def load_backbone(backbone, weights="imagenet", preprocessing=None):
     return Backbone(name.lower(), network, own_preprocessing if preprocessing is None else preprocessing)
 
 
-def check_backbone(backbone, weights):
+def check_backbone(backbone: str, weights: StrPath | None) -> str:
     """The name under which a backbone is known; InputError for one that is not, and for weights that are no file."""
     name = _resolve(backbone)
     if weights not in (None, "imagenet") and not os.path.isfile(weights):

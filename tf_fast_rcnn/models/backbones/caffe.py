@@ -8,7 +8,11 @@ Layers, names and sizes are those of the released models (rbgirshick/fast-rcnn, 
 - L: K. Simonyan, A. Zisserman, "Very deep convolutional networks" (ICLR 2015), configuration D.
 """
 
+from __future__ import annotations
+
 import os
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import keras
 
@@ -20,6 +24,9 @@ from tf_fast_rcnn.models.backbones.keras_applications import build_application, 
 from tf_fast_rcnn.models.backbones.keras_weights import load_keras_weights
 from tf_fast_rcnn.models.backbones.preprocessing import Preprocessing
 
+if TYPE_CHECKING:
+    from tf_fast_rcnn.files import StrPath
+
 # Blue, green, red (the released system's PIXEL_MEANS), for all three networks.
 _MEAN_BGR = (102.9801, 115.9465, 122.7717)
 
@@ -27,7 +34,13 @@ _CLASSES = 1000
 _DROPOUT = 0.5
 
 
-def caffenet(weights=None, *, aligned=True, width=1.0, fc_ranks=None):
+def caffenet(
+    weights: StrPath | None = None,
+    *,
+    aligned: bool = True,
+    width: float = 1.0,
+    fc_ranks: Mapping[str, int] | None = None,
+) -> keras.Model:
     """S: five convolutions, three of them in two groups; 61 million parameters.
 
     Args:
@@ -63,7 +76,9 @@ def caffenet(weights=None, *, aligned=True, width=1.0, fc_ranks=None):
     return _with_weights(network, weights)
 
 
-def vgg_cnn_m_1024(weights=None, *, width=1.0, fc_ranks=None):
+def vgg_cnn_m_1024(
+    weights: StrPath | None = None, *, width: float = 1.0, fc_ranks: Mapping[str, int] | None = None
+) -> keras.Model:
     """M: as deep as S and wider, with an fc7 of 1024; 87 million parameters. Arguments and result: see `caffe_vgg16`.
 
     Example:
@@ -86,7 +101,9 @@ def vgg_cnn_m_1024(weights=None, *, width=1.0, fc_ranks=None):
     return _with_weights(network, weights)
 
 
-def caffe_vgg16(weights=None, *, width=1.0, fc_ranks=None):
+def caffe_vgg16(
+    weights: StrPath | None = None, *, width: float = 1.0, fc_ranks: Mapping[str, int] | None = None
+) -> keras.Model:
     """L: thirteen convolutions; 138 million parameters.
 
     Differs from keras.applications' VGG16 in its pooling, which rounds up: at 600x1000 pixels conv5_3 has 38x63 cells
@@ -127,7 +144,7 @@ def caffe_vgg16(weights=None, *, width=1.0, fc_ranks=None):
 CAFFE_NETWORKS = {"caffenet": caffenet, "vgg_cnn_m_1024": vgg_cnn_m_1024, "caffe_vgg16": caffe_vgg16}
 
 
-def caffe_preprocessing():
+def caffe_preprocessing() -> Preprocessing:
     """BGR less the means that the released system takes for all three networks."""
     return Preprocessing("bgr", mean=_MEAN_BGR, name="preprocessing")
 

@@ -1,11 +1,17 @@
 """Layers that Caffe computes differently from Keras: pooling that rounds up, and local response normalisation."""
 
+from __future__ import annotations
+
 import math
+from typing import TYPE_CHECKING, Any
 
 import keras
 import tensorflow as tf
 
 from tf_fast_rcnn.errors import InputError
+
+if TYPE_CHECKING:
+    from tf_fast_rcnn.ops.roi_pooling import Shape
 
 
 @keras.saving.register_keras_serializable(package="tf_fast_rcnn")
@@ -31,7 +37,7 @@ class CaffeMaxPooling2D(keras.layers.MaxPooling2D):
         TensorShape([1, 7, 6, 8])
     """
 
-    def __init__(self, pool_size=3, strides=2, pad=0, **kwargs):
+    def __init__(self, pool_size: int = 3, strides: int = 2, pad: int = 0, **kwargs: Any) -> None:
         super().__init__(pool_size, strides, padding="valid", data_format="channels_last", **kwargs)
         self.pad = pad
         size, stride = self.pool_size[0], self.strides[0]
@@ -44,15 +50,15 @@ class CaffeMaxPooling2D(keras.layers.MaxPooling2D):
         # begins in the last cell ends pool_size - 1 cells behind it.
         self._margins = (pad, min(pad + stride - 1, size - 1))
 
-    def call(self, inputs):
+    def call(self, inputs: tf.Tensor) -> tf.Tensor:
         margins = [(0, 0), self._margins, self._margins, (0, 0)]
         return super().call(keras.ops.pad(inputs, margins, constant_values=-math.inf))
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         padded = [side and side + sum(self._margins) for side in input_shape[1:3]]
         return super().compute_output_shape((input_shape[0], *padded, input_shape[3]))
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         config = super().get_config()
         kept = {name: value for name, value in config.items() if name not in ("padding", "data_format")}
         return {**kept, "pool_size": self.pool_size[0], "strides": self.strides[0], "pad": self.pad}
@@ -82,13 +88,15 @@ class LocalResponseNormalization(keras.layers.Layer):
         [[[[0.167, 0.333, 0.0]]]]
     """
 
-    def __init__(self, local_size=5, alpha=1e-4, beta=0.75, k=1.0, **kwargs):
+    def __init__(
+        self, local_size: int = 5, alpha: float = 1e-4, beta: float = 0.75, k: float = 1.0, **kwargs: Any
+    ) -> None:
         super().__init__(**kwargs)
         if local_size < 1 or local_size % 2 == 0:
             raise InputError(f"{self.name}: found local_size {local_size}; expected an odd number of channels")
         self.local_size, self.alpha, self.beta, self.k = local_size, alpha, beta, k
 
-    def call(self, inputs):
+    def call(self, inputs: tf.Tensor) -> tf.Tensor:
         normalized = tf.nn.local_response_normalization(
             keras.ops.cast(inputs, "float32"),
             depth_radius=self.local_size // 2,
@@ -98,9 +106,9 @@ class LocalResponseNormalization(keras.layers.Layer):
         )
         return keras.ops.cast(normalized, self.compute_dtype)
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         return input_shape
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         own = {"local_size": self.local_size, "alpha": self.alpha, "beta": self.beta, "k": self.k}
         return {**super().get_config(), **own}

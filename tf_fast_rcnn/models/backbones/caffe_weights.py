@@ -1,15 +1,22 @@
 """Puts the weights of a `.caffemodel` into Keras layers: names, orders of axes, and fc6's flattening."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 import keras
 import numpy as np
 
 from tf_fast_rcnn.errors import InputError
 
+if TYPE_CHECKING:
+    from tf_fast_rcnn.models.backbones.caffemodel import CaffeModel
+
 _CLASSIFIER = "fc8"
 _AFTER_FLATTEN = ("fc6", "fc6_L")
 
 
-def load_caffe_layers(network, caffe_model):
+def load_caffe_layers(network: keras.Model, caffe_model: CaffeModel) -> None:
     """Loads a network of `caffe.py` from a file's layers of the same names, in place.
 
     The classifier keeps its weights where the file has none, as trained detectors; a detector does not use it.
@@ -35,7 +42,9 @@ def load_caffe_layers(network, caffe_model):
         layer.set_weights([kernel, *values[1:]])
 
 
-def sibling_weights(caffe_model, inputs):
+def predictor_weights(
+    caffe_model: CaffeModel, inputs: int
+) -> tuple[tuple[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]:
     """The weights of a trained detector's two last layers, for `class_logits` and `box_regression`.
 
     Caffe's `bbox_pred` has four rows for each class, the background first: x, y, width, height. A snapshot's are

@@ -13,14 +13,21 @@ Fields (Caffe's src/caffe/proto/caffe.proto; wire format: protobuf.dev, "Encodin
     BlobShape          1: dim
 """
 
+from __future__ import annotations
+
 import dataclasses
 import math
 import mmap
 import os
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from tf_fast_rcnn.errors import InputError
+
+if TYPE_CHECKING:
+    from tf_fast_rcnn.files import StrPath
 
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 _FIXED = {_FIXED64: np.dtype("<f8"), _FIXED32: np.dtype("<f4")}
@@ -58,7 +65,7 @@ class CaffeModel:
     path: str
     layers: dict
 
-    def blobs(self, name, shapes=None):
+    def blobs(self, name: str, shapes: Sequence[Sequence[int]] | None = None) -> list[np.ndarray]:
         """A layer's blobs as float32 arrays of the given shapes (of their own where None).
 
         Axes of length 1 in front do not count: old files have four axes for everything.
@@ -84,7 +91,7 @@ class CaffeModel:
         return [blob.reshape(shape) for blob, shape in zip(blobs, shapes, strict=True)]
 
 
-def read_caffemodel(path):
+def read_caffemodel(path: StrPath) -> CaffeModel:
     """The weights of a `.caffemodel` file, by layer.
 
     Args:

@@ -4,8 +4,10 @@ Architecture: M. Tan, Q. Le, "EfficientNet" (ICML 2019), table 1, as changed by 
 squeeze-and-excitation, ReLU6 instead of swish, stem and last convolution of fixed width.
 """
 
+from __future__ import annotations
+
 import os
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import keras
 import numpy as np
@@ -14,6 +16,10 @@ from tf_fast_rcnn.errors import InputError
 from tf_fast_rcnn.models.backbones.keras_weights import load_keras_weights
 from tf_fast_rcnn.models.backbones.preprocessing import Preprocessing
 from tf_fast_rcnn.models.backbones.pytorch_weights import read_pytorch_state_dict
+
+if TYPE_CHECKING:
+    from tf_fast_rcnn.files import StrPath
+    from tf_fast_rcnn.ops.roi_pooling import Shape
 
 _STEM_FILTERS = 32
 _TOP_FILTERS = 1280
@@ -55,7 +61,7 @@ def _blocks():
             yield _Block(f"block{number}{'abcd'[repeat]}", stage.kernel, stride, stage.expansion, stage.filters)
 
 
-def efficientnet_lite0(weights="imagenet", input_shape=(None, None, 3)):
+def efficientnet_lite0(weights: StrPath | None = "imagenet", input_shape: Shape = (None, None, 3)) -> keras.Model:
     """The EfficientNet-Lite0 classification network (4.7 million parameters, strides 2 to 32).
 
     Stochastic depth is left out: fine-tuning a detector does not use it.
@@ -89,7 +95,7 @@ def efficientnet_lite0(weights="imagenet", input_shape=(None, None, 3)):
     return network
 
 
-def lite_preprocessing():
+def lite_preprocessing() -> Preprocessing:
     """EfficientNet-Lite's preprocessing: RGB, (x - 127) / 128."""
     return Preprocessing("rgb", mean=[127.0] * 3, scale=[1 / 128] * 3, name="preprocessing")
 

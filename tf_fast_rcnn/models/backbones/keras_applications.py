@@ -1,14 +1,20 @@
 """Every classification network of keras.applications, with the preprocessing that its module prescribes."""
 
+from __future__ import annotations
+
 import inspect
+import sys
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import keras
 import numpy as np
 
 from tf_fast_rcnn.errors import InputError
 from tf_fast_rcnn.models.backbones.keras_weights import first_line, load_keras_weights
+
+if TYPE_CHECKING:
+    from tf_fast_rcnn.files import StrPath
 
 # What EfficientNetB0 to B7 keep as the variance of their input normalisation.
 _IMAGENET_DEVIATION = (0.229, 0.224, 0.225)
@@ -22,7 +28,7 @@ class Application(NamedTuple):
     preprocess_input: Callable
 
 
-def keras_applications():
+def keras_applications() -> dict[str, Application]:
     """The networks that the installed Keras has, by Keras's names.
 
     Returns:
@@ -35,12 +41,12 @@ def keras_applications():
     constructors = {name: value for name, value in vars(keras.applications).items() if inspect.isfunction(value)}
     # The module that defines a constructor has its preprocess_input; the public one of MobileNetV3 has no constructor.
     return {
-        name: Application(name, construct, inspect.getmodule(construct).preprocess_input)
+        name: Application(name, construct, sys.modules[construct.__module__].preprocess_input)
         for name, construct in constructors.items()
     }
 
 
-def build_application(application, weights):
+def build_application(application: Application, weights: StrPath | None) -> keras.Model:
     """Constructs a network with its classification layers, at its default input size.
 
     Args:

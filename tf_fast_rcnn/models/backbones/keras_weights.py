@@ -1,16 +1,24 @@
 """Weights from Keras's own files, with one line for what does not fit."""
 
+from __future__ import annotations
+
 import os
 import zipfile
+from typing import TYPE_CHECKING
 
 import h5py
 
 from tf_fast_rcnn.errors import InputError
 
+if TYPE_CHECKING:
+    import keras
+
+    from tf_fast_rcnn.files import StrPath
+
 _SUFFIXES = (".weights.h5", ".h5", ".hdf5", ".keras")
 
 
-def load_keras_weights(network, path):
+def load_keras_weights(network: keras.Model, path: StrPath) -> None:
     """Loads a network's weights from a `.weights.h5`, `.h5` or `.keras` file of the same architecture, in place.
 
     Of a `.keras` file only the weights are read: nothing in it is executed.
@@ -55,7 +63,7 @@ def _check_for_more_layers(network, path):
         raise ValueError(f"{sum(stored)} numbers in the file for {network.count_params()} in the network")
 
 
-def first_line(error, limit=160):
+def first_line(error: BaseException, limit: int = 160) -> str:
     """The first line of an error's message, at most `limit` characters."""
     lines = str(error).strip().splitlines() or [type(error).__name__]
     return lines[0][:limit]

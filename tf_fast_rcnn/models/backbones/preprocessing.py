@@ -1,9 +1,17 @@
 """What a network wants done to RGB images before it sees them, as a layer of the model."""
 
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
 import keras
 import numpy as np
 
 from tf_fast_rcnn.errors import InputError
+
+if TYPE_CHECKING:
+    import tensorflow as tf
 
 _CHANNEL_ORDERS = {"rgb": [0, 1, 2], "bgr": [2, 1, 0]}
 
@@ -30,7 +38,13 @@ class Preprocessing(keras.layers.Layer):
         [[[[-7.0, 2.0, 1.0]]]]
     """
 
-    def __init__(self, channel_order="rgb", mean=(0.0, 0.0, 0.0), scale=(1.0, 1.0, 1.0), **kwargs):
+    def __init__(
+        self,
+        channel_order: str = "rgb",
+        mean: Sequence[float] = (0.0, 0.0, 0.0),
+        scale: Sequence[float] = (1.0, 1.0, 1.0),
+        **kwargs: Any,
+    ) -> None:
         super().__init__(autocast=False, **kwargs)
         if channel_order not in _CHANNEL_ORDERS:
             raise InputError(f"channel_order: found {channel_order!r}; expected 'rgb' or 'bgr'; give one of these")
@@ -38,16 +52,16 @@ class Preprocessing(keras.layers.Layer):
         self.mean = _three_floats("mean", mean)
         self.scale = _three_floats("scale", scale)
 
-    def call(self, images):
+    def call(self, images: tf.Tensor) -> tf.Tensor:
         images = keras.ops.cast(images, "float32")
         if self.channel_order == "bgr":
             images = keras.ops.flip(images, axis=-1)
         return (images - np.float32(self.mean)) * np.float32(self.scale)
 
-    def compute_output_spec(self, images):
+    def compute_output_spec(self, images: keras.KerasTensor) -> keras.KerasTensor:
         return keras.KerasTensor(images.shape, dtype="float32")
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
             "channel_order": self.channel_order,
@@ -62,7 +76,9 @@ def _three_floats(name, values):
     return tuple(float(value) for value in values)
 
 
-def preprocessing_from_function(preprocess_input, name="preprocessing"):
+def preprocessing_from_function(
+    preprocess_input: Callable[[np.ndarray], np.ndarray], name: str = "preprocessing"
+) -> Preprocessing:
     """The `Preprocessing` that does what a `preprocess_input` function of keras.applications does.
 
     Those functions share no table of their constants, but each is affine in every channel, perhaps after a flip of

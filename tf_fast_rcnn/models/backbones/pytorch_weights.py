@@ -5,16 +5,21 @@ protocol version, system information, the state dict), the pickled list of the s
 length as int64 and its raw elements. Tensors are calls of `_rebuild_tensor_v2` on a persistent id for the storage.
 """
 
+from __future__ import annotations
+
 import collections
 import math
 import os
 import pickle
 import struct
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from tf_fast_rcnn.errors import InputError
+
+if TYPE_CHECKING:
+    from tf_fast_rcnn.files import StrPath
 
 _MAGIC_NUMBER = 0x1950A86A20F9469CFC6C
 _PROTOCOL_VERSION = 1001
@@ -68,7 +73,7 @@ class _StateDictUnpickler(pickle.Unpickler):
         return _Storage(dtype, key, length)
 
 
-def read_pytorch_state_dict(path):
+def read_pytorch_state_dict(path: StrPath) -> dict[str, np.ndarray]:
     """The tensors of a PyTorch state dict file (legacy, non-zip format).
 
     Args:
