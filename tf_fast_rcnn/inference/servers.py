@@ -93,7 +93,7 @@ class RestSource(_Server):
     def __init__(self, url: str):
         super().__init__(str(url).rstrip("/"))
         parts = urlsplit(self.name)
-        if not parts.netloc or not parts.path.rpartition("/v1/models/")[2]:
+        if not parts.netloc or not parts.path.partition("/v1/models/")[2]:
             raise InputError(
                 f"{url}: found no server's model; expected http://HOST:PORT/v1/models/NAME, as in "
                 "http://localhost:8501/v1/models/cells"
