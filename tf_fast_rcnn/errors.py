@@ -28,6 +28,18 @@ def check_setting(name: str, value: object, holds: object, expected: str) -> Non
         raise InputError(f"{name}: found {value}; expected {expected}; change it")
 
 
+def missing_package(what: str, error: ImportError, extra: str) -> InputError:
+    """The InputError of a package that is not installed because only one `extra` of ours has it.
+
+    Example:
+        >>> missing_package("tfds:coco", ImportError(name="tensorflow_datasets"), "tfds").args[0]
+        "tfds:coco: found no package tensorflow_datasets; expected it installed; run pip install 'tf-fast-rcnn[tfds]'"
+    """
+    return InputError(
+        f"{what}: found no package {error.name}; expected it installed; run pip install 'tf-fast-rcnn[{extra}]'"
+    )
+
+
 def check_choice(name: str, value: object, choices: Collection[str]) -> None:
     """Raises an InputError where a setting is none of the `choices`."""
     if value not in choices:

@@ -8,7 +8,6 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-import cv2
 import numpy as np
 from tqdm import tqdm
 
@@ -16,6 +15,7 @@ from tf_fast_rcnn import boxes as box_algebra
 from tf_fast_rcnn.benchmarks.measure import median_seconds, peak_growth
 from tf_fast_rcnn.data.proposals.recall import recall
 from tf_fast_rcnn.data.proposals.selective_search import selective_search
+from tf_fast_rcnn.errors import missing_package
 
 if TYPE_CHECKING:
     from tf_fast_rcnn.data.records import ImageRecord
@@ -38,7 +38,7 @@ def measure_proposals(records: Sequence[ImageRecord], mode: str, threads: int = 
         thread), "proposals" (mean number) and "quality" (by number of boxes: recall at IoU 0.5 and 0.7, and the mean
         over objects of the best box's IoU); "times_faster" (of the sums of times) and "times_faster_in_batches".
     """
-    cv2.setNumThreads(1)
+    _opencv().setNumThreads(1)
     size = threads * _BATCHES_OF_THREADS
     seconds, found, batches = {name: [] for name in CONTESTANTS}, {name: [] for name in CONTESTANTS}, 0.0
     with (
@@ -82,7 +82,7 @@ def measure_growth(image: np.ndarray, mode: str, sides: Sequence[int], rounds: i
     Returns:
         List of dicts with "pixels", "milliseconds" and "bytes_per_pixel" (memory beside the image itself).
     """
-    results = []
+    cv2, results = _opencv(), []
     for side in tqdm(sides, "sizes", unit="size", delay=2, leave=False):
         ratio = side / max(image.shape[:2])
         resized = cv2.resize(image, None, fx=ratio, fy=ratio, interpolation=cv2.INTER_CUBIC)
@@ -92,6 +92,14 @@ def measure_growth(image: np.ndarray, mode: str, sides: Sequence[int], rounds: i
         milliseconds = 1e3 * median_seconds({"native": search}, rounds)["native"]
         results.append({"pixels": pixels, "milliseconds": milliseconds, "bytes_per_pixel": growth / pixels})
     return results
+
+
+def _opencv():
+    try:
+        import cv2
+    except ImportError as error:
+        raise missing_package("benchmark proposals", error, "benchmark") from None
+    return cv2
 
 
 def _timed(function):

@@ -15,9 +15,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from tf_fast_rcnn import boxes as box_algebra
-from tf_fast_rcnn.data.proposals import shorter_sides
 from tf_fast_rcnn.data.proposals.recall import MIN_IOU
-from tf_fast_rcnn.data.proposals.settings import DEFAULT_MIN_SIZE
+from tf_fast_rcnn.data.proposals.settings import DEFAULT_MIN_SIZE, shorter_sides
 
 if TYPE_CHECKING:
     from tf_fast_rcnn.data.records import ImageRecord

@@ -108,7 +108,9 @@ def add_json_argument(parser: argparse.ArgumentParser, what: str) -> None:
 def add_hidden_alias(parser: argparse.ArgumentParser, option: str, alias: str) -> None:
     """Accepts an option's earlier name too, which no help shows."""
     action = parser._option_string_actions[option]
-    parser.add_argument(alias, dest=action.dest, type=action.type, default=argparse.SUPPRESS, help=argparse.SUPPRESS)
+    parser.add_argument(
+        alias, dest=action.dest, type=action.type or str, default=argparse.SUPPRESS, help=argparse.SUPPRESS
+    )
 
 
 def write_result(options: argparse.Namespace, value: Any, summary: str) -> None:

@@ -65,7 +65,7 @@ def run(options: argparse.Namespace) -> None:
         out / "export" / "1",
         class_names=run_.class_names,
         settings=frcnn.detection_settings(run_),
-        proposals=run_.proposals,
+        proposals=proposals,
         class_names_output=True,
     )
     shown = [test[index] for index in range(0, len(test), max(1, len(test) // _SHOWN_IMAGES))][:_SHOWN_IMAGES]

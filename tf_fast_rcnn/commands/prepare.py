@@ -45,7 +45,7 @@ def run(options: argparse.Namespace) -> None:
     start_tensorflow()
     like = frcnn.load_dataset(f"prepared:{options.like}") if options.like else None
     class_map = parse_class_map(options.classes) if options.classes else None
-    dataset = load_data(options.spec, options, like and like.class_names, class_map)
+    dataset = load_data(options.spec, options, like.class_names if like else None, class_map)
     proposals = like.proposals if like and not options.proposals else None
     proposals = proposals or chosen_proposals(options, dataset, "dense")
     check_has_proposals(proposals)

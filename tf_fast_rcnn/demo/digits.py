@@ -17,7 +17,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
 from tf_fast_rcnn import boxes as box_algebra
-from tf_fast_rcnn.errors import InputError
+from tf_fast_rcnn.errors import InputError, missing_package
 
 if TYPE_CHECKING:
     from tf_fast_rcnn.files import StrPath
@@ -162,8 +162,10 @@ def draw_scene(scans: Iterator[tuple[np.ndarray, int]], rng: np.random.Generator
 
 def _load_scans():
     """The scans, float `[1797, 8, 8]` from 0 to 1, and their digits."""
-    from sklearn.datasets import load_digits  # takes a second: only who generates waits for it
-
+    try:
+        from sklearn.datasets import load_digits  # takes a second: only who generates waits for it
+    except ImportError as error:
+        raise missing_package("digits", error, "demo") from None
     data = load_digits()
     return data.images / 16.0, data.target
 

@@ -1,5 +1,7 @@
 """What a request may ask of a server at most. The exported graph holds to it: a small file can hold a huge image."""
 
+from __future__ import annotations
+
 import dataclasses
 
 from tf_fast_rcnn.errors import InputError

@@ -15,7 +15,7 @@ import numpy as np
 import tensorflow as tf
 
 from tf_fast_rcnn.data.detections import Detections
-from tf_fast_rcnn.errors import InputError
+from tf_fast_rcnn.errors import InputError, missing_package
 from tf_fast_rcnn.inference.signature import signature_detections, signature_inputs
 from tf_fast_rcnn.inference.sources import Source
 
@@ -123,7 +123,4 @@ def _import_extra(module: str, url: str) -> ModuleType:
     try:
         return importlib.import_module(module)
     except ImportError as error:
-        raise InputError(
-            f"{url}: found no package {error.name}; expected the client of TensorFlow Serving's protocol; run "
-            "pip install 'tf-fast-rcnn[serving]'"
-        ) from None
+        raise missing_package(url, error, "serving") from None

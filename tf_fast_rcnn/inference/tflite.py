@@ -5,14 +5,13 @@ import os
 import zipfile
 from pathlib import Path
 
-import cv2
 import numpy as np
 from tqdm import tqdm
 
 from tf_fast_rcnn import boxes
 from tf_fast_rcnn.data.detections import Detections
 from tf_fast_rcnn.data.proposals import ProposalSettings
-from tf_fast_rcnn.errors import InputError
+from tf_fast_rcnn.errors import InputError, missing_package
 
 # Behind an image that does not fill a file's fixed size: about ImageNet's mean colour.
 _GREY = 114
@@ -116,9 +115,17 @@ def _within(image, height, width):
     factor = min(height / image.shape[0], width / image.shape[1])
     rows, columns = (max(1, round(side * factor)) for side in image.shape[:2])
     if (rows, columns) != image.shape[:2]:
-        image = cv2.resize(image, (columns, rows), interpolation=cv2.INTER_LINEAR)
+        image = _resize(image, rows, columns)
     canvas = np.pad(image, ((0, height - rows), (0, width - columns), (0, 0)), constant_values=_GREY)
     return canvas, (rows / height, columns / width)
+
+
+def _resize(image, rows, columns):
+    try:
+        import cv2
+    except ImportError as error:
+        raise missing_package("TF Lite", error, "tflite") from None
+    return cv2.resize(image, (columns, rows), interpolation=cv2.INTER_LINEAR)
 
 
 def _read_metadata(path):

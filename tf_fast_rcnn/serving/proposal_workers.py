@@ -6,7 +6,6 @@ import os
 import warnings
 from typing import TYPE_CHECKING, NamedTuple
 
-import cv2
 import numpy as np
 from joblib.externals import loky
 from joblib.externals.loky.process_executor import BrokenProcessPool
@@ -15,6 +14,7 @@ from PIL import Image
 from tf_fast_rcnn.data.images import read_encoded, read_image
 from tf_fast_rcnn.data.prepared.workers import end_with_parent
 from tf_fast_rcnn.data.proposals import compute_proposals
+from tf_fast_rcnn.data.proposals.opencv_search import use_one_thread
 
 if TYPE_CHECKING:
     from tf_fast_rcnn.data.proposals.settings import ProposalSettings
@@ -52,7 +52,7 @@ def with_proposals(contents: bytes, proposals: ProposalSettings, max_proposals: 
     Raises:
         InputError: if it is no image, or one of more than 50 million pixels.
     """
-    cv2.setNumThreads(1)
+    use_one_thread()
     Image.MAX_IMAGE_PIXELS = _MOST_PIXELS // 2  # Pillow warns from here, and refuses from twice as many.
     warnings.simplefilter("ignore", Image.DecompressionBombWarning)
     image = read_image("image", contents)

@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING
 import keras
 import numpy as np
 import tensorflow as tf
-from sklearn.svm import LinearSVC
 from tqdm import tqdm
 
 from tf_fast_rcnn import boxes
 from tf_fast_rcnn.data.network_input import decode_image, resize_to_network
 from tf_fast_rcnn.data.prepared.examples import example_reader, input_errors
+from tf_fast_rcnn.errors import missing_package
 from tf_fast_rcnn.models.parts import class_layer
 
 if TYPE_CHECKING:
@@ -32,6 +32,19 @@ _C, _BIAS_SCALE, _POSITIVE_WEIGHT = 0.001, 10.0, 2.0
 # Negatives with a score above the first are hard and kept; those that fall below the second are let go.
 _HARD_SCORE, _EASY_SCORE = -1.0, -1.2
 _NEW_NEGATIVES = 2000  # after so many an SVM is trained anew
+
+
+def linear_svc() -> type:
+    """scikit-learn's class, which takes a second to import.
+
+    Raises:
+        InputError: without scikit-learn, the extra "tables".
+    """
+    try:
+        from sklearn.svm import LinearSVC
+    except ImportError as error:
+        raise missing_package("tables", error, "tables") from None
+    return LinearSVC
 
 
 @dataclasses.dataclass
@@ -69,7 +82,7 @@ class ClassSVM:
         self.waiting = []
         if not len(self.positives) or not len(self.negatives):
             return
-        svm = LinearSVC(
+        svm = linear_svc()(
             C=_C,
             loss="hinge",
             intercept_scaling=_BIAS_SCALE,

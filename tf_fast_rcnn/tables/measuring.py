@@ -29,7 +29,7 @@ from tf_fast_rcnn.inference.predictor import Predictor
 from tf_fast_rcnn.models.parts import denormalization_layer, stages
 from tf_fast_rcnn.models.truncated_svd import compress, fully_connected_names
 from tf_fast_rcnn.tables.definitions import TABLES, measurements
-from tf_fast_rcnn.tables.linear_svms import with_linear_svms
+from tf_fast_rcnn.tables.linear_svms import linear_svc, with_linear_svms
 from tf_fast_rcnn.tables.proposals import ProposalChoice, proposal_facts
 from tf_fast_rcnn.tables.trainings import TRAININGS, five_scales, train_detector
 from tf_fast_rcnn.training.run_folder import load_run
@@ -51,7 +51,7 @@ def measure_tables(setup: Setup, names: Sequence[str], seeds: int) -> None:
         seeds: how many seeds, from 0 on; one after the other, so that each finished one gives whole tables.
 
     Raises:
-        InputError: for unknown tables, data without objects, and a folder of other settings.
+        InputError: for unknown tables, data without objects, a folder of other settings, and SVMs without scikit-learn.
     """
     unknown = [name for name in names if name not in TABLES]
     if unknown:
@@ -59,8 +59,10 @@ def measure_tables(setup: Setup, names: Sequence[str], seeds: int) -> None:
     for dataset in (setup.train, setup.test):
         if not any(len(record.boxes) for record in dataset):
             raise InputError(f"{dataset.name}: found no objects; expected annotated images; check the split")
-    _open_folder(setup)
     wanted = [(seed, measurement) for seed in range(seeds) for measurement in measurements(names)]
+    if any(measurement.change == "svms" for _, measurement in wanted):
+        linear_svc()  # now, and not after days of training
+    _open_folder(setup)
     with tqdm(total=len(wanted), desc="tables", unit="result", disable=not setup.progress) as bar:
         for seed, measurement in wanted:
             path = result_path(setup.out, measurement, seed)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -66,7 +66,12 @@ class ProposalStore:
         skip_bad: bool = False,
     ) -> None:
         self.settings = sources(train)
-        self._options = {"cache_dir": cache_dir, "workers": workers, "progress": progress, "skip_bad": skip_bad}
+        self._options: dict[str, Any] = {
+            "cache_dir": cache_dir,
+            "workers": workers,
+            "progress": progress,
+            "skip_bad": skip_bad,
+        }
 
     def of(self, dataset: DetectionDataset, choice: ProposalChoice, seed: int = 0) -> DetectionDataset:
         """`dataset` with the proposals of `choice`; what is drawn follows from the seed and the image's number."""

@@ -107,8 +107,9 @@ def train(
     description = _description(train_dataset, recipe, weights, roi_pooling, seed, proposals, class_map)
     folder = run_folder.open_run(out, description)
     if train_dataset.proposals is None:
-        options = {"cache_dir": cache_dir, "workers": workers, "progress": progress, "skip_bad": skip_bad}
-        train_dataset = cached_proposals(train_dataset, proposals, **options)
+        train_dataset = cached_proposals(
+            train_dataset, proposals, cache_dir=cache_dir, workers=workers, progress=progress, skip_bad=skip_bad
+        )
 
     started = time.monotonic()
     keras.utils.set_random_seed(seed)

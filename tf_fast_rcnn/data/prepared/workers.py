@@ -12,12 +12,12 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
-import cv2
 from joblib.externals import loky
 from joblib.externals.loky.process_executor import BrokenProcessPool
 
 from tf_fast_rcnn.data.images import is_plain
 from tf_fast_rcnn.data.proposals import compute_proposals
+from tf_fast_rcnn.data.proposals.opencv_search import use_one_thread
 from tf_fast_rcnn.errors import InputError
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def prepare_image(
     Returns:
         `(record, None)` with `proposal_boxes` and perhaps `image_bytes`; or, for a bad image, `(None, message)`.
     """
-    cv2.setNumThreads(1)
+    use_one_thread()
     try:
         image = record.image()
         if image.shape[:2] != (record.height, record.width):

@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
-import cv2
+import contextlib
+
 import numpy as np
 
 from tf_fast_rcnn import boxes as box_algebra
+from tf_fast_rcnn.errors import missing_package
+
+
+def use_one_thread() -> None:
+    """Keeps OpenCV, where it is installed, to one thread of this process from now on."""
+    with contextlib.suppress(ImportError):
+        import cv2
+
+        cv2.setNumThreads(1)
 
 
 def opencv_search(image: np.ndarray, mode: str, max_proposals: int, seed: int, max_side: int) -> np.ndarray:
@@ -14,7 +24,14 @@ def opencv_search(image: np.ndarray, mode: str, max_proposals: int, seed: int, m
     OpenCV finds the regions; their order is made here, because OpenCV draws it from C's unseeded generator. As in the
     paper (section 4.2 there), a region's rank from large to small is multiplied by a random number, so that large
     regions tend to come first and no scale is lost where the list is cut.
+
+    Raises:
+        InputError: without OpenCV, the extra "opencv".
     """
+    try:
+        import cv2
+    except ImportError as error:
+        raise missing_package("OpenCV's selective search", error, "opencv") from None
     shrunk = _shrink(image, max_side)
     search = cv2.ximgproc.segmentation.createSelectiveSearchSegmentation()
     search.setBaseImage(cv2.cvtColor(shrunk, cv2.COLOR_RGB2BGR))
@@ -31,6 +48,8 @@ def _shrink(image, max_side):
     ratio = max_side / max(height, width)
     if ratio >= 1 or not max_side:
         return image
+    import cv2
+
     size = (max(1, round(width * ratio)), max(1, round(height * ratio)))
     return cv2.resize(image, size, interpolation=cv2.INTER_AREA)
 

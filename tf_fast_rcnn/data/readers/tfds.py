@@ -23,7 +23,7 @@ from tqdm import tqdm
 
 from tf_fast_rcnn import boxes as box_algebra
 from tf_fast_rcnn.data.readers.annotations import AnnotatedObject, annotate, read_each, to_dataset
-from tf_fast_rcnn.errors import InputError
+from tf_fast_rcnn.errors import InputError, missing_package
 from tf_fast_rcnn.files import cache_folder, replacing
 
 if TYPE_CHECKING:
@@ -108,7 +108,10 @@ def _as_they_are(boxes, height, width):
 
 
 def _builder(name):
-    import tensorflow_datasets as tfds
+    try:
+        import tensorflow_datasets as tfds
+    except ImportError as error:
+        raise missing_package(f"tfds:{name}", error, "tfds") from None
 
     data_dir = os.environ.get("TFDS_DATA_DIR")
     log = logging.getLogger("absl")
