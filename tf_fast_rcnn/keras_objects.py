@@ -75,7 +75,7 @@ def _register(keras: ModuleType) -> None:
 def register_with_keras() -> None:
     """Registers the placeholders, now or as soon as Keras is imported."""
     keras = sys.modules.get("keras")
-    if hasattr(keras, "saving"):
+    if keras is not None and hasattr(keras, "saving"):
         _register(keras)
     elif not any(isinstance(finder, _KerasFinder) for finder in sys.meta_path):
         sys.meta_path.insert(0, _KerasFinder())

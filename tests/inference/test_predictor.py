@@ -197,6 +197,12 @@ def test_proposals_for_each_image(tiny_model, digits):
         Predictor(tiny_model).detect([path, path], [some_proposals()])
 
 
+def test_arrays_are_no_proposals_of_a_dataset(tiny_model, digits):
+    dataset = frcnn.load_dataset(f"voc:{digits}@test")
+    with pytest.raises(InputError, match="proposals: found arrays for a dataset; expected ProposalSettings or"):
+        Predictor(tiny_model).detect(dataset, [some_proposals()] * 4)
+
+
 def test_a_server_without_the_model(addresses, prepared_digits):
     grpc = Predictor.load(addresses["grpc"].replace("digits", "letters"))
     with pytest.raises(InputError, match=r"/letters: found NOT_FOUND \(Servable not found .*\); expected an answer of"):

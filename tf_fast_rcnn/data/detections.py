@@ -5,7 +5,7 @@ import html
 import io
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, overload
 
 import numpy as np
 from PIL import Image
@@ -83,6 +83,12 @@ class Detections:
     def __iter__(self) -> Iterator[Detection]:
         return (self[index] for index in range(len(self)))
 
+    @overload
+    def __getitem__(self, index: int) -> Detection: ...
+
+    @overload
+    def __getitem__(self, index: "slice | np.ndarray | Sequence[int] | Sequence[bool]") -> "Detections": ...
+
     def __getitem__(self, index: Any) -> "Detection | Detections":
         if isinstance(index, (int, np.integer)):
             class_id = int(self.class_ids[index])
@@ -144,16 +150,14 @@ class Detections:
         Raises:
             InputError: without an image and its size, and for a class without a category id.
         """
-        if image_size is None:
-            height, width = self._pixels().shape[:2]
-            image_size = height, width
+        height, width = self._pixels().shape[:2] if image_size is None else image_size
         if category_ids is None:
-            return image_results(self, image_id, *image_size)
+            return image_results(self, image_id, height, width)
         missing = sorted(set(self.names) - set(category_ids))
         if missing:
             raise InputError(f"category_ids: found none of class {missing[0]!r}; expected one for each class; add it")
         ids = dict(zip(self.class_ids.tolist(), map(category_ids.__getitem__, self.names), strict=True))
-        return image_results(self, image_id, *image_size, ids)
+        return image_results(self, image_id, height, width, ids)
 
     def draw(self, image: Any = None, min_score: float = 0.0) -> Image.Image:
         """Draws the detections on the image, see `draw_detections`.
@@ -196,14 +200,15 @@ class Detections:
         return f"<table><tr><th>class<th>score<th>ymin<th>xmin<th>ymax<th>xmax</tr>{rows}</table>{more}"
 
     def _name(self, class_id: int) -> str:
-        known = self.class_names is not None and class_id <= len(self.class_names)
-        return self.class_names[class_id - 1] if known else str(class_id)
+        names = self.class_names or ()
+        return names[class_id - 1] if class_id <= len(names) else str(class_id)
 
     def _check_names(self, wanted: list[str]) -> None:
-        unknown = [name for name in wanted if self.class_names is not None and name not in self.class_names]
+        known = self.class_names
+        unknown = [name for name in wanted if known is not None and name not in known]
         if unknown:
             raise InputError(
-                f"class_names: found {unknown[0]!r}; expected some of {', '.join(self.class_names)}; correct the name"
+                f"class_names: found {unknown[0]!r}; expected some of {', '.join(known or ())}; correct the name"
             )
 
     def _pixels(self) -> np.ndarray:

@@ -8,7 +8,7 @@ import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard, overload
 
 import keras
 import numpy as np
@@ -147,6 +147,33 @@ class Predictor:
         other.settings = settings
         return other
 
+    @overload
+    def detect(self, images: np.ndarray, proposals: Proposals | None = None) -> Detections: ...
+
+    @overload
+    def detect(
+        self,
+        images: DetectionDataset | Sequence[Image],
+        proposals: Proposals | None = None,
+        *,
+        batch_size: int = 1,
+        progress: bool = True,
+        cache_dir: str | Path | None = None,
+        workers: int | None = None,
+    ) -> list[Detections]: ...
+
+    @overload
+    def detect(
+        self,
+        images: str | Path,
+        proposals: Proposals | None = None,
+        *,
+        batch_size: int = 1,
+        progress: bool = True,
+        cache_dir: str | Path | None = None,
+        workers: int | None = None,
+    ) -> Any: ...  # of a file `Detections`, of a folder a list of them
+
     def detect(
         self,
         images: Image | DetectionDataset | Iterable[Image],
@@ -182,8 +209,8 @@ class Predictor:
         """
         if _is_one(images):
             return self._detect_batch([self._read(images, proposals)])[0]
-        options = {"batch_size": batch_size, "progress": progress, "cache_dir": cache_dir, "workers": workers}
-        return list(self.detect_each(images, proposals, **options))
+        options: dict[str, Any] = {"batch_size": batch_size, "progress": progress}
+        return list(self.detect_each(images, proposals, cache_dir=cache_dir, workers=workers, **options))
 
     def detect_each(
         self,
@@ -200,7 +227,8 @@ class Predictor:
         Images are read and their proposals computed ahead, while the network runs.
         """
         if isinstance(images, DetectionDataset):
-            dataset = self.with_proposals(images, proposals, cache_dir=cache_dir, workers=workers, progress=progress)
+            options: dict[str, Any] = {"cache_dir": cache_dir, "workers": workers, "progress": progress}
+            dataset = self.with_proposals(images, _for_all(proposals), **options)
             return self._detect_dataset(dataset, batch_size, progress)
         images = images_in(images) if isinstance(images, (str, Path)) else list(images)
         read = map(functools.partial, itertools.repeat(self._read), images, _one_for_each(proposals, images))
@@ -326,7 +354,7 @@ def _chosen_names(source: Source, class_names: Sequence[str] | None) -> tuple[st
     return tuple(class_names)
 
 
-def _is_one(images: Any) -> bool:
+def _is_one(images: Any) -> TypeGuard[Image]:
     if isinstance(images, np.ndarray):
         return images.ndim != 4
     return isinstance(images, (str, Path)) and not Path(images).is_dir()
@@ -341,6 +369,15 @@ def _one_for_each(proposals: Any, images: Sequence[Image]) -> Iterable:
             "shape [0, 4] for an image without"
         )
     return proposals
+
+
+def _for_all(proposals: Any) -> ProposalSettings | FileProposals | None:
+    if proposals is None or isinstance(proposals, (ProposalSettings, FileProposals)):
+        return proposals
+    raise InputError(
+        "proposals: found arrays for a dataset; expected ProposalSettings or FileProposals; give the records their "
+        "proposals, or detect in a list of images"
+    )
 
 
 def _image_of(dataset: DetectionDataset, index: int) -> np.ndarray:
