@@ -51,8 +51,10 @@ def detect(run: frcnn.Run) -> list[tuple[str, float]]:
     found = frcnn.detect(run.model, "cells.jpg", run.proposals, settings)
     image = frcnn.read_image("cells.jpg")
     frcnn.draw_detections(image, found, run.class_names, min_score=0.5).save("found.png")
-    names = [run.class_names[label - 1] for label in found.class_ids]
-    return list(zip(names, found.scores.tolist(), strict=True))
+    predictor = frcnn.Predictor.load("runs/cells", score_threshold=0.3)
+    for each in predictor.detect_each(["cells.jpg", "more.jpg"], batch_size=2):
+        found = each.filter(min_score=0.5, class_names=["WBC"])
+    return [(detection.class_name, detection.score) for detection in found]
 
 
 def evaluate(run: frcnn.Run, test: frcnn.DetectionDataset) -> float:

@@ -21,9 +21,10 @@ PACKAGE = "tf_fast_rcnn"
 
 # From the ground floor to the roof; modules of one floor do not know each other.
 FLOORS = [
-    ["boxes", "errors", "files"],
+    ["boxes", "errors", "files", "keras_objects"],
+    ["visualization"],
     ["data", "ops"],
-    ["models", "visualization"],
+    ["models"],
     ["training"],
     ["inference"],
     ["evaluation", "export", "serving", "browsing", "demo"],
@@ -31,6 +32,8 @@ FLOORS = [
     ["commands"],
     ["cli"],
 ]
+# A part names types of parts above it, for type checkers alone: what is drawn.
+TYPES_FROM_ABOVE = {"visualization": {"data"}}
 FLOOR_OF = {name: number for number, names in enumerate(FLOORS) for name in names}
 WITH_TENSORFLOW = {
     "data.network_input",
@@ -128,7 +131,9 @@ def test_every_module_stands_in_the_picture():
 @pytest.mark.parametrize("module", sorted(set(MODULES) - {""}))
 def test_a_module_imports_only_what_stands_before_it(module):
     part = module.split(".")[0]
-    above = {other for other in uses(module) if floor(other) >= floor(module) and other.split(".")[0] != part}
+    types = {other for other in uses(module) if other.split(".")[0] in TYPES_FROM_ABOVE.get(part, ())}
+    used = uses(module, for_type_checkers=False) | (uses(module) - types)
+    above = {other for other in used if floor(other) >= floor(module) and other.split(".")[0] != part}
     assert not above
 
 
@@ -139,7 +144,7 @@ def test_nothing_imports_in_a_circle():
 
 
 def test_the_ground_floor_imports_nothing_of_ours():
-    assert uses("boxes") == uses("errors") == uses("files") == set()
+    assert uses("boxes") == uses("errors") == uses("files") == uses("keras_objects") == set()
 
 
 def test_nothing_imports_the_command_line():

@@ -10,6 +10,7 @@ import os
 from typing import Any
 
 from tf_fast_rcnn.errors import InputError
+from tf_fast_rcnn.keras_objects import register_with_keras
 
 __version__ = "0.1.0"
 
@@ -22,7 +23,8 @@ _PUBLIC_NAMES = {
     "load_caffe_detector": "models.caffe_detectors",
     "BoxStatistics": "boxes",
     "multi_task_loss": "models.losses",
-    "Detections": "data.records",
+    "Detection": "data.detections",
+    "Detections": "data.detections",
     "DetectionDataset": "data.records",
     "ImageRecord": "data.records",
     "load_dataset": "data.specs",
@@ -59,6 +61,8 @@ _PUBLIC_NAMES = {
     "load_run": "training.run_folder",
     "Run": "training.run_folder",
     "DetectionSettings": "inference.graph",
+    "Predictor": "inference.predictor",
+    "Source": "inference.sources",
     "detect": "inference.detect",
     "detect_batch": "inference.detect",
     "classify_regions": "inference.detect",
@@ -107,3 +111,7 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted([*globals(), *__all__])
+
+
+# So that keras.models.load_model reads our models.
+register_with_keras()

@@ -6,6 +6,8 @@ from tf_fast_rcnn.data.batches.hierarchical import hierarchical_batches as hiera
 from tf_fast_rcnn.data.batches.hierarchical import roi_centric_batches as roi_centric_batches
 from tf_fast_rcnn.data.batches.settings import SamplingRules as SamplingRules
 from tf_fast_rcnn.data.coco_results import coco_results as coco_results
+from tf_fast_rcnn.data.detections import Detection as Detection
+from tf_fast_rcnn.data.detections import Detections as Detections
 from tf_fast_rcnn.data.images import read_image as read_image
 from tf_fast_rcnn.data.prepared.read import verify_prepared as verify_prepared
 from tf_fast_rcnn.data.prepared.write import cached_proposals as cached_proposals
@@ -20,7 +22,6 @@ from tf_fast_rcnn.data.proposals.checks import ProposalReport as ProposalReport
 from tf_fast_rcnn.data.proposals.selective_search import selective_search as selective_search
 from tf_fast_rcnn.data.readers.coco import coco_category_ids as coco_category_ids
 from tf_fast_rcnn.data.records import DetectionDataset as DetectionDataset
-from tf_fast_rcnn.data.records import Detections as Detections
 from tf_fast_rcnn.data.records import ImageRecord as ImageRecord
 from tf_fast_rcnn.data.selection import split_dataset as split_dataset
 from tf_fast_rcnn.data.selection import with_classes as with_classes
@@ -48,6 +49,8 @@ from tf_fast_rcnn.inference.detect import detect as detect
 from tf_fast_rcnn.inference.detect import detect_batch as detect_batch
 from tf_fast_rcnn.inference.detect import detection_settings as detection_settings
 from tf_fast_rcnn.inference.graph import DetectionSettings as DetectionSettings
+from tf_fast_rcnn.inference.predictor import Predictor as Predictor
+from tf_fast_rcnn.inference.sources import Source as Source
 from tf_fast_rcnn.inference.tflite import TFLiteDetector as TFLiteDetector
 from tf_fast_rcnn.models.caffe_detectors import load_caffe_detector as load_caffe_detector
 from tf_fast_rcnn.models.fast_rcnn import fast_rcnn as fast_rcnn

@@ -7,7 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from naive_detection import some_proposals
 from PIL import Image
+from servers import served
 
 import tf_fast_rcnn as frcnn
 
@@ -32,10 +34,10 @@ def test_detect_end_to_end(command, tiny_run, digits, image, tmp_path):
     for result in results:
         expected = frcnn.detect(run.model, result["image"], run.proposals, settings)
         assert len(expected.scores) == len(result["detections"]) > 0
-        for row, box, score, label in zip(result["detections"], *expected, strict=True):
-            assert row["class"] == run.class_names[label - 1]
-            assert row["score"] == pytest.approx(score, abs=1e-6)
-            np.testing.assert_allclose(row["box"], box, atol=1e-6)
+        for row, detection in zip(result["detections"], expected, strict=True):
+            assert (row["class"], row["class_id"]) == (run.class_names[detection.class_id - 1], detection.class_id)
+            assert row["score"] == pytest.approx(detection.score, abs=1e-6)
+            np.testing.assert_allclose(row["box"], detection.box, atol=1e-6)
     number = sum(len(result["detections"]) for result in results)
     told = rf"2 images, {number} detections with a score above 0.01, [\d.]+ images a second; drawn in {tmp_path}/drawn"
     assert re.fullmatch(f"{told}\n", done.out)
@@ -144,7 +146,7 @@ def test_a_data_set_without_annotations(command, tiny_run, broken_digits, tmp_pa
     for result in json.loads((tmp_path / "a.json").read_text()):
         expected = frcnn.detect(run.model, result["image"], run.proposals, settings)
         height, width = frcnn.read_image(result["image"]).shape[:2]
-        for box, score, label in zip(*expected, strict=True):
+        for box, score, label, _ in expected:
             lines = (tmp_path / "results" / f"comp4_det_test_{run.class_names[label - 1]}.txt").read_text().splitlines()
             corners = [box[1] * width + 1, box[0] * height + 1, box[3] * width, box[2] * height]
             rows = [line.split() for line in lines if line.startswith(Path(result["image"]).stem + " ")]
@@ -211,6 +213,103 @@ def test_classify_regions(command, tiny_run, image, tmp_path):
     for region, row in zip(result["regions"], expected, strict=True):
         assert list(region["probabilities"]) == ["background", *run.class_names]
         np.testing.assert_allclose(list(region["probabilities"].values()), row, atol=1e-5)
+
+
+# --- other models than runs -------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def exported(tiny_run, tmp_path_factory):
+    """The folder with the version 1 of the run's export."""
+    from tf_fast_rcnn import cli
+
+    folder = tmp_path_factory.mktemp("export") / "digits"
+    assert cli.main(["export", str(tiny_run[0]), "--out", str(folder / "1"), "--score-threshold", "0.01"]) == 0
+    return folder
+
+
+@pytest.fixture(scope="module")
+def server(exported):
+    with served("digits", exported) as server:
+        yield server
+
+
+@pytest.fixture
+def class_names(tiny_run, tmp_path):
+    path = tmp_path / "class_names.txt"
+    path.write_text("".join(f"{name}\n" for name in frcnn.load_run(tiny_run[0]).class_names))
+    return path
+
+
+def assert_same_rows(found, expected):
+    assert len(found) == len(expected) > 0
+    np.testing.assert_allclose([row["score"] for row in found], [row["score"] for row in expected], atol=1e-4)
+    assert [row["class"] for row in found[:5]] == [row["class"] for row in expected[:5]]
+    np.testing.assert_allclose(found[0]["box"], expected[0]["box"], atol=1e-4)
+
+
+def rows_of(command, *arguments):
+    done = command("detect", *arguments, "--json", "-")
+    assert done.code == 0, done.err
+    return [row for result in json.loads(done.out) for row in result["detections"]]
+
+
+def test_a_saved_model_and_a_server_detect_as_their_run(command, tiny_run, exported, server, image, class_names):
+    grpc = f"grpc://127.0.0.1:{server.ports['grpc']}/digits"
+    np.save(class_names.with_name("boxes.npy"), some_proposals(30))
+    proposals = ("--proposals", class_names.with_name("boxes.npy"))
+    expected = rows_of(command, tiny_run[0], image, *proposals, *LOW)
+    for model in (exported / "1", exported):
+        assert_same_rows(rows_of(command, model, image, *proposals), expected)
+    for model in (grpc, server.url()):
+        assert_same_rows(rows_of(command, model, image, *proposals, "--class-names", class_names), expected)
+    assert {row["class"] for row in rows_of(command, grpc, image, *proposals)} == {
+        str(row["class_id"]) for row in expected
+    }
+    of_training = rows_of(command, tiny_run[0], image, *LOW)
+    assert_same_rows(rows_of(command, exported, image, "--batch-size", 2), of_training)
+
+
+def test_a_server_and_a_data_set(command, tiny_run, server, prepared_folders):
+    data = ("--data", f"prepared:{prepared_folders[1]}")
+    assert_same_rows(rows_of(command, server.url(), *data), rows_of(command, tiny_run[0], *data, *LOW))
+
+
+def test_a_method_as_proposals(command, tiny_run, image, tmp_path):
+    rows = rows_of(command, tiny_run[0], image, "--proposals", "dense", *LOW)
+    run = frcnn.load_run(tiny_run[0])
+    proposals = frcnn.proposal_settings("dense", dataset=())
+    expected = frcnn.detect(run.model, image, proposals, frcnn.detection_settings(run, score_threshold=0.01))
+    np.testing.assert_allclose([row["score"] for row in rows], expected.scores, atol=1e-5)
+
+
+def test_regions_of_a_server(command, server, tiny_run, image, tmp_path):
+    np.save(tmp_path / "boxes.npy", np.float32([[0.1, 0.1, 0.5, 0.5]]))
+    options = (image, "--classify-regions", tmp_path / "boxes.npy", "--json", "-")
+    (found,), (expected,) = (json.loads(command("detect", each, *options).out) for each in (server.url(), tiny_run[0]))
+    np.testing.assert_allclose(
+        list(found["regions"][0]["probabilities"].values()),
+        list(expected["regions"][0]["probabilities"].values()),
+        atol=1e-4,
+    )
+
+
+def test_what_other_models_refuse(refused, exported, server, image, class_names, tmp_path):
+    line = refused("detect", exported, image, "--nms-iou-threshold", 0.5)
+    assert (
+        f"--nms-iou-threshold: found it with {exported}; expected a RUN, because an exported model detects as it"
+        in line
+    )
+    line = refused("detect", server.url(), image, "--comp4", tmp_path / "results")
+    assert "found a server, which does not report its class names; expected them; give --class-names FILE" in line
+    assert "missing.txt: found" in refused("detect", server.url(), image, "--class-names", tmp_path / "missing.txt")
+    class_names.write_text("one\n")
+    assert "class_names: found 1; expected the 10 of" in refused(
+        "detect", exported, image, "--class-names", class_names
+    )
+
+
+# --- what is wrong ----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

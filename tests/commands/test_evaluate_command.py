@@ -5,6 +5,7 @@ import json
 import pytest
 import tensorflow as tf
 from PIL import Image
+from servers import served
 
 import tf_fast_rcnn as frcnn
 from tf_fast_rcnn.evaluation.detection_files import read_detections, write_comp4
@@ -64,6 +65,17 @@ def test_a_saved_model_scores_as_its_run(command, tiny_run, exported, prepared_f
     detections = [[row["num_detections"] for row in facts["classes"]] for facts in (found, of_run)]
     assert detections[0] == pytest.approx(detections[1], abs=2)
     assert found["proposals"] == of_run["proposals"]
+
+
+def test_a_server_scores_as_its_saved_model(command, exported, prepared_folders):
+    data = ("--data", f"prepared:{prepared_folders[1]}", "--json", "-")
+    expected = json.loads(command("evaluate", exported, *data).out)
+    assert expected["mean_ap"] > 0
+    with served("digits", exported.parent) as server:
+        for model in (f"grpc://127.0.0.1:{server.ports['grpc']}/digits", server.url()):
+            done = command("evaluate", model, *data)
+            assert done.code == 0, done.err
+            assert json.loads(done.out)["mean_ap"] == pytest.approx(expected["mean_ap"], abs=1e-6)
 
 
 def test_a_saved_model_gets_proposals_by_a_method(command, exported, digits):

@@ -46,9 +46,11 @@ def test_python(tiny_run, digits, tmp_path, monkeypatch, capsys):
     names = {}
     exec(PYTHON, names)
     run = frcnn.load_run(tiny_run[0])
-    assert capsys.readouterr().out.startswith(
-        f"{len(names['detections'].scores)} objects\n(2, {len(run.class_names) + 1})\n"
-    )
-    assert len(names["first"].scores) == len(names["detections"].scores)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == f"{len(names['found'])} objects"
+    assert [line.split()[0] for line in lines[1 : len(names["found"]) + 1]] == names["found"].names
+    assert f"(2, {len(run.class_names) + 1})" in lines
+    assert (tmp_path / "drawn.png").is_file()
+    assert len(names["first"].scores) == len(names["found"].scores)
     assert names["probabilities"].sum(axis=1) == pytest.approx([1, 1], abs=1e-5)
     assert names["small"].get_layer("fc6_v").units == 8

@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from tf_fast_rcnn.data.records import DetectionDataset, Detections, ImageRecord
+from tf_fast_rcnn.data.detections import Detections
+from tf_fast_rcnn.data.records import DetectionDataset, ImageRecord
 from tf_fast_rcnn.evaluation.confusion import confusion_matrix
 
 A, B, C, D = [0, 0, 0.2, 0.2], [0.3, 0.3, 0.5, 0.5], [0.6, 0.6, 0.8, 0.8], [0, 0.6, 0.3, 0.9]

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from pycocotools.coco import COCO
 
 from tf_fast_rcnn.data.coco_results import coco_results
-from tf_fast_rcnn.data.records import DetectionDataset, Detections, ImageRecord
+from tf_fast_rcnn.data.detections import Detections
+from tf_fast_rcnn.data.records import DetectionDataset, ImageRecord
 from tf_fast_rcnn.errors import InputError
 from tf_fast_rcnn.evaluation.detection_files import read_detections, write_comp4
 

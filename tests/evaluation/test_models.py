@@ -51,15 +51,15 @@ def test_evaluate_scores_what_detect_finds(images_with_detections, tiny_model, p
 
 
 def test_the_default_threshold_keeps_detections_with_low_scores(images_with_detections, tiny_model, monkeypatch):
-    from tf_fast_rcnn.evaluation import models
+    from tf_fast_rcnn.inference import sources
 
     used = []
 
-    def nothing(model, dataset, settings, progress):
+    def nothing(model, dataset, settings, progress, batch_size):
         used.append(settings)
         return [frcnn.Detections(np.zeros((0, 4)), np.zeros(0), np.zeros(0, int))] * len(dataset)
 
-    monkeypatch.setattr(models, "detect_dataset", nothing)
+    monkeypatch.setattr(sources, "detect_dataset", nothing)
     result = evaluate(tiny_model, images_with_detections, progress=False)
     assert used == [DetectionSettings(score_threshold=0.01)]
     assert result.mean_ap == 0.0

@@ -39,7 +39,7 @@ def test_against_naive_detection(tiny_model, changes):
 
 def test_types_and_order(tiny_model):
     found = detect(tiny_model, some_image(), some_proposals(), SETTINGS)
-    assert [array.dtype for array in found] == [np.float32, np.float32, np.int32]
+    assert [array.dtype for array in (found.boxes, found.scores, found.class_ids)] == [np.float32, np.float32, np.int32]
     assert np.all(np.diff(found.scores) <= 0)
     assert set(found.class_ids) == {1, 2, 3}
     assert found.scores.min() > SETTINGS.score_threshold
@@ -49,7 +49,7 @@ def test_the_largest_number_counts_all_classes_together(tiny_model):
     everything = detect(tiny_model, some_image(), some_proposals(), SETTINGS)
     few = detect(tiny_model, some_image(), some_proposals(), dataclasses.replace(SETTINGS, max_detections=5))
     assert len(everything.scores) > 5
-    assert_same(few, frcnn.Detections(*(array[:5] for array in everything)))
+    assert_same(few, everything[:5])
 
 
 def test_repeated_and_reordered_proposals_change_nothing(tiny_model):
@@ -61,7 +61,7 @@ def test_repeated_and_reordered_proposals_change_nothing(tiny_model):
 
 def test_no_proposals_no_detections(tiny_model):
     found = detect(tiny_model, some_image(), np.zeros((0, 4), np.float32), SETTINGS)
-    assert [array.shape for array in found] == [(0, 4), (0,), (0,)]
+    assert [array.shape for array in (found.boxes, found.scores, found.class_ids)] == [(0, 4), (0,), (0,)]
 
 
 @pytest.mark.parametrize(

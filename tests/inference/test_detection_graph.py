@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from naive_detection import assert_same, naive_detections, naive_suppression, raw_outputs, some_image, some_proposals
 
 import tf_fast_rcnn as frcnn
-from tf_fast_rcnn import DetectionSettings, InputError, classify_regions, detect, detect_batch
+from tf_fast_rcnn import DetectionSettings, InputError, Predictor, classify_regions, detect, detect_batch
 from tf_fast_rcnn.inference import graph
-from tf_fast_rcnn.inference.detect import detect_dataset, detect_files
+from tf_fast_rcnn.inference.detect import detect_dataset
 from tf_fast_rcnn.inference.graph import Detector
 
 SETTINGS = DetectionSettings(shorter_side=96, longer_side=144)
@@ -215,7 +215,8 @@ def test_data_sets_and_files_in_batches(tiny_model, prepared_digits, digits, bat
         assert_same(of_image, alone)
     proposals = frcnn.proposal_settings("dense", dataset=())
     paths = [record.image_path for record in test]
-    found = list(detect_files(tiny_model, paths, proposals, SETTINGS, batch_size=batch_size, progress=False))
+    predictor = Predictor(tiny_model, settings=SETTINGS)
+    found = predictor.detect(paths, proposals, batch_size=batch_size, progress=False)
     assert len(found) == 4
     for of_image, path in zip(found, paths, strict=True):
         assert_same(of_image, detect(tiny_model, path, proposals, SETTINGS))

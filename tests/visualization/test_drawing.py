@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageColor
 
-from tf_fast_rcnn.data.records import Detections, ImageRecord
+from tf_fast_rcnn.data.detections import Detections
+from tf_fast_rcnn.data.records import ImageRecord
 from tf_fast_rcnn.visualization.drawing import (
     PALETTE,
     _ink,

@@ -17,6 +17,12 @@ from tf_fast_rcnn import check_keras_backend
 from tf_fast_rcnn.errors import InputError
 from tf_fast_rcnn.files import write_json
 
+# The help of an argument for what `Predictor.load` opens.
+SOURCES = (
+    "RUN that `train` wrote, a SavedModel or TF Lite file that `export` wrote, or grpc://HOST:PORT/NAME or "
+    "http://HOST:PORT/v1/models/NAME of a server"
+)
+
 if TYPE_CHECKING:
     from tf_fast_rcnn.data.proposals.files import FileProposals
     from tf_fast_rcnn.data.proposals.settings import ProposalSettings
@@ -160,10 +166,15 @@ def load_data(
     return frcnn.with_classes(dataset, class_map, ignore_missing=class_names is not None)
 
 
-def load_images(spec: str, options: argparse.Namespace, class_names: Sequence[str]) -> DetectionDataset:
-    """Like `load_data`, for detection: reads only the images of `voc:` data, since test sets may lack annotations."""
+def load_images(spec: str, options: argparse.Namespace, class_names: Sequence[str] | None) -> DetectionDataset:
+    """Like `load_data`, for detection: reads only the images of `voc:` data, since test sets may lack annotations.
+
+    Without class names, those of the dataset are needed, and so are its annotations.
+    """
     from tf_fast_rcnn.data.specs import load_images
 
+    if class_names is None:
+        return load_data(spec, options)
     return load_images(spec, class_names, skip_bad=options.skip_bad, cache_dir=options.cache)
 
 

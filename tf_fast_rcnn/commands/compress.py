@@ -9,15 +9,9 @@ from tf_fast_rcnn.commands.common import (
     load_data,
     number,
     start_tensorflow,
-    with_proposals,
     write_result,
 )
-from tf_fast_rcnn.commands.proposal_options import (
-    add_file_arguments,
-    check_has_proposals,
-    read_file,
-    refuse_second_proposals,
-)
+from tf_fast_rcnn.commands.proposal_options import add_file_arguments, with_chosen_proposals
 from tf_fast_rcnn.errors import InputError
 
 EXAMPLES = """\
@@ -61,7 +55,9 @@ def add_arguments(parser):
     parser.add_argument(
         "--protocol", default="voc07", choices=["voc07", "voc10", "coco"], help="of that mAP (default: voc07)"
     )
-    parser.add_argument("--proposals", metavar="FILE", help="object proposals of --data")
+    parser.add_argument(
+        "--proposals", metavar="METHOD|FILE", help="object proposals of --data (default: as in training)"
+    )
     add_file_arguments(parser)
     parser.add_argument("--out", required=True, metavar="RUN", help="a new folder")
     parser.add_argument("--skip-bad", action="store_true", help="leave out unreadable images of --data")
@@ -114,11 +110,7 @@ def _search(options, run_):
     # TensorFlow warns that each compression that is tried is a graph of its own.
     tf.get_logger().setLevel("ERROR")
     dataset = load_data(options.data, options, run_.class_names, run_.description.get("classes"))
-    refuse_second_proposals(options, dataset)
-    proposals = read_file(options, options.proposals, dataset) if options.proposals else run_.proposals
-    if dataset.proposals is None:
-        check_has_proposals(proposals)
-    dataset = with_proposals(dataset, proposals, options)
+    dataset = with_chosen_proposals(options, dataset, run_.proposals)
     settings = frcnn.detection_settings(run_, score_threshold=EVALUATION_SCORE_THRESHOLD)
     ranks = frcnn.smallest_ranks(run_.model, dataset, options.max_loss, options.protocol, settings=settings)
     if not ranks:

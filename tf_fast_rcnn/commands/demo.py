@@ -39,8 +39,8 @@ def run(options: argparse.Namespace) -> None:
     from tf_fast_rcnn.demo.digits import CLASS_NAMES, generate_digits
     from tf_fast_rcnn.demo.page import write_page
     from tf_fast_rcnn.evaluation import score_detections
+    from tf_fast_rcnn.evaluation.models import for_evaluation
     from tf_fast_rcnn.evaluation.report import write_report
-    from tf_fast_rcnn.inference.sources import run_source
 
     _say("1/5 generating images: real handwritten digits on clutter")
     data = generate_digits(out / "data", {"train": options.images, "test": 60}, options.seed)
@@ -55,10 +55,10 @@ def run(options: argparse.Namespace) -> None:
     summary = frcnn.train(train, out / "run", recipe=recipe, seed=options.seed)
     _say("4/5 evaluating")
     run_ = frcnn.load_run(out / "run")
-    source = run_source(out / "run")
-    detections = list(source.detect(test))
+    predictor = for_evaluation(frcnn.Predictor.load(out / "run"))
+    detections = predictor.detect(test)
     result = score_detections(test, detections, "voc07")
-    write_report(out / "evaluation", test, detections, result, name="demo", description=source.description)
+    write_report(out / "evaluation", test, detections, result, name="demo", description=predictor.description)
     _say("5/5 exporting and running the exported model")
     frcnn.export_saved_model(
         run_.model,
@@ -90,16 +90,15 @@ def _say(text):
 
 def _draw_exported(out, dataset):
     """Runs the SavedModel on image files, as a server does, and draws its detections next to the ground truth."""
-    from tf_fast_rcnn.inference.sources import saved_model_source
-    from tf_fast_rcnn.visualization.drawing import contact_sheet, draw_detections, draw_ground_truth
+    from tf_fast_rcnn.visualization.drawing import contact_sheet, draw_ground_truth
 
     (out / "pictures").mkdir()
     pictures = []
-    for record, found in zip(dataset, saved_model_source(out / "export" / "1").detect(dataset), strict=True):
+    for record, found in zip(dataset, frcnn.Predictor.load(out / "export").detect(dataset), strict=True):
         image = record.image()
         truth = draw_ground_truth(image, record, dataset.class_names)
         path = out / "pictures" / f"{record.image_id}.png"
-        detected = draw_detections(image, found, dataset.class_names, min_score=0.5)
+        detected = found.draw(image, min_score=0.5)
         contact_sheet([truth, detected], columns=2).save(path)
         pictures.append(path.relative_to(out).as_posix())
     return pictures

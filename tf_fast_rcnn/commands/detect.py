@@ -7,23 +7,24 @@ from pathlib import Path
 
 import tf_fast_rcnn as frcnn
 from tf_fast_rcnn.commands.common import (
+    SOURCES,
     add_json_argument,
     given_options,
     load_images,
     number,
     start_tensorflow,
-    with_proposals,
     write_result,
 )
-from tf_fast_rcnn.commands.detection_options import add_detection_arguments, chosen_settings
+from tf_fast_rcnn.commands.detection_options import add_detection_arguments, changed_settings
 from tf_fast_rcnn.commands.proposal_options import (
     add_file_arguments,
-    check_has_proposals,
+    proposals_of_images,
     read_file,
-    refuse_second_proposals,
+    with_chosen_proposals,
 )
 from tf_fast_rcnn.data.images import image_layout
-from tf_fast_rcnn.data.readers.annotations import IMAGE_EXTENSIONS
+from tf_fast_rcnn.data.proposals import METHODS, FileProposals
+from tf_fast_rcnn.data.readers.annotations import images_in, is_image_file, no_images
 from tf_fast_rcnn.data.records import DetectionDataset, ImageRecord
 from tf_fast_rcnn.data.specs import coco_file, split_name
 from tf_fast_rcnn.errors import InputError
@@ -37,13 +38,13 @@ EXAMPLES = """\
   tf-fast-rcnn detect runs/coco --data coco:image_info_test-dev2017.json,test2017 --coco-results results.json
   tf-fast-rcnn detect runs/cells cells --shorter-side 480,600,800 --box-refinement-steps 2 --classes WBC,RBC
   tf-fast-rcnn detect runs/pages page.png --classify-regions boxes.npy --json -
-  tf-fast-rcnn detect cells.tflite cells/*.jpg --out detections"""
+  tf-fast-rcnn detect cells.tflite cells/*.jpg --out detections
+  tf-fast-rcnn detect models/cells cells/*.jpg                                  # an exported SavedModel
+  tf-fast-rcnn detect grpc://127.0.0.1:8500/cells cells --class-names class_names.txt --proposals dense"""
 
 
 def add_arguments(parser):
-    parser.add_argument(
-        "folder", metavar="MODEL", help="RUN, the folder that `train` wrote, or a TF Lite file that `export` wrote"
-    )
+    parser.add_argument("folder", metavar="MODEL", help=SOURCES)
     parser.add_argument(
         "images",
         nargs="*",
@@ -53,8 +54,9 @@ def add_arguments(parser):
     parser.add_argument("--data", metavar="SPEC", help="a data set instead; of voc: the annotations may be missing")
     parser.add_argument(
         "--proposals",
-        metavar="FILE",
-        help="object proposals by the images' file names; .npy: of one image (default: computed as in training)",
+        metavar="METHOD|FILE",
+        help=f"object proposals: {', '.join(METHODS)}, or a file of them by the images' file names, .npy for one image "
+        "(default: computed as in training; selective-search+dense where that is not known)",
     )
     parser.add_argument(
         "--classify-regions",
@@ -62,6 +64,9 @@ def add_arguments(parser):
         help="give each box of the file, as in --proposals, its class probabilities, instead of detecting",
     )
     add_file_arguments(parser)
+    parser.add_argument(
+        "--class-names", metavar="FILE", help="of a server, which does not report them: a name a line, class 1 first"
+    )
     add_detection_arguments(parser)
     parser.add_argument(
         "--batch-size", type=number(int, 1), default=1, metavar="N", help="images at a time (default: 1)"
@@ -99,15 +104,11 @@ def run(options):
     out = _drawing_folder(options)
     pictures = _picture_paths(paths, out) if out and paths else None
     start_tensorflow()
-    if options.folder.endswith(".tflite"):
-        run_, settings = _tflite(options)
-    else:
-        run_ = frcnn.load_run(options.folder)
-        settings = chosen_settings(options, run_)
+    predictor = _predictor(options)
     if options.classify_regions:
-        return _classify_regions(options, run_, settings, paths)
+        return _classify_regions(options, predictor, paths)
     dataset, found_in = (
-        _data_detections(options, run_, settings) if options.data else _file_detections(options, run_, settings, paths)
+        _data_detections(options, predictor) if options.data else _file_detections(options, predictor, paths)
     )
     _check_outputs(options, dataset)
     if pictures is None and out:
@@ -116,33 +117,46 @@ def run(options):
     for index, found in enumerate(found_in):
         detections.append(found)
         if pictures:
-            _draw(dataset[index].image(), found, run_.class_names, options.draw_threshold, pictures[index])
+            _draw(found, options.draw_threshold, pictures[index])
     rate = len(detections) / max(time.monotonic() - started, 1e-9)
     _write_files(options, dataset, detections)
     results = [
-        {"image": str(record.image_path), "detections": _to_json(found, run_.class_names)}
+        {"image": str(record.image_path), "detections": found.to_dicts()}
         for record, found in zip(dataset, detections, strict=True)
     ]
-    number_ = sum(len(found.scores) for found in detections)
-    text = f"{len(detections)} images, {number_} detections with a score above {settings.score_threshold}"
+    write_result(options, results, _summary(options, predictor, detections, rate, out))
+
+
+def _summary(options, predictor, detections, rate, out):
+    text = f"{len(detections)} images, {sum(map(len, detections))} detections"
+    if predictor.settings is not None:
+        text += f" with a score above {predictor.settings.score_threshold}"
     text += f", {rate:.1f} images a second"
     written = [f"drawn in {out}"] if out else []
     written += [f"written to {path}" for path in (options.coco_results, options.comp4) if path]
-    write_result(options, results, "; ".join([text, *written]))
+    return "; ".join([text, *written])
 
 
-def _tflite(options):
-    """The detector of a TF Lite file, and the `DetectionSettings` that are fixed in it."""
-    detector = frcnn.TFLiteDetector(options.folder)
+def _predictor(options):
+    """The detector, with the settings that the options ask for if it is a RUN: others detect as they were exported."""
+    names = _lines(options.class_names) if options.class_names else None
+    predictor = frcnn.Predictor.load(options.folder, class_names=names)
+    if predictor.adjustable:
+        return predictor.with_settings(**changed_settings(options, predictor))
     given = given_options(options, add_detection_arguments)
-    given += ["--classify-regions"] if options.classify_regions else []
-    given += ["--batch-size"] if options.batch_size > 1 else []
     if given:
         raise InputError(
-            f"{given[0]}: found it with {options.folder}; expected a RUN, for a TF Lite file detects as it was "
+            f"{given[0]}: found it with {options.folder}; expected a RUN, because an exported model detects as it was "
             "exported; leave it out, or give it to `export`"
         )
-    return detector, frcnn.DetectionSettings.from_json(detector.metadata["detection"])
+    return predictor
+
+
+def _lines(path):
+    try:
+        return Path(path).read_text(encoding="utf-8").splitlines()
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: found {error}; expected class names, one a line; correct the path") from None
 
 
 def _drawing_folder(options):
@@ -158,22 +172,15 @@ def _image_paths(arguments):
     paths = []
     for argument in arguments:
         if os.path.isdir(argument):
-            found = [entry for entry in sorted(Path(argument).iterdir()) if _is_image(entry)]
+            found = images_in(argument)
         elif glob.has_magic(argument) and not os.path.exists(argument):
-            found = [entry for entry in map(Path, sorted(glob.glob(argument, recursive=True))) if _is_image(entry)]
+            found = [entry for entry in map(Path, sorted(glob.glob(argument, recursive=True))) if is_image_file(entry)]
         else:
             found = [argument]
         if not found:
-            raise InputError(
-                f"{argument}: found no images; expected files that end in {', '.join(IMAGE_EXTENSIONS)}; check the "
-                "path, or give a quoted pattern such as 'DIR/**/*.jpg'"
-            )
+            raise no_images(argument)
         paths += map(str, found)
     return paths
-
-
-def _is_image(path):
-    return path.suffix.lower() in IMAGE_EXTENSIONS and path.is_file()
 
 
 def _picture_paths(images, out):
@@ -193,23 +200,23 @@ def _picture_paths(images, out):
     return pictures
 
 
-def _file_detections(options, run_, settings, paths):
-    """The files as a data set without annotations, and an iterator of the `Detections` in each."""
-    from tf_fast_rcnn.inference.detect import detect_files, image_and_proposals, unannotated
+def _file_detections(options, predictor, paths):
+    """The files as a dataset without annotations, and an iterator of the `Detections` in each."""
+    from tf_fast_rcnn.inference.detect import unannotated
 
     records = [unannotated(path, *image_layout(path)[:2]) for path in paths]
-    if options.proposals:
-        proposals = read_file(options, options.proposals, records)
+    proposals = proposals_of_images(options, records, predictor.proposals)
+    if isinstance(proposals, FileProposals):
         for record in records:
             proposals.of(record)
-    else:
-        proposals = run_.proposals
-        check_has_proposals(proposals)
-    dataset = DetectionDataset("images", run_.class_names, [_named_by_stem(record) for record in records])
-    if isinstance(run_, frcnn.TFLiteDetector):
-        images = (image_and_proposals(path, proposals) for path in paths)
-        return dataset, run_.detect_each(images, progress=len(paths) > 1, total=len(paths))
-    return dataset, detect_files(run_.model, paths, proposals, settings, batch_size=options.batch_size)
+    names = predictor.class_names
+    if names is None and (options.coco_results or options.comp4):
+        raise InputError(
+            f"{options.folder}: found a server, which does not report its class names; expected them; give "
+            "--class-names FILE"
+        )
+    dataset = DetectionDataset("images", names or (), [_named_by_stem(record) for record in records])
+    return dataset, predictor.detect_each(paths, proposals, batch_size=options.batch_size)
 
 
 def _named_by_stem(record):
@@ -217,19 +224,11 @@ def _named_by_stem(record):
     return ImageRecord(Path(record.image_path).stem, record.image_path, record.height, record.width, [], [], [])
 
 
-def _data_detections(options, run_, settings):
+def _data_detections(options, predictor):
     """The data set of --data, and an iterator of the `Detections` in each of its images."""
-    from tf_fast_rcnn.inference.detect import detect_dataset
-
-    dataset = load_images(options.data, options, run_.class_names)
-    refuse_second_proposals(options, dataset)
-    proposals = read_file(options, options.proposals, dataset) if options.proposals else run_.proposals
-    if dataset.proposals is None:
-        check_has_proposals(proposals)
-    dataset = with_proposals(dataset, proposals, options)
-    if isinstance(run_, frcnn.TFLiteDetector):
-        return dataset, run_.detect_dataset(dataset)
-    return dataset, detect_dataset(run_.model, dataset, settings, batch_size=options.batch_size)
+    dataset = load_images(options.data, options, predictor.class_names)
+    dataset = with_chosen_proposals(options, dataset, predictor.proposals)
+    return dataset, predictor.detect_each(dataset, batch_size=options.batch_size)
 
 
 def _check_outputs(options, dataset):
@@ -265,7 +264,7 @@ def _write_files(options, dataset, detections):
         write_comp4(options.comp4, dataset, detections, dataset.class_names, split=split)
 
 
-def _classify_regions(options, run_, settings, paths):
+def _classify_regions(options, predictor, paths):
     """Writes the class probabilities of given boxes."""
     from tf_fast_rcnn.inference.detect import unannotated
 
@@ -276,10 +275,10 @@ def _classify_regions(options, run_, settings, paths):
         )
     records = [unannotated(path, *image_layout(path)[:2]) for path in paths]
     regions = list(map(read_file(options, options.classify_regions, records).of, records))
-    names = ("background", *run_.class_names)
     results = []
     for path, boxes in zip(paths, regions, strict=True):
-        rows = frcnn.classify_regions(run_.model, path, boxes, settings)
+        rows = predictor.classify_regions(path, boxes)
+        names = ("background", *(predictor.class_names or map(str, range(1, rows.shape[1]))))
         results.append(
             {
                 "image": path,
@@ -293,15 +292,6 @@ def _classify_regions(options, run_, settings, paths):
     write_result(options, results, f"{len(results)} images, {number_} regions classified")
 
 
-def _to_json(found, class_names):
-    return [
-        {"class": class_names[label - 1], "score": float(score), "box": [float(side) for side in box]}
-        for box, score, label in zip(found.boxes, found.scores, found.class_ids, strict=True)
-    ]
-
-
-def _draw(image, found, class_names, threshold, path):
-    from tf_fast_rcnn.visualization.drawing import draw_detections
-
+def _draw(found, threshold, path):
     with replacing_path(path) as temporary:
-        draw_detections(image, found, class_names, min_score=threshold).save(temporary)
+        found.draw(min_score=threshold).save(temporary)

@@ -64,27 +64,30 @@ def chosen_settings(options: argparse.Namespace, run: Run) -> DetectionSettings:
     """
     import tf_fast_rcnn as frcnn
 
-    names = (
-        "score_threshold",
-        "nms_iou_threshold",
-        "max_detections",
-        "shorter_side",
-        "longer_side",
-        "box_refinement_steps",
-        "dtype",
-    )
+    return frcnn.detection_settings(run, **changed_settings(options, run))
+
+
+def changed_settings(options, detector):
+    """The fields of `DetectionSettings` that the options set, by name; for a `Run` or a `Predictor`.
+
+    Raises:
+        InputError: for a class that the detector does not have.
+    """
+    names = ("score_threshold", "nms_iou", "max_detections", "shorter_side", "longer_side", "box_passes", "dtype")
     changes = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
     if options.classes:
-        changes["class_ids"] = tuple(_class_id(name.strip(), run) for name in options.classes.split(","))
-    return frcnn.detection_settings(run, **changes)
-
-
-def _class_id(name, run):
-    if name not in run.class_names:
-        raise InputError(
-            f"--classes: found {name!r}; expected classes of {run.folder}: {', '.join(run.class_names)}; fix the name"
+        changes["class_ids"] = tuple(
+            _class_id(name.strip(), options, detector.class_names) for name in options.classes.split(",")
         )
-    return run.class_names.index(name) + 1
+    return changes
+
+
+def _class_id(name, options, class_names):
+    if name not in class_names:
+        raise InputError(
+            f"--classes: found {name!r}; expected classes of {options.folder}: {', '.join(class_names)}; fix the name"
+        )
+    return class_names.index(name) + 1
 
 
 def _sides(text):

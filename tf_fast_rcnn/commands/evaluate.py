@@ -4,6 +4,7 @@ from pathlib import Path
 
 import tf_fast_rcnn as frcnn
 from tf_fast_rcnn.commands.common import (
+    SOURCES,
     add_data_arguments,
     add_json_argument,
     load_data,
@@ -11,15 +12,12 @@ from tf_fast_rcnn.commands.common import (
     report_fixes,
     seed,
     start_tensorflow,
-    with_proposals,
     write_result,
 )
 from tf_fast_rcnn.commands.proposal_options import (
     add_file_arguments,
-    check_has_proposals,
     method_or_file,
-    read_file,
-    refuse_second_proposals,
+    with_chosen_proposals,
 )
 from tf_fast_rcnn.data.proposals import METHODS
 from tf_fast_rcnn.data.selection import parse_class_map
@@ -33,6 +31,7 @@ EXAMPLES = """\
   tf-fast-rcnn evaluate serving/cells/1 --data prepared:prepared/test          # an exported SavedModel
   tf-fast-rcnn evaluate cells.tflite --data voc:cells@test
   tf-fast-rcnn evaluate grpc://127.0.0.1:8500/cells --data voc:cells@test --proposals dense
+  tf-fast-rcnn evaluate http://127.0.0.1:8501/v1/models/cells --data prepared:prepared/test
   tf-fast-rcnn evaluate --detections results.json --data coco:instances_val.json,val --protocol coco
   tf-fast-rcnn evaluate --detections 'results/comp4_det_test_*.txt' --data voc:VOC2007@test --report report
 
@@ -44,8 +43,7 @@ def add_arguments(parser):
         "model",
         nargs="?",
         metavar="MODEL",
-        help="RUN that `train` wrote, a SavedModel or TF Lite file that `export` wrote, or grpc://HOST:PORT/NAME of a "
-        "server",
+        help=SOURCES,
     )
     parser.add_argument(
         "--detections",
@@ -97,15 +95,18 @@ def run(options):
     from tf_fast_rcnn.evaluation.confidence import with_confidence
     from tf_fast_rcnn.evaluation.report import write_report
 
-    source = _source(options)
-    class_map = parse_class_map(options.classes) if options.classes else source.class_map
-    dataset = load_data(options.data, options, source.class_names, class_map)
+    predictor = _predictor(options)
+    class_map = parse_class_map(options.classes) if options.classes else predictor.class_map
+    dataset = load_data(options.data, options, predictor.class_names, class_map)
     category_ids = None
     if options.coco_results:
         category_ids = _category_ids(options, renamed=class_map)
         check_category_ids(dataset, category_ids)  # before detection takes its time
-    dataset = _with_proposals(options, dataset, source)
-    detections = list(source.detect(dataset))
+    if predictor.takes_proposals or options.proposals:
+        dataset = with_chosen_proposals(options, dataset, predictor.proposals)
+    else:
+        report_fixes(dataset)
+    detections = predictor.detect(dataset)
     result = score_detections(dataset, detections, options.protocol)
     if options.confidence:
         result = with_confidence(result, options.confidence, seed=options.seed)
@@ -114,43 +115,23 @@ def run(options):
         write_json(Path(options.coco_results), frcnn.coco_results(dataset, detections, category_ids))
     text = "\n".join(filter(None, [result.table(), analysis.text()]))
     if options.report:
-        write_report(options.report, dataset, detections, result, analysis, source.name, source.description)
+        write_report(options.report, dataset, detections, result, analysis, predictor.name, predictor.description)
         text += f"\nopen {options.report}/index.html"
     write_result(options, result.to_json() | analysis.to_json(), text)
 
 
-def _source(options):
-    from tf_fast_rcnn.evaluation.models import file_source
-    from tf_fast_rcnn.inference.sources import open_source
+def _predictor(options):
+    from tf_fast_rcnn.evaluation.models import file_predictor, for_evaluation
 
     if bool(options.model) == bool(options.detections):
         found = "both" if options.model else "neither"
         raise InputError(f"MODEL and --detections: found {found}; expected one of them; say what is to be evaluated")
     if options.model:
-        return open_source(options.model)
-    return file_source(options.detections, _category_ids(options, renamed=options.classes))
+        return for_evaluation(frcnn.Predictor.load(options.model))
+    return file_predictor(options.detections, _category_ids(options, renamed=options.classes))
 
 
 def _category_ids(options, renamed):
     """The id of each class name in the COCO file that has them; None, for 1..K, where there is none."""
     path = options.category_ids or (None if renamed else coco_file(options.data))
     return frcnn.coco_category_ids(path) if path else None
-
-
-def _with_proposals(options, dataset, source):
-    from tf_fast_rcnn.inference.detect import default_proposals
-
-    refuse_second_proposals(options, dataset)
-    if not source.takes_proposals and not options.proposals:
-        report_fixes(dataset)
-        return dataset
-    if options.proposals in METHODS:
-        # Boxes are not fitted to the objects of test data.
-        proposals = frcnn.proposal_settings(options.proposals, dataset=())
-    elif options.proposals:
-        proposals = read_file(options, options.proposals, dataset)
-    else:
-        proposals = source.proposals or default_proposals()
-    if dataset.proposals is None:
-        check_has_proposals(proposals)
-    return with_proposals(dataset, proposals, options)

@@ -7,7 +7,7 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
-from tf_fast_rcnn.commands.common import number
+from tf_fast_rcnn.commands.common import number, with_proposals
 from tf_fast_rcnn.data.proposals import METHODS, FileProposals, dense_grid, file_proposals, proposal_settings
 from tf_fast_rcnn.data.proposals.orders import ORDERS
 from tf_fast_rcnn.errors import InputError
@@ -114,6 +114,34 @@ def check_has_proposals(proposals: ProposalSettings | FileProposals) -> None:
     """Raises InputError for `FileProposals` from an earlier command: they name a file but do not contain its boxes."""
     if isinstance(proposals, FileProposals):
         proposals.check_read()
+
+
+def proposals_of_images(options, records, default):
+    """What `--proposals METHOD|FILE` selects for images, or else `default`; of a method, boxes are not fitted.
+
+    Args:
+        options: the command's.
+        records: `DetectionDataset` or records, with which a file is compared.
+        default: the proposals of training; None for `default_proposals()`.
+
+    Raises:
+        InputError: for a file that cannot be read or does not fit, and if training took the proposals of a file.
+    """
+    from tf_fast_rcnn.inference.detect import default_proposals
+
+    if options.proposals in METHODS:
+        return proposal_settings(options.proposals, dataset=())
+    if options.proposals:
+        return read_file(options, options.proposals, records)
+    check_has_proposals(default)
+    return default or default_proposals()
+
+
+def with_chosen_proposals(options, dataset, default):
+    """The dataset with proposals: its own, or those of `proposals_of_images`, from the cache if it has them."""
+    refuse_second_proposals(options, dataset)
+    known = dataset.proposals
+    return with_proposals(dataset, known or proposals_of_images(options, dataset, default), options)
 
 
 def refuse_second_proposals(options: argparse.Namespace, dataset: DetectionDataset) -> None:

@@ -19,7 +19,8 @@ from tf_fast_rcnn.data.readers.annotations import finite
 from tf_fast_rcnn.errors import InputError
 
 if TYPE_CHECKING:
-    from tf_fast_rcnn.data.records import DetectionDataset, Detections, ImageRecord
+    from tf_fast_rcnn.data.detections import Detections
+    from tf_fast_rcnn.data.records import DetectionDataset, ImageRecord
     from tf_fast_rcnn.files import StrPath
 
 
@@ -62,19 +63,27 @@ def coco_results(
         >>> json.dump(coco_results(val, detections, ids), open("results.json", "w"))        # doctest: +SKIP
     """
     category_ids = check_category_ids(dataset, category_ids)
+    by_label = {label: category_ids[name] for label, name in enumerate(dataset.class_names, start=1)}
     results = []
     for record, found in zip(dataset, detections, strict=True):
-        windows = np.round(boxes.to_coco(np.asarray(found.boxes, np.float64), record.height, record.width), 3)
-        results += [
-            {
-                "image_id": result_image_id(record),
-                "category_id": category_ids[dataset.class_names[label - 1]],
-                "bbox": window.tolist(),
-                "score": float(score),
-            }
-            for window, label, score in zip(windows, found.class_ids, found.scores, strict=True)
-        ]
+        results += image_results(found, result_image_id(record), record.height, record.width, by_label)
     return results
+
+
+def image_results(
+    found: Detections, image_id: int | str, height: int, width: int, category_ids: Mapping[int, int] | None = None
+) -> list[dict[str, Any]]:
+    """The results of one image; `category_ids` by label, None for the labels themselves. See `coco_results`."""
+    windows = np.round(boxes.to_coco(np.asarray(found.boxes, np.float64), height, width), 3)
+    return [
+        {
+            "image_id": image_id,
+            "category_id": label if category_ids is None else category_ids[label],
+            "bbox": window.tolist(),
+            "score": float(score),
+        }
+        for window, label, score in zip(windows, found.class_ids.tolist(), found.scores, strict=True)
+    ]
 
 
 def result_image_id(record: ImageRecord) -> int | str:

@@ -1,4 +1,4 @@
-"""The types that all readers return and everything else uses: annotated images, data sets and detections.
+"""The types that all readers return and everything else uses: annotated images, and datasets of them.
 
 This module does not import TensorFlow, because the processes that compute proposals use it.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, NamedTuple, overload
+from typing import TYPE_CHECKING, overload
 
 import numpy as np
 
@@ -18,20 +18,6 @@ from tf_fast_rcnn.errors import InputError
 if TYPE_CHECKING:
     from tf_fast_rcnn.data.proposals.files import FileProposals
     from tf_fast_rcnn.data.proposals.settings import ProposalSettings
-
-
-class Detections(NamedTuple):
-    """The objects found in one image, sorted by falling score.
-
-    Attributes:
-        boxes: float32 `[D, 4]`, `[ymin, xmin, ymax, xmax]` relative to the image.
-        scores: float32 `[D]`, 0 to 1.
-        class_ids: int32 `[D]`, 1..K.
-    """
-
-    boxes: np.ndarray
-    scores: np.ndarray
-    class_ids: np.ndarray
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tf_fast_rcnn.data.records import Detections
+from tf_fast_rcnn.data.detections import Detections
 from tf_fast_rcnn.errors import InputError
 from tf_fast_rcnn.evaluation.results import ClassResult, EvaluationResult
 
@@ -43,7 +43,7 @@ def score_detections(
         >>> result = score_detections(test, detections, "voc10")        # doctest: +SKIP
         >>> print(result.table())                                       # doctest: +SKIP
     """
-    detections = [Detections(*map(np.asarray, found)) for found in detections]
+    detections = [found if isinstance(found, Detections) else Detections(*found) for found in detections]
     score = _scorer(protocol, iou_threshold)
     if len(detections) != len(dataset):
         raise InputError(
@@ -81,7 +81,7 @@ def _scorer(protocol, iou_threshold):
 
 def _check(where, found, num_classes):
     """Raises an InputError for the first problem in an image's detections."""
-    boxes, scores, classes = found
+    boxes, scores, classes = found.boxes, found.scores, found.class_ids
     if boxes.shape != (len(scores), 4) or classes.shape != scores.shape or scores.ndim != 1:
         raise InputError(
             f"{where}: found boxes {list(boxes.shape)}, scores {list(scores.shape)}, classes {list(classes.shape)}; "

@@ -15,7 +15,8 @@ from tf_fast_rcnn.evaluation.confusion import confusion_matrix
 from tf_fast_rcnn.evaluation.results import json_number
 
 if TYPE_CHECKING:
-    from tf_fast_rcnn.data.records import DetectionDataset, Detections
+    from tf_fast_rcnn.data.detections import Detections
+    from tf_fast_rcnn.data.records import DetectionDataset
     from tf_fast_rcnn.evaluation.results import EvaluationResult
 
 

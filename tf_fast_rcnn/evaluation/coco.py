@@ -17,7 +17,8 @@ from tf_fast_rcnn.evaluation.matching import matching_of
 from tf_fast_rcnn.evaluation.results import ClassResult, EvaluationResult
 
 if TYPE_CHECKING:
-    from tf_fast_rcnn.data.records import DetectionDataset, Detections
+    from tf_fast_rcnn.data.detections import Detections
+    from tf_fast_rcnn.data.records import DetectionDataset
 
 # In the order of COCOeval.stats. AR_n is the recall of the n highest-scoring detections of each image.
 _METRICS = (

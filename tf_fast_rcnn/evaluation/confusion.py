@@ -11,7 +11,8 @@ from tf_fast_rcnn import boxes
 from tf_fast_rcnn.evaluation.voc import pixel_boxes
 
 if TYPE_CHECKING:
-    from tf_fast_rcnn.data.records import DetectionDataset, Detections
+    from tf_fast_rcnn.data.detections import Detections
+    from tf_fast_rcnn.data.records import DetectionDataset
 
 
 def confusion_matrix(

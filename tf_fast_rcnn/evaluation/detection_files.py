@@ -20,7 +20,7 @@ import numpy as np
 
 from tf_fast_rcnn import boxes
 from tf_fast_rcnn.data.coco_results import check_category_ids, read_results, result_image_id
-from tf_fast_rcnn.data.records import Detections
+from tf_fast_rcnn.data.detections import Detections
 from tf_fast_rcnn.errors import InputError
 from tf_fast_rcnn.files import write_text
 

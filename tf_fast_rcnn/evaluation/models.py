@@ -14,21 +14,21 @@ import tensorflow as tf
 from PIL import Image
 from tqdm import tqdm
 
-from tf_fast_rcnn.data.prepared.write import cached_proposals
 from tf_fast_rcnn.errors import InputError
 from tf_fast_rcnn.evaluation import score_detections
 from tf_fast_rcnn.evaluation.detection_files import read_detections
-from tf_fast_rcnn.inference.detect import default_proposals, detect_dataset
+from tf_fast_rcnn.inference.detect import detect_dataset
 from tf_fast_rcnn.inference.graph import EVALUATION_SCORE_THRESHOLD, DetectionSettings
+from tf_fast_rcnn.inference.predictor import Predictor
 from tf_fast_rcnn.inference.sources import Source
-from tf_fast_rcnn.models.parts import number_of_classes
 from tf_fast_rcnn.training.averaging import averaged_weights
 from tf_fast_rcnn.visualization.drawing import draw_boxes, draw_detections
 
 if TYPE_CHECKING:
+    from tf_fast_rcnn.data.detections import Detections
     from tf_fast_rcnn.data.proposals.files import FileProposals
     from tf_fast_rcnn.data.proposals.settings import ProposalSettings
-    from tf_fast_rcnn.data.records import DetectionDataset, Detections
+    from tf_fast_rcnn.data.records import DetectionDataset
     from tf_fast_rcnn.evaluation.results import EvaluationResult
     from tf_fast_rcnn.files import StrPath
 
@@ -38,7 +38,7 @@ _DRAWN_SCORE = 0.5
 
 
 def evaluate(
-    model: keras.Model,
+    model: keras.Model | Predictor,
     dataset: DetectionDataset,
     protocol: str = "voc07",
     *,
@@ -51,12 +51,14 @@ def evaluate(
     """Detects objects in every image of a dataset and scores the detections.
 
     Args:
-        model: a model created by `fast_rcnn`.
+        model: a model created by `fast_rcnn`, or a `Predictor`.
         dataset: `DetectionDataset` with the classes that the model was trained on.
         protocol: "voc07" (11-point average precision), "voc10" (area under the curve) or "coco".
         proposals: `ProposalSettings`, preferably those of training, or `FileProposals`; used if the dataset has no
-            proposals. None for `default_proposals()`, which do not depend on the dataset's annotations.
-        settings: `DetectionSettings`; None for the defaults with a score threshold of 0.01.
+            proposals. None for those of the predictor, or `default_proposals()`, which do not depend on the dataset's
+            annotations.
+        settings: `DetectionSettings`; None for those of the predictor, or the defaults, with a score threshold of 0.01.
+            Exported models and servers keep their own.
         cache_dir, workers: see `cached_proposals`.
         progress: whether to show a progress bar on standard error.
 
@@ -69,46 +71,48 @@ def evaluate(
     Example:
         >>> print(evaluate(model, load_dataset("voc:cells@test")).table())      # doctest: +SKIP
     """
-    detections = list(
-        detections_on(model, dataset, proposals, settings, cache_dir=cache_dir, workers=workers, progress=progress)
-    )
-    return score_detections(dataset, detections, protocol)
+    predictor = model if isinstance(model, Predictor) else Predictor(model)
+    if settings is None:
+        predictor = for_evaluation(predictor)
+    else:
+        predictor = predictor.with_settings(**dataclasses.asdict(settings))
+    _check_classes(predictor, dataset)
+    options: dict[str, Any] = {"cache_dir": cache_dir, "workers": workers, "progress": progress}
+    return score_detections(dataset, list(predictor.detect_each(dataset, proposals, **options)), protocol)
 
 
-def detections_on(
-    model: keras.Model,
-    dataset: DetectionDataset,
-    proposals: ProposalSettings | FileProposals | None = None,
-    settings: DetectionSettings | None = None,
-    *,
-    cache_dir: StrPath | None = None,
-    workers: int | None = None,
-    progress: bool = True,
-) -> Iterator[Detections]:
-    """Yields the `Detections` of each image; computes and caches proposals if the dataset has none.
+def for_evaluation(predictor: Predictor) -> Predictor:
+    """The predictor with a score threshold of 0.01, if its settings can be changed: average precision looks at the
+    whole curve."""
+    changeable = predictor.adjustable
+    return predictor.with_settings(score_threshold=EVALUATION_SCORE_THRESHOLD) if changeable else predictor
 
-    Arguments and errors as of `evaluate`.
-    """
-    num_classes = number_of_classes(model)
-    if num_classes != len(dataset.class_names):
+
+def _check_classes(predictor: Predictor, dataset: DetectionDataset) -> None:
+    found, expected = len(dataset.class_names), predictor.num_classes
+    if expected is not None and found != expected:
         raise InputError(
-            f"{dataset.name}: found {len(dataset.class_names)} classes; expected the model's {num_classes}; load the "
-            "dataset with the class names used in training"
+            f"{dataset.name}: found {found} classes; expected the model's {expected}; load the dataset with the class "
+            "names of training"
         )
-    if dataset.proposals is None:
-        proposals = proposals or default_proposals()
-        dataset = cached_proposals(dataset, proposals, cache_dir=cache_dir, workers=workers, progress=progress)
-    settings = settings or DetectionSettings(score_threshold=EVALUATION_SCORE_THRESHOLD)
-    yield from detect_dataset(model, dataset, settings, progress=progress)
 
 
-def file_source(path: StrPath, category_ids: Mapping[str, int] | None = None) -> Source:
-    """A `Source` of detections stored in files; arguments as of `read_detections`."""
+class _FileSource(Source):
+    """Detections that are in files, of a dataset only."""
 
-    def detect(dataset, progress=True):
-        return iter(read_detections(path, dataset, category_ids))
+    takes_proposals = False
 
-    return Source(str(path), detect, takes_proposals=False, description={"detections": str(path)})
+    def __init__(self, path: StrPath, category_ids: Mapping[str, int] | None) -> None:
+        super().__init__(str(path), description={"detections": str(path)})
+        self._path, self._category_ids = path, category_ids
+
+    def detect_dataset(self, dataset: DetectionDataset, batch_size: int, progress: bool) -> Iterator[Detections]:
+        return iter(read_detections(self._path, dataset, self._category_ids))
+
+
+def file_predictor(path: StrPath, category_ids: Mapping[str, int] | None = None) -> Predictor:
+    """A `Predictor` that reads the detections of a dataset from files; arguments as those of `read_detections`."""
+    return Predictor(_FileSource(path, category_ids))
 
 
 class ValidationMap(keras.callbacks.Callback):

@@ -20,7 +20,8 @@ from tf_fast_rcnn.evaluation.matching import class_matches, concatenated, first_
 from tf_fast_rcnn.evaluation.results import ClassResult, EvaluationResult
 
 if TYPE_CHECKING:
-    from tf_fast_rcnn.data.records import DetectionDataset, Detections, ImageRecord
+    from tf_fast_rcnn.data.detections import Detections
+    from tf_fast_rcnn.data.records import DetectionDataset, ImageRecord
     from tf_fast_rcnn.evaluation.matching import Matching
 
 

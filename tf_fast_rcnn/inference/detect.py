@@ -1,26 +1,21 @@
 """Detection in images, by the graph of `inference.graph`: one image, several, or a data set."""
 
-import collections
 import dataclasses
-import itertools
 import weakref
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
 from tqdm import tqdm
 
+from tf_fast_rcnn.data.detections import Detections
 from tf_fast_rcnn.data.images import read_image
 from tf_fast_rcnn.data.network_input import decode_image
 from tf_fast_rcnn.data.prepared.examples import example_reader, input_errors
 from tf_fast_rcnn.data.proposals import FileProposals, ProposalSettings, compute_proposals, proposal_settings
-from tf_fast_rcnn.data.records import Detections, ImageRecord
+from tf_fast_rcnn.data.records import ImageRecord
 from tf_fast_rcnn.errors import InputError
 from tf_fast_rcnn.inference.graph import DetectionSettings, Detector
-
-# Threads that read images and compute proposals while the network runs.
-_READERS = 2
 
 # B images of any sizes: their pixels one after the other, their sizes, and their proposals.
 _IMAGES = (
@@ -201,40 +196,6 @@ def detect_dataset(model, dataset, settings=None, *, batch_size=1, progress=True
     with bar, input_errors(dataset):
         for pixels, sizes, proposals in batches:
             found = _to_detections(compiled.detect(pixels, sizes, proposals))
-            bar.update(len(found))
-            yield from found
-
-
-def detect_files(model, paths, proposals, settings=None, *, batch_size=1, progress=True):
-    """Yields the `Detections` in each of many image files, in order.
-
-    Images are read and their proposals computed ahead, while the network runs on `batch_size` of them at a time.
-
-    Args:
-        model, settings: as in `detect`.
-        paths: of the image files.
-        proposals: `ProposalSettings` or `FileProposals`, for all of them.
-        batch_size: images at a time.
-        progress: whether to show a progress bar on standard error.
-
-    Raises:
-        InputError: as `detect`.
-    """
-    compiled = _compiled_for(model, settings)
-    # A single image has no progress to show.
-    bar = tqdm(total=len(paths), desc="detect", unit="image", delay=2, disable=not progress or len(paths) == 1)
-    with bar, ThreadPoolExecutor(_READERS) as readers:
-        waiting, rest = collections.deque(), iter(paths)
-
-        def read_ahead(number):
-            for path in itertools.islice(rest, number):
-                waiting.append(readers.submit(image_and_proposals, path, proposals))
-
-        read_ahead(batch_size + _READERS)
-        while waiting:
-            batch = [waiting.popleft().result() for _ in range(min(batch_size, len(waiting)))]
-            read_ahead(len(batch))
-            found = _to_detections(compiled.detect(*_to_graph(*zip(*batch, strict=True))))
             bar.update(len(found))
             yield from found
 

@@ -1,130 +1,204 @@
-"""What detections of a data set come from: a trained run, an exported model, a server.
+"""What a `Predictor` runs: a Keras model, a SavedModel, a TF Lite file; `servers` has those of servers.
 
-One function makes a `Source` of each kind; `open_source` tells them apart. Detections in files of any other tool are
-`evaluation.models.file_source`.
+A source detects in batches of images whose proposals are known. Reading images, computing proposals and progress bars
+are the predictor's.
 """
 
-import dataclasses
 import json
-from collections.abc import Callable
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from urllib.parse import urlsplit
+from typing import Any
 
+import keras
 import numpy as np
 import tensorflow as tf
-from tqdm import tqdm
 
+from tf_fast_rcnn.data.detections import Detections
 from tf_fast_rcnn.data.proposals import FileProposals, ProposalSettings, settings_from_json
-from tf_fast_rcnn.data.records import Detections
+from tf_fast_rcnn.data.records import DetectionDataset
 from tf_fast_rcnn.errors import InputError
-from tf_fast_rcnn.inference.detect import detect_dataset, detection_settings
-from tf_fast_rcnn.inference.graph import EVALUATION_SCORE_THRESHOLD
+from tf_fast_rcnn.inference.detect import classify_regions, detect_batch, detect_dataset, detection_settings
+from tf_fast_rcnn.inference.graph import DetectionSettings
+from tf_fast_rcnn.inference.signature import PROPOSAL_INPUTS, signature_detections, signature_inputs
 from tf_fast_rcnn.inference.tflite import TFLiteDetector
+from tf_fast_rcnn.models.parts import number_of_classes
+from tf_fast_rcnn.ops.native import native_ops_available
 from tf_fast_rcnn.training.run_folder import load_run
 
-# A server that has not answered within this time is taken for dead.
-_ANSWER_SECONDS = 300
 
-
-@dataclasses.dataclass(frozen=True)
 class Source:
-    """Something that gives the detections of a data set.
+    """Something that detects in images whose proposals are known: the base of what a `Predictor` runs.
+
+    A subclass defines `detect`, and as much of the rest as it can do.
 
     Attributes:
-        name: what it is called in tables and reports.
-        detect: function of a `DetectionDataset` and of whether to show a progress bar; gives the `Detections` of each
-            image in order.
-        class_names: of the labels 1..K, with which the data set is to be read; None where it takes the data set's own.
-        class_map: of `with_classes`, where the training data's were renamed or merged.
-        takes_proposals: whether `detect` needs a data set with proposals.
-        proposals: those of training, as other images need them too; None where that is not known.
-        description: what is known of how it was made, in JSON's types.
-
-    Example:
-        >>> source = run_source("runs/cells")                                                   # doctest: +SKIP
-        >>> test = load_dataset("prepared:cells/test", class_names=source.class_names)          # doctest: +SKIP
-        >>> print(score_detections(test, list(source.detect(test))).table())                    # doctest: +SKIP
+        name: what messages and reports call it.
+        class_names: of the classes 1..K; None if it does not report them.
+        class_map: the one of `with_classes` with which the training data was renamed, or None.
+        proposals: how its proposals are computed; None if it does not report this.
+        settings: `DetectionSettings`; None if it does not report them.
+        description: what is known of how it was made, in JSON types.
+        encoded: whether it takes the bytes of image files; otherwise uint8 `[H, W, 3]`.
+        takes_proposals: whether a dataset needs proposals.
     """
 
-    name: str
-    detect: Callable
-    class_names: tuple | None = None
-    class_map: dict | None = None
-    takes_proposals: bool = True
-    proposals: ProposalSettings | FileProposals | None = None
-    description: dict = dataclasses.field(default_factory=dict)
+    encoded = False
+    takes_proposals = True
+
+    def __init__(
+        self,
+        name: str,
+        class_names: Sequence[str] | None = None,
+        proposals: ProposalSettings | FileProposals | None = None,
+        settings: DetectionSettings | None = None,
+        description: Mapping[str, Any] | None = None,
+        class_map: Mapping[str, str] | None = None,
+    ):
+        self.name = name
+        self.class_names = None if class_names is None else tuple(class_names)
+        self.proposals = proposals
+        self.settings = settings
+        self.description = dict(description or {})
+        self.class_map = class_map
+
+    def detect(self, images: Sequence[np.ndarray | bytes], proposals: Sequence[np.ndarray]) -> list[Detections]:
+        """The `Detections` of a batch of images, with float32 `[R, 4]` proposals for each."""
+        raise NotImplementedError
+
+    def detect_dataset(self, dataset: DetectionDataset, batch_size: int, progress: bool) -> Iterator[Detections] | None:
+        """Detects in a dataset with proposals, if there is a way that is better than `detect` batch by batch."""
+        return None
+
+    def classify_regions(self, image: np.ndarray | bytes, regions: np.ndarray) -> np.ndarray:
+        """Class probabilities float32 `[R, K + 1]` of regions float32 `[R, 4]`."""
+        raise InputError(
+            f"{self.name}: found a source that only detects; expected one that classifies regions; give a RUN, a "
+            "SavedModel or a server"
+        )
+
+    def with_settings(self, settings: DetectionSettings) -> "Source":
+        """The same detector with other settings; InputError if they cannot be changed."""
+        raise InputError(
+            f"{self.name}: found other settings for an exported model; expected a RUN, because an exported model "
+            "detects as it was exported; leave them out, or give them to `export`"
+        )
+
+    @property
+    def num_classes(self) -> int | None:
+        """K; None if it does not report it."""
+        return None if self.class_names is None else len(self.class_names)
+
+    @property
+    def adjustable(self) -> bool:
+        """Whether `with_settings` works."""
+        return type(self).with_settings is not Source.with_settings
 
 
-def open_source(folder):
-    """The `Source` of a RUN of `train`, a SavedModel or TF Lite file of `export`, or a server: grpc://HOST:PORT/NAME.
+class KerasSource(Source):
+    """A Keras model that `fast_rcnn` returned; arguments as those of `Predictor`.
 
     Raises:
-        InputError: where it is none of these, or cannot be read.
+        InputError: if the number of class names is not that of the model.
     """
-    if str(folder).startswith("grpc:"):
-        return server_source(folder)
-    if Path(folder).suffix == ".tflite":
-        return tflite_source(folder)
-    if (Path(folder) / "saved_model.pb").is_file():
-        return saved_model_source(folder)
-    return run_source(folder)
+
+    def __init__(
+        self,
+        model: keras.Model,
+        class_names: Sequence[str] | None = None,
+        proposals: ProposalSettings | FileProposals | None = None,
+        settings: DetectionSettings | None = None,
+        name: str | None = None,
+        description: Mapping[str, Any] | None = None,
+    ):
+        if class_names is not None and len(class_names) != number_of_classes(model):
+            raise InputError(
+                f"class_names: found {len(class_names)}; expected the model's {number_of_classes(model)}; give one "
+                "name a class"
+            )
+        settings = settings or DetectionSettings()
+        description = description or {}
+        mapping = description.get("classes")
+        super().__init__(name or model.name, class_names, proposals, settings, description, mapping)
+        self.model = model
+
+    def detect(self, images: Sequence, proposals: Sequence[np.ndarray]) -> list[Detections]:
+        return detect_batch(self.model, images, proposals, self.settings)
+
+    def detect_dataset(self, dataset: DetectionDataset, batch_size: int, progress: bool) -> Iterator[Detections]:
+        return detect_dataset(self.model, dataset, self.settings, batch_size=batch_size, progress=progress)
+
+    def classify_regions(self, image: Any, regions: np.ndarray) -> np.ndarray:
+        return classify_regions(self.model, image, regions, self.settings)
+
+    @property
+    def num_classes(self) -> int:
+        return number_of_classes(self.model)
+
+    def with_settings(self, settings: DetectionSettings) -> "KerasSource":
+        return KerasSource(self.model, self.class_names, self.proposals, settings, self.name, self.description)
 
 
-def run_source(folder):
-    """The detector of a RUN, at the image size of its training and with a score threshold of 0.01."""
+def run_source(folder: str | Path) -> KerasSource:
+    """The detector of a RUN, at the image size of its training."""
     run = load_run(folder)
-    settings = detection_settings(run, score_threshold=EVALUATION_SCORE_THRESHOLD)
-
-    def detect(dataset, progress=True):
-        return detect_dataset(run.model, dataset, settings, progress=progress)
-
-    return Source(
-        str(folder),
-        detect,
-        run.class_names,
-        run.description.get("classes"),
-        proposals=run.proposals,
-        description=run.description,
-    )
+    settings = detection_settings(run)
+    return KerasSource(run.model, run.class_names, run.proposals, settings, str(folder), run.description)
 
 
-def saved_model_source(folder):
-    """The signature `serving_default` of a SavedModel that `export_saved_model` wrote, run as a server runs it.
+class SavedModelSource(Source):
+    """A SavedModel that `export_saved_model` wrote, run as a server runs it.
 
-    Its score threshold, and so the end of its precision-recall curves, is the one that it was exported with. Class
-    names come from its assets.
+    Its score threshold, and so the end of its precision-recall curves, is the one it was exported with. Class names and
+    proposals come from its assets.
 
     Raises:
-        InputError: where TensorFlow cannot read the folder, or the signature is another.
+        InputError: if TensorFlow cannot read the folder, or its signature is another.
     """
-    folder = Path(folder)
+
+    encoded = True
+
+    def __init__(self, folder: str | Path):
+        folder = Path(folder)
+        self._model = _load_saved_model(folder)
+        metadata = _read_metadata(folder / "assets" / "metadata.json")
+        run = (metadata.get("training") or {}).get("run") or {}
+        super().__init__(
+            str(folder),
+            metadata.get("class_names"),
+            settings_from_json(run["proposals"]) if "proposals" in run else None,
+            _exported_settings(metadata),
+            {"saved_model": str(folder), **metadata},
+            run.get("classes"),
+        )
+
+    def detect(self, images: Sequence, proposals: Sequence[np.ndarray]) -> list[Detections]:
+        return signature_detections(self._run("serving_default", images, proposals))
+
+    def classify_regions(self, image: Any, regions: np.ndarray) -> np.ndarray:
+        return self._run("regions", [image], [regions])["class_probabilities"][0, : len(regions)]
+
+    def _run(self, signature, images, proposals):
+        # The signature alone does not keep the model's variables alive.
+        run = self._model.signatures[signature]
+        inputs = {name: tf.constant(value) for name, value in signature_inputs(images, proposals).items()}
+        return {name: value.numpy() for name, value in run(**inputs).items()}
+
+
+def _load_saved_model(folder):
+    native_ops_available()  # Loads our ops, which an export with native RoI pooling contains.
     try:
         model = tf.saved_model.load(str(folder))
     except (OSError, ValueError, tf.errors.OpError) as error:
         reason = str(error).splitlines()[0][:200]
         raise InputError(f"{folder}: found no readable SavedModel ({reason}); expected one of `export`") from None
     signature = model.signatures.get("serving_default")
-    expected = {"image_bytes", "proposals", "num_proposals"}
     found = set() if signature is None else set(signature.structured_input_signature[1])
-    if found != expected:
+    if found != set(PROPOSAL_INPUTS):
         raise InputError(
             f"{folder}: found {', '.join(sorted(found)) or 'no'} inputs of serving_default; expected "
-            f"{', '.join(sorted(expected))}; give a SavedModel that `export` wrote"
+            f"{', '.join(sorted(PROPOSAL_INPUTS))}; give a SavedModel that `export` wrote"
         )
-
-    def detect(dataset, progress=True):
-        # The signature alone does not keep the model's variables alive.
-        serve = model.signatures["serving_default"]
-        for record in tqdm(dataset, desc="detect", unit="image", delay=2, disable=not progress):
-            outputs = serve(**{name: tf.constant(value) for name, value in _served_inputs(record).items()})
-            yield _served_detections({name: value.numpy() for name, value in outputs.items()})
-
-    metadata = _read_metadata(folder / "assets" / "metadata.json")
-    run = (metadata.get("training") or {}).get("run") or {}
-    proposals = settings_from_json(run["proposals"]) if "proposals" in run else None
-    class_names = tuple(metadata["class_names"]) if "class_names" in metadata else None
-    description = {"saved_model": str(folder), **metadata}
-    return Source(str(folder), detect, class_names, run.get("classes"), proposals=proposals, description=description)
+    return model
 
 
 def _read_metadata(path):
@@ -134,80 +208,23 @@ def _read_metadata(path):
         raise InputError(f"{path}: found broken JSON ({error}); expected what `export` writes; export again") from None
 
 
-def server_source(url):
-    """A model of a server that speaks TensorFlow Serving's protocol: grpc://HOST:PORT/NAME.
-
-    Class names are not part of that protocol: the data set's own are taken.
-
-    Raises:
-        InputError: for another address, without the packages of the extra "serving", and in `detect` where the server
-            does not answer as one that serves what `export` wrote.
-    """
-    parts = urlsplit(str(url))
-    name = parts.path.strip("/")
-    if parts.scheme != "grpc" or not parts.netloc or not name or "/" in name:
-        raise InputError(
-            f"{url}: found no server's model; expected grpc://HOST:PORT/NAME, as in grpc://[::1]:8500/cells"
-        )
-    try:
-        import grpc
-        from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
-    except ImportError as error:
-        raise InputError(
-            f"{url}: found no package {error.name}; expected TensorFlow Serving's protocol; run pip install "
-            "'tf-fast-rcnn[serving]'"
-        ) from None
-
-    def detect(dataset, progress=True):
-        sizes = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
-        with grpc.insecure_channel(parts.netloc, options=sizes) as channel:
-            stub = prediction_service_pb2_grpc.PredictionServiceStub(channel)
-            for record in tqdm(dataset, desc="detect", unit="image", delay=2, disable=not progress):
-                request = predict_pb2.PredictRequest()
-                request.model_spec.name = name
-                for key, value in _served_inputs(record).items():
-                    request.inputs[key].CopyFrom(tf.make_tensor_proto(value))
-                try:
-                    response = stub.Predict(request, timeout=_ANSWER_SECONDS)
-                except grpc.RpcError as error:
-                    raise InputError(
-                        f"{url}: found {error.code().name} ({error.details()[:200]}); expected detections of image "
-                        f"{record.image_id}; look at the server and at the model's name"
-                    ) from None
-                outputs = {key: tf.make_ndarray(value) for key, value in response.outputs.items()}
-                yield _served_detections(outputs)
-
-    return Source(str(url), detect, description={"server": str(url)})
+def _exported_settings(metadata):
+    """The `DetectionSettings` that the metadata contains; None without any."""
+    return DetectionSettings.from_json(metadata["detection"]) if "detection" in metadata else None
 
 
-def _served_inputs(record):
-    """The inputs of `serving_default` for one image."""
-    proposals = record.proposals()
-    return {
-        "image_bytes": np.array([record.encoded_image()], object),
-        "proposals": proposals[None],
-        "num_proposals": np.array([len(proposals)], np.int32),
-    }
-
-
-def _served_detections(outputs):
-    """The `Detections` of the one image in the outputs, arrays, of `serving_default`."""
-    count = int(outputs["num_detections"][0])
-    names = ("detection_boxes", "detection_scores", "detection_classes")
-    return Detections(*(outputs[name][0, :count] for name in names))
-
-
-def tflite_source(path):
-    """A TF Lite file that `export_tflite` wrote. Its score threshold is the one that it was exported with.
+class TFLiteSource(Source):
+    """A TF Lite file that `export_tflite` wrote. Its score threshold is the one it was exported with.
 
     Raises:
-        InputError: where it is no such file.
+        InputError: if it is no such file.
     """
-    detector = TFLiteDetector(path)
-    return Source(
-        str(path),
-        detector.detect_dataset,
-        detector.class_names,
-        proposals=detector.proposals,
-        description=detector.metadata,
-    )
+
+    def __init__(self, path: str | Path):
+        self._detector = TFLiteDetector(path)
+        metadata = self._detector.metadata
+        settings = _exported_settings(metadata)
+        super().__init__(str(path), self._detector.class_names, self._detector.proposals, settings, metadata)
+
+    def detect(self, images: Sequence, proposals: Sequence[np.ndarray]) -> list[Detections]:
+        return list(map(self._detector.detect, images, proposals))

@@ -9,8 +9,8 @@ import numpy as np
 from tqdm import tqdm
 
 from tf_fast_rcnn import boxes
+from tf_fast_rcnn.data.detections import Detections
 from tf_fast_rcnn.data.proposals import ProposalSettings
-from tf_fast_rcnn.data.records import Detections
 from tf_fast_rcnn.errors import InputError, missing_package
 
 # Behind an image that does not fill a file's fixed size: about ImageNet's mean colour.

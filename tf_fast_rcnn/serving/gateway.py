@@ -12,7 +12,6 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import grpc
-import numpy as np
 import tensorflow as tf
 from aiohttp import web
 from joblib.externals.loky.process_executor import BrokenProcessPool
@@ -23,6 +22,7 @@ from tensorflow_serving.apis import (
     prediction_service_pb2_grpc,
 )
 
+from tf_fast_rcnn.inference.signature import signature_detections, signature_inputs
 from tf_fast_rcnn.serving.json_tensors import read_body
 from tf_fast_rcnn.serving.metrics import CONTENT_TYPE, Metrics
 from tf_fast_rcnn.serving.rest_api import METRICS_PATH, errors_as_json
@@ -96,8 +96,9 @@ class Gateway:
         computed = time.perf_counter()
         response = await self._predict(image)
         outputs = {name: tf.make_ndarray(proto) for name, proto in response.outputs.items()}
+        [found] = signature_detections(outputs, self._class_names(response.model_spec.version.value))
         return {
-            "detections": _detections(outputs, self._class_names(response.model_spec.version.value)),
+            "detections": found.to_dicts(),
             "image": {"height": image.height, "width": image.width},
             "proposals": len(image.proposals),
             "model_version": response.model_spec.version.value,
@@ -107,12 +108,7 @@ class Gateway:
     async def _predict(self, image):
         request = predict_pb2.PredictRequest()
         request.model_spec.name = self.name
-        inputs = {
-            "image_bytes": np.array([image.image_bytes], np.object_),
-            "proposals": image.proposals[None],
-            "num_proposals": np.int32([len(image.proposals)]),
-        }
-        for name, value in inputs.items():
+        for name, value in signature_inputs([image.image_bytes], [image.proposals]).items():
             request.inputs[name].CopyFrom(tf.make_tensor_proto(value))
         stub = prediction_service_pb2_grpc.PredictionServiceStub(self._channel)
         return await _of_server(stub.Predict(request, timeout=self._timeout))
@@ -125,18 +121,6 @@ class Gateway:
         status = await _of_server(stub.GetModelStatus(request, timeout=5))
         if not any(version.state == _AVAILABLE for version in status.model_version_status):
             raise ServingError(grpc.StatusCode.UNAVAILABLE, f"no version of {self.name} is available")
-
-
-def _detections(outputs, class_names):
-    """The detections of the first image as dicts."""
-    count = int(outputs["num_detections"][0])
-    columns = [outputs[f"detection_{what}"][0, :count].tolist() for what in ("classes", "scores", "boxes")]
-    if "detection_class_names" in outputs:
-        names = [name.decode() for name in outputs["detection_class_names"][0, :count]]
-    else:
-        names = [class_names[label - 1] if label <= len(class_names) else str(label) for label in columns[0]]
-    keys = ("class", "class_id", "score", "box")
-    return [dict(zip(keys, row, strict=True)) for row in zip(names, *columns, strict=True)]
 
 
 async def _of_server(call):

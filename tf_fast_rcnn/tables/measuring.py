@@ -24,8 +24,8 @@ from tqdm import tqdm
 from tf_fast_rcnn.errors import InputError
 from tf_fast_rcnn.evaluation import score_detections
 from tf_fast_rcnn.files import write_json
-from tf_fast_rcnn.inference.detect import detect_dataset
 from tf_fast_rcnn.inference.graph import EVALUATION_SCORE_THRESHOLD, DetectionSettings
+from tf_fast_rcnn.inference.predictor import Predictor
 from tf_fast_rcnn.models.parts import denormalization_layer, stages
 from tf_fast_rcnn.models.truncated_svd import compress, fully_connected_names
 from tf_fast_rcnn.tables.definitions import TABLES, measurements
@@ -159,7 +159,7 @@ def _detection_settings(setup, measurement):
 def _timed_detections(model, dataset, settings, progress):
     """The detections of all images, and seconds per image without the first, which waits for TensorFlow's graph."""
     detections, moments = [], []
-    for found in detect_dataset(model, dataset, settings, progress=progress):
+    for found in Predictor(model, settings=settings).detect_each(dataset, progress=progress):
         detections.append(found)
         moments.append(time.perf_counter())
     return detections, (moments[-1] - moments[0]) / max(1, len(moments) - 1)

@@ -11,7 +11,8 @@ from PIL import Image, ImageDraw, ImageFont
 from tf_fast_rcnn import boxes
 
 if TYPE_CHECKING:
-    from tf_fast_rcnn.data.records import Detections, ImageRecord
+    from tf_fast_rcnn.data.detections import Detections
+    from tf_fast_rcnn.data.records import ImageRecord
 
 # M. A. Petroff, "Accessible Color Sequences for Data Visualization" (arXiv:2107.02270): ten colours that remain
 # distinguishable with colour-vision deficiency, the most distinct first.
@@ -42,14 +43,17 @@ def class_colors(labels: np.ndarray) -> list[str]:
 
 
 def draw_detections(
-    image: np.ndarray | Image.Image, detections: Detections, class_names: Sequence[str], min_score: float = 0.0
+    image: np.ndarray | Image.Image,
+    detections: Detections,
+    class_names: Sequence[str] | None = None,
+    min_score: float = 0.0,
 ) -> Image.Image:
     """Draws detections as boxes in the colour of their class, with labels such as "cat 0.93".
 
     Args:
         image: uint8 `[H, W, 3]` RGB, or a PIL image; it is not modified.
         detections: `Detections`, boxes relative to the image.
-        class_names: names of the classes 1..K.
+        class_names: names of the classes 1..K; None for those that the detections know.
         min_score: detections with a lower score are not drawn.
 
     Returns:
@@ -62,9 +66,11 @@ def draw_detections(
     order = np.argsort(detections.scores, kind="stable")
     shown = [index for index in order if detections.scores[index] >= min_score]
     classes = [int(detections.class_ids[index]) for index in shown]
-    captions = [
-        f"{class_names[label - 1]} {detections.scores[index]:.2f}" for index, label in zip(shown, classes, strict=True)
-    ]
+    if class_names is None:
+        names = [detections.names[index] for index in shown]
+    else:
+        names = [class_names[label - 1] for label in classes]
+    captions = [f"{name} {detections.scores[index]:.2f}" for index, name in zip(shown, names, strict=True)]
     return draw_boxes(image, detections.boxes[shown], captions, [class_color(label) for label in classes])
 
 

@@ -51,6 +51,31 @@ class Annotation(NamedTuple):
     objects: list[AnnotatedObject]
 
 
+def images_in(folder: StrPath) -> list[Path]:
+    """The image files of a folder, sorted, without those of folders in it.
+
+    Raises:
+        InputError: if there are none.
+    """
+    found = [path for path in sorted(Path(folder).iterdir()) if is_image_file(path)]
+    if not found:
+        raise no_images(folder)
+    return found
+
+
+def no_images(place: StrPath) -> InputError:
+    """The `InputError` for a folder or pattern without image files."""
+    return InputError(
+        f"{place}: found no images; expected files that end in {', '.join(IMAGE_EXTENSIONS)}; check the path, or give "
+        "a quoted pattern such as 'DIR/**/*.jpg'"
+    )
+
+
+def is_image_file(path: Path) -> bool:
+    """Whether a path is a file with one of `IMAGE_EXTENSIONS`."""
+    return path.suffix.lower() in IMAGE_EXTENSIONS and path.is_file()
+
+
 def annotate(
     source: str,
     image_id: str,
