@@ -3,7 +3,6 @@
 import keras
 import numpy as np
 import pytest
-from conftest import tiny_network
 from naive_roi_pooling import naive_roi_pool
 
 import tf_fast_rcnn as frcnn
@@ -20,9 +19,9 @@ def images():
 
 
 @pytest.fixture(scope="module")
-def model():
+def model(tiny_backbone):
     options = {"lateral_channels": LATERAL, "context": CONTEXT, "fc_units": (6,), "roi_output_size": (3, 3)}
-    return frcnn.fast_rcnn(tiny_network(), 2, stride=STRIDES, seed=1, **options)
+    return frcnn.fast_rcnn(tiny_backbone, 2, stride=STRIDES, seed=1, **options)
 
 
 def test_corners_are_enlarged_about_the_centre():
@@ -84,8 +83,8 @@ def test_it_survives_saving(model, images, tmp_path):
         np.testing.assert_array_equal(loaded({"images": images, "rois": ROIS})[name], value)
 
 
-def test_a_single_map_has_no_context_and_a_reused_head_no_lateral_convolution():
-    single = frcnn.fast_rcnn(tiny_network(), 2, stride=8, context=2.0)
+def test_a_single_map_has_no_context_and_a_reused_head_no_lateral_convolution(tiny_backbone):
+    single = frcnn.fast_rcnn(tiny_backbone, 2, stride=8, context=2.0)
     assert "roi_context" not in [layer.name for layer in single.layers]
     network = keras.Sequential(
         [

@@ -4,7 +4,6 @@ import dataclasses
 
 import numpy as np
 import pytest
-from conftest import tiny_network
 
 import tf_fast_rcnn as frcnn
 from tf_fast_rcnn.training.choices import settle
@@ -64,16 +63,16 @@ def test_sizes_are_those_in_the_networks_input():
     assert strides(dataset((200,)), recipe=half)[0] == (8, 16, 32)
 
 
-def test_a_network_without_a_stride_is_not_asked_for_it():
-    stride, (reason,) = strides(dataset((40,)), tiny_network())
+def test_a_network_without_a_stride_is_not_asked_for_it(tiny_backbone):
+    stride, (reason,) = strides(dataset((40,)), tiny_backbone)
     assert stride == (8,)  # its feature maps have strides 4 and 8
     assert reason.endswith("tiny_network has strides 1, 4, 8")
 
 
-def test_a_reused_head_continues_from_one_map():
+def test_a_reused_head_continues_from_one_map(tiny_backbone):
     recipe = frcnn.recipe("small-data", {"network.head": "reuse"})
     assert strides(dataset((40,)), recipe=recipe)[0] == 16
-    assert strides(dataset((40,)), tiny_network(), recipe)[0] == 8
+    assert strides(dataset((40,)), tiny_backbone, recipe)[0] == 8
 
 
 def test_a_run_to_start_from_decides():
