@@ -20,7 +20,7 @@ from tf_fast_rcnn.errors import InputError
 
 if TYPE_CHECKING:
     from tf_fast_rcnn.data.detections import Detections
-    from tf_fast_rcnn.data.records import DetectionDataset
+    from tf_fast_rcnn.data.records import DetectionDataset, ImageRecord
     from tf_fast_rcnn.files import StrPath
 
 
@@ -87,7 +87,7 @@ def image_results(
     ]
 
 
-def result_image_id(record):
+def result_image_id(record: ImageRecord) -> int | str:
     """The image's id in COCO's results: a number where the record's is one."""
     return int(record.image_id) if record.image_id.isdecimal() else record.image_id
 
