@@ -25,7 +25,7 @@ EXAMPLES = """\
 _SEARCH_OPTIONS = ("data", "proposals")
 
 
-def add_arguments(parser):
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("folder", metavar="RUN", help="folder that `train` wrote")
     parser.add_argument(
         "--fc6", type=number(int, 1), metavar="T", help="singular values kept of the first fully connected layer"
@@ -68,7 +68,7 @@ def add_arguments(parser):
     add_json_argument(parser, "the summary")
 
 
-def run(options):
+def run(options: argparse.Namespace) -> None:
     _check_options(options)
     check_new(options.out, "--out")
     start_tensorflow()

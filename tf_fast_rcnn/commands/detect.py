@@ -1,5 +1,6 @@
 """`tf-fast-rcnn detect`: finds objects in images, draws them and lists them."""
 
+import argparse
 import glob
 import os
 import time
@@ -43,7 +44,7 @@ EXAMPLES = """\
   tf-fast-rcnn detect grpc://127.0.0.1:8500/cells cells --class-names class_names.txt --proposals dense"""
 
 
-def add_arguments(parser):
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("folder", metavar="MODEL", help=SOURCES)
     parser.add_argument(
         "images",
@@ -96,7 +97,7 @@ def add_arguments(parser):
     add_json_argument(parser, "all detections")
 
 
-def run(options):
+def run(options: argparse.Namespace) -> None:
     if bool(options.images) == bool(options.data):
         found = "both" if options.images else "neither"
         raise InputError(f"IMAGE and --data: found {found}; expected one of them; say where to look for objects")

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import argparse
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tf_fast_rcnn.commands.common import add_hidden_alias, number
 from tf_fast_rcnn.errors import InputError
 
 if TYPE_CHECKING:
     from tf_fast_rcnn.inference.graph import DetectionSettings
+    from tf_fast_rcnn.inference.predictor import Predictor
     from tf_fast_rcnn.training.run_folder import Run
 
 
@@ -67,7 +68,7 @@ def chosen_settings(options: argparse.Namespace, run: Run) -> DetectionSettings:
     return frcnn.detection_settings(run, **changed_settings(options, run))
 
 
-def changed_settings(options, detector):
+def changed_settings(options: argparse.Namespace, detector: Run | Predictor) -> dict[str, Any]:
     """The fields of `DetectionSettings` that the options set, by name; for a `Run` or a `Predictor`.
 
     Raises:

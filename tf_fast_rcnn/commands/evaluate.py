@@ -1,5 +1,6 @@
 """`tf-fast-rcnn evaluate`: scores a trained detector, an exported one, or detections of any other on a data set."""
 
+import argparse
 from pathlib import Path
 
 import tf_fast_rcnn as frcnn
@@ -38,7 +39,7 @@ EXAMPLES = """\
 Then open index.html in the report's folder; it needs no network."""
 
 
-def add_arguments(parser):
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "model",
         nargs="?",
@@ -87,7 +88,7 @@ def add_arguments(parser):
     add_json_argument(parser, "the metrics")
 
 
-def run(options):
+def run(options: argparse.Namespace) -> None:
     start_tensorflow()
     from tf_fast_rcnn.data.coco_results import check_category_ids
     from tf_fast_rcnn.evaluation import score_detections

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from tf_fast_rcnn.commands.common import number, with_proposals
@@ -14,7 +15,7 @@ from tf_fast_rcnn.errors import InputError
 
 if TYPE_CHECKING:
     from tf_fast_rcnn.data.proposals.settings import ProposalSettings
-    from tf_fast_rcnn.data.records import DetectionDataset
+    from tf_fast_rcnn.data.records import DetectionDataset, ImageRecord
     from tf_fast_rcnn.files import StrPath
 
 _DENSE_OPTIONS = ("dense_scales", "dense_aspects", "dense_stride")
@@ -102,7 +103,9 @@ def chosen_proposals(
     return proposal_settings(asked, dataset, grid, options.max_proposals or 2000)
 
 
-def read_file(options: argparse.Namespace, path: StrPath, dataset: DetectionDataset) -> FileProposals:
+def read_file(
+    options: argparse.Namespace, path: StrPath, dataset: DetectionDataset | Sequence[ImageRecord]
+) -> FileProposals:
     """The `FileProposals` of a path, checked against a dataset; reports clipped and dropped boxes on standard error."""
     proposals = file_proposals(path, dataset, options.proposals_order, options.max_proposals)
     for line in proposals.report.lines() if proposals.report else ():
@@ -110,13 +113,17 @@ def read_file(options: argparse.Namespace, path: StrPath, dataset: DetectionData
     return proposals
 
 
-def check_has_proposals(proposals: ProposalSettings | FileProposals) -> None:
+def check_has_proposals(proposals: ProposalSettings | FileProposals | None) -> None:
     """Raises InputError for `FileProposals` from an earlier command: they name a file but do not contain its boxes."""
     if isinstance(proposals, FileProposals):
         proposals.check_read()
 
 
-def proposals_of_images(options, records, default):
+def proposals_of_images(
+    options: argparse.Namespace,
+    records: DetectionDataset | Sequence[ImageRecord],
+    default: ProposalSettings | FileProposals | None,
+) -> ProposalSettings | FileProposals:
     """What `--proposals METHOD|FILE` selects for images, or else `default`; of a method, boxes are not fitted.
 
     Args:
@@ -137,7 +144,9 @@ def proposals_of_images(options, records, default):
     return default or default_proposals()
 
 
-def with_chosen_proposals(options, dataset, default):
+def with_chosen_proposals(
+    options: argparse.Namespace, dataset: DetectionDataset, default: ProposalSettings | FileProposals | None
+) -> DetectionDataset:
     """The dataset with proposals: its own, or those of `proposals_of_images`, from the cache if it has them."""
     refuse_second_proposals(options, dataset)
     known = dataset.proposals

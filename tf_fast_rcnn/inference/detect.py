@@ -1,9 +1,14 @@
 """Detection in images, by the graph of `inference.graph`: one image, several, or a data set."""
 
+from __future__ import annotations
+
 import dataclasses
 import weakref
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
+import keras
 import numpy as np
 import tensorflow as tf
 from tqdm import tqdm
@@ -13,9 +18,14 @@ from tf_fast_rcnn.data.images import read_image
 from tf_fast_rcnn.data.network_input import decode_image
 from tf_fast_rcnn.data.prepared.examples import example_reader, input_errors
 from tf_fast_rcnn.data.proposals import FileProposals, ProposalSettings, compute_proposals, proposal_settings
-from tf_fast_rcnn.data.records import ImageRecord
+from tf_fast_rcnn.data.records import DetectionDataset, ImageRecord
 from tf_fast_rcnn.errors import InputError
 from tf_fast_rcnn.inference.graph import DetectionSettings, Detector
+from tf_fast_rcnn.training.run_folder import Run
+
+# What detection functions take as an image, and as its proposals.
+Image = np.ndarray | str | Path
+Proposals = np.ndarray | Sequence | ProposalSettings | FileProposals
 
 # B images of any sizes: their pixels one after the other, their sizes, and their proposals.
 _IMAGES = (
@@ -25,7 +35,7 @@ _IMAGES = (
 )
 
 
-def detection_settings(run, **changes):
+def detection_settings(run: Run, **changes: Any) -> DetectionSettings:
     """`DetectionSettings` with the image size that a run (see `load_run`) was trained at, and its recipe's threshold of
     non-maximum suppression."""
     of_run = {name: getattr(run, name) for name in ("shorter_side", "longer_side", "nms_iou_threshold")}
@@ -74,12 +84,14 @@ def _to_graph(images, proposals):
     return pixels, np.array([image.shape[:2] for image in images], np.int32), rows
 
 
-def default_proposals():
+def default_proposals() -> ProposalSettings:
     """`ProposalSettings` where nobody gives any: selective search's boxes, and dense ones of common sizes."""
     return proposal_settings("selective-search+dense", dataset=())
 
 
-def detect(model, image, proposals=None, settings=None):
+def detect(
+    model: keras.Model, image: Image, proposals: Proposals | None = None, settings: DetectionSettings | None = None
+) -> Detections:
     """Finds the objects in one image.
 
     Args:
@@ -104,7 +116,12 @@ def detect(model, image, proposals=None, settings=None):
     return detect_batch(model, [image], [proposals], settings)[0]
 
 
-def detect_batch(model, images, proposals=None, settings=None):
+def detect_batch(
+    model: keras.Model,
+    images: Sequence[Image],
+    proposals: Sequence[Proposals | None] | None = None,
+    settings: DetectionSettings | None = None,
+) -> list[Detections]:
     """Finds the objects in several images, whose RoIs are classified together.
 
     Images may have different sizes. Each is convolved at its own, so that its detections do not depend on the others.
@@ -135,7 +152,9 @@ def detect_batch(model, images, proposals=None, settings=None):
     return _to_detections(_compiled_for(model, settings).detect(*_to_graph(images, rows)))
 
 
-def classify_regions(model, image, regions, settings=None):
+def classify_regions(
+    model: keras.Model, image: Image, regions: np.ndarray | Sequence, settings: DetectionSettings | None = None
+) -> np.ndarray:
     """Class probabilities of regions of the user's own, which are taken as they are: without box regression and
     non-maximum suppression.
 
@@ -159,10 +178,10 @@ def classify_regions(model, image, regions, settings=None):
     return _compiled_for(model, settings).classify(*_to_graph([image], [regions])).numpy()
 
 
-def image_and_proposals(image, proposals):
+def image_and_proposals(image: Image, proposals: Proposals | None) -> tuple[np.ndarray, np.ndarray]:
     """An image as an array, and its proposals as one, of what `detect` takes for them."""
     path = "" if isinstance(image, np.ndarray) else str(image)
-    image = read_image(path) if path else check_image(image)
+    image = check_image(image) if isinstance(image, np.ndarray) else read_image(path)
     if proposals is None:
         proposals = default_proposals()
     if isinstance(proposals, ProposalSettings):
@@ -172,12 +191,20 @@ def image_and_proposals(image, proposals):
     return image, check_proposals(proposals)
 
 
-def unannotated(path, height, width):
+def unannotated(path: str, height: int, width: int) -> ImageRecord:
     """The `ImageRecord` of an image without annotations: under its file's name, its proposals stand in a file."""
-    return ImageRecord(Path(path).name or "(an array without a name)", path, height, width, [], [], [])
+    nothing = np.zeros(0)
+    return ImageRecord(Path(path).name or "(an array without a name)", path, height, width, nothing, nothing, nothing)
 
 
-def detect_dataset(model, dataset, settings=None, *, batch_size=1, progress=True):
+def detect_dataset(
+    model: keras.Model,
+    dataset: DetectionDataset,
+    settings: DetectionSettings | None = None,
+    *,
+    batch_size: int = 1,
+    progress: bool = True,
+) -> Iterator[Detections]:
     """Yields the `Detections` of each image of a data set with proposals, in order.
 
     Images are decoded ahead, while the network runs on `batch_size` of them at a time.
@@ -200,7 +227,7 @@ def detect_dataset(model, dataset, settings=None, *, batch_size=1, progress=True
             yield from found
 
 
-def check_image(image):
+def check_image(image: np.ndarray) -> np.ndarray:
     """Returns uint8 `[H, W, 3]` as it is; InputError for anything else."""
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
         raise InputError(
@@ -209,7 +236,7 @@ def check_image(image):
     return image
 
 
-def check_proposals(proposals):
+def check_proposals(proposals: np.ndarray | Sequence) -> np.ndarray:
     """Proposals as float32 `[R, 4]`; InputError where they are not finite relative boxes."""
     try:
         proposals = np.asarray(proposals, np.float32)

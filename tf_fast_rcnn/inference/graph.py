@@ -8,6 +8,8 @@ classified together, whatever the images' sizes.
 
 import dataclasses
 import math
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import keras
 import tensorflow as tf
@@ -73,7 +75,7 @@ class DetectionSettings:
     scores: str = "softmax"
     dtype: str = "float32"
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         # object.__setattr__ is how a frozen dataclass normalises its own fields.
         if isinstance(self.shorter_side, list):
             object.__setattr__(self, "shorter_side", tuple(self.shorter_side))
@@ -97,16 +99,16 @@ class DetectionSettings:
         _check("dtype", self.dtype, self.dtype in ("float32", "bfloat16"), "float32 or bfloat16")
 
     @property
-    def shorter_sides(self):
+    def shorter_sides(self) -> tuple[int, ...]:
         """The shorter side at every scale, a tuple."""
         return self.shorter_side if isinstance(self.shorter_side, tuple) else (self.shorter_side,)
 
-    def to_json(self):
+    def to_json(self) -> dict[str, Any]:
         """The settings as JSON's types, by the names that exported models have had since 0.1."""
         return renamed(dataclasses.asdict(self), _STORED_NAMES)
 
     @classmethod
-    def from_json(cls, values):
+    def from_json(cls, values: Mapping[str, Any]) -> "DetectionSettings":
         """The settings that `to_json` gave."""
         return cls(**renamed(values, {stored: name for name, stored in _STORED_NAMES.items()}))
 
@@ -131,7 +133,9 @@ class Detector:
         InputError: where `settings.class_ids` has a class that the model does not.
     """
 
-    def __init__(self, model, settings=None, roi_pooling=None):
+    def __init__(
+        self, model: keras.Model, settings: DetectionSettings | None = None, roi_pooling: str | None = None
+    ) -> None:
         self.settings = settings or DetectionSettings()
         self.num_classes = number_of_classes(model)
         class_ids = self.settings.class_ids
@@ -146,13 +150,13 @@ class Detector:
         self.variables = own.variables
         self.refresh(model)
 
-    def refresh(self, model):
+    def refresh(self, model: keras.Model) -> None:
         """Takes over the weights of the model; in bfloat16 alone are they not the model's own."""
         for mine, original in zip(self.variables, model.variables, strict=True):
             if mine is not original:
                 mine.assign(original.value)
 
-    def detect(self, image_of, proposals):
+    def detect(self, image_of: Callable[[tf.Tensor], tf.Tensor], proposals: tf.RaggedTensor) -> tuple[tf.Tensor, ...]:
         """Detects in B images.
 
         Args:
@@ -165,7 +169,9 @@ class Detector:
         probabilities, class_boxes = self.regions(image_of, proposals)
         return self.suppress(probabilities.to_tensor(), class_boxes.to_tensor())
 
-    def regions(self, image_of, proposals):
+    def regions(
+        self, image_of: Callable[[tf.Tensor], tf.Tensor], proposals: tf.RaggedTensor
+    ) -> tuple[tf.RaggedTensor, tf.RaggedTensor]:
         """Scores and boxes of proposals, before non-maximum suppression; arguments as those of `detect`.
 
         Returns:
@@ -181,7 +187,7 @@ class Detector:
             probabilities, class_boxes = self._classify(maps, sizes, image, rows)
         return proposals.with_values(probabilities), proposals.with_values(class_boxes)
 
-    def suppress(self, probabilities, class_boxes):
+    def suppress(self, probabilities: tf.Tensor, class_boxes: tf.Tensor) -> tuple[tf.Tensor, ...]:
         """Non-maximum suppression, for each class and image apart.
 
         Args:
@@ -211,7 +217,7 @@ class Detector:
         classes = tf.where(filled, tf.gather(class_ids, tf.cast(found.nmsed_classes, tf.int32)), 0)
         return found.nmsed_boxes, found.nmsed_scores, classes, found.valid_detections
 
-    def to_scores(self, class_logits):
+    def to_scores(self, class_logits: tf.Tensor) -> tf.Tensor:
         """Class probabilities of logits `[..., K + 1]`, by the settings' `scores`."""
         return tf.sigmoid(class_logits) if self.settings.scores == "sigmoid" else tf.nn.softmax(class_logits)
 

@@ -21,16 +21,13 @@ from tf_fast_rcnn.data.proposals import FileProposals, ProposalSettings
 from tf_fast_rcnn.data.readers.annotations import images_in
 from tf_fast_rcnn.data.records import DetectionDataset, ImageRecord
 from tf_fast_rcnn.errors import InputError
-from tf_fast_rcnn.inference.detect import check_proposals, default_proposals, image_and_proposals
+from tf_fast_rcnn.inference.detect import Image, Proposals, check_proposals, default_proposals, image_and_proposals
 from tf_fast_rcnn.inference.graph import DetectionSettings
 from tf_fast_rcnn.inference.servers import GrpcSource, RestSource
 from tf_fast_rcnn.inference.sources import KerasSource, SavedModelSource, Source, TFLiteSource, run_source
 
 # Threads that read images and compute proposals while the network runs.
 _READERS = 2
-
-Image = np.ndarray | str | Path
-Proposals = np.ndarray | Sequence | ProposalSettings | FileProposals
 
 
 class Predictor:
@@ -68,7 +65,7 @@ class Predictor:
         class_names: Sequence[str] | None = None,
         proposals: ProposalSettings | FileProposals | None = None,
         settings: DetectionSettings | None = None,
-    ):
+    ) -> None:
         if isinstance(model, Source):
             source = model if settings is None else model.with_settings(settings)
         else:
@@ -114,7 +111,7 @@ class Predictor:
 
     @property
     def adjustable(self) -> bool:
-        """Whether `with_settings` works: exported models and servers detect as they were exported."""
+        """Whether `with_settings` works. Exported models and servers detect as they were exported."""
         return self._source.adjustable
 
     @property
@@ -124,7 +121,7 @@ class Predictor:
 
     @property
     def takes_proposals(self) -> bool:
-        """Whether object proposals are needed: detections that were read from files need none."""
+        """Whether object proposals are needed. Detections that were read from files need none."""
         return self._source.takes_proposals
 
     @property

@@ -29,7 +29,7 @@ class _Server(Source):
 
     encoded = True
 
-    def __init__(self, url: str):
+    def __init__(self, url: str) -> None:
         super().__init__(url, description={"server": url})
 
     def detect(self, images: Sequence, proposals: Sequence[np.ndarray]) -> list[Detections]:
@@ -57,7 +57,7 @@ class GrpcSource(_Server):
             not answer as one that serves what `export` wrote.
     """
 
-    def __init__(self, url: str):
+    def __init__(self, url: str) -> None:
         super().__init__(str(url))
         parts = urlsplit(self.name)
         self._model_name = parts.path.strip("/")
@@ -90,7 +90,7 @@ class RestSource(_Server):
         InputError: as for `GrpcSource`.
     """
 
-    def __init__(self, url: str):
+    def __init__(self, url: str) -> None:
         super().__init__(str(url).rstrip("/"))
         parts = urlsplit(self.name)
         if not parts.netloc or not parts.path.partition("/v1/models/")[2]:

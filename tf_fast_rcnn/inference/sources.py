@@ -53,7 +53,7 @@ class Source:
         settings: DetectionSettings | None = None,
         description: Mapping[str, Any] | None = None,
         class_map: Mapping[str, str] | None = None,
-    ):
+    ) -> None:
         self.name = name
         self.class_names = None if class_names is None else tuple(class_names)
         self.proposals = proposals
@@ -109,7 +109,7 @@ class KerasSource(Source):
         settings: DetectionSettings | None = None,
         name: str | None = None,
         description: Mapping[str, Any] | None = None,
-    ):
+    ) -> None:
         if class_names is not None and len(class_names) != number_of_classes(model):
             raise InputError(
                 f"class_names: found {len(class_names)}; expected the model's {number_of_classes(model)}; give one "
@@ -157,7 +157,7 @@ class SavedModelSource(Source):
 
     encoded = True
 
-    def __init__(self, folder: str | Path):
+    def __init__(self, folder: str | Path) -> None:
         folder = Path(folder)
         self._model = _load_saved_model(folder)
         metadata = _read_metadata(folder / "assets" / "metadata.json")
@@ -220,7 +220,7 @@ class TFLiteSource(Source):
         InputError: if it is no such file.
     """
 
-    def __init__(self, path: str | Path):
+    def __init__(self, path: str | Path) -> None:
         self._detector = TFLiteDetector(path)
         metadata = self._detector.metadata
         settings = _exported_settings(metadata)

@@ -1,8 +1,11 @@
 """Runs the TF Lite files of `export_tflite`: an image and its proposals in, detections out."""
 
+from __future__ import annotations
+
 import json
 import os
 import zipfile
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +14,9 @@ from tqdm import tqdm
 from tf_fast_rcnn import boxes
 from tf_fast_rcnn.data.detections import Detections
 from tf_fast_rcnn.data.proposals import ProposalSettings
+from tf_fast_rcnn.data.records import DetectionDataset
 from tf_fast_rcnn.errors import InputError, missing_package
+from tf_fast_rcnn.files import StrPath
 
 # Behind an image that does not fill a file's fixed size: about ImageNet's mean colour.
 _GREY = 114
@@ -40,7 +45,7 @@ class TFLiteDetector:
         >>> detections = detector.detect(image, compute_proposals(image, detector.proposals))        # doctest: +SKIP
     """
 
-    def __init__(self, path, threads=None):
+    def __init__(self, path: StrPath, threads: int | None = None) -> None:
         self.metadata = _read_metadata(path)
         self.class_names = tuple(self.metadata["class_names"])
         proposals = self.metadata["proposal_settings"]
@@ -49,7 +54,7 @@ class TFLiteDetector:
         self._interpreter = _interpreter_class()(str(path), num_threads=threads or os.cpu_count())
         self._run = self._interpreter.get_signature_runner("serving_default")
 
-    def detect(self, image, proposals):
+    def detect(self, image: np.ndarray, proposals: np.ndarray) -> Detections:
         """Finds the objects in one image.
 
         Args:
@@ -73,18 +78,25 @@ class TFLiteDetector:
         )
         return Detections(boxes.clip(boxes.relative(found, *window)), scores, classes)
 
-    def detect_each(self, images, progress=True, total=None):
+    def detect_each(
+        self, images: Iterable[tuple[np.ndarray, np.ndarray]], progress: bool = True, total: int | None = None
+    ) -> Iterator[Detections]:
         """Yields the `Detections` of each of `images`, pairs of what `detect` takes."""
         for image, proposals in tqdm(images, desc="detect", unit="image", delay=2, total=total, disable=not progress):
             yield self.detect(image, proposals)
 
-    def detect_dataset(self, dataset, progress=True):
+    def detect_dataset(self, dataset: DetectionDataset, progress: bool = True) -> Iterator[Detections]:
         """Yields the `Detections` of each image of a data set with proposals, in order."""
         images = ((record.image(), record.proposals()) for record in dataset)
         return self.detect_each(images, progress, len(dataset))
 
 
-def fit(image, proposals, image_size=None, num_proposals=None):
+def fit(
+    image: np.ndarray,
+    proposals: np.ndarray,
+    image_size: Sequence[int] | None = None,
+    num_proposals: int | None = None,
+) -> tuple[dict[str, np.ndarray], tuple[float, float]]:
     """The inputs of a file's signature for an image and its proposals.
 
     Args:
