@@ -188,7 +188,7 @@ def test_a_pyramid_survives_saving_and_is_trained(tmp_path, implementation):
 
 @pytest.mark.parametrize("output_size", [(), 0, (7, 0), (1, 2, 0), 2.5, (7.0, 7.0), "7", None, ((1, 2, 3),), [[[1]]]])
 def test_what_is_no_output_size_is_an_input_error(output_size):
-    with pytest.raises(InputError, match=r"^roi_output_size: found .*; expected one number \(a square\), two"):
+    with pytest.raises(InputError, match=r"^output_size: found .*; expected one number \(a square\), two"):
         RoIPooling(output_size)
 
 
