@@ -122,13 +122,13 @@ def test_truncated_files_give_one_line(tmp_path, kind, kept):
     contents = encoded(Image.fromarray(RGB), kind)
     path = tmp_path / "cut"
     path.write_bytes(contents[: int(kept * len(contents))])
-    with pytest.raises(InputError, match="cut: found no readable image") as caught:
+    with pytest.raises(InputError, match="cut: cannot read the image") as caught:
         read_image(path)
     assert "\n" not in str(caught.value)
 
 
 def test_missing_file(tmp_path):
-    with pytest.raises(InputError, match=r"none\.jpg: found no such file"):
+    with pytest.raises(InputError, match=r"none\.jpg: no such file"):
         read_image(tmp_path / "none.jpg")
 
 

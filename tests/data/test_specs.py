@@ -107,7 +107,7 @@ def test_kinds_of_files(ants, kind):
 
 @pytest.mark.parametrize("spec", ["coco:none.json", "coco:none.json,images", "csv:none.csv", "csv:none,images"])
 def test_missing_files_are_named(spec):
-    one_line_error(lambda: load_dataset(spec), spec.partition(":")[2].partition(",")[0], "no readable file")
+    one_line_error(lambda: load_dataset(spec), spec.partition(":")[2].partition(",")[0], "cannot read the file")
 
 
 def test_union_of_kinds(ants, cats_and_ants):

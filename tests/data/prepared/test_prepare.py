@@ -269,13 +269,13 @@ def resize(path):
 
 @pytest.mark.parametrize(
     ("spoil", "found"),
-    [(truncate, "no readable image"), (remove, "no such file"), (resize, "61x40 pixels; expected 60x40")],
+    [(truncate, "cannot read the image"), (remove, "no such file"), (resize, "found 61x40 pixels; expected 60x40")],
 )
 @pytest.mark.parametrize("workers", [1, 2])
 def test_an_unreadable_image_is_named_or_skipped_and_counted(voc_folder, tmp_path, spoil, found, workers):
     dataset = read_voc(voc_folder.simple(3).path, "train")
     spoil(voc_folder.path / "JPEGImages" / "a1.png")
-    with pytest.raises(InputError, match=rf"a1\.png: found {found}") as caught:
+    with pytest.raises(InputError, match=rf"a1\.png: {found}") as caught:
         run(dataset, tmp_path / "out", workers=workers)
     assert "\n" not in str(caught.value)
     prepared = run(dataset, tmp_path / "out", workers=workers, skip_bad=True)
@@ -295,7 +295,7 @@ def cached(dataset, tmp_path, settings=DENSE):
 
 
 def test_only_local_folders_are_written(cats):
-    with pytest.raises(InputError, match="ram://out: found no local folder"):
+    with pytest.raises(InputError, match="ram://out: not a local folder"):
         run(cats, "ram://out")
 
 
@@ -335,7 +335,7 @@ def test_a_second_writer_of_a_folder_waits(cats, tmp_path, capsys):
         second = pool.submit(run, cats, tmp_path / "out")
         try:
             deadline = time.monotonic() + 30
-            while "waiting for another process that prepares it" not in capsys.readouterr().err:
+            while "waiting for another process that is preparing this folder" not in capsys.readouterr().err:
                 assert time.monotonic() < deadline
                 time.sleep(0.02)
             assert not second.done()
@@ -417,7 +417,7 @@ def test_a_killed_worker_gives_one_line(started_script):
     os.kill(workers_of(process)[0], signal.SIGKILL)
     output = process.communicate(timeout=60)[1]
     assert process.returncode == 1
-    assert "found a worker process killed" in output.splitlines()[-1]
+    assert "a worker process was killed" in output.splitlines()[-1]
     assert "Traceback" not in output
 
 

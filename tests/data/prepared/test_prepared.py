@@ -235,7 +235,7 @@ def test_manifests_that_break_the_format_give_one_line(mutable_folder, data):
     [
         ({"version": 1}, "version 1; expected a prepared data set of version 2"),
         ({"format": "other"}, "another kind of file"),
-        ({"class_names": ["cat"]}, "a label of image .* outside 1..1"),
+        ({"class_names": ["cat"]}, "a class id of image .* outside 1..1"),
         ({"class_names": [1]}, "class names that are no text"),
         ({"settings": None}, "proposal settings: found TypeError"),
         ({"shards": 3}, "TypeError"),
@@ -251,9 +251,9 @@ def test_manifests_of_another_kind(folder, changes, found):
 def test_a_changed_manifest_is_noticed(folder):
     path = folder / "manifest.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "class_names": list("9876543210")}))
-    assert "manifest.json: found content that does not fit its checksum" in refused(folder)
+    assert "manifest.json: found content that does not match its checksum" in refused(folder)
     path.write_text("[" * 100_000)
-    assert "found broken JSON" in refused(folder)
+    assert "found invalid JSON" in refused(folder)
     path.unlink()
     assert "found no manifest.json; expected a folder that `prepare` finished" in refused(folder)
 
@@ -265,7 +265,7 @@ def test_missing_and_truncated_shards_are_found_at_once(folder):
     with pytest.raises(InputError, match=rf"{shard.name}: found {len(content) - 1} bytes; expected {len(content)}"):
         read_prepared(folder)
     shard.unlink()
-    with pytest.raises(InputError, match=rf"{shard.name}: found no such file"):
+    with pytest.raises(InputError, match=rf"{shard.name}: no such file"):
         read_prepared(folder)
 
 
@@ -289,7 +289,7 @@ def test_damage_stops_training_and_detection_with_one_line(
     content = bytearray(shard.read_bytes())
     content[len(content) // 2] ^= 1
     shard.write_bytes(content)
-    message = rf"^{shard}: found no readable image at byte \d+ \(DataLossError\); expected what `prepare` wrote"
+    message = rf"^{shard}: cannot read the image at byte \d+ \(DataLossError\); expected a shard written by `prepare`"
     with pytest.raises(
         InputError, match=message
     ):  # The statistics of the other run are taken: no image is read before.

@@ -96,7 +96,7 @@ def test_a_wrong_base_shows_at_the_borders(tmp_path, axes, right, given_base, ob
     records, boxes = make_data(3, objects=objects)
     path = write_npz(tmp_path / "a.npz", records, boxes, f"{axes}-{right}")
     assert file_proposals(path, records, f"{axes}-{right}")
-    with pytest.raises(InputError, match=f"they fit as {axes}-{right} .*; give --proposals-order {axes}-{right}"):
+    with pytest.raises(InputError, match=f"they fit as {axes}-{right} .*; use --proposals-order {axes}-{right}"):
         file_proposals(path, records, f"{axes}-{given_base}")
 
 
@@ -146,9 +146,9 @@ def test_images_are_matched_with_entries(tmp_path):
     path = write_npz(tmp_path / "a.npz", records, boxes, "yxyx-relative")
     assert file_proposals(path, records[:3]).report.fixes == {"images of the file that are not in the data set": 2}
     others = [make_record(f"other{number}") for number in range(4)]
-    with pytest.raises(InputError, match=r"no proposals of 4 of 9 images \(other0, other1, other2, ...\)"):
+    with pytest.raises(InputError, match=r"no proposals for 4 of 9 images \(other0, other1, other2, ...\)"):
         file_proposals(path, records + others)
-    with pytest.raises(InputError, match="found 'image0' for 2 images; expected an entry for each"):
+    with pytest.raises(InputError, match="2 images match the entry 'image0'; expected one entry per image"):
         file_proposals(path, [*records, make_record("folder/image0")])
 
 

@@ -192,7 +192,7 @@ def test_a_csv_header_names_the_columns(tmp_path):
     for order in ("xyxy-edges", "yxyx-edges"):
         proposals = file_proposals(tmp_path / "a.csv", [make_record("7")], order)
         np.testing.assert_allclose(proposals.of(make_record("7")), expected, rtol=1e-6)
-    with pytest.raises(InputError, match="expected image, x, y, width, height and perhaps score"):
+    with pytest.raises(InputError, match="expected image, x, y, width, height and optionally score"):
         file_proposals(tmp_path / "a.csv", order="xywh-edges")
     (tmp_path / "a.csv").write_text("image,ymin,xmin,ymax,xmax\n7,0.1,0.2,,0.5\n")
     with pytest.raises(InputError, match=r"a.csv, line 2: found '7,0.1,0.2,,0.5'; expected lines of image"):
@@ -205,7 +205,7 @@ def test_names_of_images(tmp_path):
     proposals = file_proposals(tmp_path / "a.npz")
     for image_id, value in [("COCO_val2014_000000000042", 1), ("000042", 1), ("a/b.jpg", 2), ("c", 3), ("x/d", 4)]:
         assert proposals.of(make_record(image_id))[0, 3] == value / 8
-    with pytest.raises(InputError, match=r"a.npz: found no proposals of image 43; expected them under its id"):
+    with pytest.raises(InputError, match=r"a.npz: found no proposals for image 43; expected them under its id"):
         proposals.of(make_record("43"))
 
 
@@ -227,7 +227,7 @@ def test_json_says_which_file_it_was(tmp_path):
     proposals, _ = read(tmp_path / "set.mat", writers.mat_whole_set(IMAGES))
     again = settings_from_json(json.loads(json.dumps(proposals.to_json())))
     assert again == proposals
-    with pytest.raises(InputError, match=r"training took those of set.mat; give it as `--proposals FILE`"):
+    with pytest.raises(InputError, match=r"trained on proposals from set.mat, .*; pass `--proposals FILE`"):
         again.of(make_record("7"))
     (tmp_path / "set.mat").write_bytes(writers.mat_whole_set({**IMAGES, "9": IMAGES["7"]}))
     assert file_proposals(tmp_path / "set.mat") != proposals
@@ -238,18 +238,18 @@ def test_json_says_which_file_it_was(tmp_path):
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("a.txt", b"", "found no known kind of proposals; expected .mat, .pkl"),
-        ("a.npz", None, "a.npz: found no such file; expected an .npz file"),
+        ("a.txt", b"", "unknown kind of proposals; expected .mat, .pkl"),
+        ("a.npz", None, "a.npz: no such file; expected an .npz file"),
         ("a.mat", b"MATLAB 7.3 MAT-file" + bytes(600), "found a MATLAB file of version 7.3"),
-        ("a.mat", b"\x89HDF", "found no header of a MATLAB file"),
-        ("a.json", b'{"image_id": 1}', "found no list; expected COCO's results"),
+        ("a.mat", b"\x89HDF", "found no MATLAB header"),
+        ("a.json", b'{"image_id": 1}', "not a list; expected COCO's results"),
         ("a.json", b'[{"image_id": 1, "bbox": [1, 2, 3]}]', "a.json, entry 0: found"),
-        ("a.json", b"[" * 200_000, "found broken JSON"),
-        ("a.pkl", pickle.dumps({"boxes": []}), "found no readable proposals ('indexes')"),
+        ("a.json", b"[" * 200_000, "invalid JSON"),
+        ("a.pkl", pickle.dumps({"boxes": []}), "cannot read the proposals ('indexes')"),
         ("a.pkl", pickle.dumps({"boxes": [[[1, 2, 3]]], "ids": [7]}), "a.pkl, image 7: found int64 [1, 3]"),
         ("a.pkl", pickle.dumps({"boxes": [1, 2], "ids": [7]}), "found 2 arrays of boxes, 1 of scores and 1 different"),
         ("a.csv", b"7,1,2\n", "a.csv, line 1: found '7,1,2'"),
-        ("a.csv", b"\xff\xfe", "found no readable proposals"),
+        ("a.csv", b"\xff\xfe", "cannot read the proposals"),
     ],
 )
 def test_other_content_is_refused(tmp_path, name, content, message):

@@ -210,5 +210,5 @@ def test_decompression_bombs_are_not_decoded(data, name, monkeypatch):
     """A small file of huge size in its header: refused before its pixels are asked for."""
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 500)
     monkeypatch.setattr(Image.Image, "load", lambda image: pytest.fail("the pixels were decoded"))
-    with pytest.raises(InputError, match=r"a\.png: found no readable image \(Image size \(2400 pixels\) exceeds limit"):
+    with pytest.raises(InputError, match=r"a\.png: cannot read the image \(Image size \(2400 pixels\) exceeds limit"):
         load_dataset(SPECS[name].format(data))

@@ -122,7 +122,7 @@ def test_boxes_of_tools_that_ignore_exif_turn_with_the_image(coco, tmp_path):
     assert (dataset[0].height, dataset[0].width) == (60, 40)
     # A quarter turn clockwise: what was at rows 0.25 to 0.75 stands in columns 1 - 0.75 to 1 - 0.25.
     np.testing.assert_allclose(dataset[0].boxes, [[0.25, 0.25, 0.75, 0.75]], atol=1e-6)
-    assert dataset.fixes == {"boxes turned with their image (EXIF)": 1}
+    assert dataset.fixes == {"boxes rotated with their image (EXIF)": 1}
 
 
 def one(**values):
@@ -132,16 +132,16 @@ def one(**values):
 @pytest.mark.parametrize(
     ("value", "patterns"),
     [
-        ("{", ["broken JSON", "line 1"]),
-        ("[" * 100_000, ["broken JSON"]),
+        ("{", ["invalid JSON", "line 1"]),
+        ("[" * 100_000, ["invalid JSON"]),
         ("[]", ["no list 'images'"]),
         ({"images": [], "categories": CATEGORIES}, ["no list 'annotations'"]),
         (content(images=[image(5), image(5)]), ["the id 5 twice in images"]),
         (content(images=[image(5), {"file_name": "a.jpg"}]), ["no id in images[1]"]),
         (content(categories=[*CATEGORIES, {"id": 13, "name": "car"}]), ["the id 13 twice in categories"]),
         (content(categories=[*CATEGORIES, {"id": 14, "name": "person"}]), ["the category 'person' twice"]),
-        (content(categories=[*CATEGORIES, {"id": "x", "name": "car"}]), ["as numbers and as text"]),
-        (content(categories=[{"id": 13}]), ["no name of category 13"]),
+        (content(categories=[*CATEGORIES, {"id": "x", "name": "car"}]), ["both numbers and text as ids in categories"]),
+        (content(categories=[{"id": 13}]), ["no name for category 13"]),
         (content(images=[], annotations=[]), ["no usable image"]),
     ],
 )
@@ -166,10 +166,10 @@ def test_a_broken_file_is_one_line(coco, value, patterns, skip_bad):
         (content(images=[image(5, height=41)]), ["60x41", "60x40"]),
         (content(images=[image(5, height=10**30)]), ["60x10000000000", "60x40"]),
         (content(images=[image(5, width="wide")]), ["width 'wide'"]),
-        (content(images=[image(5) | {"file_name": None}]), ["no file_name of image 5"]),
-        (content(images=[image(5) | {"file_name": "none.jpg"}]), ["no image", "none.jpg"]),
-        (content(images=[image(5) | {"file_name": "a\nb\x00.jpg"}]), ["no image"]),
-        (content(images=[image(5) | {"file_name": "a" * 5000}]), ["no image"]),
+        (content(images=[image(5) | {"file_name": None}]), ["no file_name for image 5"]),
+        (content(images=[image(5) | {"file_name": "none.jpg"}]), ["no such image", "none.jpg"]),
+        (content(images=[image(5) | {"file_name": "a\nb\x00.jpg"}]), ["no such image"]),
+        (content(images=[image(5) | {"file_name": "a" * 5000}]), ["no such image"]),
     ],
 )
 def test_a_bad_image_is_one_line_or_skipped_and_counted(coco, tmp_path, value, patterns):
@@ -193,7 +193,7 @@ def test_annotations_of_unknown_images(coco, image_id):
 
 
 def test_missing_file(tmp_path):
-    one_line_error(lambda: read_coco(tmp_path / "none.json"), "none.json", "no readable file")
+    one_line_error(lambda: read_coco(tmp_path / "none.json"), "none.json", "cannot read the file")
 
 
 @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-32"])

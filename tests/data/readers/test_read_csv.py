@@ -95,8 +95,8 @@ def test_class_names_give_the_labels(table):
         (HEADER, ["no usable image"]),
         (HEADER + "a.jpg,0.1,0.1,0.9,1.0,cat\nb.jpg,0,0.1,0.9,0.5,cat\n", ["0 to 1", "expected pixels"]),
         (HEADER + ",1,1,9,9,cat\n", ["line 2", "no file name"]),
-        (HEADER.encode() + "a.jpg,1,1,9,9,kät\n".encode("latin-1"), ["no UTF-8"]),
-        (HEADER.encode("utf-16"), ["no UTF-8"]),
+        (HEADER.encode() + "a.jpg,1,1,9,9,kät\n".encode("latin-1"), ["not valid UTF-8"]),
+        (HEADER.encode("utf-16"), ["not valid UTF-8"]),
         (HEADER + "a.jpg,1,1,9,9," + "x" * 200_000 + "\n", ["field larger than field limit"]),
         (HEADER + 'a.jpg,1,1,9,9,"' + "x,\n" * 100_000, ["field larger than field limit"]),
     ],
@@ -115,9 +115,9 @@ def test_a_broken_table_is_one_line(table, text, patterns, skip_bad):
         ("a.jpg,60,40,1,1,9,9\n", ["no class"]),
         ("a.jpg,60,41,1,1,9,9,cat\n", ["line 2", "60x41", "60x40"]),
         ("a.jpg,wide,40,1,1,9,9,cat\n", ["width 'wide'"]),
-        ("c.jpg,60,40,1,1,9,9,cat\n", ["no image", "c.jpg"]),
+        ("c.jpg,60,40,1,1,9,9,cat\n", ["no such image", "c.jpg"]),
         ("a.jpg,,,1,1,9,9,cat\na.jpg,,,1,one,9,9,cat\n", ["line 3", "ymin 'one'"]),
-        ("a.jpg\x00,60,40,1,1,9,9,cat\n", ["no image"]),
+        ("a.jpg\x00,60,40,1,1,9,9,cat\n", ["no such image"]),
     ],
 )
 def test_a_bad_line_is_one_line_or_its_image_is_skipped_and_counted(table, lines, patterns):
@@ -129,4 +129,4 @@ def test_a_bad_line_is_one_line_or_its_image_is_skipped_and_counted(table, lines
 
 
 def test_missing_table(tmp_path):
-    one_line_error(lambda: read_csv(tmp_path / "none.csv"), "none.csv", "no readable file")
+    one_line_error(lambda: read_csv(tmp_path / "none.csv"), "none.csv", "cannot read the file")

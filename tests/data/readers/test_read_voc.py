@@ -153,12 +153,12 @@ ENTITY_BOMB = (
     [
         (remove_image, ["a1", "no image"]),
         (remove_annotation, ["a1.xml", "no such file"]),
-        (no_image, ["a1.png", "no readable image"]),
+        (no_image, ["a1.png", "cannot read the image"]),
         (wrong_size, ["a1.xml", "61x40", "60x40"]),
         (write_xml("<annotation>\n<object>\n</annotation>"), ["a1.xml", "line 3"]),
-        (write_xml(""), ["a1.xml", "broken XML"]),
+        (write_xml(""), ["a1.xml", "invalid XML"]),
         (write_xml("<html></html>"), ["a1.xml", "<html>"]),
-        (write_xml('<?xml version="1.0" encoding="no-such"?><annotation/>'), ["a1.xml", "broken XML"]),
+        (write_xml('<?xml version="1.0" encoding="no-such"?><annotation/>'), ["a1.xml", "invalid XML"]),
         (write_xml(ENTITY_BOMB), ["a1.xml", "entities"]),
         (objects("<object><name>cat</name></object>"), ["a1.xml", "xmin ''", "object 1"]),
         (objects("<object><bndbox><xmin>1</xmin><ymin>1</ymin><xmax>x</xmax></bndbox></object>"), ["xmax 'x'"]),
@@ -216,7 +216,7 @@ def test_boxes_of_tools_that_ignore_exif_turn_with_the_image(voc_folder, orienta
     dataset = read_voc(voc_folder.path, "train")
     assert (dataset[0].height, dataset[0].width) == (60, 40)
     np.testing.assert_allclose(dataset[0].boxes, [box], atol=1e-6)
-    assert dataset.fixes == {"boxes turned with their image (EXIF)": 1}
+    assert dataset.fixes == {"boxes rotated with their image (EXIF)": 1}
 
 
 def test_boxes_of_tools_that_apply_exif_stay(voc_folder):
