@@ -9,7 +9,7 @@ from PIL import Image
 from tf_fast_rcnn.data.images import image_layout, is_plain, read_image
 from tf_fast_rcnn.errors import InputError
 
-# Odd sizes, so that chroma is subsampled at the borders too.
+# Odd sizes, so that subsampled chroma is also checked at the borders.
 RGB = np.random.default_rng(0).integers(0, 256, (37, 53, 3), np.uint8)
 WORDS = np.random.default_rng(1).integers(0, 65536, (37, 53), np.uint16)
 TURNS = {

@@ -63,7 +63,7 @@ def test_union_and_slices():
 
 
 class OnDemand(Sequence):
-    """Records that are made when they are asked for, as those of a prepared data set; counts how many."""
+    """Records created on demand, like those of a prepared data set; counts how many are created."""
 
     def __init__(self, names, class_ids=(1, 2)):
         self.names, self.class_ids, self.read = names, class_ids, 0

@@ -1,4 +1,4 @@
-"""Records as Examples in TFRecord files, read in Python and in the graph."""
+"""Records as Examples in TFRecord files, read in Python and in a graph."""
 
 import dataclasses
 import io
@@ -45,7 +45,7 @@ def records(draw):
 
 
 def written(path, images):
-    """A data set of one shard with these records."""
+    """A data set with these records in one shard."""
     examples = [to_example(record, CLASS_NAMES) for record in images]
     with tf.io.TFRecordWriter(str(path)) as writer:
         for example in examples:
@@ -158,7 +158,7 @@ def test_a_damaged_record_is_told_by_its_shard(tmp_path, where):
     with pytest.raises(InputError, match=rf"^{path}: cannot read the image at byte {begin} ") as caught:
         dataset[1]
     assert "\n" not in str(caught.value)
-    # The graph does not say which file it was; it is looked for.
+    # TensorFlow's error does not name the file; all images are read again to find it.
     with pytest.raises(InputError, match=rf"^{path}: cannot read the image at byte {begin} "), input_errors(dataset):
         read_in_graph(dataset)
 

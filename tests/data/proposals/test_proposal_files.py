@@ -1,4 +1,4 @@
-"""Proposal files as other libraries write them."""
+"""Proposal files as written by other libraries."""
 
 import json
 import os
@@ -35,7 +35,7 @@ ROWS = {
     "xywh-edges": [3, 2, 6, 3],
     "yxhw-edges": [2, 3, 3, 6],
 }
-# Of two images, different numbers of proposals; pixels from 0 or 1, to be read in the format's default order.
+# Two images with different numbers of proposals, in pixels from 0 or 1, to be read in the format's default order.
 IMAGES = {"7": np.uint16([[3, 2, 8, 4], [10, 8, 18, 20], [5, 5, 9, 9]]), "000008": np.uint16([[12, 1, 33, 20]])}
 
 
@@ -149,7 +149,7 @@ def test_pickled_arrays_of_every_protocol(tmp_path, protocol):
 
 
 def test_a_pickle_of_python_2(tmp_path):
-    """As Python 2 pickles `{"boxes": [uint8 array [1, 4]], "ids": ["7"]}`: its text is bytes."""
+    """Python 2's pickle of `{"boxes": [uint8 array [1, 4]], "ids": ["7"]}`, whose text is bytes."""
     array = (
         b"cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\n(I0\ntU\x01btR(I1\n(I1\nI4\nt"
         b"cnumpy\ndtype\n(U\x02u1I0\nI1\ntR(I3\nU\x01|NNNI-1\nI-1\nI0\ntbI00\nU\x04\x03\x02\xf0\xfftb"
@@ -213,7 +213,7 @@ def test_fixes_are_counted(tmp_path):
     rows = [[0, 0, 30, 20], [0, 0, 30, 20], [5, 5, 60, 40], [5, 5, 70, 40], [8, 8, 7, 9], [59, 0, 59.5, 39]]
     rows += [[10, 10, 20 + n, 20] for n in range(20)]
     proposals, (found,) = read(tmp_path / "a.npz", writers.npz({"7": rows}), ["7"], order="xyxy-0based")
-    # The fourth is clipped to the third, which reaches beyond its image by no more than a pixel.
+    # The fourth is equal to the third after clipping; the third exceeds its image by no more than a pixel.
     assert proposals.report.fixes == {
         "proposals without area dropped": 1,
         "proposals clipped to their image": 1,

@@ -1,4 +1,4 @@
-"""CSV files: header variants, pixels by hand, and what is refused, skipped and mended."""
+"""CSV files: header variants, pixels computed by hand, and invalid input that is rejected, skipped or fixed."""
 
 import numpy as np
 import pytest
@@ -11,7 +11,7 @@ HEADER = "filename,xmin,ymin,xmax,ymax,class\n"
 
 @pytest.fixture
 def table(tmp_path):
-    """Writes a CSV file beside the images a.jpg and b.jpg; returns a function that reads it."""
+    """Writes a CSV file next to the images a.jpg and b.jpg; returns a function that reads it."""
     for name in ("a.jpg", "b.jpg"):
         write_image(tmp_path / "images" / name)
 
@@ -31,7 +31,7 @@ def table(tmp_path):
         "a.jpg,60,40,dog,0,0,6,4\n",
         # keras-retinanet, which has no header.
         "a.jpg,15,10,45,30,cat\nb.jpg,0,0,60,40,dog\na.jpg,0,0,6,4,dog\n",
-        # What spreadsheets make of it.
+        # As saved by spreadsheets.
         "\ufeffImage;X1;Y1;X2;Y2;Label;Note\r\na.jpg;15;10;45;30;cat;\r\n;;;;;;\r\nb.jpg;0;0;60;40;dog;x\r\n"
         "a.jpg;0;0;6;4.0;dog\r\n",
         'path\tx_min\ty_min\tx_max\ty_max\tname\n"a.jpg"\t 15\t10\t45\t30\tcat\nb.jpg\t0\t0\t60\t40\tdog\n'

@@ -1,4 +1,4 @@
-"""TFDS: its own `voc` and `coco` builders over data made here, beside our readers of the same, and other builders."""
+"""TFDS: its `voc` and `coco` builders on generated data, compared with our readers of the same; and other builders."""
 
 import shutil
 from pathlib import Path
@@ -21,7 +21,7 @@ def built(tmp_path_factory, voc_folder_type):
 
 @pytest.fixture
 def read(built, monkeypatch, tmp_path):
-    """`read_tfds` with a cache folder of the test's own."""
+    """`read_tfds` with a separate cache folder."""
     monkeypatch.setenv("TFDS_DATA_DIR", str(built / "data"))
 
     def read(name, split, **options):

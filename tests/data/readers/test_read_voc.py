@@ -36,7 +36,7 @@ def test_boxes_are_relative_with_continuous_edges_and_labels_count_from_1(voc_fo
 
 
 def test_difficult_flag_and_parts_of_objects(voc_folder):
-    # VOC's person layout has parts with boxes of their own inside an object.
+    # In VOC's person layout, objects contain parts with their own boxes.
     part = "<difficult>1</difficult><part><name>head</name><bndbox><xmin>1</xmin></bndbox></part>"
     record = one_image(voc_folder, voc_folder.object("person", 1, 1, 6, 4, part))[0]
     assert record.difficult.tolist() == [True]
@@ -202,7 +202,7 @@ def exif(orientation):
 @pytest.mark.parametrize(
     ("orientation", "box"),
     [
-        # The stored image's top left pixel block of 10 rows and 30 columns (of 40 x 60), where it is displayed.
+        # Where the top left block of 10 rows and 30 columns of the stored image (40 x 60) is displayed.
         (5, [0, 0, 0.5, 0.25]),
         (6, [0, 0.75, 0.5, 1]),
         (7, [0.5, 0.75, 1, 1]),

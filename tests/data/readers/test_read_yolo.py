@@ -1,4 +1,4 @@
-"""YOLO's text files: layouts, names, boxes by hand, and what is refused, skipped and mended."""
+"""YOLO's text files: layouts, names, boxes computed by hand, and invalid input that is rejected, skipped or fixed."""
 
 import numpy as np
 import pytest
@@ -17,7 +17,7 @@ def write(path, text):
 
 @pytest.fixture
 def yolo(tmp_path):
-    """A folder of two images, a with two objects and b without a labels file."""
+    """A folder with two images: a has two objects, b has no labels file."""
     for name in ("a", "b"):
         write_image(tmp_path / "images" / "train" / f"{name}.jpg")
     write(tmp_path / "labels" / "train" / "a.txt", LABELS)
@@ -67,7 +67,7 @@ def test_a_class_may_be_named_no(yolo):
 
 
 def test_split_before_images(tmp_path):
-    """Roboflow's layout: train/images, train/labels, and a data.yaml that leads out of its folder."""
+    """Roboflow's layout: train/images, train/labels, and a data.yaml with paths that begin with ../."""
     for name in ("a", "b"):
         write_image(tmp_path / "train" / "images" / f"{name}.jpg")
     write(tmp_path / "train" / "labels" / "a.txt", LABELS)
@@ -148,7 +148,7 @@ def test_bad_data_yaml_is_one_line(yolo, yaml, patterns):
 
 def test_an_instruction_in_data_yaml_is_not_run(yolo):
     write(yolo / "data.yaml", f"names: !!python/object/apply:os.mkdir [{yolo}/made]\n")
-    one_line_error(lambda: read_yolo(yolo, "train"), "a.txt", "class '1'")  # The mapping is a list of one name.
+    one_line_error(lambda: read_yolo(yolo, "train"), "a.txt", "class '1'")  # The mapping is read as a list of one name.
     assert not (yolo / "made").exists()
 
 
