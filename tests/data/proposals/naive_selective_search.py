@@ -1,6 +1,6 @@
 """Selective search as docs/selective_search.md defines it, in plain NumPy and Python, for tiny images.
 
-Nothing is clever: every merge compares all pairs anew, and a segment is a set of pixels.
+It does nothing clever: every merge compares all pairs again, and a segment is a set of pixels.
 """
 
 import itertools

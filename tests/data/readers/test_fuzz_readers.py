@@ -1,7 +1,7 @@
 """Mutated annotation files: a reader must return a valid data set or raise a one-line error for any content.
 
-Files that are valid are changed by seeded mutations: bytes, tokens of the format and whole lines are flipped, doubled,
-removed and exchanged for what has broken readers elsewhere.
+Seeded mutations change valid files: bytes, tokens of the format and whole lines are flipped, duplicated, removed, or
+replaced with values that have broken other readers.
 """
 
 import json
