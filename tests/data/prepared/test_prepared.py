@@ -255,7 +255,7 @@ def test_a_changed_manifest_is_noticed(folder):
     path.write_text("[" * 100_000)
     assert "found invalid JSON" in refused(folder)
     path.unlink()
-    assert "found no manifest.json; expected a folder that `prepare` finished" in refused(folder)
+    assert "found no manifest.json; expected a folder that `prepare` has finished" in refused(folder)
 
 
 def test_missing_and_truncated_shards_are_found_at_once(folder):
