@@ -1,4 +1,4 @@
-"""Box algebra: numbers by hand, naive loops, round trips, and NumPy against TensorFlow."""
+"""Box operations: numbers computed by hand, naive loops, round trips, and NumPy compared with TensorFlow."""
 
 import doctest
 import inspect
@@ -66,7 +66,7 @@ def test_yolo_by_hand():
 
 
 def test_voc_of_tensorflow_datasets_is_voc():
-    """Its builder's arithmetic on the corners of THE_BOX: ymin / height, xmin / width, ymax / height, xmax / width."""
+    """The builder's arithmetic for THE_BOX: ymin / height, xmin / width, ymax / height, xmax / width."""
     built = [121 / 480, 321 / 640, 360 / 480, 640 / 640]
     np.testing.assert_allclose(boxes.from_tfds_voc([built], *IMAGE), [THE_BOX], atol=1e-6)
 
@@ -162,7 +162,7 @@ def test_iou_does_not_depend_on_the_unit(first, height, width):
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_stored_boxes_turn_as_pixels_do(orientation):
-    """The box is painted into an image, and the image turned as EXIF's table says."""
+    """The box is drawn into an image, and the image is transposed according to EXIF's table."""
     turns = {
         1: lambda image: image,
         2: np.fliplr,
@@ -277,7 +277,7 @@ _CALLS = {
     "to_yolo": lambda first, second: boxes.to_yolo(first),
     "from_tfds_voc": lambda first, second: boxes.from_tfds_voc(first, 480, 640),
 }
-# Proposal files are read with NumPy alone.
+# Proposal files are read with NumPy only.
 _NUMPY_ONLY = {"from_corners", "to_corners"}
 
 

@@ -1,4 +1,4 @@
-"""What editors and type checkers see of the names that `__init__.py` loads when they are first used."""
+"""Type stub of the names that `__init__.py` loads on first use, for editors and type checkers."""
 
 from tf_fast_rcnn.boxes import BoxStatistics as BoxStatistics
 from tf_fast_rcnn.browsing.page import browse as browse

@@ -25,7 +25,7 @@ class InputError(ValueError):
 def check_setting(name: str, value: object, holds: object, expected: str) -> None:
     """Raises an InputError with the value of a setting and what was `expected`, unless `holds` is true."""
     if not holds:
-        raise InputError(f"{name}: found {value}; expected {expected}; change it")
+        raise InputError(f"{name}: found {value}; expected {expected}")
 
 
 def missing_package(what: str, error: ImportError, extra: str) -> InputError:

@@ -107,13 +107,13 @@ def naive_iou(first, second):
 def test_unreadable_images_are_listed_or_raised(odd_dataset, tmp_path):
     broken = dataclasses.replace(odd_dataset[1], image_path=str(tmp_path / "gone.png"))
     dataset = odd_dataset.with_records([odd_dataset[0], broken, odd_dataset[2]])
-    with pytest.raises(InputError, match=r"gone\.png: found no such file"):
+    with pytest.raises(InputError, match=r"gone\.png: no such file"):
         survey_dataset(dataset, progress=False)
     drawn = []
     survey = survey_dataset(dataset, skip_bad=True, progress=False, draw=lambda facts, image: drawn.append(facts.index))
     (finding,) = survey.findings["unreadable_images"]
     assert finding.images == (1,)
-    assert "gone.png: found no such file" in finding.text
+    assert "gone.png: no such file" in finding.text
     assert drawn == [0, 2]
 
 

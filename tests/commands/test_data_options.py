@@ -100,4 +100,4 @@ def test_coco_results(command, refused, tiny_run, digits, tmp_path):
     assert {result["image_id"] for result in results} <= {f"test_{number:04d}" for number in range(1, 5)}
     (tmp_path / "ids.json").write_text(json.dumps({"images": [], "annotations": [], "categories": categories[1:]}))
     line = refused(*data, "--coco-results", tmp_path / "r2.json", "--category-ids", tmp_path / "ids.json")
-    assert f"category ids: found none of class '{CLASS_NAMES[0]}'" in line
+    assert f"category ids: found none for class '{CLASS_NAMES[0]}'" in line

@@ -82,9 +82,9 @@ def test_bad_images(refused, tiny_run, image, tmp_path):
     out = ("--out", tmp_path / "drawn")
     assert "missing.jpg" in refused("detect", tiny_run[0], tmp_path / "missing.jpg", *out)
     (tmp_path / "notes.jpg").write_text("no image")
-    assert "notes.jpg: found no readable image" in refused("detect", tiny_run[0], tmp_path / "notes.jpg", *out)
+    assert "notes.jpg: cannot read the image" in refused("detect", tiny_run[0], tmp_path / "notes.jpg", *out)
     (tmp_path / "half.jpg").write_bytes(image.read_bytes()[:3000])
-    assert "half.jpg: found no readable image" in refused("detect", tiny_run[0], tmp_path / "half.jpg", *out)
+    assert "half.jpg: cannot read the image" in refused("detect", tiny_run[0], tmp_path / "half.jpg", *out)
 
 
 def test_bad_proposals(refused, tiny_run, image, tmp_path):
@@ -95,18 +95,18 @@ def test_bad_proposals(refused, tiny_run, image, tmp_path):
     np.save(tmp_path / "pixels.npy", np.float32([[10, 10, 50, 50]]))
     np.save(tmp_path / "words.npy", np.array([["a", "b", "c", "d"]]))
     np.savez(tmp_path / "archive.npz", boxes=np.zeros((1, 4)))
-    assert "missing.npy: found no such file; expected an .npy file" in error(tmp_path / "missing.npy")
-    assert "text.npy: found no readable proposals" in error(tmp_path / "text.npy")
+    assert "missing.npy: no such file; expected an .npy file" in error(tmp_path / "missing.npy")
+    assert "text.npy: cannot read the proposals" in error(tmp_path / "text.npy")
     assert "pixels.npy: found proposals that do not fit the images when read as yxyx-relative; they fit as" in error(
         tmp_path / "pixels.npy"
     )
     assert "words.npy: found <U1 [1, 4]; expected numbers" in error(tmp_path / "words.npy")
-    assert "archive.npz: found no proposals of 1 of 1 images (test_0001.jpg); expected" in error(
+    assert "archive.npz: found no proposals for 1 of 1 images (test_0001.jpg); expected" in error(
         tmp_path / "archive.npz"
     )
     np.save(tmp_path / "one.npy", np.float32([[0.1, 0.1, 0.5, 0.5]]))
     line = refused("detect", tiny_run[0], image, image, "--proposals", tmp_path / "one.npy")
-    assert "one.npy: found '*' for 2 images; expected an entry for each" in line
+    assert "one.npy: 2 images match the entry '*'; expected one entry per image" in line
 
 
 # --- where images come from -------------------------------------------------------------------------------------------

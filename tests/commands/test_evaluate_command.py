@@ -186,7 +186,7 @@ def test_unknown_class_and_truncated_image(refused, command, tiny_run, broken_di
     image.write_bytes(image.read_bytes()[:3000])
     done = command("evaluate", tiny_run[0], "--data", f"voc:{broken_digits}@test", "--workers", 1)
     assert done.code == 2
-    assert "test_0002.jpg: found no readable image" in done.err.splitlines()[-1]
+    assert "test_0002.jpg: cannot read the image" in done.err.splitlines()[-1]
     annotation = broken_digits / "Annotations" / "test_0001.xml"
     annotation.write_text(annotation.read_text().replace("<name>", "<name>x"))
     assert "found class 'x" in refused("evaluate", tiny_run[0], "--data", f"voc:{broken_digits}@test")

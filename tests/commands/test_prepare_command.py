@@ -72,13 +72,13 @@ def test_proposals_of_a_file(command, refused, digits, proposal_file, tmp_path):
     again = ("prepare", spec, "--out", tmp_path / "other", "--proposals", proposal_file)
     line = refused(*again, "--proposals-order", "xyxy-relative")
     assert "read as xyxy-relative (recall at IoU 0.5: 0." in line
-    assert "they fit as yxyx-relative (recall 1.000); give --proposals-order yxyx-relative" in line
-    assert "found no proposals of 4 of 4 images (test_0001, test_0002" in refused(
+    assert "they fit as yxyx-relative (recall 1.000); use --proposals-order yxyx-relative" in line
+    assert "found no proposals for 4 of 4 images (test_0001, test_0002" in refused(
         "prepare", f"voc:{digits}@test", *again[2:]
     )
     # A prepared folder records the file of its proposals but has none for other images.
     like = ("prepare", spec, "--like", out, "--out", tmp_path / "other")
-    assert "expected a file of them, as training took those of proposals.npz; give it as `--proposals" in refused(*like)
+    assert "trained on proposals from proposals.npz, so they must come from a file; pass `--proposals" in refused(*like)
     assert command(*like, "--proposals", proposal_file, "--workers", 1).code == 0
 
 
@@ -96,8 +96,8 @@ def test_skip_bad_counts_what_it_leaves_out(command, broken_digits, tmp_path):
 @pytest.mark.parametrize(
     ("spec", "message"),
     [
-        ("cells", "data set 'cells': found no known kind; expected KIND:LOCATION"),
-        ("xml:cells@train", "found no known kind; expected KIND:LOCATION[@SPLIT] with one of the kinds voc, "),
+        ("cells", "data set 'cells': unknown kind; expected KIND:LOCATION"),
+        ("xml:cells@train", "unknown kind; expected KIND:LOCATION[@SPLIT] with one of the kinds voc, "),
         ("prepared:nowhere", "nowhere: found no manifest.json"),
     ],
 )

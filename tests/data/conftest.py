@@ -1,4 +1,4 @@
-"""A writer of small data sets in Pascal VOC's layout."""
+"""Writes small data sets in Pascal VOC's layout."""
 
 import numpy as np
 import pytest
@@ -6,7 +6,7 @@ from PIL import Image
 
 
 class VocFolder:
-    """Writes images, annotations and splits under a folder; every value may be made wrong on purpose."""
+    """Writes images, annotations and splits below a folder; every value can be made wrong on purpose."""
 
     def __init__(self, path):
         self.path = path
@@ -54,5 +54,5 @@ def voc_folder(tmp_path):
 
 @pytest.fixture(scope="session")
 def voc_folder_type():
-    """`VocFolder`, for fixtures that write more than one folder."""
+    """The class `VocFolder`, for fixtures that write more than one folder."""
     return VocFolder

@@ -1,4 +1,4 @@
-"""A sampler of plain loops in float64, to compare with, and images of random boxes, some with known pixels."""
+"""A reference sampler of plain loops in float64, and random images and boxes, some with known pixels."""
 
 import math
 
@@ -13,7 +13,7 @@ SOME_SETTINGS = ProposalSettings(dense=DenseBoxes(sizes=((0.5, 0.5),), step=0.5)
 
 
 def naive_overlap(first, second):
-    """Area of the intersection of two boxes, then their areas."""
+    """The area of the intersection of two boxes, and their areas."""
     height = min(first[2], second[2]) - max(first[0], second[0])
     width = min(first[3], second[3]) - max(first[1], second[1])
     areas = [(box[2] - box[0]) * (box[3] - box[1]) for box in (first, second)]
@@ -38,7 +38,7 @@ def naive_target(proposal, truth):
 
 
 def naive_candidates(example, rules):
-    """What may be drawn of an image: `{index: (label, object)}` of foreground, `{index}` of background."""
+    """The candidates of an image: `{index: (label, object)}` for foreground, `{index}` for background."""
     foreground, background = {}, set()
     flags = list(zip(example["difficult"], example["crowd"], strict=True))
     objects = [
@@ -81,7 +81,7 @@ def random_boxes(rng, number):
 
 
 def near(rng, truth, number):
-    """Jittered copies, of which many are foreground."""
+    """Jittered copies of boxes, many of which are foreground."""
     if not len(truth):
         return np.zeros((0, 4), np.float32)
     copies = truth[rng.integers(0, len(truth), number)]
@@ -90,7 +90,7 @@ def near(rng, truth, number):
 
 
 def example_of(proposals, truth, labels, difficult=None, crowd=None):
-    """An image as `example_reader` gives it, in NumPy's arrays."""
+    """An image as returned by `example_reader`, but as NumPy arrays."""
     none = np.zeros(len(truth), bool)
     return {
         "proposals": np.asarray(proposals, np.float32).reshape(-1, 4),
@@ -102,7 +102,7 @@ def example_of(proposals, truth, labels, difficult=None, crowd=None):
 
 
 def random_example(seed, far=20, close=10, objects=3, difficult=0.0, crowd=0.0):
-    """Random objects with proposals far from and close to them; shares of the objects are difficult, or crowds."""
+    """Random objects with proposals near and far; some of the objects are difficult, or crowds."""
     rng = np.random.default_rng(seed)
     truth = random_boxes(rng, objects)
     proposals = np.concatenate([random_boxes(rng, far), near(rng, truth, close)])
@@ -115,7 +115,7 @@ def all_candidates(example):
 
 
 def drawn_indices(rois, candidates):
-    """Which candidate each RoI is."""
+    """The index of each RoI among the candidates."""
     return [int(np.flatnonzero((candidates == roi).all(axis=1))[0]) for roi in rois]
 
 

@@ -9,7 +9,7 @@ from PIL import Image
 from tf_fast_rcnn.data.images import image_layout, is_plain, read_image
 from tf_fast_rcnn.errors import InputError
 
-# Odd sizes, so that chroma is subsampled at the borders too.
+# Odd sizes, so that subsampled chroma is also checked at the borders.
 RGB = np.random.default_rng(0).integers(0, 256, (37, 53, 3), np.uint8)
 WORDS = np.random.default_rng(1).integers(0, 65536, (37, 53), np.uint16)
 TURNS = {
@@ -122,13 +122,13 @@ def test_truncated_files_give_one_line(tmp_path, kind, kept):
     contents = encoded(Image.fromarray(RGB), kind)
     path = tmp_path / "cut"
     path.write_bytes(contents[: int(kept * len(contents))])
-    with pytest.raises(InputError, match="cut: found no readable image") as caught:
+    with pytest.raises(InputError, match="cut: cannot read the image") as caught:
         read_image(path)
     assert "\n" not in str(caught.value)
 
 
 def test_missing_file(tmp_path):
-    with pytest.raises(InputError, match=r"none\.jpg: found no such file"):
+    with pytest.raises(InputError, match=r"none\.jpg: no such file"):
         read_image(tmp_path / "none.jpg")
 
 

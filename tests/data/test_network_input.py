@@ -1,4 +1,4 @@
-"""Decoding against Pillow, resizing against OpenCV."""
+"""Decoding compared with Pillow, resizing compared with OpenCV."""
 
 import io
 
@@ -14,7 +14,7 @@ from tf_fast_rcnn.data.network_input import decode_image, network_size, resize_t
 
 
 def smooth_pixels(height=37, width=52, channels=3, seed=0):
-    """Colours that JPEG changes: gradients with noise."""
+    """Gradients with noise, whose colours JPEG changes."""
     rng = np.random.default_rng(seed)
     ramp = np.linspace(0, 200, height)[:, None, None] + np.linspace(0, 55, width)[None, :, None]
     noise = rng.normal(scale=20, size=(height, width, channels))
@@ -109,7 +109,7 @@ def test_sizes_of_many_images_and_scales_at_once():
     seed=st.integers(0, 9),
 )
 def test_values_equal_opencvs_bilinear_interpolation(size, sides, seed):
-    """Up and down, without antialiasing, with the centres of pixels at halves."""
+    """Enlarging and reducing without antialiasing, with pixel centres at 0.5."""
     shorter, longer = min(sides), max(sides)
     pixels = np.random.default_rng(seed).integers(0, 256, (*size, 3), np.uint8)
     resized = resize_to_network(tf.constant(pixels), shorter, longer).numpy()

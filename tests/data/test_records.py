@@ -45,7 +45,7 @@ def test_an_image_is_read_from_its_bytes_or_its_file(tmp_path):
     for each in (from_file, from_bytes):
         np.testing.assert_array_equal(each.image(), pixels)
         assert each.encoded_image() == contents
-    with pytest.raises(InputError, match=r"nowhere\.png: found no readable image"):
+    with pytest.raises(InputError, match=r"nowhere\.png: cannot read the image"):
         record("nowhere", image_bytes=contents[:50]).image()
 
 
@@ -63,7 +63,7 @@ def test_union_and_slices():
 
 
 class OnDemand(Sequence):
-    """Records that are made when they are asked for, as those of a prepared data set; counts how many."""
+    """Records created on demand, like those of a prepared data set; counts how many are created."""
 
     def __init__(self, names, class_ids=(1, 2)):
         self.names, self.class_ids, self.read = names, class_ids, 0

@@ -1,4 +1,4 @@
-"""Parts drawn by a seed, and subsets and new names of classes."""
+"""Random parts by seed, and selecting, renaming and merging classes."""
 
 import collections
 import contextlib
@@ -25,7 +25,7 @@ NAMES = ("bus", "car", "person", "truck")
 
 
 def dataset_of(count, name="voc:streets@train"):
-    """`count` images with an object of each class, the i-th class's box beginning in row i / 10."""
+    """`count` images with one object of each class; the box of class i begins at row i / 10."""
     boxes = [[0.1 * row, 0, 1, 1] for row in range(4)]
     flags = {"difficult": [True, False, False, False], "crowd": [False, False, False, True]}
     records = [ImageRecord(f"i{n}", f"i{n}.jpg", 40, 60, boxes, [1, 2, 3, 4], **flags) for n in range(count)]
@@ -44,7 +44,7 @@ def test_parts_that_meet_are_complementary(count, first, second, seed):
     bounds = ["", f"{low:.6f}%", f"{high:.6f}%", ""]
     found = []
     for start, stop in itertools.pairwise(bounds):
-        with contextlib.suppress(InputError):  # A part may have no images; the others then have them all.
+        with contextlib.suppress(InputError):  # A part may have no images; the others then have all of them.
             found.append(ids(select_part(dataset, f"[{start}:{stop},seed={seed}]")))
     assert sorted(itertools.chain.from_iterable(found)) == sorted(ids(dataset))
     for part in found:
@@ -55,7 +55,7 @@ def test_parts_that_meet_are_complementary(count, first, second, seed):
     ("part", "count"), [("[:80%]", 8), ("[80%:]", 2), ("[25%:75%]", 6), ("[:3]", 3), ("[3:]", 7), ("[:]", 10)]
 )
 def test_sizes_of_parts(part, count):
-    # A quarter and three quarters of ten are 2.5 and 7.5: rounded to the even 2 and 8.
+    # A quarter and three quarters of ten are 2.5 and 7.5, rounded to the even numbers 2 and 8.
     selected = select_part(dataset_of(10), part)
     assert len(selected) == count
     assert selected.name == f"voc:streets@train{part}"
@@ -63,7 +63,7 @@ def test_sizes_of_parts(part, count):
 
 
 def test_parts_are_drawn_as_numpy_documents_it():
-    """RandomState's stream is frozen: the permutation of ten by the seed 0, written down."""
+    """RandomState's stream never changes: the permutation of ten by seed 0, hard-coded."""
     permutation = [2, 8, 4, 9, 1, 6, 7, 3, 0, 5]
     assert ids(select_part(dataset_of(10), "[:30%]")) == [f"i{n}" for n in sorted(permutation[:3])]
     assert ids(select_part(dataset_of(10), "[:3,seed=1]")) != ids(select_part(dataset_of(10), "[:3]"))
@@ -75,7 +75,7 @@ def test_every_image_is_drawn_equally_often():
         counts.update(ids(select_part(dataset_of(12), f"[:25%,seed={seed}]")))
     expected = 600 * 3 / 12
     chi_square = sum((count - expected) ** 2 / expected for count in counts.values())
-    # 11 degrees of freedom: 31.3 is passed once in a thousand times.
+    # 11 degrees of freedom: 31.3 is exceeded by chance once in a thousand times.
     assert len(counts) == 12
     assert chi_square < 31.3
 
@@ -125,7 +125,7 @@ def test_bad_parts_are_one_line(part, found):
 def test_parts_of_specs():
     assert without_part("voc:dir@train[:80%]") == ("voc:dir@train", "[:80%]")
     assert without_part("voc:dir@train[:80%,seed=3]") == ("voc:dir@train", "[:80%,seed=3]")
-    # Brackets in the names of folders are no parts.
+    # Brackets in folder names are not parts.
     for spec in ("voc:dir[1]@train", "coco:a.json,images[old]", "voc:dir[a:b]/c@train", "voc:dir@train"):
         assert without_part(spec) == (spec, None)
 

@@ -30,7 +30,7 @@ def test_voc(cats_and_ants):
 
 
 def test_union_has_the_sorted_classes_of_all_parts(cats_and_ants):
-    # The second location holds plus signs and an @ of its own.
+    # The second location contains plus signs and an @.
     dataset = load_dataset("+".join(f"voc:{path}@train" for path in cats_and_ants))
     assert dataset.class_names == ("ant", "cat")
     assert [record.class_ids.tolist() for record in dataset] == [[2], [1]]
@@ -75,7 +75,7 @@ def test_skip_bad_reaches_the_reader(cats_and_ants):
 
 @pytest.fixture
 def ants(tmp_path):
-    """The same image with one ant in each kind's files, and the SPEC of each."""
+    """The same image with one ant in the files of each kind, and the SPEC of each."""
     image = write_image(tmp_path / "my,images" / "images" / "a.jpg")
     content = {
         "images": [{"id": 3, "file_name": "a.jpg"}],
@@ -98,7 +98,7 @@ def ants(tmp_path):
 
 @pytest.mark.parametrize("kind", ["coco", "csv", "csv beside", "yolo"])
 def test_kinds_of_files(ants, kind):
-    # Files and folders have commas in their names.
+    # The names of files and folders contain commas.
     dataset = load_dataset(ants[kind])
     assert dataset.name == ants[kind]
     assert dataset.class_names == ("ant",)
@@ -107,7 +107,7 @@ def test_kinds_of_files(ants, kind):
 
 @pytest.mark.parametrize("spec", ["coco:none.json", "coco:none.json,images", "csv:none.csv", "csv:none,images"])
 def test_missing_files_are_named(spec):
-    one_line_error(lambda: load_dataset(spec), spec.partition(":")[2].partition(",")[0], "no readable file")
+    one_line_error(lambda: load_dataset(spec), spec.partition(":")[2].partition(",")[0], "cannot read the file")
 
 
 def test_union_of_kinds(ants, cats_and_ants):

@@ -1,4 +1,4 @@
-"""Statistics of the regression targets against those of a naive sampler's candidates."""
+"""Statistics of regression targets, compared with those of a naive sampler's candidates."""
 
 import numpy as np
 import pytest
@@ -69,7 +69,7 @@ def test_crowds_and_dropped_objects_have_no_targets(difficult):
 
 
 def test_a_rare_class_leans_on_all_classes():
-    """20 of its own targets and 30 of the average class; a class without any has the statistics of all."""
+    """A class with 20 targets is completed with 30 average ones; one without any has the statistics of all classes."""
     common, rare = random_example(0, far=0, close=150, objects=1), random_example(1, far=0, close=60, objects=1)
     common["class_ids"][:], rare["class_ids"][:] = 1, 2
     foreground, _ = naive_candidates(rare, SamplingRules())
@@ -89,7 +89,7 @@ def test_a_rare_class_leans_on_all_classes():
 
 
 def test_deviations_are_never_0():
-    """Objects that are their own only proposals have targets of 0: dividing by their deviation must be possible."""
+    """If objects are their only proposals, all targets are 0; it must be possible to divide by their deviation."""
     truth = random_boxes(np.random.default_rng(0), 60)
     statistics = box_statistics(dataset_of([example_of([], truth, [1] * 60)]))
     np.testing.assert_allclose(statistics.mean, 0, atol=1e-6)

@@ -1,4 +1,4 @@
-"""The demo's data set: boxes against the masks that were drawn, splits that share nothing, the same files by seed."""
+"""The demo's data set: boxes compared with the drawn masks, disjoint splits, and reproducible files."""
 
 import numpy as np
 import pytest
@@ -48,7 +48,7 @@ def test_same_seed_same_files_and_another_seed_others(folder, tmp_path):
 
 
 def test_splits_share_no_scan(tmp_path, monkeypatch):
-    """Seen from the drawing: the scans drawn in train, by their pixels, against those drawn in test."""
+    """Compares the pixels of the scans drawn in train with those drawn in test."""
     drawn, split_of = {"train": set(), "test": set()}, []
 
     def record_split(folder, split, *arguments):
@@ -77,7 +77,7 @@ def test_sources_are_all_used_once_and_every_split_has_several_of_each_digit(ima
 
 
 def naive_ink_box(opacity, top, left):
-    """First and last pixel of the ink, by visiting all: VOC's xmin, ymin, xmax, ymax, 1-based and inclusive."""
+    """The first and last pixel of the ink, by a naive loop: VOC's xmin, ymin, xmax, ymax, 1-based and inclusive."""
     inked = [
         (left + x + 1, top + y + 1)
         for y in range(opacity.shape[0])
@@ -101,7 +101,7 @@ def test_boxes_are_tight_around_the_ink(tmp_path, monkeypatch):
     annotated = []
     for record in read_voc(tmp_path / "voc", "train", digits.CLASS_NAMES):
         annotated += box_algebra.to_voc(record.boxes, record.height, record.width).tolist()
-    drawn = [naive_ink_box(*each) for each in inked]  # the distractors are among them
+    drawn = [naive_ink_box(*each) for each in inked]  # including the distractors
     assert len(drawn) > len(annotated) >= 4
     for corners in annotated:
         assert min(np.abs(np.subtract(corners, other)).max() for other in drawn) < 1e-3

@@ -99,7 +99,7 @@ def test_a_run_on_files_and_what_it_needs_later(files, tiny_recipe, tiny_backbon
         capsys.readouterr()
         assert cli.main(command[:place] + command[place + 2 :]) == 2
         (line,) = capsys.readouterr().err.splitlines()
-        assert "expected a file of them, as training took those of proposals.npz; give it as `--proposals FILE`" in line
+        assert "trained on proposals from proposals.npz, so they must come from a file; pass `--proposals FILE`" in line
 
 
 def test_the_table_of_coordinates():

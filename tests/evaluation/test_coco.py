@@ -185,5 +185,5 @@ def test_results_of_labels_and_of_named_images():
     found = [detections([[48, 64, 96, 192]], [0.5], [2])]
     (result,) = coco_results(dataset, found)
     assert result == {"image_id": "scan_7", "category_id": 2, "bbox": [64.0, 48.0, 128.0, 48.0], "score": 0.5}
-    with pytest.raises(InputError, match="category ids: found none of class 'dog'"):
+    with pytest.raises(InputError, match="category ids: found none for class 'dog'"):
         coco_results(dataset, found, {"cat": 17})

@@ -136,8 +136,8 @@ def test_pycocotools_reads_the_same_boxes(tmp_path):
     ("content", "message"),
     [
         ("", "results.json: found an empty file"),
-        (json.dumps([ENTRY])[:-20], "results.json: found broken JSON"),
-        ({"annotations": []}, "found no list; expected COCO's results"),
+        (json.dumps([ENTRY])[:-20], "results.json: invalid JSON"),
+        ({"annotations": []}, "not a list; expected COCO's results"),
         ([ENTRY, 5], "entry 1: found 5; expected image_id, category_id, bbox and score"),
         ([{"image_id": 7}], "entry 0: found {'image_id': 7}; expected image_id"),
         ([ENTRY | {"image_id": 8}], "entry 0: found the image 8; expected one of the 3 images of voc:cells@val"),
@@ -184,7 +184,7 @@ def test_bad_comp4_files_give_one_line(tmp_path, changes, message):
 def test_missing_and_doubled_files(tmp_path):
     with pytest.raises(InputError, match="nowhere: found no detections; expected COCO results"):
         read_detections(tmp_path / "nowhere", DATASET)
-    with pytest.raises(InputError, match=r"nowhere.json: found no readable file"):
+    with pytest.raises(InputError, match=r"nowhere.json: cannot read the file"):
         read_detections(tmp_path / "nowhere.json", DATASET)
     write_voc(tmp_path, {"wild_cat": ""})
     with pytest.raises(InputError, match="found no file for class 'cat'; expected one for each class"):

@@ -1,4 +1,4 @@
-"""Boxes, labels and sheets, measured in the pixels that they leave."""
+"""Boxes, labels and contact sheets, checked by their pixels."""
 
 import numpy as np
 import pytest
@@ -41,7 +41,7 @@ def extent(mask):
 def test_outline_lies_on_the_first_and_last_pixels_of_the_box():
     picture = draw_detections(grey_image(), detections([[0.5, 0.2, 0.9, 0.8]], [0.9], [3]), ["a", "b", "c"])
     colored = pixels_of(picture, class_color(3))
-    # Rows 100..179 and columns 60..239; the label's plate stands above, so measure the outline below row 100.
+    # Rows 100..179 and columns 60..239; the label's plate is above, so measure the outline below row 100.
     assert extent(colored[100:])[1:] == (60, 79, 239)
     assert colored[100:180, 60].all()
     assert colored[100:180, 239].all()
@@ -59,7 +59,7 @@ def test_label_stands_above_the_box_or_inside_where_there_is_no_room():
 
 @pytest.mark.parametrize("box", [[0, 0.95, 0.1, 1], [0.97, 0, 1, 0.03], [0.97, 0.97, 1, 1], [0, 0, 1, 1]])
 def test_whole_label_is_inside_the_image(box):
-    """The plate of a label in a corner has as many pixels as that of one in the middle."""
+    """A label in a corner has as many pixels as one in the middle."""
 
     def plate_and_outline(where):
         name = "a long class name"
@@ -120,7 +120,7 @@ def test_captions_tell_difficult_objects_and_crowds():
 
 @pytest.mark.parametrize(("width", "drawn"), [(0.8, True), (0.05, False)])
 def test_fitting_captions_are_not_wider_than_their_box(width, drawn):
-    """Without caption a box leaves the same pixels as with one that does not fit."""
+    """A box without a caption has the same pixels as one whose caption does not fit."""
     box, color = [[0.5, 0.1, 0.9, 0.1 + width]], [class_color(2)]
     bare = draw_boxes(grey_image(), box, [""], color)
     fitting = draw_boxes(grey_image(), box, ["elephant"], color, fitting=True)

@@ -1,4 +1,4 @@
-"""Curves are written as pictures, with every class and loss in them."""
+"""Plots are written as image files and contain every class and loss."""
 
 import re
 
@@ -20,7 +20,7 @@ from tf_fast_rcnn.visualization.plots import (
 
 
 def svg_texts(path):
-    """The texts of an SVG, which Matplotlib keeps as comments beside their outlines."""
+    """The texts of an SVG, which Matplotlib writes as comments next to their outlines."""
     return re.findall(r"<!-- (.*?) -->", path.read_text())
 
 
@@ -76,7 +76,7 @@ def test_precision_recall_without_classes_or_detections(tmp_path, classes):
 
 
 def bar_heights(path):
-    """Heights of a histogram's bars in points, from the outlines in an SVG; its axes have their own frame."""
+    """The heights of a histogram's bars in points, from the outlines in an SVG."""
     outlines = re.findall(r'<g id="patch_\d+">\s*<path d="([^"]*)"[^>]*style="fill: #3f90da', path.read_text())
     corners = [np.array(re.findall(r"[ML] (\S+) (\S+)", outline), float) for outline in outlines]
     return np.array([np.ptp(points[:, 1]) for points in corners])

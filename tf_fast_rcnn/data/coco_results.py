@@ -155,6 +155,6 @@ def _result(where, entry, fields):
     number = finite(score)
     if number is None and (score is not None or "score" in fields):
         raise InputError(
-            f"{where}: found the score {reprlib.repr(score)}; expected a finite number; did the model diverge?"
+            f"{where}: found the score {reprlib.repr(score)}; expected a finite number; the model may have diverged"
         )
     return Result(where, image_id, entry.get("category_id"), sides, number)

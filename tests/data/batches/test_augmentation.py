@@ -1,4 +1,4 @@
-"""Mirroring against NumPy and the boxes' formulas, scales against their list, colours against Pillow."""
+"""Flips compared with NumPy and the box formulas, scales with their list, colours with Pillow."""
 
 import numpy as np
 import pytest
@@ -18,7 +18,7 @@ def random_image(height=21, width=34, seed=0):
 
 @pytest.mark.parametrize(("horizontally", "vertically"), FLIPS)
 def test_mirrored_targets_lead_to_the_mirrored_object(horizontally, vertically):
-    """Encoded after mirroring by hand, the same targets come out."""
+    """The same targets as when encoding boxes flipped by hand."""
     rng = np.random.default_rng(1)
     truth = random_boxes(rng, 1)
     rois = near(rng, truth, 6)
@@ -83,7 +83,7 @@ def test_brightness_by_hand():
 
 
 def test_contrast_by_hand():
-    """Twice as far from the mean of 100, cut at 0 and 255."""
+    """Twice as far from the mean of 100, clipped to 0 and 255."""
     found = jittered(np.uint8([[[20, 100, 180]], [[100, 90, 110]]]), [0.5, 1.0, 0, 0], contrast=1.0)
     np.testing.assert_allclose(found, [[[0, 100, 255]], [[100, 80, 120]]], atol=1e-4)
 

@@ -1,4 +1,4 @@
-"""Mini-batches against the pixels of marked images: boxes, scales, padding, order, and the same for every machine."""
+"""Mini-batches, compared with pixels of marked images: boxes, scales, padding, order, reproducibility."""
 
 import dataclasses
 import hashlib
@@ -30,7 +30,7 @@ def batches_of(dataset, number, *arguments, **options):
 
 
 def images_of(batches):
-    """The numbers of the images in a list of mini-batches: green values above the object."""
+    """The image numbers in a list of mini-batches, from the green values above the object."""
     return [int(np.median(image[:2, :8, 1].round())) for inputs, _ in batches for image in inputs["images"]]
 
 
@@ -69,7 +69,7 @@ def test_shapes_types_and_names(marked_images):
     ids=str,
 )
 def test_boxes_stay_on_the_marked_pixels(marked_images, options):
-    """RoIs and targets, decoded, give the object's box in the resized and perhaps mirrored image, to the pixel."""
+    """RoIs and targets decode to the object's box in the resized and possibly flipped image, to the pixel."""
     dataset = marked_images([(40, 60), (52, 40), (40, 40)])
     for inputs, targets in batches_of(dataset, 6, 1, 32, **{"shorter_side": 40, **options}):
         image, labels = inputs["images"][0], targets["class_logits"][0]
@@ -94,7 +94,7 @@ def test_half_of_the_images_are_flipped(marked_images, options, values):
 
 
 def test_scales_are_drawn_from_the_list_and_capped(marked_images):
-    """For each image apart; images of (40, 60) are never longer than 100 pixels, which caps the largest scale."""
+    """For each image separately; images of (40, 60) are at most 100 pixels long, which limits the largest scale."""
     dataset = marked_images([(40, 60)])
     batches = batches_of(dataset, 120, 1, 4, shorter_side=(40, 56, 80), longer_side=100)
     sizes, counts = np.unique([inputs["images"].shape[1:3] for inputs, _ in batches], axis=0, return_counts=True)
@@ -184,7 +184,7 @@ def test_start_is_what_skipping_gives(marked_images, start, options):
 
 
 def test_start_reads_nothing_that_came_before(marked_images, tmp_path):
-    """The images visited before `start` may even be gone."""
+    """The images before `start` may even have been deleted."""
     dataset = marked_images([(40 + number, 60) for number in range(6)])
     expected = batches_of(dataset, 3, 2, 8)
     for number in images_of(expected[:2]):
@@ -211,7 +211,7 @@ def test_padding_is_grey(marked_images, options, padded):
     for image, rois, (height, width) in zip(inputs["images"], inputs["rois"], sizes, strict=True):
         np.testing.assert_array_equal(image[height:], PADDING_GREY)
         np.testing.assert_array_equal(image[:, width:], PADDING_GREY)
-        assert (image[:height, :width, 0] % 255 == 0).all()  # black and white alone
+        assert (image[:height, :width, 0] % 255 == 0).all()  # only black and white
         assert (rois <= [height, width, height, width]).all()
 
 

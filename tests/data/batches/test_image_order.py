@@ -1,4 +1,4 @@
-"""The order of visits: permutations, resumption, and mini-batches of similar shapes."""
+"""The order of images: permutations, resumption, and mini-batches of similar shapes."""
 
 import itertools
 
@@ -11,7 +11,7 @@ from tf_fast_rcnn.data.batches.image_order import image_order
 
 
 def numbers(*arguments, count, **options):
-    """The first images visited, after a check of the positions."""
+    """The first images in order, after checking the positions."""
     pairs = list(itertools.islice(image_order(*arguments, **options).as_numpy_iterator(), count))
     begin = options.get("start", 0) * arguments[1]
     assert [position for position, _ in pairs] == list(range(begin, begin + count))
@@ -55,13 +55,13 @@ def test_every_image_comes_first_equally_often():
 
 @pytest.mark.parametrize("start", [10**6, 10**12])
 def test_a_far_start_costs_nothing(start):
-    """Were the visits before it counted one by one, this would take minutes, or for ever."""
+    """If the earlier positions were skipped one by one, this would take minutes or forever."""
     assert len(set(numbers(50, 2, 0, start=start, count=50))) == 50
 
 
 @pytest.mark.parametrize(("images", "batch"), [(60, 2), (61, 4), (400, 4)])
 def test_similar_shapes_share_mini_batches(images, batch):
-    """All but those shared with the pass before or after hold neighbours in the order of aspect ratios."""
+    """All mini-batches that do not span two passes consist of neighbours in the order of aspect ratios."""
     sizes = random_sizes(images)
     aspects = np.log(sizes[:, 0] / sizes[:, 1])
     groups = -(-images // (50 * batch))
@@ -74,7 +74,7 @@ def test_similar_shapes_share_mini_batches(images, batch):
     shared = np.array(
         [number * batch // images != (number * batch + batch - 1) // images for number in range(len(mixed))]
     )
-    # Sorted, the spreads of a group's mini-batches add up to no more than the range of all.
+    # After sorting, the spreads of a group's mini-batches add up to no more than the total range.
     assert similar[~shared].sum() <= 5 * groups * np.ptp(aspects)
     assert similar[~shared].sum() < 0.25 * mixed[~shared].sum()
     assert shared.sum() == (0 if images % batch == 0 else 3)
@@ -86,4 +86,4 @@ def test_partners_and_order_of_similar_shapes_change_from_pass_to_pass():
     first, second = ({frozenset(pair) for pair in one_pass.tolist()} for one_pass in batches)
     assert len(first & second) < 20
     aspects = np.log(sizes[:, 0] / sizes[:, 1])[batches[0, :, 0]]
-    assert abs(np.corrcoef(aspects, np.arange(200))[0, 1]) < 0.25  # shuffled, not from wide to high
+    assert abs(np.corrcoef(aspects, np.arange(200))[0, 1]) < 0.25  # shuffled, not ordered from wide to tall

@@ -1,4 +1,4 @@
-"""The RoIs of an image against a naive sampler, against numbers by hand, and against chance."""
+"""Sampled RoIs, compared with a naive sampler, numbers computed by hand, and expected frequencies."""
 
 import numpy as np
 import pytest
@@ -28,7 +28,7 @@ def sampled(example, rules, seed=(0, 0)):
 
 
 def many_draws(example, rules, draws):
-    """The labels `[draws, R/N]` and RoIs `[draws, R/N, 4]` of as many draws."""
+    """The labels `[draws, R/N]` and RoIs `[draws, R/N, 4]` of a number of draws."""
     tensors = {name: tf.constant(value) for name, value in example.items()}
 
     def draw(number):
@@ -95,7 +95,7 @@ def test_the_papers_shares_by_hand():
 
 @pytest.mark.parametrize(("rois", "fewest", "most"), [(1, 0, 1), (2, 0, 1), (4, 1, 1), (6, 1, 2), (33, 8, 9)])
 def test_a_broken_share_of_foreground_is_right_on_average(rois, fewest, most):
-    """Also with one RoI an image, where rounding would never give any foreground."""
+    """Also with one RoI per image, when rounding to the nearest number would never sample any foreground."""
     draws = 600
     labels, _ = many_draws(random_example(2, far=200, close=100), SamplingRules(1, rois), draws)
     counts = (labels >= 1).sum(axis=1)
@@ -113,7 +113,7 @@ def test_missing_foreground_is_made_up_with_background():
 
 
 def test_without_background_the_rest_is_ignored():
-    """Foreground does not make up for missing background, as in the released system."""
+    """Foreground does not replace missing background, as in the released system."""
     truth = np.float32([[0.2, 0.2, 0.8, 0.8]])
     _, labels, _ = sampled(example_of(np.repeat(truth, 9, axis=0), truth, [3]), SamplingRules(1, 8))
     np.testing.assert_array_equal(labels, [3] * 2 + [-1] * 6)
@@ -136,7 +136,7 @@ def test_an_image_without_proposals_gives_its_objects():
     np.testing.assert_array_equal(labels, -1)
 
 
-# One difficult object above, an ordinary one below, and proposals on either; the last touches the difficult one.
+# A difficult object at the top, a normal one below, and proposals for each; the last touches the difficult one.
 DIFFICULT = example_of(
     [[0.0, 0.0, 0.4, 0.5], [0.5, 0.0, 0.9, 0.5], [0.2, 0.0, 0.5, 0.5]],
     [[0.0, 0.0, 0.4, 0.45], [0.5, 0.0, 0.9, 0.45]],
@@ -150,7 +150,7 @@ DIFFICULT = example_of(
     [
         ("train", {0: 1, 1: 2, 2: 0, 3: 1, 4: 2}),
         ("ignore", {1: 2, 2: 0, 4: 2}),
-        ("drop", {1: 2, 4: 2}),  # what overlaps the difficult object alone is no background from [0.1, 0.5)
+        ("drop", {1: 2, 4: 2}),  # proposals that only overlap the difficult object are not in [0.1, 0.5)
     ],
 )
 def test_difficult_objects_by_hand(difficult, expected):
@@ -170,8 +170,8 @@ def test_dropped_objects_are_background_where_it_is_taken_from_0():
     ("crowd_overlap", "expected"), [(0.7, {1: 2, 3: 2}), (0.9, {0: 0, 1: 2, 3: 2}), (1.0, {0: 0, 1: 2, 3: 2})]
 )
 def test_crowd_regions_by_hand(crowd_overlap, expected):
-    """A region on the left, an object on the right. Proposal 0 lies in the region to 80 %, and proposal 1, on the
-    object, to none. The region itself is no candidate."""
+    """A crowd region on the left, an object on the right. Proposal 0 is 80 % inside the region, and proposal 1, on the
+    object, not at all. The region itself is not a candidate."""
     example = example_of(
         [[0.0, 0.0, 0.5, 0.5], [0.0, 0.4, 0.5, 0.9]],
         [[0.0, 0.0, 1.0, 0.4], [0.0, 0.4, 0.5, 0.95]],
@@ -204,7 +204,7 @@ def test_every_candidate_is_drawn_equally_often():
 
 
 def test_pairs_of_candidates_are_drawn_independently():
-    """Of 6 backgrounds 3 are drawn: each pair is together with probability 3/6 * 2/5 = 1/5."""
+    """3 of 6 background proposals are drawn: each pair is drawn together with probability 3/6 * 2/5 = 1/5."""
     rng, truth = np.random.default_rng(4), np.float32([[0.1, 0.1, 0.6, 0.6]])
     proposals = [box for box in near(rng, truth, 300) if 0.1 < naive_iou(box, truth[0]) < 0.5][:6]
     example, draws = example_of(proposals, truth, [1]), 1500

@@ -1,4 +1,4 @@
-"""The sampler's settings: what contradicts is told in one line, and JSON gives them back."""
+"""The sampler's settings: contradictions are one-line errors, and settings survive JSON."""
 
 import dataclasses
 import json

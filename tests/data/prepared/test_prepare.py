@@ -45,7 +45,7 @@ def assert_same_records(first, second):
 
 
 def touched(path):
-    """When each shard was written."""
+    """The modification time of each shard."""
     return {file.name: file.stat().st_mtime_ns for file in path.glob("*.tfrecord")}
 
 
@@ -219,7 +219,7 @@ def naive_iou(one, other):
 
 
 class GivenProposals:
-    """Settings that look proposals up."""
+    """Proposals that are looked up instead of computed."""
 
     def __init__(self, proposals):
         self.proposals = proposals
@@ -269,13 +269,13 @@ def resize(path):
 
 @pytest.mark.parametrize(
     ("spoil", "found"),
-    [(truncate, "no readable image"), (remove, "no such file"), (resize, "61x40 pixels; expected 60x40")],
+    [(truncate, "cannot read the image"), (remove, "no such file"), (resize, "found 61x40 pixels; expected 60x40")],
 )
 @pytest.mark.parametrize("workers", [1, 2])
 def test_an_unreadable_image_is_named_or_skipped_and_counted(voc_folder, tmp_path, spoil, found, workers):
     dataset = read_voc(voc_folder.simple(3).path, "train")
     spoil(voc_folder.path / "JPEGImages" / "a1.png")
-    with pytest.raises(InputError, match=rf"a1\.png: found {found}") as caught:
+    with pytest.raises(InputError, match=rf"a1\.png: {found}") as caught:
         run(dataset, tmp_path / "out", workers=workers)
     assert "\n" not in str(caught.value)
     prepared = run(dataset, tmp_path / "out", workers=workers, skip_bad=True)
@@ -295,7 +295,7 @@ def cached(dataset, tmp_path, settings=DENSE):
 
 
 def test_only_local_folders_are_written(cats):
-    with pytest.raises(InputError, match="ram://out: found no local folder"):
+    with pytest.raises(InputError, match="ram://out: not a local folder"):
         run(cats, "ram://out")
 
 
@@ -308,7 +308,7 @@ def test_the_cache_is_used_again_and_knows_settings_and_data_sets(voc_folder, ca
     assert_same_records(first, again)
     assert touched(folder) == written
     assert again.name == cats.name
-    # Other settings and other images of the same name do not take each other's place.
+    # Other settings and other images with the same name have separate caches.
     both = cached_proposals(cats, BOTH, workers=1, progress=False)
     part = cached_proposals(cats[1:], DENSE, workers=1, progress=False)
     assert len(both[0].proposals()) > len(first[0].proposals())
@@ -335,7 +335,7 @@ def test_a_second_writer_of_a_folder_waits(cats, tmp_path, capsys):
         second = pool.submit(run, cats, tmp_path / "out")
         try:
             deadline = time.monotonic() + 30
-            while "waiting for another process that prepares it" not in capsys.readouterr().err:
+            while "waiting for another process that is preparing this folder" not in capsys.readouterr().err:
                 assert time.monotonic() < deadline
                 time.sleep(0.02)
             assert not second.done()
@@ -345,7 +345,7 @@ def test_a_second_writer_of_a_folder_waits(cats, tmp_path, capsys):
         assert len(second.result(timeout=30)) == 3
 
 
-# Run as a script of its own, without the usual `if __name__ == "__main__"`, as a reader of the README writes it.
+# A script as a reader of the README would write it, without `if __name__ == "__main__"`.
 SCRIPT = """
 import signal
 import sys
@@ -353,7 +353,7 @@ from tf_fast_rcnn.data.prepared.write import prepare
 from tf_fast_rcnn.data.proposals.settings import ProposalSettings
 from tf_fast_rcnn.data.readers.voc import read_voc
 
-# A background job of a shell inherits that Ctrl-C is ignored.
+# Background jobs of a shell inherit that SIGINT is ignored.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 try:
     settings = ProposalSettings(selective_search="fast", implementation="opencv")
@@ -367,7 +367,7 @@ except ValueError as error:
 
 @pytest.fixture
 def started_script(voc_folder, tmp_path):
-    """`prepare` of eight images of a second or more each, after the first shard is written; and its folder."""
+    """A running `prepare` of eight slow images (a second or more each) after its first shard, and its folder."""
     voc_folder.simple(8, size=(400, 520))
     (tmp_path / "script.py").write_text(SCRIPT)
     out = tmp_path / "out"
@@ -391,7 +391,7 @@ def started_script(voc_folder, tmp_path):
 
 
 def workers_of(process):
-    """Process ids of the session's members that run a worker's main."""
+    """Process ids of the session's worker processes."""
     listing = subprocess.run(["ps", "-ewwo", "pid,sid,args"], stdout=subprocess.PIPE, text=True, check=True).stdout
     rows = [line.split(None, 2) for line in listing.splitlines()[1:]]
     return [int(pid) for pid, session, args in rows if int(session) == process.pid and "popen_loky" in args]
@@ -417,7 +417,7 @@ def test_a_killed_worker_gives_one_line(started_script):
     os.kill(workers_of(process)[0], signal.SIGKILL)
     output = process.communicate(timeout=60)[1]
     assert process.returncode == 1
-    assert "found a worker process killed" in output.splitlines()[-1]
+    assert "a worker process was killed" in output.splitlines()[-1]
     assert "Traceback" not in output
 
 

@@ -1,4 +1,4 @@
-"""The prepared format as others meet it: other programs, other file systems, damage, and any number of images."""
+"""The prepared format: reading it with other programs and from other file systems, damage, and many images."""
 
 import dataclasses
 import json
@@ -70,7 +70,7 @@ def test_mini_batches_do_not_depend_on_how_the_data_are_stored(source, proposals
 
 
 def copy_to_memory(folder, name):
-    """The folder in TensorFlow's own file system in memory, which nothing but tf.io can read."""
+    """The folder in TensorFlow's in-memory file system, which only tf.io can read."""
     target = f"ram://{name}"
     tf.io.gfile.makedirs(target)
     for path in folder.iterdir():
@@ -112,7 +112,7 @@ def test_a_folder_in_another_file_system_may_be_verified_and_joined(folder):
 
 
 def test_another_program_reads_the_shards_as_the_documentation_says(folder):
-    """The example of the documentation, in a process that does not import this package."""
+    """The documentation's example, in a process that does not import this package."""
     (code,) = re.findall(r"```python\n(import json.*?)```", DOCS.read_text(), re.DOTALL)
     assert "tf_fast_rcnn" not in code
     done = subprocess.run([sys.executable, "-c", code, folder], capture_output=True, text=True, check=True)
@@ -142,7 +142,7 @@ def test_the_documentation_has_every_key(folder):
 
 
 def read_everything(folder):
-    """Reads all there is, in Python; what is wrong must be told in one line."""
+    """Reads everything in Python; damage must be reported in one line."""
     dataset = read_prepared(folder)
     return [(record.image_id, record.image().sum(), record.proposals().sum()) for record in dataset]
 
@@ -165,7 +165,7 @@ def test_damaged_files_give_one_line(mutable_folder, data):
     path.write_bytes(original[:position] + new + original[position + removed :])
     try:
         if path.suffix == ".json":
-            try:  # Blanks, for example, say nothing.
+            try:  # Changing spaces, for example, has no effect.
                 same = json.loads(path.read_bytes()) == json.loads(original)
             except ValueError:
                 same = False
@@ -181,7 +181,7 @@ def test_damaged_files_give_one_line(mutable_folder, data):
 
 @pytest.fixture(scope="module")
 def mutable_folder(tmp_path_factory):
-    """Of a prepared folder what it holds, and each file; hypothesis gives them back as they were."""
+    """The contents of a prepared folder and of each file, which are restored after each example of hypothesis."""
     rng = np.random.default_rng(0)
     folder = tmp_path_factory.mktemp("prepared")
     records = [
@@ -211,7 +211,7 @@ def with_checksum(path, manifest):
 @settings(deadline=None, max_examples=60)
 @given(data=st.data())
 def test_manifests_that_break_the_format_give_one_line(mutable_folder, data):
-    """Any value in any place, with the right checksum."""
+    """Any value in any place, with a correct checksum."""
     path = mutable_folder[0][1]
     original = path.read_text()
     manifest = json.loads(original)
@@ -235,7 +235,7 @@ def test_manifests_that_break_the_format_give_one_line(mutable_folder, data):
     [
         ({"version": 1}, "version 1; expected a prepared data set of version 2"),
         ({"format": "other"}, "another kind of file"),
-        ({"class_names": ["cat"]}, "a label of image .* outside 1..1"),
+        ({"class_names": ["cat"]}, "a class id of image .* outside 1..1"),
         ({"class_names": [1]}, "class names that are no text"),
         ({"settings": None}, "proposal settings: found TypeError"),
         ({"shards": 3}, "TypeError"),
@@ -251,11 +251,11 @@ def test_manifests_of_another_kind(folder, changes, found):
 def test_a_changed_manifest_is_noticed(folder):
     path = folder / "manifest.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "class_names": list("9876543210")}))
-    assert "manifest.json: found content that does not fit its checksum" in refused(folder)
+    assert "manifest.json: found content that does not match its checksum" in refused(folder)
     path.write_text("[" * 100_000)
-    assert "found broken JSON" in refused(folder)
+    assert "found invalid JSON" in refused(folder)
     path.unlink()
-    assert "found no manifest.json; expected a folder that `prepare` finished" in refused(folder)
+    assert "found no manifest.json; expected a folder that `prepare` has finished" in refused(folder)
 
 
 def test_missing_and_truncated_shards_are_found_at_once(folder):
@@ -265,7 +265,7 @@ def test_missing_and_truncated_shards_are_found_at_once(folder):
     with pytest.raises(InputError, match=rf"{shard.name}: found {len(content) - 1} bytes; expected {len(content)}"):
         read_prepared(folder)
     shard.unlink()
-    with pytest.raises(InputError, match=rf"{shard.name}: found no such file"):
+    with pytest.raises(InputError, match=rf"{shard.name}: no such file"):
         read_prepared(folder)
 
 
@@ -289,10 +289,8 @@ def test_damage_stops_training_and_detection_with_one_line(
     content = bytearray(shard.read_bytes())
     content[len(content) // 2] ^= 1
     shard.write_bytes(content)
-    message = rf"^{shard}: found no readable image at byte \d+ \(DataLossError\); expected what `prepare` wrote"
-    with pytest.raises(
-        InputError, match=message
-    ):  # The statistics of the other run are taken: no image is read before.
+    message = rf"^{shard}: cannot read the image at byte \d+ \(DataLossError\); expected a shard written by `prepare`"
+    with pytest.raises(InputError, match=message):  # With statistics of another run, no image is read before.
         frcnn.train(
             dataset, tmp_path / "run", recipe=tiny_recipe, backbone=tiny_backbone, weights=tiny_run[0], progress=False
         )
@@ -302,7 +300,7 @@ def test_damage_stops_training_and_detection_with_one_line(
 
 # --- memory -----------------------------------------------------------------------------------------------------------
 
-# Images and proposals of 80 kB each are made when they are asked for, prepared, and read in Python and in the graph.
+# Images and proposals of 80 kB each are created on demand, prepared, and read in Python and in a graph.
 MEMORY = """
 import collections.abc, resource, sys
 import numpy as np
@@ -347,7 +345,7 @@ print(-peak_after(200) + peak_after(1700))
 
 
 def test_memory_does_not_grow_with_the_number_of_images(tmp_path):
-    """1500 more images, of 120 MB in all."""
+    """1500 more images with a total of 120 MB."""
     done = subprocess.run([sys.executable, "-c", MEMORY, tmp_path], capture_output=True, text=True, check=True)
     assert sum(path.stat().st_size for path in tmp_path.glob("1700/*.tfrecord")) > 130e6
     assert float(done.stdout.split()[-1]) < 40

@@ -1,6 +1,6 @@
 """Selective search as docs/selective_search.md defines it, in plain NumPy and Python, for tiny images.
 
-Nothing is clever: every merge compares all pairs anew, and a segment is a set of pixels.
+It does nothing clever: every merge compares all pairs again, and a segment is a set of pixels.
 """
 
 import itertools
@@ -11,7 +11,7 @@ ALIKE = (9, 10)  # IoU of 0.9
 
 
 def channels_of(image, space):
-    """Planes int64 `[C, H, W]` of a colour space."""
+    """The channels of a colour space, int64 `[C, H, W]`."""
     red, green, blue = np.moveaxis(image.astype(np.int64), 2, 0)
     gray = (4899 * red + 9617 * green + 1868 * blue + 8192) >> 14
     if space == "lab":
@@ -56,7 +56,7 @@ def smooth(planes):
 
 
 def sorted_edges(smoothed):
-    """(weight, pixel, pixel) of all edges, light ones first, in the order of their numbers among equals."""
+    """(weight, pixel, pixel) of all edges by increasing weight; ties keep the order of their numbers."""
     _, height, width = smoothed.shape
     edges = []
     for pixel in range(height * width):
@@ -74,7 +74,7 @@ def sorted_edges(smoothed):
 
 
 def segment(image, space, k, min_segment):
-    """Labels `[H, W]`, as `native_search.segment`."""
+    """Segment numbers `[H, W]`, as `native_search.segment`."""
     height, width = image.shape[:2]
     edges = sorted_edges(smooth(channels_of(image, space)))
     members = {pixel: {pixel} for pixel in range(height * width)}
@@ -104,7 +104,7 @@ def segment(image, space, k, min_segment):
 
 
 def texture_bins(smoothed):
-    """Bins `[C * 8, H, W]` of the derivatives in eight directions."""
+    """Histogram bins `[C * 8, H, W]` of the derivatives in eight directions."""
     padded = np.pad(smoothed, [(0, 0), (1, 1), (1, 1)], mode="edge")
     x, y = padded[:, 1:-1, 2:] - padded[:, 1:-1, :-2], padded[:, 2:, 1:-1] - padded[:, :-2, 1:-1]
     bins = []
@@ -116,7 +116,7 @@ def texture_bins(smoothed):
 
 
 class Region:
-    """Pixels as a mask, and what similarities need of them."""
+    """A region's pixels as a mask, and the features for similarities."""
 
     def __init__(self, mask, planes, textures, level=1, parts=(-1, -1)):
         self.mask, self.level, self.parts = mask, level, parts
@@ -132,13 +132,13 @@ class Region:
 
 
 def touch(a, b):
-    """Whether some pixel of one mask is beside or above one of the other."""
+    """Whether a pixel of one mask is a horizontal or vertical neighbour of one of the other."""
     pairs = [(a[:, 1:], b[:, :-1]), (a[:, :-1], b[:, 1:]), (a[1:], b[:-1]), (a[:-1], b[1:])]
     return any(np.any(one & other) for one, other in pairs)
 
 
 def similarity(a, b, similarities, channels, pixels):
-    """Whole numbers: 1 is 8 * channels * 32767 * pixels."""
+    """Similarities as integers: 1.0 is 8 * channels * 32767 * pixels."""
     unit, size = 8 * channels * 32767, a.size + b.size
     box = (*np.minimum(a.box[:2], b.box[:2]), *np.maximum(a.box[2:], b.box[2:]))
     parts = {
@@ -151,7 +151,7 @@ def similarity(a, b, similarities, channels, pixels):
 
 
 def group(image, space, labels, similarities):
-    """Rows of `native_search.group`, of segments `labels`."""
+    """The rows of `native_search.group` for the segments `labels`."""
     planes = channels_of(image, space)
     textures = texture_bins(smooth(planes))
     regions = [Region(labels == number, planes, textures) for number in range(labels.max() + 1)]

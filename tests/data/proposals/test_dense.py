@@ -17,7 +17,7 @@ def dataset(*images):
 
 
 def random_objects(seed, count, sides, height=480, width=640):
-    """Boxes of `count` objects whose centres lie in the image, cut by its borders, with sides in pixels."""
+    """Boxes of `count` objects whose centres are inside the image, cut by its borders, with sides in pixels."""
     rng = np.random.default_rng(seed)
     sizes = rng.uniform(*sides, (count, 1)) * np.exp(rng.uniform(-0.3, 0.3, (count, 2)))
     centres = rng.uniform([0, 0], [height, width], (count, 2))
@@ -31,7 +31,7 @@ def recall(data, dense, threshold=0.5):
 
 def test_positions_by_hand():
     # A box of 1 on an axis of 2 with step 0.5: inside at 0, 0.5 and 1, cut at -0.5 and 1.5; across the other axis of 1
-    # it stands alone in the middle, and is cut half a box either way.
+    # it has one position, in the middle, and is cut half a box either way.
     boxes = dense_boxes(2, 1, DenseBoxes(((1.0, 1.0),), 0.5)) * [2, 1, 2, 1]
     down = [[0, 0.5], [0, 1], [0.5, 1.5], [1, 2], [1.5, 2]]
     across = [[0, 0.5], [0, 1], [0.5, 1]]
@@ -117,7 +117,7 @@ def test_a_budget_too_small_for_any_size_is_told():
 
 @pytest.mark.parametrize("size", [(0.2, 0.2), (0.9, 0.1), (1.2, 1.6), (0.5, 0.33)])
 def test_the_fit_sees_the_iou_that_the_grid_has(size):
-    """The nearest positions against all of them."""
+    """The nearest positions compared with all positions."""
     boxes = random_objects(3, 200, (20, 400)) / 480
     images = np.tile([1, 640 / 480], (200, 1))
     for step in (0.2, 0.4, 0.5):

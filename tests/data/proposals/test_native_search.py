@@ -1,4 +1,4 @@
-"""The compiled selective search beside the naive one, scikit-image and OpenCV."""
+"""The compiled selective search, compared with a naive one, scikit-image and OpenCV."""
 
 import itertools
 import subprocess
@@ -28,7 +28,7 @@ KS = {"fast": (150, 300, 450), "quality": (150, 300, 450, 600, 750)}
 
 
 def patches(seed, height=14, width=17, number=6):
-    """Rectangles of a few colours with a little noise: segments of many sizes, many ties."""
+    """Rectangles of a few colours with a little noise, for segments of many sizes and many ties."""
     rng = np.random.default_rng(seed)
     image = np.full((height, width, 3), rng.integers(0, 256, 3))
     for _ in range(number):
@@ -66,7 +66,7 @@ def test_hierarchies_of_noise_are_the_naive_ones(seed, height, width, space):
 
 @pytest.mark.parametrize("mode", ["fast", "quality"])
 def test_the_whole_search_is_the_naive_one(mode):
-    """Segments have 90 pixels and more here, so the image is larger."""
+    """Here, segments have at least 90 pixels, so the image is larger."""
     image = patches(3, 12, 15, 9).repeat(3, axis=0).repeat(3, axis=1)
     expected = np.float32(naive.search(image, SPACES[mode], KS[mode], STRATEGIES[mode], 90, 11))
     assert len(expected) >= 5
@@ -75,7 +75,7 @@ def test_the_whole_search_is_the_naive_one(mode):
 
 
 def test_the_ks_of_a_mode_do_not_disturb_one_another():
-    """The library grows all of them together as far as they agree; alone each must give the same segments."""
+    """The library segments all scales together as far as they agree; each must have the same segments on its own."""
     image = cv2.resize(skimage.data.astronaut(), (160, 160), interpolation=cv2.INTER_AREA)
     alone = {
         tuple(box)
@@ -88,10 +88,10 @@ def test_the_ks_of_a_mode_do_not_disturb_one_another():
 
 @pytest.mark.parametrize("k", [150, 450])
 def test_segments_beside_those_of_scikit_image(k):
-    """Its smoothing and its edges to diagonal neighbours differ, so that borders agree for the most part."""
+    """Its smoothing and its diagonal edges differ, so the segments' borders agree only mostly."""
     image = skimage.data.coffee()[:240, :320]
     planes = np.moveaxis(naive.channels_of(image, "lab"), 0, 2).astype(np.uint8)
-    # It takes k for values from 0 to 1.
+    # It expects k for values from 0 to 1.
     expected = felzenszwalb(planes, scale=k, sigma=0.8, min_size=100)
     found = segment(image, "lab", k)
     assert 0.6 < (found.max() + 1) / (expected.max() + 1) < 1.6
@@ -105,7 +105,7 @@ def test_segments_beside_those_of_scikit_image(k):
     ("space", "conversion"), [("hsv", cv2.COLOR_RGB2HSV), ("lab", cv2.COLOR_RGB2Lab), ("gray", cv2.COLOR_RGB2GRAY)]
 )
 def test_colors_are_opencvs(space, conversion):
-    """The naive ones, of which the tests above show that they are the library's."""
+    """Hierarchies by the naive implementation, which the tests above show to be equal to the library's."""
     image = np.random.default_rng(0).integers(0, 256, (90, 80, 3), np.uint8)
     expected = np.atleast_3d(cv2.cvtColor(image, conversion)).astype(int)
     difference = np.abs(np.moveaxis(naive.channels_of(image, space), 0, 2) - expected)
@@ -125,7 +125,7 @@ def test_large_images_are_searched_at_the_mean_of_their_areas():
         expected = selective_search(shrunk, implementation="native")
         cells = found * np.tile(size[::-1], 2)
         np.testing.assert_allclose(cells, cells.round(), atol=1e-4)
-        if max_side == 150:  # cv2 rounds other factors than whole ones differently
+        if max_side == 150:  # cv2 rounds differently for factors that are not whole numbers
             np.testing.assert_array_equal(found, expected)
 
 

@@ -1,4 +1,4 @@
-"""Wrong coordinates, bases and rows of proposal files are found, and the right ones named."""
+"""Wrong coordinate orders, bases and rows of proposal files are detected, and the error names the right ones."""
 
 import itertools
 
@@ -31,7 +31,7 @@ for axes, base in itertools.product(("xyxy", "yxyx"), (0, 1)):
 
 
 def random_boxes(rng, number, height, width, shorter=0.1):
-    """Boxes of whole pixels, a few of which touch the borders, as regions of an image do."""
+    """Boxes of whole pixels, a few of which touch the borders, as is usual for regions."""
     sides = rng.uniform(shorter, 0.6, (number, 2))
     corners = rng.uniform(-0.1, 1.1 - sides)
     boxes = np.concatenate([corners, corners + sides], axis=1).clip(0, 1)
@@ -39,7 +39,7 @@ def random_boxes(rng, number, height, width, shorter=0.1):
 
 
 def make_data(seed, images=12, objects=5, proposals=40, noise=0.1):
-    """Records, and for each image its proposals: its objects a little displaced, and boxes anywhere."""
+    """Records and the proposals of each image: its objects slightly displaced, and random boxes."""
     rng = np.random.default_rng(seed)
     records, boxes = [], {}
     for number in range(images):
@@ -47,7 +47,7 @@ def make_data(seed, images=12, objects=5, proposals=40, noise=0.1):
         truth = random_boxes(rng, objects, height, width)
         sides = np.tile(truth[:, 2:] - truth[:, :2], 2)
         near = (truth + rng.uniform(-noise, noise, truth.shape) * sides).clip(0, 1)
-        # Too much noise turns a box over, and leaves too little of it.
+        # Limits the noise so that boxes are not reversed or too small.
         near = np.concatenate([np.minimum(near[:, :2], near[:, 2:]), np.maximum(near[:, :2], near[:, 2:])], axis=1)
         near[:, :2] -= np.where(near[:, 2:] - near[:, :2] < 0.05, np.minimum(near[:, :2], 0.05), 0)
         records.append(make_record(f"image{number}", int(height), int(width), truth))
@@ -63,7 +63,7 @@ def write_npz(path, records, boxes, order):
 
 
 def near_orders(order):
-    """Orders that differ from it by a pixel at most."""
+    """Orders that differ from `order` by at most a pixel."""
     axes, unit = order.split("-")
     units = ("0based", "1based", "edges") if unit != "relative" and axes in ("xyxy", "yxyx") else (unit,)
     return {f"{axes}-{unit}" for unit in units}
@@ -96,7 +96,7 @@ def test_a_wrong_base_shows_at_the_borders(tmp_path, axes, right, given_base, ob
     records, boxes = make_data(3, objects=objects)
     path = write_npz(tmp_path / "a.npz", records, boxes, f"{axes}-{right}")
     assert file_proposals(path, records, f"{axes}-{right}")
-    with pytest.raises(InputError, match=f"they fit as {axes}-{right} .*; give --proposals-order {axes}-{right}"):
+    with pytest.raises(InputError, match=f"they fit as {axes}-{right} .*; use --proposals-order {axes}-{right}"):
         file_proposals(path, records, f"{axes}-{given_base}")
 
 
@@ -104,7 +104,7 @@ def test_a_wrong_base_shows_at_the_borders(tmp_path, axes, right, given_base, ob
 def test_rows_of_the_neighbouring_image(tmp_path, shift, which):
     records, boxes = make_data(4, images=20)
     names = list(boxes)
-    # Under each name stands what belongs to another.
+    # Each name has the proposals of another image.
     shifted = {name: boxes[names[(place - shift) % len(names)]] for place, name in enumerate(names)}
     path = write_npz(tmp_path / "a.npz", records, shifted, "yxyx-relative")
     other = {"previous": "next", "next": "previous"}[which]
@@ -127,7 +127,7 @@ def test_honest_proposals_pass_however_poor(tmp_path_factory, order, seed, noise
     assume(proposals + objects)
     path = tmp_path_factory.mktemp("honest") / "a.npz"
     records, boxes = make_data(seed, images, objects, proposals, noise)
-    # Poor ones: the objects' neighbours are left out.
+    # Poor proposals: the displaced objects are left out.
     if noise > 0.5:
         boxes = {name: rows[::2] for name, rows in boxes.items()}
     report = file_proposals(write_npz(path, records, boxes, order), records, order).report
@@ -146,9 +146,9 @@ def test_images_are_matched_with_entries(tmp_path):
     path = write_npz(tmp_path / "a.npz", records, boxes, "yxyx-relative")
     assert file_proposals(path, records[:3]).report.fixes == {"images of the file that are not in the data set": 2}
     others = [make_record(f"other{number}") for number in range(4)]
-    with pytest.raises(InputError, match=r"no proposals of 4 of 9 images \(other0, other1, other2, ...\)"):
+    with pytest.raises(InputError, match=r"no proposals for 4 of 9 images \(other0, other1, other2, ...\)"):
         file_proposals(path, records + others)
-    with pytest.raises(InputError, match="found 'image0' for 2 images; expected an entry for each"):
+    with pytest.raises(InputError, match="2 images match the entry 'image0'; expected one entry per image"):
         file_proposals(path, [*records, make_record("folder/image0")])
 
 

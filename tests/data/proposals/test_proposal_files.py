@@ -1,4 +1,4 @@
-"""Proposal files as other libraries write them."""
+"""Proposal files as written by other libraries."""
 
 import json
 import os
@@ -35,7 +35,7 @@ ROWS = {
     "xywh-edges": [3, 2, 6, 3],
     "yxhw-edges": [2, 3, 3, 6],
 }
-# Of two images, different numbers of proposals; pixels from 0 or 1, to be read in the format's default order.
+# Two images with different numbers of proposals, in pixels from 0 or 1, to be read in the format's default order.
 IMAGES = {"7": np.uint16([[3, 2, 8, 4], [10, 8, 18, 20], [5, 5, 9, 9]]), "000008": np.uint16([[12, 1, 33, 20]])}
 
 
@@ -149,7 +149,7 @@ def test_pickled_arrays_of_every_protocol(tmp_path, protocol):
 
 
 def test_a_pickle_of_python_2(tmp_path):
-    """As Python 2 pickles `{"boxes": [uint8 array [1, 4]], "ids": ["7"]}`: its text is bytes."""
+    """Python 2's pickle of `{"boxes": [uint8 array [1, 4]], "ids": ["7"]}`, whose text is bytes."""
     array = (
         b"cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\n(I0\ntU\x01btR(I1\n(I1\nI4\nt"
         b"cnumpy\ndtype\n(U\x02u1I0\nI1\ntR(I3\nU\x01|NNNI-1\nI-1\nI0\ntbI00\nU\x04\x03\x02\xf0\xfftb"
@@ -192,7 +192,7 @@ def test_a_csv_header_names_the_columns(tmp_path):
     for order in ("xyxy-edges", "yxyx-edges"):
         proposals = file_proposals(tmp_path / "a.csv", [make_record("7")], order)
         np.testing.assert_allclose(proposals.of(make_record("7")), expected, rtol=1e-6)
-    with pytest.raises(InputError, match="expected image, x, y, width, height and perhaps score"):
+    with pytest.raises(InputError, match="expected image, x, y, width, height and optionally score"):
         file_proposals(tmp_path / "a.csv", order="xywh-edges")
     (tmp_path / "a.csv").write_text("image,ymin,xmin,ymax,xmax\n7,0.1,0.2,,0.5\n")
     with pytest.raises(InputError, match=r"a.csv, line 2: found '7,0.1,0.2,,0.5'; expected lines of image"):
@@ -205,7 +205,7 @@ def test_names_of_images(tmp_path):
     proposals = file_proposals(tmp_path / "a.npz")
     for image_id, value in [("COCO_val2014_000000000042", 1), ("000042", 1), ("a/b.jpg", 2), ("c", 3), ("x/d", 4)]:
         assert proposals.of(make_record(image_id))[0, 3] == value / 8
-    with pytest.raises(InputError, match=r"a.npz: found no proposals of image 43; expected them under its id"):
+    with pytest.raises(InputError, match=r"a.npz: found no proposals for image 43; expected them under its id"):
         proposals.of(make_record("43"))
 
 
@@ -213,7 +213,7 @@ def test_fixes_are_counted(tmp_path):
     rows = [[0, 0, 30, 20], [0, 0, 30, 20], [5, 5, 60, 40], [5, 5, 70, 40], [8, 8, 7, 9], [59, 0, 59.5, 39]]
     rows += [[10, 10, 20 + n, 20] for n in range(20)]
     proposals, (found,) = read(tmp_path / "a.npz", writers.npz({"7": rows}), ["7"], order="xyxy-0based")
-    # The fourth is clipped to the third, which reaches beyond its image by no more than a pixel.
+    # The fourth is equal to the third after clipping; the third exceeds its image by no more than a pixel.
     assert proposals.report.fixes == {
         "proposals without area dropped": 1,
         "proposals clipped to their image": 1,
@@ -227,7 +227,7 @@ def test_json_says_which_file_it_was(tmp_path):
     proposals, _ = read(tmp_path / "set.mat", writers.mat_whole_set(IMAGES))
     again = settings_from_json(json.loads(json.dumps(proposals.to_json())))
     assert again == proposals
-    with pytest.raises(InputError, match=r"training took those of set.mat; give it as `--proposals FILE`"):
+    with pytest.raises(InputError, match=r"trained on proposals from set.mat, .*; pass `--proposals FILE`"):
         again.of(make_record("7"))
     (tmp_path / "set.mat").write_bytes(writers.mat_whole_set({**IMAGES, "9": IMAGES["7"]}))
     assert file_proposals(tmp_path / "set.mat") != proposals
@@ -238,18 +238,18 @@ def test_json_says_which_file_it_was(tmp_path):
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("a.txt", b"", "found no known kind of proposals; expected .mat, .pkl"),
-        ("a.npz", None, "a.npz: found no such file; expected an .npz file"),
+        ("a.txt", b"", "unknown kind of proposals; expected .mat, .pkl"),
+        ("a.npz", None, "a.npz: no such file; expected an .npz file"),
         ("a.mat", b"MATLAB 7.3 MAT-file" + bytes(600), "found a MATLAB file of version 7.3"),
-        ("a.mat", b"\x89HDF", "found no header of a MATLAB file"),
-        ("a.json", b'{"image_id": 1}', "found no list; expected COCO's results"),
+        ("a.mat", b"\x89HDF", "found no MATLAB header"),
+        ("a.json", b'{"image_id": 1}', "not a list; expected COCO's results"),
         ("a.json", b'[{"image_id": 1, "bbox": [1, 2, 3]}]', "a.json, entry 0: found"),
-        ("a.json", b"[" * 200_000, "found broken JSON"),
-        ("a.pkl", pickle.dumps({"boxes": []}), "found no readable proposals ('indexes')"),
+        ("a.json", b"[" * 200_000, "invalid JSON"),
+        ("a.pkl", pickle.dumps({"boxes": []}), "cannot read the proposals ('indexes')"),
         ("a.pkl", pickle.dumps({"boxes": [[[1, 2, 3]]], "ids": [7]}), "a.pkl, image 7: found int64 [1, 3]"),
         ("a.pkl", pickle.dumps({"boxes": [1, 2], "ids": [7]}), "found 2 arrays of boxes, 1 of scores and 1 different"),
         ("a.csv", b"7,1,2\n", "a.csv, line 1: found '7,1,2'"),
-        ("a.csv", b"\xff\xfe", "found no readable proposals"),
+        ("a.csv", b"\xff\xfe", "cannot read the proposals"),
     ],
 )
 def test_other_content_is_refused(tmp_path, name, content, message):

@@ -1,4 +1,4 @@
-"""Damaged and hostile proposal files: a valid result or one line, in bounded time and memory."""
+"""Damaged and malicious proposal files: a valid result or a one-line error, in bounded time and memory."""
 
 import io
 import pickle
@@ -39,7 +39,7 @@ RUNS = st.binary(max_size=8) | st.sampled_from([b"\xff" * 4, bytes(8), b"\x7f\xf
 
 @st.composite
 def mutated(draw, content):
-    """Bytes with a few runs exchanged, repeated, left out or put in, or cut short."""
+    """Bytes with a few runs replaced, repeated, removed or inserted, or truncated."""
     for _ in range(draw(st.integers(1, 4))):
         start, length, put = draw(st.integers(0, max(0, len(content) - 1))), draw(st.integers(1, 8)), draw(RUNS)
         head, tail = content[:start], content[start:]
@@ -76,7 +76,7 @@ def test_a_mutated_file_is_read_or_refused_in_one_line(name, tmp_path):
 
 
 def refused_within(path, content, megabytes, match, records=RECORDS):
-    """The file must be refused, without much memory."""
+    """The file must be rejected without using much memory."""
     path.write_bytes(content)
     tracemalloc.start()
     try:
@@ -97,7 +97,7 @@ def test_decompression_bombs(tmp_path):
 
 
 def test_sizes_that_the_bytes_do_not_bear_out(tmp_path):
-    """Each states gigabytes."""
+    """Each file states a size of gigabytes."""
     content = writers.npy({"7": np.zeros((9999, 4), np.float32)})
     refused_within(tmp_path / "a.npy", content.replace(b"(9999, 4)", b"(9**9, 4)"), 20, "no readable", RECORDS[:1])
     stated = writers.npy({"7": np.zeros((0, 4), np.float32)}).replace(b"(0, 4), }        ", b"(900000000, 4), }")
@@ -121,7 +121,7 @@ def test_sizes_that_the_bytes_do_not_bear_out(tmp_path):
         (b"\x80\x02Nr\xff\xff\xff\x7f.", "found memo index 2147483647"),
         (b"\x80\x04\x8e" + struct.pack("<Q", 2**40) + b".", "no readable"),
         (b"\x80\x04N\x8f\x94." * 2, "NoneType|dict|set"),
-        # A list of a thousand times a list of a thousand times ...
+        # A list of a thousand references to a list of a thousand references to ...
         (pickle.dumps({"boxes": [[[[[0] * 1000] * 1000] * 1000] * 1000], "ids": [7]}), "repeat without end"),
         (pickle.dumps({"boxes": [["x" * 10**6] * 10**5], "ids": [7]}), "repeat without end"),
         (pickle.dumps({"boxes": [[np.zeros(10**6)] * 10**5], "ids": [7]}), "repeat without end"),

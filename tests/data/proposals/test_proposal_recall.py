@@ -1,4 +1,4 @@
-"""Recall of proposals, against naive loops."""
+"""Recall of proposals, compared with naive loops."""
 
 import math
 
@@ -75,7 +75,7 @@ def test_recall_of_classes():
         make_record([(half, 1, False), (whole, 3, False), (whole, 3, True)], [half]),
         make_record([((0.5, 0.5, 1, 1), 1, False)], [half]),
     ]
-    # The half image finds itself and, at an IoU of exactly 0.5, the whole one.
+    # The half image matches itself and, with an IoU of exactly 0.5, the whole image.
     assert class_recalls(records, ("a", "b", "c")) == {"a": 0.5, "c": 1.0}
     assert class_recalls(records, ("a", "b", "c"), min_iou=0.6) == {"a": 0.5, "c": 0.0}
 

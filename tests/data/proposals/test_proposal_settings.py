@@ -47,7 +47,7 @@ def test_settings_from_before_the_native_search_mean_opencvs():
 
 
 def test_settings_without_selective_search_are_stored_as_before_the_native_one():
-    """Their JSON names the folders in which proposals are cached."""
+    """The names of proposal cache folders depend on the JSON of the settings."""
     old = {"selective_search": None, "max_selective_search": 2000, "min_size": 0.054, "seed": 0}
     settings = ProposalSettings(dense=DEFAULT_DENSE_BOXES, min_size=0.054)
     assert {key: value for key, value in settings.to_json().items() if key != "dense"} == old
@@ -93,7 +93,7 @@ def test_given_dense_boxes_take_the_place_of_fitted_ones():
     assert grid == DenseBoxes(((0.02, 0.02), (0.01, 0.04), (0.5, 0.5), (0.25, 1.0)), 0.5)
     settings = proposal_settings("selective-search+dense", dataset([[0.2, 0.2, 0.8, 0.6]], [1]), grid)
     assert settings.dense == grid
-    # None of them is dropped for its size.
+    # None of them is dropped because of its size.
     assert settings.min_size == 0.01
     with pytest.raises(InputError, match="found dense boxes for the method selective-search; expected selective-"):
         proposal_settings("selective-search", dataset([], []), grid)
@@ -108,7 +108,7 @@ def test_impossible_grids_are_refused(arguments):
 def test_a_grid_that_would_fill_the_memory_is_refused():
     with pytest.raises(InputError, match=r"found about [0-9]+ boxes in an image; expected 1000000 at most"):
         dense_grid([0.001], [1], 0.1)
-    # About as many as there are.
+    # The number in the message is about right.
     count = len(dense_boxes(100, 100, dense_grid([0.05], [1], 0.2)))
     assert count == pytest.approx((1 + 0.95 / 0.01) ** 2, rel=0.05)
 

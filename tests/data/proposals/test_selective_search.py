@@ -12,7 +12,7 @@ from tf_fast_rcnn.errors import InputError
 
 
 def scene(height=80, width=120):
-    """A red and a blue rectangle on a noisy green ground, and their boxes."""
+    """A red and a blue rectangle on a noisy green background, and their boxes."""
     image = np.random.default_rng(0).normal(90, 8, (height, width, 3))
     image[10:40, 20:60] = [220, 30, 30]
     image[30:70, 80:110] = [30, 30, 220]
@@ -22,7 +22,7 @@ def scene(height=80, width=120):
 
 @pytest.fixture(params=["native", "opencv"])
 def search(request):
-    """`selective_search` by either implementation."""
+    """`selective_search` with each implementation."""
     return functools.partial(selective_search, implementation=request.param)
 
 

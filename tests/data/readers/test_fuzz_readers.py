@@ -1,7 +1,7 @@
-"""Mutated annotation files: a reader gives a sound data set or one line, whatever stands in them.
+"""Mutated annotation files: a reader must return a valid data set or raise a one-line error for any content.
 
-Files that are valid are changed by seeded mutations: bytes, tokens of the format and whole lines are flipped, doubled,
-removed and exchanged for what has broken readers elsewhere.
+Seeded mutations change valid files: bytes, tokens of the format and whole lines are flipped, duplicated, removed, or
+replaced with values that have broken other readers.
 """
 
 import json
@@ -77,7 +77,7 @@ LABELS = "0 0.3 0.3 0.4 0.35\n1 0.5 0.5 1 1\n"
 
 @pytest.fixture
 def data(tmp_path):
-    """Every format's files over two images, and the SPEC of each."""
+    """Files of every format for two images, and the SPEC of each."""
     files = {
         "Annotations/a.xml": VOC,
         "Annotations/b.xml": "<annotation></annotation>",
@@ -128,7 +128,7 @@ def mutate(content, rng):
 
 
 def _exchange_token(content, rng):
-    """A word or number of the file in exchange for something nasty."""
+    """Replaces a word or number of the file with something nasty."""
     starts = [place for place in range(len(content)) if content[place : place + 1].isalnum()] or [0]
     start = stop = rng.choice(starts)
     while content[stop : stop + 1].isalnum() or content[stop : stop + 1] in (b".", b"_"):
@@ -178,7 +178,7 @@ def test_mutated_files_are_read_or_refused_in_one_line(data, name):
             if dataset is not None:
                 check_sound(dataset)
             refused += dataset is None
-    # The mutations reach both ends.
+    # The mutations must cause both outcomes.
     assert 0.1 * MUTATIONS < refused < 1.9 * MUTATIONS
     assert time.monotonic() - started < 60
 
@@ -207,8 +207,8 @@ def test_entities_are_not_expanded(data, bomb):
 
 @pytest.mark.parametrize("name", ["Annotations/a.xml", "instances.json", "boxes.csv", "labels/a.txt"])
 def test_decompression_bombs_are_not_decoded(data, name, monkeypatch):
-    """A small file of huge size in its header: refused before its pixels are asked for."""
+    """A small file with a huge size in its header must be rejected before its pixels are decoded."""
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 500)
     monkeypatch.setattr(Image.Image, "load", lambda image: pytest.fail("the pixels were decoded"))
-    with pytest.raises(InputError, match=r"a\.png: found no readable image \(Image size \(2400 pixels\) exceeds limit"):
+    with pytest.raises(InputError, match=r"a\.png: cannot read the image \(Image size \(2400 pixels\) exceeds limit"):
         load_dataset(SPECS[name].format(data))

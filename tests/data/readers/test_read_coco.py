@@ -1,4 +1,4 @@
-"""COCO's instances JSON: boxes by hand, ids and classes, and what is refused, skipped and mended."""
+"""COCO's instances JSON: boxes computed by hand, ids, classes, and invalid input that is rejected, skipped or fixed."""
 
 import json
 
@@ -46,7 +46,7 @@ def coco(tmp_path):
 def test_boxes_labels_and_ids(coco, tmp_path):
     found = [annotation(5, 13, [15, 10, 30, 20]), annotation(5, 1, [0, 0, 60, 40]), annotation(9, 90, [0.5, 0, 30, 4])]
     dataset = coco(content([image(9), image(5)], found))()
-    # Labels count the categories by their ids, 1, 13 and 90; images keep the order of the file.
+    # Class ids follow the order of the category ids 1, 13 and 90; images keep the order of the file.
     assert dataset.class_names == ("person", "stop sign", "toothbrush")
     assert [record.image_id for record in dataset] == ["9", "5"]
     assert [record.class_ids.tolist() for record in dataset] == [[3], [2, 1]]
@@ -74,7 +74,7 @@ def test_crowds_and_images_without_objects(coco):
 
 
 def test_areas_of_outlines_are_shares_of_the_image(coco):
-    """Images of 40 x 60. What is no area is that of the box."""
+    """Images of 40 x 60. Invalid areas are replaced by that of the box."""
     boxes = [[0, 0, 30, 20], [0, 0, 30, 20], [0, 0, 6, 10], [0, 0, 6, 10]]
     areas = [480, 36.5, 0, "many"]
     both = [annotation(4, 1, box, area=area) for box, area in zip(boxes, areas, strict=True)]
@@ -86,7 +86,7 @@ def test_areas_of_outlines_are_shares_of_the_image(coco):
 
 def test_boxes_are_clipped_and_dropped(coco):
     boxes = [[-5, 0, 20, 20], [50, 30, 30, 30], [10, 10, 0, 5], [10, 10, -5, 5], [70, 0, 5, 5], [10, 10, 5, 5]]
-    boxes.append([0, 0, 60.002, 40.001])  # The rounding of two decimals is nothing to tell of.
+    boxes.append([0, 0, 60.002, 40.001])  # Rounding to two decimals does not count as clipping.
     dataset = coco(content(annotations=[annotation(5, 1, box) for box in boxes]))()
     expected = [[0, 0, 0.5, 0.25], [0.75, 50 / 60, 1, 1], [0.25, 10 / 60, 0.375, 0.25], [0, 0, 1, 1]]
     np.testing.assert_allclose(dataset[0].boxes, expected, atol=1e-6)
@@ -120,9 +120,9 @@ def test_boxes_of_tools_that_ignore_exif_turn_with_the_image(coco, tmp_path):
     write_image(tmp_path / "images" / "000000000005.jpg", exif=tags)
     dataset = read()
     assert (dataset[0].height, dataset[0].width) == (60, 40)
-    # A quarter turn clockwise: what was at rows 0.25 to 0.75 stands in columns 1 - 0.75 to 1 - 0.25.
+    # A quarter turn clockwise: rows 0.25 to 0.75 become columns 1 - 0.75 to 1 - 0.25.
     np.testing.assert_allclose(dataset[0].boxes, [[0.25, 0.25, 0.75, 0.75]], atol=1e-6)
-    assert dataset.fixes == {"boxes turned with their image (EXIF)": 1}
+    assert dataset.fixes == {"boxes rotated with their image (EXIF)": 1}
 
 
 def one(**values):
@@ -132,16 +132,16 @@ def one(**values):
 @pytest.mark.parametrize(
     ("value", "patterns"),
     [
-        ("{", ["broken JSON", "line 1"]),
-        ("[" * 100_000, ["broken JSON"]),
+        ("{", ["invalid JSON", "line 1"]),
+        ("[" * 100_000, ["invalid JSON"]),
         ("[]", ["no list 'images'"]),
         ({"images": [], "categories": CATEGORIES}, ["no list 'annotations'"]),
         (content(images=[image(5), image(5)]), ["the id 5 twice in images"]),
         (content(images=[image(5), {"file_name": "a.jpg"}]), ["no id in images[1]"]),
         (content(categories=[*CATEGORIES, {"id": 13, "name": "car"}]), ["the id 13 twice in categories"]),
         (content(categories=[*CATEGORIES, {"id": 14, "name": "person"}]), ["the category 'person' twice"]),
-        (content(categories=[*CATEGORIES, {"id": "x", "name": "car"}]), ["as numbers and as text"]),
-        (content(categories=[{"id": 13}]), ["no name of category 13"]),
+        (content(categories=[*CATEGORIES, {"id": "x", "name": "car"}]), ["both numbers and text as ids in categories"]),
+        (content(categories=[{"id": 13}]), ["no name for category 13"]),
         (content(images=[], annotations=[]), ["no usable image"]),
     ],
 )
@@ -166,10 +166,10 @@ def test_a_broken_file_is_one_line(coco, value, patterns, skip_bad):
         (content(images=[image(5, height=41)]), ["60x41", "60x40"]),
         (content(images=[image(5, height=10**30)]), ["60x10000000000", "60x40"]),
         (content(images=[image(5, width="wide")]), ["width 'wide'"]),
-        (content(images=[image(5) | {"file_name": None}]), ["no file_name of image 5"]),
-        (content(images=[image(5) | {"file_name": "none.jpg"}]), ["no image", "none.jpg"]),
-        (content(images=[image(5) | {"file_name": "a\nb\x00.jpg"}]), ["no image"]),
-        (content(images=[image(5) | {"file_name": "a" * 5000}]), ["no image"]),
+        (content(images=[image(5) | {"file_name": None}]), ["no file_name for image 5"]),
+        (content(images=[image(5) | {"file_name": "none.jpg"}]), ["no such image", "none.jpg"]),
+        (content(images=[image(5) | {"file_name": "a\nb\x00.jpg"}]), ["no such image"]),
+        (content(images=[image(5) | {"file_name": "a" * 5000}]), ["no such image"]),
     ],
 )
 def test_a_bad_image_is_one_line_or_skipped_and_counted(coco, tmp_path, value, patterns):
@@ -193,7 +193,7 @@ def test_annotations_of_unknown_images(coco, image_id):
 
 
 def test_missing_file(tmp_path):
-    one_line_error(lambda: read_coco(tmp_path / "none.json"), "none.json", "no readable file")
+    one_line_error(lambda: read_coco(tmp_path / "none.json"), "none.json", "cannot read the file")
 
 
 @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-32"])
@@ -204,7 +204,7 @@ def test_other_encodings_of_json(coco, tmp_path, encoding):
 
 
 def test_outlines_do_not_stay_in_memory(coco, tmp_path):
-    """COCO's own file is 450 MB, of which 400 are outlines."""
+    """COCO's own file has 450 MB, of which 400 MB are segmentation masks."""
     import tracemalloc
 
     outline = [[round(0.1 * step, 1) for step in range(20_000)]]
@@ -216,5 +216,5 @@ def test_outlines_do_not_stay_in_memory(coco, tmp_path):
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert len(dataset[0].boxes) == 10
-    # Ten outlines of 20,000 floats are 6.4 MB in Python; one at a time, beside the file's bytes and text, is allowed.
+    # Ten masks of 20,000 floats take 6.4 MB in Python; one at a time is allowed, besides the file's bytes and text.
     assert peak < 2 * size + 3e6

@@ -1,4 +1,4 @@
-"""CSV files: header variants, pixels by hand, and what is refused, skipped and mended."""
+"""CSV files: header variants, pixels computed by hand, and invalid input that is rejected, skipped or fixed."""
 
 import numpy as np
 import pytest
@@ -11,7 +11,7 @@ HEADER = "filename,xmin,ymin,xmax,ymax,class\n"
 
 @pytest.fixture
 def table(tmp_path):
-    """Writes a CSV file beside the images a.jpg and b.jpg; returns a function that reads it."""
+    """Writes a CSV file next to the images a.jpg and b.jpg; returns a function that reads it."""
     for name in ("a.jpg", "b.jpg"):
         write_image(tmp_path / "images" / name)
 
@@ -31,7 +31,7 @@ def table(tmp_path):
         "a.jpg,60,40,dog,0,0,6,4\n",
         # keras-retinanet, which has no header.
         "a.jpg,15,10,45,30,cat\nb.jpg,0,0,60,40,dog\na.jpg,0,0,6,4,dog\n",
-        # What spreadsheets make of it.
+        # As saved by spreadsheets.
         "\ufeffImage;X1;Y1;X2;Y2;Label;Note\r\na.jpg;15;10;45;30;cat;\r\n;;;;;;\r\nb.jpg;0;0;60;40;dog;x\r\n"
         "a.jpg;0;0;6;4.0;dog\r\n",
         'path\tx_min\ty_min\tx_max\ty_max\tname\n"a.jpg"\t 15\t10\t45\t30\tcat\nb.jpg\t0\t0\t60\t40\tdog\n'
@@ -95,8 +95,8 @@ def test_class_names_give_the_labels(table):
         (HEADER, ["no usable image"]),
         (HEADER + "a.jpg,0.1,0.1,0.9,1.0,cat\nb.jpg,0,0.1,0.9,0.5,cat\n", ["0 to 1", "expected pixels"]),
         (HEADER + ",1,1,9,9,cat\n", ["line 2", "no file name"]),
-        (HEADER.encode() + "a.jpg,1,1,9,9,kät\n".encode("latin-1"), ["no UTF-8"]),
-        (HEADER.encode("utf-16"), ["no UTF-8"]),
+        (HEADER.encode() + "a.jpg,1,1,9,9,kät\n".encode("latin-1"), ["not valid UTF-8"]),
+        (HEADER.encode("utf-16"), ["not valid UTF-8"]),
         (HEADER + "a.jpg,1,1,9,9," + "x" * 200_000 + "\n", ["field larger than field limit"]),
         (HEADER + 'a.jpg,1,1,9,9,"' + "x,\n" * 100_000, ["field larger than field limit"]),
     ],
@@ -115,9 +115,9 @@ def test_a_broken_table_is_one_line(table, text, patterns, skip_bad):
         ("a.jpg,60,40,1,1,9,9\n", ["no class"]),
         ("a.jpg,60,41,1,1,9,9,cat\n", ["line 2", "60x41", "60x40"]),
         ("a.jpg,wide,40,1,1,9,9,cat\n", ["width 'wide'"]),
-        ("c.jpg,60,40,1,1,9,9,cat\n", ["no image", "c.jpg"]),
+        ("c.jpg,60,40,1,1,9,9,cat\n", ["no such image", "c.jpg"]),
         ("a.jpg,,,1,1,9,9,cat\na.jpg,,,1,one,9,9,cat\n", ["line 3", "ymin 'one'"]),
-        ("a.jpg\x00,60,40,1,1,9,9,cat\n", ["no image"]),
+        ("a.jpg\x00,60,40,1,1,9,9,cat\n", ["no such image"]),
     ],
 )
 def test_a_bad_line_is_one_line_or_its_image_is_skipped_and_counted(table, lines, patterns):
@@ -129,4 +129,4 @@ def test_a_bad_line_is_one_line_or_its_image_is_skipped_and_counted(table, lines
 
 
 def test_missing_table(tmp_path):
-    one_line_error(lambda: read_csv(tmp_path / "none.csv"), "none.csv", "no readable file")
+    one_line_error(lambda: read_csv(tmp_path / "none.csv"), "none.csv", "cannot read the file")

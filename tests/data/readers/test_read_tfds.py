@@ -1,4 +1,4 @@
-"""TFDS: its own `voc` and `coco` builders over data made here, beside our readers of the same, and other builders."""
+"""TFDS: its `voc` and `coco` builders on generated data, compared with our readers of the same; and other builders."""
 
 import shutil
 from pathlib import Path
@@ -21,7 +21,7 @@ def built(tmp_path_factory, voc_folder_type):
 
 @pytest.fixture
 def read(built, monkeypatch, tmp_path):
-    """`read_tfds` with a cache folder of the test's own."""
+    """`read_tfds` with a separate cache folder."""
     monkeypatch.setenv("TFDS_DATA_DIR", str(built / "data"))
 
     def read(name, split, **options):
@@ -112,7 +112,7 @@ def test_broken_images_are_one_line_or_skipped(read, tmp_path):
     read("voc/2007", "train")
     (folder,) = (tmp_path / "cache" / "tfds").iterdir()
     (folder / "00000001.jpg").write_bytes(b"no image")
-    one_line_error(lambda: read("voc/2007", "train"), "00000001.jpg", "no readable image")
+    one_line_error(lambda: read("voc/2007", "train"), "00000001.jpg", "cannot read the image")
     dataset = read("voc/2007", "train", skip_bad=True)
     assert len(dataset) == 2
     assert dataset.fixes["unreadable images or annotations skipped"] == 1
@@ -141,7 +141,7 @@ def test_damaged_examples_are_one_line(read, built, tmp_path, monkeypatch):
     content = bytearray(shard.read_bytes())
     content[len(content) // 2] ^= 255
     shard.write_bytes(content)
-    one_line_error(lambda: read("shapes", "train"), "no readable examples", "build it again")
+    one_line_error(lambda: read("shapes", "train"), "cannot read the examples", "rebuild them")
 
 
 def test_a_folder_that_cannot_be_written(read, built, tmp_path):

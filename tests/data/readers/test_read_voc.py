@@ -36,7 +36,7 @@ def test_boxes_are_relative_with_continuous_edges_and_labels_count_from_1(voc_fo
 
 
 def test_difficult_flag_and_parts_of_objects(voc_folder):
-    # VOC's person layout has parts with boxes of their own inside an object.
+    # In VOC's person layout, objects contain parts with their own boxes.
     part = "<difficult>1</difficult><part><name>head</name><bndbox><xmin>1</xmin></bndbox></part>"
     record = one_image(voc_folder, voc_folder.object("person", 1, 1, 6, 4, part))[0]
     assert record.difficult.tolist() == [True]
@@ -153,12 +153,12 @@ ENTITY_BOMB = (
     [
         (remove_image, ["a1", "no image"]),
         (remove_annotation, ["a1.xml", "no such file"]),
-        (no_image, ["a1.png", "no readable image"]),
+        (no_image, ["a1.png", "cannot read the image"]),
         (wrong_size, ["a1.xml", "61x40", "60x40"]),
         (write_xml("<annotation>\n<object>\n</annotation>"), ["a1.xml", "line 3"]),
-        (write_xml(""), ["a1.xml", "broken XML"]),
+        (write_xml(""), ["a1.xml", "invalid XML"]),
         (write_xml("<html></html>"), ["a1.xml", "<html>"]),
-        (write_xml('<?xml version="1.0" encoding="no-such"?><annotation/>'), ["a1.xml", "broken XML"]),
+        (write_xml('<?xml version="1.0" encoding="no-such"?><annotation/>'), ["a1.xml", "invalid XML"]),
         (write_xml(ENTITY_BOMB), ["a1.xml", "entities"]),
         (objects("<object><name>cat</name></object>"), ["a1.xml", "xmin ''", "object 1"]),
         (objects("<object><bndbox><xmin>1</xmin><ymin>1</ymin><xmax>x</xmax></bndbox></object>"), ["xmax 'x'"]),
@@ -202,7 +202,7 @@ def exif(orientation):
 @pytest.mark.parametrize(
     ("orientation", "box"),
     [
-        # The stored image's top left pixel block of 10 rows and 30 columns (of 40 x 60), where it is displayed.
+        # Where the top left block of 10 rows and 30 columns of the stored image (40 x 60) is displayed.
         (5, [0, 0, 0.5, 0.25]),
         (6, [0, 0.75, 0.5, 1]),
         (7, [0.5, 0.75, 1, 1]),
@@ -216,7 +216,7 @@ def test_boxes_of_tools_that_ignore_exif_turn_with_the_image(voc_folder, orienta
     dataset = read_voc(voc_folder.path, "train")
     assert (dataset[0].height, dataset[0].width) == (60, 40)
     np.testing.assert_allclose(dataset[0].boxes, [box], atol=1e-6)
-    assert dataset.fixes == {"boxes turned with their image (EXIF)": 1}
+    assert dataset.fixes == {"boxes rotated with their image (EXIF)": 1}
 
 
 def test_boxes_of_tools_that_apply_exif_stay(voc_folder):

@@ -1,4 +1,4 @@
-"""YOLO's text files: layouts, names, boxes by hand, and what is refused, skipped and mended."""
+"""YOLO's text files: layouts, names, boxes computed by hand, and invalid input that is rejected, skipped or fixed."""
 
 import numpy as np
 import pytest
@@ -17,7 +17,7 @@ def write(path, text):
 
 @pytest.fixture
 def yolo(tmp_path):
-    """A folder of two images, a with two objects and b without a labels file."""
+    """A folder with two images: a has two objects, b has no labels file."""
     for name in ("a", "b"):
         write_image(tmp_path / "images" / "train" / f"{name}.jpg")
     write(tmp_path / "labels" / "train" / "a.txt", LABELS)
@@ -31,7 +31,7 @@ def check(dataset, image_ids=("images/train/a.jpg", "images/train/b.jpg")):
     assert [record.class_ids.tolist() for record in dataset] == [[2, 1], []]
     np.testing.assert_allclose(dataset[0].boxes, [[0.25, 0.25, 0.75, 0.75], [0, 0, 0.1, 0.1]], atol=1e-6)
     assert (dataset[0].height, dataset[0].width) == (40, 60)
-    assert dataset.fixes == {"images without a labels file, taken as without objects": 1}
+    assert dataset.fixes == {"images without a labels file (no objects)": 1}
 
 
 @pytest.mark.parametrize(
@@ -67,7 +67,7 @@ def test_a_class_may_be_named_no(yolo):
 
 
 def test_split_before_images(tmp_path):
-    """Roboflow's layout: train/images, train/labels, and a data.yaml that leads out of its folder."""
+    """Roboflow's layout: train/images, train/labels, and a data.yaml with paths that begin with ../."""
     for name in ("a", "b"):
         write_image(tmp_path / "train" / "images" / f"{name}.jpg")
     write(tmp_path / "train" / "labels" / "a.txt", LABELS)
@@ -121,24 +121,24 @@ BOMB = "a0: &a0 [x, x]\n" + "".join(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9
 @pytest.mark.parametrize(
     ("yaml", "patterns"),
     [
-        ("names: [cat", ["broken YAML"]),
-        ("- cat\n", ["no mapping"]),
-        ("", ["no mapping"]),
-        ("names: []\n", ["no list of names"]),
-        ("names: cat\n", ["no list of names"]),
-        ("names: [cat, [dog]]\n", ["no list of names"]),
-        ("names: {0: cat, 2: dog}\n", ["other numbers than 0, 1, 2"]),
-        (f"names: {{0: cat, {'9' * 900}: dog}}\n", ["other numbers"]),
+        ("names: [cat", ["invalid YAML"]),
+        ("- cat\n", ["not a mapping"]),
+        ("", ["not a mapping"]),
+        ("names: []\n", ["not a list of names"]),
+        ("names: cat\n", ["not a list of names"]),
+        ("names: [cat, [dog]]\n", ["not a list of names"]),
+        ("names: {0: cat, 2: dog}\n", ["numbers of names are not 0, 1, 2"]),
+        (f"names: {{0: cat, {'9' * 900}: dog}}\n", ["numbers of names are not"]),
         ("names: [cat, cat]\n", ["'cat' twice"]),
         ("train: nowhere\nnames: [cat, dog]\n", ["train 'nowhere'"]),
-        ("train:\nnames: [cat, dog]\n", ["no path under 'train'"]),
+        ("train:\nnames: [cat, dog]\n", ["'train' is not a path"]),
         ("train: []\nnames: [cat, dog]\n", ["no images of the split 'train'"]),
-        ("train: {a: b}\nnames: [cat, dog]\n", ["no path under 'train'"]),
-        (BOMB + "names: *a29\n", ["no list of names"]),
-        (BOMB + "path: *a29\ntrain: *a29\nnames: [cat, dog]\n", ["no path under 'train'"]),
-        ("names: " + "[" * 10_000, ["broken YAML"]),
-        (b"names: [\xff]\n", ["no UTF-8"]),
-        ("names: [\x01]\n", ["broken YAML"]),
+        ("train: {a: b}\nnames: [cat, dog]\n", ["'train' is not a path"]),
+        (BOMB + "names: *a29\n", ["not a list of names"]),
+        (BOMB + "path: *a29\ntrain: *a29\nnames: [cat, dog]\n", ["'train' is not a path"]),
+        ("names: " + "[" * 10_000, ["invalid YAML"]),
+        (b"names: [\xff]\n", ["not valid UTF-8"]),
+        ("names: [\x01]\n", ["invalid YAML"]),
     ],
 )
 def test_bad_data_yaml_is_one_line(yolo, yaml, patterns):
@@ -148,7 +148,7 @@ def test_bad_data_yaml_is_one_line(yolo, yaml, patterns):
 
 def test_an_instruction_in_data_yaml_is_not_run(yolo):
     write(yolo / "data.yaml", f"names: !!python/object/apply:os.mkdir [{yolo}/made]\n")
-    one_line_error(lambda: read_yolo(yolo, "train"), "a.txt", "class '1'")  # The mapping is a list of one name.
+    one_line_error(lambda: read_yolo(yolo, "train"), "a.txt", "class '1'")  # The mapping is read as a list of one name.
     assert not (yolo / "made").exists()
 
 
@@ -164,7 +164,7 @@ def test_unknown_split_lists_those_there_are(yolo):
 
 def test_no_labels_at_all(yolo):
     (yolo / "labels" / "train" / "a.txt").unlink()
-    one_line_error(lambda: read_yolo(yolo, "train"), "labels/train/a.txt", "no labels of any image")
+    one_line_error(lambda: read_yolo(yolo, "train"), "labels/train/a.txt", "no image has a labels file")
 
 
 @pytest.mark.parametrize(
@@ -178,7 +178,7 @@ def test_no_labels_at_all(yolo):
         ("cat 0.5 0.5 0.5 0.5", ["class 'cat'"]),
         ("9" * 5000 + " 0.5 0.5 0.5 0.5", ["class '9999"]),
         ("0 30 20 10 10", ["relative to the image"]),
-        (b"0 \xff", ["no UTF-8"]),
+        (b"0 \xff", ["not valid UTF-8"]),
     ],
 )
 def test_a_bad_line_is_one_line_or_its_image_is_skipped_and_counted(yolo, lines, patterns):

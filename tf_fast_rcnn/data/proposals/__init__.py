@@ -1,4 +1,4 @@
-"""Object proposals: selective search, dense boxes, or both; or those of a file."""
+"""Object proposals: selective search, dense boxes, or both, or proposals from a file."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ __all__ = [
 
 
 def compute_proposals(image: np.ndarray, proposals: ProposalSettings) -> np.ndarray:
-    """An image's object proposals, float32 `[P, 4]` relative: selective search's first, then the dense boxes.
+    """Computes an image's object proposals, float32 `[P, 4]` relative: first selective search's, then dense boxes.
 
     Args:
         image: uint8 `[H, W, 3]`, RGB.
@@ -48,7 +48,7 @@ def compute_proposals(image: np.ndarray, proposals: ProposalSettings) -> np.ndar
 
 
 def _searched(image, proposals):
-    """Small boxes are left out before the limit where that can be: more of the others are then below it."""
+    """Selective search without small boxes, which native search drops before applying the limit on their number."""
     arguments = (image, proposals.selective_search, proposals.max_selective_search, proposals.seed)
     if proposals.implementation == "native":
         return selective_search(*arguments, implementation="native", min_size=proposals.min_size)

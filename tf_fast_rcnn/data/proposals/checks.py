@@ -1,7 +1,7 @@
-"""Whether the proposals of a file fit a data set: found before anything is trained on them.
+"""Checks whether a file's proposals match a data set, before anything is trained on them.
 
-Wrong coordinates do not fail: a network trains on boxes that are nowhere near an object. What tells is their recall of
-the ground truth, and that another reading of the same numbers has a far better one.
+Wrong coordinates do not cause an error: the network simply trains on boxes far from any object. They are detected by
+their low recall, if another interpretation of the same numbers has a much higher one.
 """
 
 from __future__ import annotations
@@ -23,52 +23,56 @@ if TYPE_CHECKING:
     from tf_fast_rcnn.data.proposals.files import FileProposals
     from tf_fast_rcnn.data.records import ImageRecord
 
-# Readings are compared on so many images, evenly spaced: enough objects, in seconds.
+# Interpretations are compared on at most this many evenly spaced images: enough objects, in seconds.
 _MAX_COMPARED = 200
-# Another reading explains a low recall if it finds a fifth of all objects more, and, of the objects that only one of
-# the two finds, so many more than chance would give it (in standard deviations; McNemar's test). Poor proposals in the
-# right order are no better in another one.
+# Another interpretation explains a low recall if it finds more objects by at least this fraction of all, and if, among
+# the objects found by only one of the two, it finds significantly more (in standard deviations; McNemar's test). Poor
+# proposals in the right order are not better in another order.
 _MIN_GAIN = 0.2
 _MIN_DEVIATIONS = 3.0
-# Below this a recall that nothing explains is worth a word.
+# A lower recall without an explanation is reported.
 _LOW_RECALL = 0.5
-# A wrong base shows where boxes touch the borders: all that do stick out by a pixel.
+# With a wrong base, all boxes that touch a border stick out by a pixel.
 _MIN_STICKING_OUT = 3
 _MIN_SHARE_STICKING_OUT = 0.01
-# By about so much the mean best IoU of imprecise proposals may rise or fall when all are moved by a pixel.
+# Moving imprecise proposals by a pixel changes their mean best IoU by about this much in either direction.
 _IOU_OF_A_PIXEL = 0.01
-# More than this share beyond the image or reversed is no honest file, if there is a reading without them.
+# With more than this fraction of boxes beyond the image or reversed, another interpretation without them is preferred.
 _MAX_MISFITS = 0.1
 
 
 @dataclasses.dataclass(frozen=True)
 class ProposalReport:
-    """What `check_proposals` found in order, or mended.
+    """The result of `check_proposals`.
 
     Attributes:
-        fixes: proposals that were clipped or dropped, by what was done, and images of the file that are not used.
-        recall: share of the objects with a proposal of IoU 0.5 or more; NaN without objects.
+        fixes: numbers of clipped and dropped proposals by description, and of unused images in the file.
+        recall: fraction of objects with a proposal of IoU 0.5 or more; NaN without objects.
     """
 
     fixes: dict
     recall: float
 
     def lines(self) -> list[str]:
-        """The same as text, a line each."""
+        """The report as lines of text."""
         lines = [f"{count} x {what}" for what, count in self.fixes.items()]
         if self.recall < _LOW_RECALL:
             lines.append(
-                f"recall of the objects at IoU {MIN_IOU}: {self.recall:.3f}, which is low; no other coordinate order "
+                f"recall of objects at IoU {MIN_IOU}: {self.recall:.3f}, which is low; no other coordinate order "
                 "explains it"
             )
         return lines
 
 
 class _Reading(NamedTuple):
-    """What a way to read the file gives on the compared images.
+    """The result of one interpretation of the file on the compared images.
 
-    `best` float32 [G] is the best IoU of each object; of all proposals, `misfits` is the share that is beyond its image
-    by more than a pixel, reversed or tiny, and `sticking_out` the number that is beyond by about one pixel.
+    Attributes:
+        name: the coordinate order, or a description.
+        best: float32 [G], the best IoU of each object.
+        misfits: fraction of proposals that are reversed, tiny, or beyond the image by more than a pixel.
+        sticking_out: number of proposals that are beyond the image by about one pixel.
+        proposals: number of proposals.
     """
 
     name: str
@@ -89,9 +93,9 @@ def check_proposals(proposals: FileProposals, dataset: Sequence[ImageRecord]) ->
         `ProposalReport`.
 
     Raises:
-        InputError: for an image without an entry in the file, one entry that stands for two images, numbers that are
-            not finite, and numbers that another coordinate order, base or neighbouring row explains: the message says
-            which, and both recalls.
+        InputError: for an image without an entry in the file, an entry that matches two images, numbers that are not
+            finite, and proposals that match much better in another coordinate order, with another base, or shifted by
+            one image; the message names it and both recalls.
     """
     matched = _match(proposals, dataset)
     fixes, best = Counter(), [np.zeros(0, np.float32)]
@@ -110,15 +114,15 @@ def _match(proposals, dataset):
     missing = [record.image_id for record, name in zip(dataset, names, strict=True) if name is None]
     if missing:
         raise InputError(
-            f"{proposals.file}: found no proposals of {len(missing)} of {len(names)} images ({', '.join(missing[:3])}"
+            f"{proposals.file}: found no proposals for {len(missing)} of {len(names)} images ({', '.join(missing[:3])}"
             f"{', ...' if missing[3:] else ''}); expected them under the image's id or file name; the file has "
             f"{', '.join([str(name) for name in proposals.rows][:3])}, ..."
         )
     name, count = Counter(names).most_common(1)[0] if names else ("", 0)
     if count > 1:
         raise InputError(
-            f"{proposals.file}: found {name!r} for {count} images; expected an entry for each; name the entries by the "
-            "images' ids"
+            f"{proposals.file}: {count} images match the entry {name!r}; expected one entry per image; name the "
+            "entries by image id"
         )
     return names
 
@@ -129,7 +133,7 @@ def _best_ious(boxes, record):
 
 
 def _explain(proposals, dataset, matched):
-    """InputError where another reading fits, and the given one does not."""
+    """Raises an InputError if another interpretation fits and the given one does not."""
     chosen = np.unique(np.linspace(0, len(matched) - 1, min(len(matched), _MAX_COMPARED)).astype(int)).tolist()
     images = [(dataset[index], matched[index]) for index in chosen]
     given = _read_as(proposals, images, proposals.order)
@@ -146,12 +150,12 @@ def _explain(proposals, dataset, matched):
     if given.misfits > 0.5:
         raise InputError(
             f"{proposals.file}: found {given.misfits:.0%} of the proposals beyond their image, reversed or tiny, read "
-            f"as {proposals.order}; expected them inside; check the coordinates and the images' sizes"
+            f"as {proposals.order}; expected them inside; check the coordinates and the image sizes"
         )
 
 
 def _read_as(proposals, images, order, name=None):
-    """The `_Reading` of the rows of `images`, pairs of a record and a name in the file."""
+    """The `_Reading` of `images`, which are pairs of a record and a name in the file."""
     best, misfits, sticking_out, count = [np.zeros(0, np.float32)], 0, 0, 0
     read = dataclasses.replace(proposals, order=order)
     for record, entry in images:
@@ -161,7 +165,7 @@ def _read_as(proposals, images, order, name=None):
         beyond = np.abs(box_algebra.scale(boxes - inside, record.height, record.width)).max(axis=1, initial=0)
         sides = box_algebra.scale(boxes, record.height, record.width)
         sides = sides[:, 2:] - sides[:, :2]
-        # Relative numbers taken for pixels are boxes of a pixel or two.
+        # Relative coordinates interpreted as pixels are boxes of a pixel or two.
         misfits += int(np.sum((beyond > 1.5) | (sides < 0).any(axis=1) | (sides <= 2).all(axis=1)))
         sticking_out += int(np.sum((beyond > 0.5) & (beyond <= 1.5)))
         count += len(boxes)
@@ -170,7 +174,7 @@ def _read_as(proposals, images, order, name=None):
 
 
 def _shifted(proposals, images):
-    """Readings in which each image has the rows of its neighbour in the file."""
+    """Yields interpretations in which each image gets the rows of its neighbour in the file."""
     names = list(proposals.rows)
     places = {name: place for place, name in enumerate(names)}
     for shift, which in ((1, "next"), (-1, "previous")):
@@ -209,7 +213,7 @@ def _other_reading(proposals, given, other):
         recalls_other = f" (recall {recall(other.best):.3f})"
     else:
         recalls_other = " (all inside their images)"
-    what_to_do = f"give --proposals-order {other.name}" if other.name in ORDERS else "check the order of the rows"
+    what_to_do = f"use --proposals-order {other.name}" if other.name in ORDERS else "check the order of the rows"
     return InputError(
         f"{proposals.file}: found proposals that do not fit the images when read as {given.name}{recalls}; they fit as "
         f"{other.name}{recalls_other}; {what_to_do}"

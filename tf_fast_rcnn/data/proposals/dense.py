@@ -1,6 +1,6 @@
-"""Dense object proposals: boxes of a few sizes on regular grids, the sizes fitted to the training boxes.
+"""Dense object proposals: boxes of a few sizes on regular grids, with sizes fitted to the training boxes.
 
-Where objects are many and alike (cells, digits, products) such boxes find more of them than selective search.
+For many similar objects (cells, digits, products), they have a higher recall than selective search.
 """
 
 from __future__ import annotations
@@ -18,25 +18,24 @@ from tf_fast_rcnn.errors import InputError
 if TYPE_CHECKING:
     from tf_fast_rcnn.data.records import ImageRecord
 
-    pass
-
-# Each grid goes on by this many positions beyond every border, clipped there: objects that the border cuts.
+# Each grid continues by this many positions beyond every border, clipped to the image, for objects cut by the border.
 _POSITIONS_BEYOND_BORDER = 1
-# Steps that the fit chooses from: below, too few sizes fit into the budget; above, IoU 0.5 is lost between positions.
+# Steps to choose from: with smaller ones, too few sizes fit into the budget; with larger ones, objects between two
+# positions do not reach an IoU of 0.5.
 _STEPS = (0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5)
 _CANDIDATE_SIZES = 80
 _MAX_BOXES = 1_000_000
-# A sample of the training boxes is enough to fit, and keeps a large data set to seconds.
+# A sample of the training boxes is enough for the fit, which then takes only seconds for a large data set.
 _MAX_FITTED_BOXES = 4000
 
 
 @dataclasses.dataclass(frozen=True)
 class DenseBoxes:
-    """Box sizes and the distance between neighbours.
+    """The sizes of dense boxes and the distance between neighbours.
 
     Attributes:
         sizes: (height, width) of each box, in units of the image's shorter side.
-        step: distance between neighbouring boxes as a fraction of their own height (down) and width (across).
+        step: distance between neighbouring boxes as a fraction of their height (vertically) and width (horizontally).
     """
 
     sizes: tuple[tuple[float, float], ...]
@@ -56,18 +55,18 @@ def dense_grid(
     aspect_ratios: Iterable[float] = (0.5, 1.0, 2.0),
     stride: float = 0.4,
 ) -> DenseBoxes:
-    """Dense boxes of every scale in every aspect ratio; by default about 2,800 boxes in a 4:3 image.
+    """Dense boxes of every combination of scale and aspect ratio; by default about 2,800 boxes in a 4:3 image.
 
     Args:
         scales: square roots of the boxes' areas, in units of the image's shorter side.
-        aspect_ratios: width over height.
-        stride: distance between neighbouring boxes as a fraction of their own height (down) and width (across).
+        aspect_ratios: width / height.
+        stride: distance between neighbouring boxes as a fraction of their height (vertically) and width (horizontally).
 
     Returns:
         `DenseBoxes`.
 
     Raises:
-        InputError: for numbers that are not above 0, a stride above 1, and more than a million boxes in a square image.
+        InputError: for numbers that are not above 0, a stride above 1, or more than a million boxes in a square image.
 
     Example:
         >>> dense_grid(scales=[0.5], aspect_ratios=[1, 4], stride=0.5).sizes
@@ -81,25 +80,25 @@ def dense_grid(
         )
     sizes = tuple((scale * ratio**-0.5, scale * ratio**0.5) for scale in scales for ratio in aspect_ratios)
     dense = DenseBoxes(sizes, stride)
-    # From the sides alone: to count the boxes by making them would take the memory that is to be saved.
+    # Computed from the sides, because creating the boxes to count them could exhaust memory.
     count = sum(math.prod(1 + max(0, 1 - side) / (stride * side) for side in size) for size in sizes)
     if count > _MAX_BOXES:
         raise InputError(
             f"dense boxes: found about {count:.0f} boxes in an image; expected {_MAX_BOXES} at most; "
-            "raise the scales or the stride"
+            "increase the scales or the stride"
         )
     return dense
 
 
-# For data without boxes.
+# For data sets without boxes.
 DEFAULT_DENSE_BOXES = dense_grid()
 
 
 def dense_boxes(height: float, width: float, dense: DenseBoxes) -> np.ndarray:
-    """The boxes of all sizes at all positions of an image, clipped to it: float32 `[P, 4]`, relative.
+    """All dense boxes of an image, clipped to it: float32 `[P, 4]`, relative.
 
-    Along each axis the boxes stand evenly, the first and last inside ones flush with the borders; one more on each side
-    is cut by the border.
+    Along each axis, the boxes are evenly spaced from border to border, plus one box on each side that is cut by the
+    border.
 
     Args:
         height, width: the image's size, in any unit.
@@ -125,19 +124,22 @@ def dense_boxes(height: float, width: float, dense: DenseBoxes) -> np.ndarray:
 
 
 def fit_dense_boxes(dataset: Iterable[ImageRecord], max_boxes: int = 3000, min_size: float = 0.0) -> DenseBoxes:
-    """Sizes and step that cover the data set's boxes best with at most `max_boxes` boxes in an image of median size.
+    """Finds the sizes and step that cover a data set's boxes best with a given number of boxes in a typical image.
 
-    For each step, sizes are taken greedily from clusters of the training boxes' sizes, each time the one that gains
-    most for each box that it costs. What is maximised is the mean over classes (rare ones count alike, as in mAP) of
-    a softened recall at IoU 0.5 plus half the mean best IoU. Deterministic; about a second.
+    For each step, sizes are chosen greedily from clusters of the training boxes' sizes, each time the one with the
+    largest gain per box. The objective is a softened recall at IoU 0.5 plus half the mean best IoU, averaged over
+    classes (so that rare ones count equally, as in mAP). The result is deterministic; the fit takes about a second.
 
     Args:
-        dataset: `DetectionDataset`; its boxes are the training boxes. Without any: `DEFAULT_DENSE_BOXES`.
-        max_boxes: budget for an image of the median height and width.
+        dataset: `DetectionDataset`; its boxes are the training boxes. If there are none: `DEFAULT_DENSE_BOXES`.
+        max_boxes: maximum number of boxes in an image of the median height and width.
         min_size: lower bound of the sides, in units of the image's shorter side.
 
     Returns:
         `DenseBoxes`.
+
+    Raises:
+        InputError: if not even one size fits into `max_boxes`.
     """
     boxes, images, labels = _training_boxes(dataset)
     if not len(boxes):
@@ -156,15 +158,15 @@ def fit_dense_boxes(dataset: Iterable[ImageRecord], max_boxes: int = 3000, min_s
         name = getattr(dataset, "name", "the data set")
         raise InputError(
             f"dense boxes: found no size of {name} that fits into {max_boxes} boxes; "
-            f"expected at least {costs.min()}; raise the number"
+            f"expected at least {costs.min()}; increase the number"
         )
     return best
 
 
 def _grid(length, side, step):
-    """Number of inside positions along an axis, their distance, and the start of the first; broadcasts.
+    """Number of positions inside the image along an axis, their spacing, and the start of the first; broadcasts.
 
-    A side longer than the axis stands alone in its middle.
+    A side longer than the axis has a single position, centred.
     """
     count = np.maximum(np.round((length - side) / (step * side)), 0) + 1
     spacing = np.where(count > 1, (length - side) / np.maximum(count - 1, 1), step * side)
@@ -181,12 +183,12 @@ def _intervals(length, side, step):
 
 
 def _count(image, size, step):
-    """Number of boxes of one size in an image of `(height, width)` shorter sides."""
+    """Number of boxes of one size in an image of `(height, width)`, in units of its shorter side."""
     return len(_intervals(image[0], size[0], step)) * len(_intervals(image[1], size[1], step))
 
 
 def _training_boxes(dataset):
-    """Boxes [N, 4] and their images' sizes [N, 2], both in units of the image's shorter side, and labels [N]."""
+    """Boxes [N, 4] and their images' sizes [N, 2], both in units of the image's shorter side, and class ids [N]."""
     boxes, images, labels = [np.zeros((0, 4))], [np.zeros((0, 2))], [np.zeros(0, np.int32)]
     for record in dataset:
         image = np.array([record.height, record.width]) / min(record.height, record.width)
@@ -206,7 +208,7 @@ def _class_balanced(labels):
 
 
 def _cluster_sizes(sizes, weights):
-    """At most `_CANDIDATE_SIZES` typical sizes [M, 2]: k-means of (log height, log width), started at far points."""
+    """At most `_CANDIDATE_SIZES` typical sizes [M, 2]: k-means of (log height, log width), initialised far apart."""
     logs = np.log(sizes)
     if len(logs) <= _CANDIDATE_SIZES:
         return np.unique(sizes, axis=0)
@@ -225,13 +227,13 @@ def _cluster_sizes(sizes, weights):
 
 
 def _quality(best_iou):
-    # Recall as a ramp around IoU 0.5: a threshold would choose sizes that only just reach it on the training boxes
-    # (cross-validated on blood cells, recall of the smallest class 0.976 against 0.966).
+    # A ramp around IoU 0.5: a hard threshold would choose sizes that only just reach it on the training boxes
+    # (cross-validated on blood cells, recall of the smallest class is 0.976 with the ramp and 0.966 without).
     return np.clip((best_iou - 0.4) / 0.2, 0, 1) + 0.5 * best_iou
 
 
 def _best_iou(boxes, images, size, step):
-    """Best IoU [N] of each box with the grid of one size; only the nearest positions can be the best."""
+    """Best IoU [N] of each box with the grid of one size; only the nearest positions need to be compared."""
     down = _nearest_intervals(boxes[:, 0], boxes[:, 2], images[:, 0], size[0], step)
     across = _nearest_intervals(boxes[:, 1], boxes[:, 3], images[:, 1], size[1], step)
     areas = box_algebra.area(boxes)
@@ -255,7 +257,7 @@ def _nearest_intervals(low, high, length, side, step):
 
 
 def _greedy_cover(gains, costs, budget):
-    """Indices of the chosen columns of `gains` [N, M], and the sum over rows of the best chosen value."""
+    """Indices of the chosen columns of `gains` [N, M], and the sum over rows of the largest chosen value."""
     covered, chosen = np.zeros(len(gains)), []
     while True:
         gain = np.maximum(gains - covered[:, None], 0).sum(axis=0)

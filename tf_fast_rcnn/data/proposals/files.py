@@ -1,4 +1,4 @@
-"""Object proposals that another program made, read from its files."""
+"""Object proposals computed by other programs, read from files."""
 
 from __future__ import annotations
 
@@ -38,17 +38,17 @@ _READERS = {
 
 @dataclasses.dataclass(frozen=True)
 class FileProposals:
-    """The proposals of a file, in place of `ProposalSettings` wherever these are taken; see `file_proposals`.
+    """Proposals from a file, accepted wherever `ProposalSettings` are; see `file_proposals`.
 
-    Read back from JSON it only says what they were: a run tells so which proposals it was trained on.
+    When restored from JSON, e.g. from a training run, it only describes the proposals and does not contain them.
 
     Attributes:
         file: the file's name.
         order: its coordinate order, one of `orders.ORDERS`.
-        max_proposals: the best so many of an image are taken; None for all.
+        max_proposals: maximum number of proposals per image, best first; None for all.
         checksum: of the file's content.
-        rows: the content, `tables.Rows` by the image's name; None where it was not read.
-        report: `checks.ProposalReport` of the data set that `file_proposals` was given, or None.
+        rows: the content, `tables.Rows` by image name; None if it was not read.
+        report: `checks.ProposalReport` on the data set that was passed to `file_proposals`, or None.
     """
 
     file: str
@@ -59,34 +59,36 @@ class FileProposals:
     report: ProposalReport | None = dataclasses.field(default=None, compare=False, repr=False)
 
     def to_json(self) -> dict[str, Any]:
-        """A dict of JSON's types, without the proposals themselves."""
+        """Converts to a dict of JSON types, without the proposals themselves."""
         return {field.name: getattr(self, field.name) for field in dataclasses.fields(self) if field.compare}
 
     @classmethod
     def from_json(cls, value: Any) -> Self:
-        """What `to_json` gave, without the proposals.
+        """Restores the value of `to_json`, without the proposals.
 
         Raises:
-            InputError: if it is not such a dict.
+            InputError: if the dict is invalid.
         """
         try:
             return cls(**value, rows=None, report=None)
         except TypeError as error:
-            raise InputError(f"proposals: found {error}; expected those of this version; prepare again") from None
+            raise InputError(
+                f"proposals: found {error}; expected settings of this version; run `prepare` again"
+            ) from None
 
     def check_read(self) -> None:
-        """InputError where these are read back from JSON, without the proposals."""
+        """Raises an InputError if these were restored from JSON, without the proposals."""
         if self.rows is None:
             raise InputError(
-                f"proposals: found none for these images; expected a file of them, as training took those of "
-                f"{self.file}; give it as `--proposals FILE`, or file_proposals(...) in Python"
+                f"proposals: found none for these images; the model was trained on proposals from {self.file}, so they "
+                "must come from a file; pass `--proposals FILE`, or file_proposals(...) in Python"
             )
 
     def name_of(self, record: ImageRecord) -> str | None:
-        """The name under which the file has an image, or None.
+        """The name of an image in the file, or None.
 
-        Tried in this order: the image's id; its file's name, with and without extension; the number at its end ("42"
-        for COCO_val2014_000000000042), as files with COCO's ids have it.
+        Tried in this order: the image's id; its file name, with and without extension; and the number at the end of
+        that (42 for COCO_val2014_000000000042), as in files with COCO's ids.
         """
         self.check_read()
         path = PurePath(record.image_path)
@@ -96,31 +98,30 @@ class FileProposals:
         return next((name for name in names if name in (self.rows or ())), None)
 
     def of(self, record: ImageRecord) -> np.ndarray:
-        """The proposals of an image, float32 `[P, 4]` relative, the best first; see `file_proposals`.
+        """The proposals of an image, float32 `[P, 4]` relative, best first; see `file_proposals`.
 
         Raises:
-            InputError: if the file has no such image, or a number that is not finite.
+            InputError: if the file has no such image, or a number is not finite.
         """
         return self.usable(record, Counter())
 
     def usable(self, record: ImageRecord, fixes: Counter[str]) -> np.ndarray:
-        """As `of`; what was clipped and dropped is added to the `Counter` `fixes`."""
+        """As `of`; the numbers of clipped and dropped proposals are added to the `Counter` `fixes`."""
         name = self.name_of(record)
         if name is None or self.rows is None:
             raise InputError(
-                f"{self.file}: found no proposals of image {record.image_id}; expected them under its id or file name; "
-                "add them"
+                f"{self.file}: found no proposals for image {record.image_id}; expected them under its id or file name"
             )
         return self.usable_rows(self.rows[name], record, fixes)
 
     def usable_rows(self, rows: Rows, record: ImageRecord, fixes: Counter[str]) -> np.ndarray:
-        """The `tables.Rows` of an image as float32 `[P, 4]` relative, in the order in which they are taken."""
+        """Converts the `tables.Rows` of an image to float32 `[P, 4]` relative, best first."""
         boxes = from_order(rows.corners, record.height, record.width, self.order)
         finite = np.isfinite(boxes).all(axis=1)
         if not finite.all() or not (rows.scores is None or np.isfinite(rows.scores).all()):
             found = rows.corners[~finite][:1].tolist() or "a score"
             raise InputError(
-                f"{self.file}, image {record.image_id}: found {found}, not finite; expected numbers; mend the file"
+                f"{self.file}, image {record.image_id}: found {found}, not finite; expected numbers; fix the file"
             )
         if rows.scores is not None:
             boxes = boxes[np.argsort(-rows.scores.astype(np.float64), kind="stable")]
@@ -142,23 +143,23 @@ def file_proposals(
 ) -> FileProposals:
     """Reads object proposals from a file or folder; docs/proposals.md describes the formats.
 
-    Clipped to the image, without those that then have no area, without repetitions (of equal boxes the first stays, as
-    in the original), and with falling scores where the file has any, else in its own order.
+    Proposals are clipped to the image; those without area and repetitions (all but the first of equal boxes, as in the
+    original) are dropped. They are sorted by decreasing score if the file has scores; otherwise they keep its order.
 
     Args:
         path: .mat, a folder of .mat files, .pkl (Detectron), .json (COCO results), .npz, .npy or .csv.
-        dataset: `DetectionDataset` (or records) for which they are meant: they are checked, see `check_proposals`.
-            None for a caller that has none, who is told of images without proposals when they are asked for.
+        dataset: `DetectionDataset` (or records) that the proposals are for, to check them (see `check_proposals`).
+            None: not checked; an image without proposals is an error when it is used.
         order: the coordinate order of the file, one of `orders.ORDERS`; None for the format's default.
-        max_proposals: the best so many of an image are taken; None for 2000, or all that stand in an .npy file or in a
-            .mat file of the original's demo or of a whole set, whose boxes are not ranked.
+        max_proposals: maximum number of proposals per image, best first; None for 2000, or for all in .npy files and in
+            .mat files of the original's demo or of whole image sets, whose boxes are not ranked.
 
     Returns:
-        `FileProposals`, which `prepare`, `train`, `evaluate` and `detect` take in place of `ProposalSettings`. Its
-        `report` says what was clipped, dropped and found.
+        `FileProposals`, which `prepare`, `train`, `evaluate` and `detect` accept instead of `ProposalSettings`. Its
+        `report` lists what was clipped and dropped, and the recall.
 
     Raises:
-        InputError: for a file that cannot be read or is of another kind, and for what `check_proposals` refuses.
+        InputError: for a file that cannot be read or is of another kind, and for what `check_proposals` rejects.
 
     Example:
         >>> train = load_dataset("voc:VOC2007@trainval")                                    # doctest: +SKIP
@@ -182,14 +183,14 @@ def _read(path, order):
         return read_proposal_csv(path, order)
     if path.suffix.lower() not in _READERS:
         raise InputError(
-            f"{path}: found no known kind of proposals; expected {', '.join([*_READERS, '.csv'])} or a folder of .mat "
-            "files; name the file so"
+            f"{path}: unknown kind of proposals; expected {', '.join([*_READERS, '.csv'])} or a folder of .mat files; "
+            "rename or convert the file"
         )
     return _READERS[path.suffix.lower()](path)
 
 
 def _checksum(path):
-    """A hash of a file's content; of a folder's files by name, size and time of change."""
+    """A hash of a file's content; for a folder, of its files' names, sizes and modification times."""
     digest = hashlib.sha256()
     with one_line_errors(path, "a file of proposals"):
         if path.is_dir():

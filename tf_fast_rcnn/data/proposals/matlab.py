@@ -1,8 +1,8 @@
-"""Reads the arrays of boxes in MATLAB's .mat files, version 5 (`save -v6`, `-v7` and SciPy's `savemat`).
+"""Reads arrays of boxes from MATLAB's .mat files, version 5 (`save -v6`, `-v7` and SciPy's `savemat`).
 
-The format is described in "MAT-File Format" (The MathWorks). scipy.io.loadmat takes memory for whatever sizes a file
-states and trusts its compression; here every size is compared with the bytes that there are. Of the format only
-numbers, text and cells are read, which is what proposal files are made of.
+The format is described in "MAT-File Format" (The MathWorks). scipy.io.loadmat allocates memory for any size that a file
+states and does not limit decompression; here every size is checked against the number of bytes available. Only numbers,
+text and cells are supported, which is all that proposal files contain.
 """
 
 from __future__ import annotations
@@ -33,29 +33,29 @@ if TYPE_CHECKING:
 _EXPECTED = "a MATLAB file of version 5 with boxes"
 _HEADER_BYTES = 128
 _MATRIX, _COMPRESSED, _UTF8 = 14, 15, 16
-# Data types of elements, as NumPy's without byte order.
+# Data types of elements -> NumPy's types without byte order.
 _DTYPES = {1: "i1", 2: "u1", 3: "i2", 4: "u2", 5: "i4", 6: "u4", 7: "f4", 9: "f8", 12: "i8", 13: "u8", 16: "u1"}
 _DTYPES |= {17: "u2", 18: "u4"}
 _CELL, _CHAR, _NUMBERS = 1, 4, range(6, 16)
-# Cells of numbers are two deep; nobody needs more than a few.
+# Cell arrays of boxes have a depth of two; more than a few levels are not needed.
 _MAX_DEPTH = 4
 
 
 def read_mat(path: StrPath) -> ProposalTable:
-    """Proposals of a .mat file: `boxes` [P, 4] of one image, or the cell arrays `images` and `boxes` of many.
+    """Reads a .mat file: `boxes` [P, 4] of one image, or the cell arrays `images` and `boxes` of many.
 
-    - One image: ID_boxes.mat as the original's demo has it, 0-based x1 y1 x2 y2, or else ID.mat, one of the per-image
-      selective search files (IJCV), 1-based x1 y1 x2 y2.
-    - The whole-set files of VOC: 1-based y1 x1 y2 x2.
+    - One image: ID_boxes.mat as in the original's demo, 0-based x1 y1 x2 y2; or ID.mat, a per-image selective search
+      file (IJCV), 1-based x1 y1 x2 y2.
+    - The files of whole VOC image sets: 1-based y1 x1 y2 x2.
 
-    Orders and limits are those of rbgirshick/fast-rcnn, tools/demo.py and lib/datasets/pascal_voc.py: all boxes are
-    taken, but of the IJCV files, which are ranked, the first 2000.
+    The coordinate orders and limits are those of rbgirshick/fast-rcnn, tools/demo.py and lib/datasets/pascal_voc.py:
+    all boxes are used, except that only the first 2000 of the IJCV files are, which are ranked.
 
     Returns:
         `ProposalTable`.
 
     Raises:
-        InputError: for a damaged file, another version or other content.
+        InputError: for a damaged file, another version or unexpected content.
     """
     with one_line_errors(path, _EXPECTED):
         variables = read_variables(path, ("boxes", "images"))
@@ -69,7 +69,7 @@ def read_mat(path: StrPath) -> ProposalTable:
 
 
 def read_mat_folder(path: StrPath) -> ProposalTable:
-    """Proposals of a folder of .mat files of one image each, see `read_mat`; a file is read when it is asked for."""
+    """Reads a folder of .mat files with one image each (see `read_mat`); files are read on demand."""
     files = sorted(Path(path).glob("*.mat"))
     if not files:
         raise InputError(f"{path}: found no .mat file; expected a folder of ID.mat or ID_boxes.mat; check the path")
@@ -78,20 +78,20 @@ def read_mat_folder(path: StrPath) -> ProposalTable:
     if len(kinds) > 1:
         raise InputError(
             f"{path}: found files ID_boxes.mat and ID.mat, whose coordinates differ; expected one kind; "
-            "put each into a folder of its own"
+            "move them to separate folders"
         )
 
     def read(name):
         rows = read_mat(named[name]).rows
         if name not in rows:
-            raise InputError(f"{named[name]}: found boxes of many images; expected those of one; give this file alone")
+            raise InputError(f"{named[name]}: found boxes of many images; expected those of one; pass this file alone")
         return rows[name]
 
     return ProposalTable(RowsOnDemand(named, read), *kinds.pop())
 
 
 def _by_file_name(path):
-    """The image's name, coordinate order and number of proposals taken, of a file of one image."""
+    """The image's name, coordinate order and maximum number of proposals, from the file name of one image."""
     stem = path.stem
     if stem.endswith("_boxes"):
         return stem.removesuffix("_boxes"), "xyxy-0based", None
@@ -101,7 +101,7 @@ def _by_file_name(path):
 def _whole_set(path, images, boxes):
     if not isinstance(images, list) or not all(isinstance(name, str) for name in images):
         raise InputError(
-            f"{path}: found no cell array of image names beside the boxes; expected images and boxes; add images"
+            f"{path}: found no cell array of image names next to the boxes; expected images and boxes; add images"
         )
     if len(images) != len(boxes) or len(set(images)) != len(images):
         raise InputError(
@@ -112,17 +112,17 @@ def _whole_set(path, images, boxes):
 
 
 def read_variables(path: StrPath, names: Collection[str]) -> dict[str, Any]:
-    """The variables of a version 5 file that have these names: arrays, text, and lists of them for cells.
+    """Reads the variables with these names from a version 5 file: arrays, text, and lists of these for cells.
 
     Raises:
-        InputError: for another version; for damage also other errors, see `one_line_errors`.
+        InputError: for another version. A damaged file may raise other errors too, see `one_line_errors`.
     """
     data = memoryview(Path(path).read_bytes())
     if bytes(data[:10]) == b"MATLAB 7.3":
         raise InputError(f"{path}: found a MATLAB file of version 7.3; expected version 5; save it with -v7")
     byte_order = {b"IM": "<", b"MI": ">"}.get(bytes(data[126:128]))
     if byte_order is None:
-        raise InputError(f"{path}: found no header of a MATLAB file; expected {_EXPECTED}; save it with -v7")
+        raise InputError(f"{path}: found no MATLAB header; expected {_EXPECTED}; save it with -v7")
     elements = _Elements(path, byte_order)
     found = {}
     for kind, content in elements.each(data[_HEADER_BYTES:]):
@@ -136,7 +136,7 @@ def read_variables(path: StrPath, names: Collection[str]) -> dict[str, Any]:
 
 
 class _Elements:
-    """The data elements of a file of one byte order."""
+    """Parses the data elements of a file with a given byte order."""
 
     def __init__(self, path, byte_order):
         self._path, self._order = path, byte_order
@@ -146,18 +146,18 @@ class _Elements:
         inflate = zlib.decompressobj()
         expanded = inflate.decompress(content, max_expanded(len(content)))
         if not inflate.eof:
-            # More to come although the limit is reached, or a file cut short.
+            # Either the limit is reached before the end, or the file is truncated.
             check_expansion(self._path, len(content), len(expanded) + (1 if inflate.unconsumed_tail else 0))
             raise ValueError("compressed data end too early")
         return memoryview(expanded)
 
     def each(self, data):
-        """Yields `(type, content)` of the elements that stand one after the other."""
+        """Yields `(type, content)` of consecutive elements."""
         position = 0
         while position < len(data):
             kind, size = struct.unpack_from(f"{self._order}II", data, position)
             start = position + 8
-            if kind >> 16:  # A short element: its size and up to four bytes share the tag's eight.
+            if kind >> 16:  # A short element: its size and up to four bytes of data are inside the 8-byte tag.
                 kind, size, start = kind & 0xFFFF, kind >> 16, position + 4
                 position += 8
             else:

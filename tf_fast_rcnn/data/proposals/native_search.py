@@ -1,6 +1,6 @@
-"""The compiled selective search of `custom_ops/cc/selective_search`, which needs no TensorFlow.
+"""Bindings of the compiled selective search in `custom_ops/cc/selective_search`, which does not need TensorFlow.
 
-setup.py compiles the library into the package. It is loaded by ctypes, which lets other Python threads run meanwhile.
+setup.py compiles the library into the package. It is loaded with ctypes, which releases the GIL during calls.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from tf_fast_rcnn.errors import InputError
 
 COLOR_SPACES = ("hsv", "lab", "gray", "hue", "red-green")
 SIMILARITIES = ("color", "texture", "size", "fill")
-# Segments of fewer pixels are merged with a neighbour.
+# Segments with fewer pixels are merged with a neighbour.
 MIN_SEGMENT = 90
 
 _LIBRARY = Path(__file__).parents[2] / "_selective_search.so"
 _VERSION = 1
-_REINSTALL = "install tf-fast-rcnn again where a C++17 compiler is found"
+_REINSTALL = "install a C++17 compiler and reinstall tf-fast-rcnn"
 _IMAGE = np.ctypeslib.ndpointer(np.uint8, ndim=3, flags="C")
 _ARGUMENTS = {
     "selective_search": [c_int, c_int64, c_uint64, c_int64, c_double, c_int, np.ctypeslib.ndpointer(np.float32)],
@@ -32,7 +32,7 @@ _ARGUMENTS = {
 
 
 def why_unavailable() -> str | None:
-    """Why the compiled search cannot be used, in a few words; None where it can. Loads it at the first call."""
+    """The reason why the compiled search is not available, or None if it is. Loads the library at the first call."""
     return _load()[1]
 
 
@@ -42,7 +42,7 @@ def native_search(
     """Object proposals of an image; see `selective_search` for arguments and result.
 
     Raises:
-        InputError: where the library is not built.
+        InputError: if the library is not built.
     """
     boxes = np.empty((max_proposals, 4), np.float32)
     arguments = (mode == "quality", max_proposals, seed % 2**64, max_side, min_size, threads)
@@ -50,16 +50,16 @@ def native_search(
 
 
 def segment(image: np.ndarray, color_space: str, k: float, min_segment: int = MIN_SEGMENT) -> np.ndarray:
-    """The segments from which hierarchies start (Felzenszwalb and Huttenlocher, IJCV 2004, sigma 0.8).
+    """Computes the initial segments of a hierarchy (Felzenszwalb and Huttenlocher, IJCV 2004, sigma 0.8).
 
     Args:
         image: uint8 `[H, W, 3]`, RGB.
         color_space: one of `COLOR_SPACES`.
-        k: the scale; larger values give larger segments.
-        min_segment: smaller segments are merged with a neighbour; in pixels.
+        k: the scale; larger values result in larger segments.
+        min_segment: smaller segments, in pixels, are merged with a neighbour.
 
     Returns:
-        int32 `[H, W]`: the number of each pixel's segment, from 0 in the order of their first pixels.
+        int32 `[H, W]`: the segment number of each pixel, from 0 in the order of the segments' first pixels.
 
     Example:
         >>> segment(np.zeros((2, 3, 3), np.uint8), "lab", 150)
@@ -78,15 +78,15 @@ def group(
     similarities: Collection[str] = SIMILARITIES,
     min_segment: int = MIN_SEGMENT,
 ) -> np.ndarray:
-    """One hierarchy of regions: `segment`'s, then what was merged, in that order; the last one is the whole image.
+    """Computes one hierarchy of regions: the segments, then the merged regions in order, up to the whole image.
 
     Args:
         image, color_space, k, min_segment: as for `segment`.
-        similarities: which of `SIMILARITIES` are added up.
+        similarities: which of `SIMILARITIES` to add up.
 
     Returns:
-        int32 `[R, 7]`: the box in pixels (ymin, xmin, ymax, xmax), the level (1 for segments, one more than the higher
-        of the two that were merged), and the numbers of these two, the smaller first (-1 for segments).
+        int32 `[R, 7]`: the box in pixels (ymin, xmin, ymax, xmax), the level (1 for segments, otherwise one more than
+        the higher of the two merged regions), and the numbers of these two, the smaller first (-1 for segments).
     """
     segments = int(segment(image, color_space, k, min_segment).max()) + 1
     regions = np.empty((2 * segments, 7), np.int32)
@@ -116,7 +116,7 @@ def _load():
     except (OSError, AttributeError) as error:
         return None, f"a library that cannot be loaded ({error})"
     if version != _VERSION:
-        return None, f"version {version} of {_LIBRARY}, while this package is made for {_VERSION}"
+        return None, f"version {version} of {_LIBRARY}, but this package needs version {_VERSION}"
     return {name: _function(library, name, types) for name, types in _ARGUMENTS.items()}, None
 
 

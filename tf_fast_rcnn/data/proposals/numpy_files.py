@@ -1,4 +1,4 @@
-"""Proposals in NumPy's files: NPZ, an array for each image, and NPY, those of one image."""
+"""Reads proposals from NumPy's files: NPZ with one array per image, and NPY for a single image."""
 
 from __future__ import annotations
 
@@ -25,20 +25,20 @@ if TYPE_CHECKING:
 _NPZ_EXPECTED = "an .npz file with an array [P, 4] for each image"
 _NPY_EXPECTED = "an .npy file of float32 [P, 4]"
 _ORDER = "yxyx-relative"
-# The name under which an .npy file's boxes stand: they belong to one image, whatever its name.
+# The image name of an .npy file's boxes, which are for a single image of any name.
 ANY_IMAGE = "*"
 
 
 def read_npz(path: StrPath) -> ProposalTable:
-    """Proposals of an .npz file: an array [P, 4], or [P, 5] with scores, for each image, under the image's name.
+    """Reads an .npz file with one array per image, [P, 4], or [P, 5] with scores, under the image's name.
 
-    Arrays are read when they are asked for. The default order is ymin xmin ymax xmax, relative to the image.
+    Arrays are read on demand. The default order is ymin xmin ymax xmax, relative to the image.
 
     Returns:
         `ProposalTable`.
 
     Raises:
-        InputError: for a damaged file, or one whose arrays are not so.
+        InputError: for a damaged file, or arrays of another shape or type.
     """
     with one_line_errors(path, _NPZ_EXPECTED), zipfile.ZipFile(path) as archive:
         members = {name.removesuffix(".npy"): name for name in archive.namelist()}
@@ -53,17 +53,17 @@ def read_npz(path: StrPath) -> ProposalTable:
 
 
 def read_npy(path: StrPath) -> ProposalTable:
-    """Proposals of one image, of any name, in an .npy file: as an array of `read_npz`, but all of them."""
+    """Reads an .npy file with the proposals of one image of any name; as an array of `read_npz`, but without limit."""
     with one_line_errors(path, _NPY_EXPECTED):
         return ProposalTable({ANY_IMAGE: to_rows(path, _array(Path(path).read_bytes()))}, _ORDER, max_proposals=None)
 
 
 def _array(data):
-    """The array of an .npy file's bytes. NumPy takes memory for whatever size the header states: it is checked."""
+    """The array in an .npy file's bytes. Its size is checked, because NumPy allocates whatever the header states."""
     file = io.BytesIO(data)
     version = np.lib.format.read_magic(file)
     read_header = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}[version]
-    with warnings.catch_warnings(action="ignore"):  # Of headers that Python 2 wrote.
+    with warnings.catch_warnings(action="ignore"):  # About headers written by Python 2.
         shape, fortran, dtype = read_header(file)
     if dtype.hasobject or min(shape, default=0) < 0 or math.prod(shape) * dtype.itemsize != len(data) - file.tell():
         raise ValueError(f"{dtype} {list(shape)} in {len(data) - file.tell()} bytes")

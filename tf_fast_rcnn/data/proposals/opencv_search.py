@@ -1,4 +1,4 @@
-"""Selective search by OpenCV (opencv-contrib's ximgproc module)."""
+"""Selective search by OpenCV (ximgproc module of opencv-contrib)."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ def use_one_thread() -> None:
 def opencv_search(image: np.ndarray, mode: str, max_proposals: int, seed: int, max_side: int) -> np.ndarray:
     """Object proposals of an image; see `selective_search` for arguments and result.
 
-    OpenCV finds the regions; their order is made here, because OpenCV draws it from C's unseeded generator. As in the
-    paper (section 4.2 there), a region's rank from large to small is multiplied by a random number, so that large
-    regions tend to come first and no scale is lost where the list is cut.
+    OpenCV finds the regions. They are ordered here, because OpenCV orders them with C's unseeded random generator. As
+    in section 4.2 of the paper, a region's rank by decreasing size is multiplied by a random number, so that large
+    regions tend to come first but all scales remain when the list is truncated.
 
     Raises:
         InputError: without OpenCV, the extra "opencv".
@@ -36,7 +36,7 @@ def opencv_search(image: np.ndarray, mode: str, max_proposals: int, seed: int, m
     search = cv2.ximgproc.segmentation.createSelectiveSearchSegmentation()
     search.setBaseImage(cv2.cvtColor(shrunk, cv2.COLOR_RGB2BGR))
     (search.switchToSelectiveSearchFast if mode == "fast" else search.switchToSelectiveSearchQuality)()
-    # OpenCV's rectangles are x, y, width, height, as COCO's. Unique rows come sorted: a starting point for the order.
+    # OpenCV's rectangles are x, y, width, height, as in COCO. np.unique sorts them, which makes the order reproducible.
     rectangles = np.unique(np.asarray(search.process(), np.float32).reshape(-1, 4), axis=0)
     boxes = box_algebra.from_coco(rectangles, *shrunk.shape[:2])
     order = _random_order_large_first(box_algebra.area(boxes), seed)

@@ -1,4 +1,4 @@
-"""The coordinates that proposal files have: order of the four numbers, unit, and number of the first pixel."""
+"""Coordinate formats of proposal files: order of the four numbers, unit, and coordinate of the first pixel."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ def _corners(order, base):
 
 
 def _of_unit_image(convert):
-    """Relative boxes are those in pixels of an image of one pixel."""
+    """Relative coordinates are pixel coordinates in an image of 1 x 1 pixel."""
     return lambda rows, height, width: convert(rows, 1, 1)
 
 
-# Name -> conversion of rows [P, 4] and the image's height and width to relative boxes. "0based" and "1based" are pixel
-# corners that both belong to the box, the first pixel being 0 or 1; "edges" are continuous pixels: a side is 0 to its
-# length; "relative" ones 0 to 1.
+# Name -> function of rows [P, 4] and the image's height and width that returns relative boxes. "0based" and "1based"
+# are pixel corners, both included, where the first pixel is 0 or 1; "edges" are continuous pixel coordinates from 0 to
+# the image's size; "relative" coordinates are 0 to 1.
 ORDERS = {
     "yxyx-relative": _of_unit_image(box_algebra.relative),
     "xyxy-relative": _of_unit_image(box_algebra.from_xyxy),
@@ -42,11 +42,13 @@ ORDERS = {
 
 
 def from_order(rows: npt.ArrayLike, height: float, width: float, order: str) -> np.ndarray:
-    """Rows `[P, 4]` of a file, for an image of `height` x `width` pixels, as relative boxes float32 `[P, 4]`.
+    """Converts a file's rows to relative boxes, float32 `[P, 4]`.
 
-    What is too large for float32 becomes infinite.
+    Numbers too large for float32 become infinite.
 
     Args:
+        rows: numbers `[P, 4]`.
+        height, width: the image's size in pixels.
         order: one of `ORDERS`.
 
     Example:
@@ -58,6 +60,6 @@ def from_order(rows: npt.ArrayLike, height: float, width: float, order: str) -> 
 
 
 def check_order(order: str) -> None:
-    """InputError for what is none of `ORDERS`."""
+    """Raises an InputError if `order` is not one of `ORDERS`."""
     if order not in ORDERS:
         raise InputError(f"proposals: found coordinate order {order!r}; expected one of {', '.join(ORDERS)}")

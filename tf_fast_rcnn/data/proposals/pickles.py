@@ -1,6 +1,6 @@
-"""Reads Detectron's pickled proposals without running what a pickle asks for.
+"""Reads Detectron's pickled proposals without running arbitrary code.
 
-A pickle is a program. This one gets nothing to call but the few functions below, which make arrays out of bytes.
+A pickle is a program. Here it can only call the few functions below, which make arrays from bytes.
 """
 
 from __future__ import annotations
@@ -21,23 +21,24 @@ if TYPE_CHECKING:
     from tf_fast_rcnn.files import StrPath
 
 _EXPECTED = "Detectron's proposals: a pickled dict of boxes, scores and ids"
-# Numbers alone: type strings of other kinds could make NumPy interpret bytes as objects.
+# Only numbers: other type strings could make NumPy interpret bytes as objects.
 _NUMBER_TYPE = re.compile(r"[<>|=]?[fiu][1248]")
-# Of lists within lists: the dict, its lists, an image's boxes as lists of four numbers.
+# Nesting of containers: the dict, its lists, and an image's boxes as lists of four numbers.
 _MAX_DEPTH = 5
 
 
 def read_detectron(path: StrPath) -> ProposalTable:
-    """Proposals of Detectron's .pkl: a dict of lists with an item for each image.
+    """Reads Detectron's .pkl: a dict of lists with one item per image.
 
-    `boxes` [P, 4], `ids` or `indexes` (the image's id; an integer or text) and perhaps `scores` [P]. Coordinates are
-    0-based x1 y1 x2 y2, both corners included (facebookresearch/Detectron, detectron/datasets/json_dataset.py).
+    The lists are `boxes` [P, 4], `ids` or `indexes` (the image's id, an integer or text) and optionally `scores` [P].
+    Coordinates are 0-based x1 y1 x2 y2, both corners included (facebookresearch/Detectron,
+    detectron/datasets/json_dataset.py).
 
     Returns:
         `ProposalTable`.
 
     Raises:
-        InputError: for a damaged file, one that asks for other globals than NumPy's arrays, or other content.
+        InputError: for a damaged file, one that uses globals other than those of NumPy arrays, or unexpected content.
     """
     with one_line_errors(path, _EXPECTED):
         content = load_arrays(path)
@@ -59,17 +60,18 @@ def read_detectron(path: StrPath) -> ProposalTable:
 
 
 def load_arrays(path: StrPath) -> Any:
-    """The content of a pickle of built-in containers, numbers and NumPy arrays, written by Python 2 or 3.
+    """Loads a pickle of built-in containers, numbers and NumPy arrays, written by Python 2 or 3.
 
     Raises:
-        InputError: if the pickle asks for anything else; for damage also other errors, see `one_line_errors`.
+        InputError: if the pickle asks for anything else. A damaged file may raise other errors too, see
+            `one_line_errors`.
     """
     data = Path(path).read_bytes()
     for opcode, argument, _ in pickletools.genops(data):
-        # The unpickler's memo is an array as long as its largest index, which a file may state as it likes.
+        # The unpickler allocates an array as long as the largest memo index, which a malicious file can make huge.
         if "PUT" in opcode.name and int(argument or 0) > len(data):
             raise InputError(f"{path}: found memo index {argument}; expected {_EXPECTED}; do not trust this file")
-    # Python 2's text is bytes; arrays among it need every byte to be a character.
+    # Python 2's strings are bytes, including the data of arrays; latin1 maps every byte to a character.
     return _Resolver(len(data)).resolve(_ArrayUnpickler(io.BytesIO(data), path).load())
 
 
@@ -85,12 +87,12 @@ class _ArrayUnpickler(pickle.Unpickler):
                 f"{self._path}: found a pickle that asks for {module}.{name}; expected {_EXPECTED}; "
                 "do not trust this file"
             )
-        # A function of its own each time: a pickle can set attributes of what it is given.
+        # A new function each time, because a pickle can set attributes of the object it gets.
         return lambda *arguments: function(*arguments)
 
 
 class _Type:
-    """A dtype in the making."""
+    """Stands for a dtype during unpickling."""
 
     def __init__(self, name, *_):
         self._name, self._order = name, ""
@@ -106,7 +108,7 @@ class _Type:
 
 
 class _Array:
-    """An array in the making, or a number where the shape is None."""
+    """Stands for an array, or a scalar with shape (), during unpickling."""
 
     def __init__(self, *_):
         self._state = (None, (0,), _Type("f4"), False, b"")
@@ -117,7 +119,7 @@ class _Array:
     def resolve(self):
         _, shape, dtype, fortran, data = self._state
         if isinstance(data, list):
-            # An array of Python's objects, as NumPy pickles a list of arrays of several lengths.
+            # An array of Python objects, e.g. of arrays of different lengths.
             return data
         return np.frombuffer(_bytes(data), dtype.resolve()).reshape(shape, order="F" if fortran else "C")
 
@@ -139,10 +141,10 @@ def _bytes(data):
 
 
 class _Resolver:
-    """Makes the arrays of an unpickled value.
+    """Creates the arrays of an unpickled value.
 
-    A pickle may name one object a thousand times, in lists that it names a thousand times. What comes out is therefore
-    held to a few times the pickle's own size.
+    A pickle may refer to one object a thousand times, in lists that it refers to a thousand times. The result is
+    therefore limited to a few times the size of the pickle.
     """
 
     def __init__(self, pickle_bytes):
@@ -170,7 +172,7 @@ _FUNCTIONS = {
     ("numpy", "dtype"): _Type,
     ("numpy.core.multiarray", "scalar"): _scalar,
     ("numpy.core.numeric", "_frombuffer"): _array_of_buffer,
-    # How Python 3 writes bytes for Python 2.
+    # Python 3 pickles bytes like this for Python 2.
     ("_codecs", "encode"): lambda text, _encoding: _bytes(text),
     ("__builtin__", "bytes"): lambda: b"",
 }

@@ -1,6 +1,7 @@
-"""The recall of object proposals: how many of the annotated objects they find.
+"""Recall of object proposals: the fraction of ground-truth objects that some proposal overlaps.
 
-A detector cannot find what no proposal overlaps. Crowd boxes are no single objects and do not count; difficult ones do.
+A detector cannot find objects without an overlapping proposal. Crowd regions do not count as objects; difficult objects
+do.
 """
 
 from __future__ import annotations
@@ -15,16 +16,16 @@ from tf_fast_rcnn import boxes as box_algebra
 if TYPE_CHECKING:
     from tf_fast_rcnn.data.records import ImageRecord
 
-# The IoU from which a RoI is foreground (section 2.3 of the paper).
+# RoIs with at least this IoU are foreground (section 2.3 of the paper).
 MIN_IOU = 0.5
 IOU_THRESHOLDS = tuple(float(iou) for iou in np.arange(50, 100, 5) / 100)
 COUNTS = (1, 3, 10, 30, 100, 300, 1000, 2000)
 
 
 class BestProposals(NamedTuple):
-    """For each object of an image: IoU of its best proposal, float32 `[G]`, and that one's index, int64 `[G]`.
+    """For each object of an image, the IoU of its best proposal, float32 `[G]`, and that proposal's index, int64 `[G]`.
 
-    Without proposals the IoU is 0 and the index -1. Among equals the first proposal is the best.
+    Without proposals, the IoU is 0 and the index -1. Ties go to the first proposal.
     """
 
     iou: np.ndarray
@@ -32,11 +33,13 @@ class BestProposals(NamedTuple):
 
 
 class RecallCurves(NamedTuple):
-    """Share of the objects that some proposal overlaps enough; NaN without objects.
+    """Fraction of objects with a proposal of sufficient IoU; NaN without objects.
 
     Attributes:
-        thresholds: IoUs `[T]`; by_iou: recall at each, float64 `[T]`, of all proposals.
-        counts: numbers of proposals an image `[N]`; by_count: recall at `MIN_IOU` of the first so many, float64 `[N]`.
+        thresholds: IoU thresholds `[T]`.
+        by_iou: recall of all proposals at each threshold, float64 `[T]`.
+        counts: numbers of proposals per image `[N]`.
+        by_count: recall at `MIN_IOU` of the first proposals, for each number, float64 `[N]`.
     """
 
     thresholds: tuple
@@ -69,12 +72,12 @@ def best_overlaps(record: ImageRecord) -> BestProposals:
 def recall_curves(
     records: Iterable[ImageRecord], thresholds: Sequence[float] = IOU_THRESHOLDS, counts: Sequence[int] = COUNTS
 ) -> RecallCurves:
-    """Recall against the IoU that is asked for, and against the number of proposals.
+    """Recall as a function of the IoU threshold, and of the number of proposals.
 
     Args:
         records: iterable of `ImageRecord` with proposals.
-        thresholds: IoUs.
-        counts: numbers of proposals an image.
+        thresholds: IoU thresholds.
+        counts: numbers of proposals per image.
 
     Returns:
         `RecallCurves`.
@@ -92,29 +95,29 @@ def recall_curves(
 
 
 def recall(overlaps: Sequence[float] | np.ndarray, min_iou: float = MIN_IOU) -> float:
-    """Share of best IoUs `[G]` that reach `min_iou`; NaN without objects."""
+    """Fraction of best IoUs `[G]` that are at least `min_iou`; NaN without objects."""
     return float(np.mean(np.asarray(overlaps) >= min_iou)) if len(overlaps) else float("nan")
 
 
 def class_recalls(
     records: Iterable[ImageRecord], class_names: Sequence[str], min_iou: float = MIN_IOU
 ) -> dict[str, float]:
-    """Recall of each class that occurs: dict from its name, in the order of `class_names`.
+    """Recall of each class that has objects: a dict from class name, in the order of `class_names`.
 
     Args:
         records: iterable of `ImageRecord` with proposals.
         class_names: names of the classes 1..K.
-        min_iou: IoU from which an object counts as found.
+        min_iou: minimum IoU for an object to count as found.
     """
     overlaps = class_best_overlaps(records, class_names)
     return {name: recall(of_class, min_iou) for name, of_class in overlaps.items() if len(of_class)}
 
 
 def class_best_overlaps(records: Iterable[ImageRecord], class_names: Sequence[str]) -> dict[str, np.ndarray]:
-    """IoU of the best proposal of each object, by class: dict from each name to float32 `[G]`, G may be 0.
+    """IoU of the best proposal of each object by class: a dict from class name to float32 `[G]`, G may be 0.
 
-    Their mean over the objects is the class's average best overlap, and the mean over classes of that the MABO of
-    J. Uijlings and others, "Selective Search for Object Recognition" (IJCV 2013, section 5).
+    The mean over a class's objects is its average best overlap; the mean of these over classes is the MABO of
+    J. Uijlings et al., "Selective Search for Object Recognition" (IJCV 2013, section 5).
 
     Args:
         records: iterable of `ImageRecord` with proposals.

@@ -13,7 +13,7 @@ from tf_fast_rcnn.errors import InputError
 
 MODES = ("fast", "quality")
 IMPLEMENTATIONS = ("native", "opencv")
-# A larger image is searched at this size: the network sees no more of it.
+# Larger images are reduced to this size before the search: the network does not see more detail either.
 MAX_SIDE = 1000
 
 
@@ -28,28 +28,28 @@ def selective_search(
     min_size: float = 0.0,
     threads: int = 1,
 ) -> np.ndarray:
-    """Object proposals of an image, the likelier whole objects first.
+    """Computes object proposals by selective search, those more likely to be whole objects first.
 
-    Each step is in docs/selective_search.md. Large boxes tend to come first; of the native search's boxes those that
-    are nearly the same as an earlier one come last.
+    docs/selective_search.md describes each step. Large boxes tend to come first; in the native search, boxes nearly
+    equal to an earlier one come last.
 
     Args:
         image: uint8 `[H, W, 3]`, RGB.
-        mode: "fast" or "quality" (about three times slower, three times as many).
-        max_proposals: at most so many are returned; images with little structure give fewer, at least one if
-            `min_size` leaves any.
+        mode: "fast" or "quality" (about three times as slow, with three times as many proposals).
+        max_proposals: maximum number of proposals; images with little structure have fewer, but at least one unless
+            `min_size` excludes all.
         seed: of the random order.
-        implementation: "native" (the compiled library), "opencv", or "auto": native where it is built, else OpenCV's
-            with a warning.
-        max_side: a larger image is searched at the size at which its longer side is so many pixels; 0: at its own.
-        min_size: boxes with a side shorter than this are left out; in units of the image's shorter side. Native only.
-        threads: that share the work; they do not change the result. Native only.
+        implementation: "native" (the compiled library), "opencv", or "auto": native if it is built, else OpenCV's with
+            a warning.
+        max_side: images with a longer side above this, in pixels, are reduced to it before the search; 0: never.
+        min_size: boxes with a shorter side below this are left out; in units of the image's shorter side. Native only.
+        threads: number of threads; it does not change the result. Native only.
 
     Returns:
-        float32 `[P, 4]`, relative, without duplicates.
+        float32 `[P, 4]`, `[ymin, xmin, ymax, xmax]` relative to the image, without duplicates.
 
     Raises:
-        InputError: for an image of another kind, an unknown mode or implementation, and where "native" is not built.
+        InputError: for an invalid image, an unknown mode or implementation, or if "native" is not built.
 
     Example:
         >>> selective_search(np.zeros((32, 48, 3), np.uint8))
@@ -59,7 +59,7 @@ def selective_search(
         raise InputError(f"selective search: found mode {mode!r}; expected one of {', '.join(MODES)}")
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != "uint8" or not image.size:
         found = f"{image.dtype} {list(image.shape)}"
-        raise InputError(f"selective search: found an image {found}; expected uint8 [H, W, 3] of one pixel or more")
+        raise InputError(f"selective search: found an image {found}; expected uint8 [H, W, 3] with at least one pixel")
     if implementation == "auto":
         implementation = available_implementation()
     if implementation == "native":
@@ -73,13 +73,13 @@ def selective_search(
 
 @functools.cache
 def available_implementation() -> str:
-    """ "native", or "opencv" with a warning (once) that says why."""
+    """ "native" if it is available, otherwise "opencv" with a warning (once) that gives the reason."""
     reason = native_search.why_unavailable()
     if reason is None:
         return "native"
     warnings.warn(
-        f"Selective search is OpenCV's, which is slower: found {reason}; install tf-fast-rcnn again where a C++17 "
-        "compiler is found",
+        f"using OpenCV's selective search, which is slower: found {reason}; install a C++17 compiler and reinstall "
+        "tf-fast-rcnn to use the native one",
         RuntimeWarning,
         stacklevel=2,
     )

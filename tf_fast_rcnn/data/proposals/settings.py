@@ -1,4 +1,4 @@
-"""Which proposals are computed, as a value that is stored with prepared data and trained models."""
+"""Settings of computed proposals, which are stored with prepared data and trained models."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tf_fast_rcnn.errors import InputError
 if TYPE_CHECKING:
     from tf_fast_rcnn.data.records import ImageRecord
 
-# Method -> mode of selective search and, where it is not the one at hand, its implementation.
+# Method -> mode of selective search and its implementation (None: the available one).
 _SEARCH_OF = {
     "dense": (None, None),
     "selective-search": ("fast", None),
@@ -26,20 +26,20 @@ _SEARCH_OF = {
     "opencv-selective-search-quality": ("quality", "opencv"),
 }
 METHODS = (*_SEARCH_OF, *(f"{method}+dense" for method in _SEARCH_OF if method != "dense"))
-# Two cells of a stride-16 feature map at the paper's shorter side of 600: smaller proposals look alike to the network.
-# Dropping them raised the mAP on blood cells by 0.05.
+# Two cells of a stride-16 feature map at the paper's shorter side of 600 pixels: the network can hardly distinguish
+# smaller proposals. Dropping them raised mAP on blood cells by 0.05.
 DEFAULT_MIN_SIZE = 0.054
 
 
 @dataclasses.dataclass(frozen=True)
 class ProposalSettings:
-    """What `compute_proposals` does.
+    """Settings of `compute_proposals`.
 
     Attributes:
         selective_search: None, "fast" or "quality".
-        max_selective_search: at most so many of its proposals.
+        max_selective_search: maximum number of selective search's proposals.
         dense: `DenseBoxes` or None.
-        min_size: proposals with a side below this are dropped; in units of the image's shorter side.
+        min_size: proposals with a shorter side below this are dropped; in units of the image's shorter side.
         seed: of selective search's order.
         implementation: of selective search, "native" or "opencv".
     """
@@ -66,7 +66,7 @@ class ProposalSettings:
             raise InputError("proposal settings: found neither selective search nor dense boxes; expected one or both")
 
     def to_json(self) -> dict[str, Any]:
-        """A dict of JSON's types, which `from_json` takes."""
+        """Converts to a dict of JSON types for `from_json`."""
         value = dataclasses.asdict(self)
         if self.selective_search is None:
             del value["implementation"]
@@ -74,14 +74,14 @@ class ProposalSettings:
 
     @classmethod
     def from_json(cls, value: Any) -> Self:
-        """The settings of a dict that `to_json` gave, also after it went through a JSON file.
+        """Restores settings from a dict that `to_json` returned, possibly saved as JSON in between.
 
         Raises:
-            InputError: if it is not such a dict.
+            InputError: if the dict is invalid.
         """
         try:
             dense, searched = value["dense"], value.get("selective_search") is not None
-            # Before there was a native implementation, selective search was OpenCV's.
+            # Settings without this key are from before the native implementation existed.
             implementation = {"implementation": "opencv"} if searched else {}
             return cls(**{**implementation, **value, "dense": None if dense is None else DenseBoxes(**dense)})
         except (TypeError, KeyError, ValueError) as error:
@@ -89,15 +89,15 @@ class ProposalSettings:
                 raise
             reason = f"{type(error).__name__}: {error}"
             raise InputError(
-                f"proposal settings: found {reason}; expected those of this version; prepare again"
+                f"proposal settings: found {reason}; expected settings of this version; run `prepare` again"
             ) from None
 
 
 def settings_from_json(value: Any) -> ProposalSettings | FileProposals:
-    """The settings whose `to_json` gave `value`, of whichever kind.
+    """Restores settings of either kind from the value that their `to_json` returned.
 
     Raises:
-        InputError: if no kind of settings gave it.
+        InputError: if the value is invalid.
     """
     kind = FileProposals if isinstance(value, dict) and "file" in value else ProposalSettings
     return kind.from_json(value)
@@ -109,21 +109,22 @@ def proposal_settings(
     dense: DenseBoxes | None = None,
     max_selective_search: int = 2000,
 ) -> ProposalSettings:
-    """Settings for a data set: dense boxes and the smallest proposal are fitted to its boxes.
+    """Settings for a data set: dense boxes and the minimum size of proposals are fitted to its boxes.
 
-    Proposals are dropped below `DEFAULT_MIN_SIZE`, or below the size of the data set's small objects where these are
-    smaller: 5 % of the objects of some class have a side shorter than it.
+    The minimum size is `DEFAULT_MIN_SIZE`, or less if the data set has smaller objects: then, 5 % of the objects of
+    some class have a shorter side below it.
 
     Args:
-        method: "dense", "selective-search", "selective-search-quality" (slower, and finds more), or one of the latter
-            with "+dense". With "opencv-" before it selective search is OpenCV's, as it is, with a warning, where the
-            package was installed without a compiler.
-        dataset: the training data (`DetectionDataset`). Use what comes back for the test data too.
-        dense: `DenseBoxes` (see `dense_grid`) in place of fitted ones; then no box as large as its smallest is dropped.
-        max_selective_search: at most so many proposals of selective search.
+        method: "dense", "selective-search", "selective-search-quality" (slower, finds more), or one of the latter two
+            with "+dense". The prefix "opencv-" selects OpenCV's selective search, which is also used, with a warning,
+            if the package was installed without a compiler.
+        dataset: the training data (`DetectionDataset`). Use the result for the test data too.
+        dense: `DenseBoxes` (see `dense_grid`) instead of fitted ones; the minimum size is then at most their smallest
+            side.
+        max_selective_search: maximum number of selective search's proposals.
 
     Raises:
-        InputError: for an unknown method, and dense boxes for one without.
+        InputError: for an unknown method, or dense boxes for a method without them.
 
     Example:
         >>> proposals = proposal_settings("dense", load_dataset("voc:cells@train"))     # doctest: +SKIP

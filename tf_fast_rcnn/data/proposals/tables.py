@@ -1,4 +1,4 @@
-"""What the readers of all proposal files give, and what they guard against."""
+"""The result type of all readers of proposal files, and their protection against malicious files."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ if TYPE_CHECKING:
 
     from tf_fast_rcnn.files import StrPath
 
-# As many as the original reads of an image's ranked proposals.
+# The original reads this many of an image's ranked proposals.
 MAX_PROPOSALS = 2000
-# Boxes never compress as well as this; what claims to is made to fill the memory.
+# Boxes never compress this well; a file that claims to is meant to exhaust memory.
 _MAX_EXPANSION = 100
 _ALWAYS_ALLOWED_BYTES = 1 << 20
 
 
 class Rows(NamedTuple):
-    """An image's proposals as a file has them: four numbers each `[P, 4]`, and their scores `[P]` or None."""
+    """An image's proposals as in the file: `corners` `[P, 4]` in its coordinate order, and `scores` `[P]` or None."""
 
     corners: np.ndarray
     scores: np.ndarray | None = None
@@ -33,9 +33,9 @@ class ProposalTable(NamedTuple):
     """The content of a proposal file.
 
     Attributes:
-        rows: `Rows` by the image's name.
-        order: the coordinate order that its format has.
-        max_proposals: how many of an image are taken where the user does not say; None for all.
+        rows: `Rows` by image name.
+        order: the format's coordinate order.
+        max_proposals: default maximum number of proposals per image; None for all.
     """
 
     rows: Mapping
@@ -44,11 +44,11 @@ class ProposalTable(NamedTuple):
 
 
 class RowsOnDemand(Mapping):
-    """`Rows` by name, read when they are asked for.
+    """A mapping from image name to `Rows`, which are read on demand.
 
     Args:
         names: of the images.
-        read: function of a name that gives its `Rows`.
+        read: function that takes a name and returns its `Rows`.
     """
 
     def __init__(self, names: Iterable[str], read: Callable[[str], Rows]) -> None:
@@ -68,7 +68,7 @@ class RowsOnDemand(Mapping):
 
 
 def to_rows(source: StrPath, array: npt.ArrayLike, scores: npt.ArrayLike | None = None) -> Rows:
-    """`Rows` of what a file holds for an image: numbers `[P, 4]`, or `[P, 5]` with the scores last.
+    """Converts an image's entry in a file to `Rows`: numbers `[P, 4]`, or `[P, 5]` with the scores last.
 
     Raises:
         InputError: for another shape or type.
@@ -78,8 +78,8 @@ def to_rows(source: StrPath, array: npt.ArrayLike, scores: npt.ArrayLike | None 
         return Rows(np.zeros((0, 4), np.float32))
     if array.dtype.kind not in "fiu" or array.ndim != 2 or array.shape[1] not in (4, 5):
         raise InputError(
-            f"{source}: found {array.dtype} {list(array.shape)}; expected numbers [P, 4], or [P, 5] with scores; "
-            "write one row a box"
+            f"{source}: found {array.dtype} {list(array.shape)}; expected numbers [P, 4], or [P, 5] with scores, one "
+            "row per box"
         )
     if array.shape[1] == 5:
         array, scores = array[:, :4], array[:, 4]
@@ -87,14 +87,14 @@ def to_rows(source: StrPath, array: npt.ArrayLike, scores: npt.ArrayLike | None 
         scores = np.asarray(scores).reshape(-1)
         if scores.dtype.kind not in "fiu" or len(scores) != len(array):
             raise InputError(
-                f"{source}: found {len(scores)} scores ({scores.dtype}) of {len(array)} boxes; expected one number a "
-                "box; write the file again"
+                f"{source}: found {len(scores)} scores ({scores.dtype}) for {len(array)} boxes; expected one number "
+                "per box; write the file again"
             )
     return Rows(array, scores)
 
 
 def check_expansion(source: str, compressed: int, expanded: int) -> None:
-    """InputError where so many bytes come of so few that no box file would have them."""
+    """Raises an InputError if data expand to more bytes than boxes possibly could."""
     if expanded > max_expanded(compressed):
         raise InputError(
             f"{source}: found {compressed} bytes that expand to {expanded} or more; expected boxes; "
@@ -103,21 +103,21 @@ def check_expansion(source: str, compressed: int, expanded: int) -> None:
 
 
 def max_expanded(compressed: int) -> int:
-    """The bytes that `check_expansion` allows."""
+    """The number of bytes that `check_expansion` allows."""
     return max(_ALWAYS_ALLOWED_BYTES, _MAX_EXPANSION * compressed)
 
 
 @contextlib.contextmanager
 def one_line_errors(path: StrPath, expected: str) -> Iterator[None]:
-    """Makes an InputError of whatever the parser of a damaged file raises; `expected` says what the file should be."""
+    """Converts any error of a parser to an InputError; `expected` describes what the file should be."""
     try:
         yield
     except InputError:
         raise
     except FileNotFoundError:
-        raise InputError(f"{path}: found no such file; expected {expected}; check the path") from None
-    except Exception as error:  # Damage can raise anything in a parser, MemoryError and RecursionError among it.
+        raise InputError(f"{path}: no such file; expected {expected}; check the path") from None
+    except Exception as error:  # Damaged files can raise anything, including MemoryError and RecursionError.
         reason = (str(error) or type(error).__name__)[:200]
         raise InputError(
-            f"{path}: found no readable proposals ({reason}); expected {expected}; write the file again"
+            f"{path}: cannot read the proposals ({reason}); expected {expected}; write the file again"
         ) from None

@@ -1,4 +1,4 @@
-"""Proposals in files of text: CSV, and COCO's results JSON."""
+"""Reads proposals from text files: CSV and COCO's results JSON."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from tf_fast_rcnn.errors import InputError
 if TYPE_CHECKING:
     from tf_fast_rcnn.files import StrPath
 
-_CSV_EXPECTED = "lines of image,ymin,xmin,ymax,xmax and perhaps score"
+_CSV_EXPECTED = "lines of image,ymin,xmin,ymax,xmax and optionally score"
 _CSV_ORDER, _COCO_ORDER = "yxyx-relative", "xywh-edges"
 
-# The columns of a coordinate order, by the letters that it begins with, and other names that they go by.
+# The columns of a coordinate order, by its first four letters, and their alternative names.
 _COLUMNS = {
     "yxyx": ("ymin", "xmin", "ymax", "xmax"),
     "xyxy": ("xmin", "ymin", "xmax", "ymax"),
@@ -42,21 +42,21 @@ _OTHER_NAMES = {
 
 
 def read_proposal_csv(path: StrPath, order: str | None = None) -> ProposalTable:
-    """Proposals of a CSV file, one a line; the lines of an image need not follow each other.
+    """Reads a CSV file with one proposal per line; the lines of an image need not be adjacent.
 
-    Without a header: image, four numbers in the coordinate order (default: ymin, xmin, ymax, xmax, relative to the
-    image) and perhaps a score. With one, the columns stand as it names them: image, the coordinates (ymin or y1, ...;
-    x, y, width, height for an order that begins with xywh) and perhaps score; others are ignored.
+    Without a header, the columns are image, four numbers in the coordinate order (default: ymin, xmin, ymax, xmax,
+    relative to the image) and optionally a score. With a header, they can be in any order: image, the coordinates (ymin
+    or y1, ...; x, y, width, height for an order that begins with xywh) and optionally score; others are ignored.
 
     Args:
         path: the file, UTF-8, separated by commas.
-        order: the coordinate order that the caller knows; None for the format's.
+        order: the coordinate order; None for the format's default.
 
     Returns:
         `ProposalTable`.
 
     Raises:
-        InputError: for a line or header that is not so.
+        InputError: for an invalid line or header.
     """
     with one_line_errors(path, _CSV_EXPECTED), open(path, newline="", encoding="utf-8-sig") as file:
         lines = csv.reader(file)
@@ -74,7 +74,7 @@ def read_proposal_csv(path: StrPath, order: str | None = None) -> ProposalTable:
 
 
 class _GrowingRows:
-    """Rows in the making: text becomes four or five numbers of 4 bytes as it is read."""
+    """Collects an image's rows compactly, as five 4-byte numbers each; NaN for no score."""
 
     def __init__(self):
         self._values = array.array("f")
@@ -88,7 +88,7 @@ class _GrowingRows:
 
 
 class _Columns:
-    """Where a CSV file has the image's name, the four coordinates in their order, and the score (None: nowhere)."""
+    """The positions of a CSV file's image name, its four coordinates in order, and its score (None if missing)."""
 
     def __init__(self, image, corners, score, is_header):
         self._image, self._corners, self._score, self.is_header = image, corners, score, is_header
@@ -98,12 +98,12 @@ class _Columns:
         needed = (self._image, *self._corners) + (() if self._score is None else (self._score,))
         values = [finite(fields[place]) if place < len(fields) else None for place in needed[1:]]
         if None in values or not fields[self._image]:
-            raise InputError(f"{source}: found {','.join(fields)[:80]!r}; expected {_CSV_EXPECTED}; mend the line")
+            raise InputError(f"{source}: found {','.join(fields)[:80]!r}; expected {_CSV_EXPECTED}; fix the line")
         images[fields[self._image].strip()].add(values[:4], values[4] if len(values) == 5 else float("nan"))
 
 
 def _columns(path, first, letters):
-    """The `_Columns` of a file by its first line, which is a header where it has no number after the image."""
+    """The `_Columns` of a file from its first line, which is a header if the second field is not a number."""
     if len(first) > 1 and finite(first[1]) is not None:
         return _Columns(0, (1, 2, 3, 4), 5 if len(first) > 5 else None, is_header=False)
     names = [name.strip().lower() for name in first]
@@ -116,19 +116,19 @@ def _columns(path, first, letters):
     if None in (image, *corners):
         raise InputError(
             f"{path}: found the columns {', '.join(first)[:80]}; expected image, {', '.join(_COLUMNS[letters])} and "
-            "perhaps score; name them so, or give the coordinate order"
+            "optionally score; rename them, or pass another coordinate order"
         )
     return _Columns(image, corners, score, is_header=True)
 
 
 def read_coco_results(path: StrPath) -> ProposalTable:
-    """Proposals of a JSON file as COCO's results: a list of `{"image_id", "bbox": [x, y, width, height], "score"}`.
+    """Reads a JSON file in COCO's results format: a list of `{"image_id", "bbox": [x, y, width, height], "score"}`.
 
     Returns:
-        `ProposalTable`; the score may be missing from all.
+        `ProposalTable`; scores are optional.
 
     Raises:
-        InputError: for broken JSON and other content.
+        InputError: for invalid JSON or unexpected content.
     """
     images = defaultdict(_GrowingRows)
     for result in read_results(path, ("image_id", "bbox")):

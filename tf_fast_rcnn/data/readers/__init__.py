@@ -1,1 +1,1 @@
-"""One module for each kind of SPEC; `annotations.py` has what they share."""
+"""Readers: one module for each kind of SPEC; `annotations.py` has the shared parts."""

@@ -1,7 +1,7 @@
-"""What the readers of all annotation formats share: from what a file says of an image to its `ImageRecord`.
+"""Shared parts of all annotation readers: from parsed annotations to `ImageRecord`s.
 
-A reader parses its files into `AnnotatedObject`s. Here their boxes are brought into the displayed image, clipped and
-dropped, and their classes numbered, by the same rules whatever the format.
+A reader parses its files into `AnnotatedObject`s. For all formats, the functions here convert their boxes to the
+displayed image, clip them, drop those without area, and number the classes.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ if TYPE_CHECKING:
 
 IMAGE_EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 
-# Formats that round to a few decimals put the edges of a box that fills its image this far outside, relative to it.
+# Boxes rounded to a few decimals may exceed the image by this much, relative to its size, without counting as clipped.
 _ROUNDING = 1e-4
 
 
 class AnnotatedObject(NamedTuple):
-    """One object as its file has it: `corners` are four numbers in the format's own order and unit; `area` in pixels,
-    None for that of the box."""
+    """One object as in its file: `corners` are four numbers in the format's order and unit; `area` is in square pixels,
+    or None for the area of the box."""
 
     name: str
     corners: tuple[float, float, float, float]
@@ -41,7 +41,7 @@ class AnnotatedObject(NamedTuple):
 
 
 class Annotation(NamedTuple):
-    """One image with its objects, before the class names are known; `source` is where errors say that it stands."""
+    """One image with its objects, before the class names are known; `source` is its location for error messages."""
 
     source: str
     image_id: str
@@ -85,57 +85,57 @@ def annotate(
     fixes: Counter[str],
     stated: tuple[int, int] = (0, 0),
 ) -> Annotation:
-    """The `Annotation` of an image, of which only the file's header is read.
+    """Makes the `Annotation` of an image; only the header of the image file is read.
 
-    Boxes beyond the image are clipped; reversed ones, and those with no area inside the image, are dropped. Both are
-    counted. Where EXIF shows an image on its side and the stated size is that of the stored pixels, the annotation tool
-    ignored EXIF: its boxes are turned with the image.
+    Boxes are clipped to the image; reversed ones, and those with no area inside the image, are dropped. Both are
+    counted. If EXIF rotates an image by a quarter turn and the stated size is that of the stored pixels, the annotation
+    tool ignored EXIF, and the boxes are rotated with the image.
 
     Args:
-        source: the annotation's file, with the place in it, for errors.
+        source: the annotation's file and position in it, for error messages.
         image_id, image_path: as in `ImageRecord`.
         objects: list of `AnnotatedObject`.
-        to_relative: function of `corners` `[G, 4]`, height and width that gives relative boxes.
-        fixes: `Counter` to which is added what was clipped, dropped and turned.
-        stated: `(height, width)` as the annotation has it; 0 for unknown.
+        to_relative: function of `corners` `[G, 4]`, height and width that returns relative boxes.
+        fixes: `Counter` to which the numbers of clipped, dropped and rotated boxes are added.
+        stated: `(height, width)` in the annotation; 0 if unknown.
 
     Raises:
-        InputError: for an unreadable image, and where the stated size is not the image's, because the boxes may belong
-            to another picture.
+        InputError: for an unreadable image, or if the stated size is not the image's, because the boxes may belong to
+            another image.
     """
     height, width, orientation = image_layout(image_path)
     frame, turn = _frame_of_boxes(source, stated, (height, width), orientation)
     corners = np.array([item.corners for item in objects], np.float64).reshape(-1, 4)
-    with np.errstate(over="ignore"):  # Any finite number may stand in a file; what is too large is clipped.
+    with np.errstate(over="ignore"):  # Files may contain any finite number; overflows are clipped.
         drawn = to_relative(corners, *frame)
-    # float32 as in the record: a box that is thinner than it can tell has no area.
+    # float32 as in the record: a box too thin for this precision has no area.
     clipped = box_algebra.clip(drawn).astype(np.float32)
     usable = np.flatnonzero((clipped[:, 0] < clipped[:, 2]) & (clipped[:, 1] < clipped[:, 3]))
     moved = np.any(np.abs(drawn[usable] - clipped[usable]) > _ROUNDING, axis=-1)
     fixes["boxes without area dropped"] += len(objects) - len(usable)
     fixes["boxes clipped to their image"] += int(np.sum(moved))
-    fixes["boxes turned with their image (EXIF)"] += len(usable) if turn != 1 else 0
+    fixes["boxes rotated with their image (EXIF)"] += len(usable) if turn != 1 else 0
     boxes = box_algebra.from_stored(clipped[usable], turn)
     kept = [objects[int(index)] for index in usable]
     return Annotation(source, image_id, Path(image_path), (height, width), boxes, kept)
 
 
 def _frame_of_boxes(source, stated, size, orientation):
-    """The size `(height, width)` in which the boxes are drawn, and the EXIF turn that they still need."""
+    """The size `(height, width)` of the image that the boxes refer to, and the EXIF orientation to apply to them."""
     if 0 in stated or tuple(stated) == size:
         return size, 1
     if tuple(stated) == size[::-1] and orientation >= 5:
         return tuple(stated), orientation
     raise InputError(
         f"{source}: found the size {stated[1]}x{stated[0]}; expected the image's, {size[1]}x{size[0]} (width x "
-        "height); correct it, or remove it if the boxes fit the image"
+        "height); correct it, or remove it if the boxes match the image"
     )
 
 
 def read_each(
     read: Callable[[Any], Annotation], items: Iterable[Any], skip_bad: bool, fixes: Counter[str]
 ) -> list[Annotation]:
-    """`read(item)` of all items; with `skip_bad` without those that raise InputError, which are counted."""
+    """`read(item)` for all items; with `skip_bad`, those that raise an InputError are left out and counted."""
     annotations = []
     for item in items:
         try:
@@ -150,13 +150,13 @@ def read_each(
 def to_dataset(
     name: str, annotations: Iterable[Annotation], class_names: Sequence[str] | None, fixes: Counter[str]
 ) -> DetectionDataset:
-    """`DetectionDataset` of annotations; `class_names` None stands for those that occur, sorted.
+    """Makes a `DetectionDataset` of annotations; if `class_names` is None, the classes that occur are sorted by name.
 
     Raises:
-        InputError: for a class that is not in `class_names`, and where there is no image at all.
+        InputError: for a class that is not in `class_names`, or if there are no images.
     """
     if not annotations:
-        raise InputError(f"{name}: found no usable image; expected one at least; check the annotations")
+        raise InputError(f"{name}: found no usable images; expected at least one; check the annotations")
     if class_names is None:
         class_names = sorted({item.name for annotation in annotations for item in annotation.objects})
     labels = {class_name: label for label, class_name in enumerate(class_names, start=1)}
@@ -184,7 +184,7 @@ def _record(annotation, labels):
 
 
 def _areas(annotation):
-    """The areas of objects as shares of the image; None where no object has one of its own."""
+    """The areas of objects as fractions of the image's; None if no object has a stated area."""
     stated = np.array([np.nan if item.area is None else item.area for item in annotation.objects])
     if np.isnan(stated).all():
         return None
@@ -193,20 +193,23 @@ def _areas(annotation):
 
 
 def find_image(source: str, folder: Path, name: str) -> Path:
-    """The image file that an annotation names, which may be a path of the machine where it was made.
+    """Finds the image file that an annotation names, possibly by a path on the machine where it was created.
 
-    Tried in this order: the name as a path in `folder` (an absolute one is itself), the same with Windows's slashes,
-    and its last part alone in `folder`.
+    Tried in this order: the name as a path relative to `folder` (or absolute), the same with backslashes replaced by
+    slashes, and its last part in `folder`.
+
+    Raises:
+        InputError: if none of these exists.
     """
     slashed = name.replace("\\", "/")
     for candidate in (folder / name, folder / slashed, folder / slashed.rpartition("/")[2]):
         if os.path.isfile(candidate):  # Path.is_file raises for a name that is too long.
             return candidate
-    raise InputError(f"{source}: found no image {folder / name}; expected the file that it names; add it")
+    raise InputError(f"{source}: no such image: {folder / name}; add it or correct the name")
 
 
 def finite(text: Any) -> float | None:
-    """A finite number from a file's text or JSON value, or None."""
+    """A finite number from text or a JSON value, or None."""
     try:
         value = float(text)
     except (TypeError, ValueError, OverflowError):
@@ -215,20 +218,24 @@ def finite(text: Any) -> float | None:
 
 
 def whole_pixels(text: Any) -> int | None:
-    """A side of an image from text or a JSON value: whole pixels, 0 where there is none, None where it is no number."""
+    """An image's side in whole pixels from text or a JSON value: 0 if missing, None if it is not a number."""
     value = finite(text) if text not in (None, "") else 0.0
     return None if value is None else round(value)
 
 
 def read_text(path: StrPath, expected: str) -> str:
-    """The text of a UTF-8 file, with or without a byte order mark.
+    """Reads a UTF-8 text file, with or without a byte order mark.
+
+    Args:
+        path: the file.
+        expected: a description of the expected content, for error messages.
 
     Raises:
-        InputError: if it is missing or no UTF-8; `expected` says what it should hold.
+        InputError: if the file is missing or not UTF-8.
     """
     try:
         return Path(path).read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
-        raise InputError(f"{path}: found bytes that are no UTF-8 ({error}); expected {expected}; mend it") from None
+        raise InputError(f"{path}: not valid UTF-8 ({error}); expected {expected}; re-save the file as UTF-8") from None
     except (OSError, ValueError) as error:
-        raise InputError(f"{path}: found no readable file ({error}); expected {expected}; check the path") from None
+        raise InputError(f"{path}: cannot read the file ({error}); expected {expected}; check the path") from None

@@ -1,7 +1,7 @@
-"""COCO's instances JSON: images, categories and annotations with boxes [x, y, width, height].
+"""Reads COCO's instances JSON: images, categories and annotations with boxes [x, y, width, height].
 
-The format is that of https://cocodataset.org/#format-data ("object detection"); other tools export it too, with file
-names in folders, without crowds, or with categories that have no objects.
+The format is documented at https://cocodataset.org/#format-data ("object detection"). Exports of other tools may have
+file names with folders, no crowds, or categories without objects.
 """
 
 from __future__ import annotations
@@ -33,30 +33,30 @@ if TYPE_CHECKING:
 def read_coco(
     path: StrPath, images: StrPath | None = None, class_names: Sequence[str] | None = None, skip_bad: bool = False
 ) -> DetectionDataset:
-    """Reads a COCO instances file. Of images only the headers are read.
+    """Reads a COCO instances file. Only the headers of images are read.
 
-    - Classes are the file's categories in the order of their ids, which may have gaps (COCO's 80 lie in 1..90):
-      label 1 is the least id. `coco_category_ids` gives the ids back, for results in COCO's format.
-    - `image_id` of a record is the image's id as text. Images without annotations are kept; files of the folder that
-      the JSON does not list are not looked at. Annotations' own ids are not used.
-    - Boxes beyond the image are clipped; those without area are dropped. Both are counted in `fixes`.
-    - `iscrowd` marks crowds. `area`, where it is a number above 0, is the object's own, by which COCO's evaluation
-      tells small from large; outlines ("segmentation") are not read.
-    - The image's size must be that of its file; `read_voc` says what EXIF orientation does to it.
+    - The classes are the file's categories in the order of their ids, which may have gaps (COCO's 80 ids are in 1..90):
+      class id 1 is the lowest category id. `coco_category_ids` returns the category ids, to write COCO's results.
+    - `image_id` of a record is the image's id as text. Images without annotations are kept; files in the folder that
+      the JSON does not list are ignored, and so are annotation ids.
+    - Boxes are clipped to the image; those without area are dropped. Both are counted in `fixes`.
+    - `iscrowd` marks crowds. `area`, if it is a number above 0, sets the object's size class in COCO's evaluation;
+      segmentation masks are ignored.
+    - The stated image size must be that of the file; see `read_voc` for the effect of EXIF orientation.
 
     Args:
         path: the JSON file.
         images: folder of the images; default: the folder of the JSON file. See `find_image` for names with folders.
-        class_names: the classes in the order of their labels 1..K; default: as said above.
-        skip_bad: leave out images that are missing, broken or badly annotated, and annotations of images that are not
-            listed, counted in `fixes`, instead of raising.
+        class_names: the classes in the order of their ids 1..K; default: the categories as described above.
+        skip_bad: leave out missing or unreadable images, those with invalid annotations, and annotations of images that
+            are not listed, and count them in `fixes`, instead of raising.
 
     Returns:
         `DetectionDataset`.
 
     Raises:
-        InputError: for another kind of file, two images or categories with one id, a class that is not in
-            `class_names`, and, without `skip_bad`, for the first image or annotation that is missing or broken.
+        InputError: for another kind of file, two images or categories with the same id, a class that is not in
+            `class_names`, and, without `skip_bad`, for the first missing or invalid image or annotation.
 
     Example:
         >>> train = read_coco("annotations/instances_train2017.json", "train2017")              # doctest: +SKIP
@@ -79,10 +79,10 @@ def read_coco(
 
 
 def coco_category_ids(path: StrPath) -> dict[str, int]:
-    """The category id of each class name in a COCO file: `{"person": 1, ...}`, what results in COCO's format need.
+    """The category id of each class name in a COCO file, `{"person": 1, ...}`, which COCO's results format needs.
 
     Raises:
-        InputError: where the file is missing, broken or without categories.
+        InputError: if the file is missing or invalid, or has no categories.
     """
     path = Path(path)
     return {name: number for number, name in _category_names(path, _load(path)).items()}
@@ -93,21 +93,20 @@ def _load(path):
         content = json.loads(path.read_bytes(), object_hook=_without_outline)
     except OSError as error:
         raise InputError(
-            f"{path}: found no readable file ({error}); expected COCO's instances JSON; check the path"
+            f"{path}: cannot read the file ({error}); expected COCO's instances JSON; check the path"
         ) from None
     except (ValueError, RecursionError) as error:
-        raise InputError(f"{path}: found broken JSON ({error}); expected COCO's instances JSON; mend it") from None
+        raise InputError(f"{path}: invalid JSON ({error}); expected COCO's instances JSON; fix the file") from None
     for key in ("images", "annotations", "categories"):
         if not isinstance(content, dict) or not isinstance(content.get(key), list):
             raise InputError(
-                f"{path}: found no list {key!r}; expected COCO's instances JSON with images, annotations and "
-                "categories; give that file"
+                f"{path}: found no list {key!r}; expected COCO's instances JSON with images, annotations and categories"
             )
     return content
 
 
 def _without_outline(value):
-    """Outlines are most of a COCO file: dropped while it is parsed, they do not fill the memory."""
+    """Drops segmentation masks, which are most of a COCO file, during parsing to save memory."""
     value.pop("segmentation", None)
     return value
 
@@ -118,12 +117,12 @@ def _by_id(path, content, key):
     for position, entry in enumerate(content[key]):
         number = entry.get("id") if isinstance(entry, dict) else None
         if not _is_id(number):
-            raise InputError(f"{path}: found no id in {key}[{position}]; expected a whole number; add it")
+            raise InputError(f"{path}: found no id in {key}[{position}]; expected a whole number")
         if number in found:
-            raise InputError(f"{path}: found the id {number!r} twice in {key}; expected one of each; renumber them")
+            raise InputError(f"{path}: found the id {number!r} twice in {key}; expected unique ids; renumber them")
         found[number] = entry
     if len({type(number) for number in found}) > 1:
-        raise InputError(f"{path}: found ids of {key} as numbers and as text; expected numbers; renumber them")
+        raise InputError(f"{path}: found both numbers and text as ids in {key}; expected numbers; renumber them")
     return found
 
 
@@ -138,9 +137,9 @@ def _category_names(path, content):
     for number in sorted(entries):
         name = entries[number].get("name")
         if not isinstance(name, str) or not name:
-            raise InputError(f"{path}: found no name of category {number!r}; expected text; add it")
+            raise InputError(f"{path}: found no name for category {number!r}; expected text; add it")
         if name in names.values():
-            raise InputError(f"{path}: found the category {name!r} twice; expected each once; rename one of them")
+            raise InputError(f"{path}: found the category {name!r} twice; expected each name once; rename one")
         names[number] = name
     return names
 
@@ -165,7 +164,7 @@ def _by_image(path, content, entries, skip_bad, fixes):
 def _read_image(path, folder, entry, annotations, names, fixes):
     file_name = entry.get("file_name")
     if not isinstance(file_name, str) or not file_name:
-        raise InputError(f"{path}: found no file_name of image {entry['id']!r}; expected the image's file; add it")
+        raise InputError(f"{path}: found no file_name for image {entry['id']!r}; expected the image file; add it")
     source = f"{path}, image {file_name}"
     stated = [_side(source, entry, side) for side in ("height", "width")]
     objects = [_object(source, annotation, names) for annotation in annotations]
@@ -192,7 +191,7 @@ def _object(source, annotation, names):
     if len(corners) != 4 or None in corners:
         raise InputError(
             f"{source}: found the bbox {reprlib.repr(box)} in {where}; expected four finite numbers, x, y, width and "
-            "height; mend or remove the annotation"
+            "height; fix or remove the annotation"
         )
     area = finite(annotation.get("area"))
     area = area if area and area > 0 else None

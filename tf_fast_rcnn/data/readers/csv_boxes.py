@@ -1,4 +1,4 @@
-"""CSV files with one box a line, as many tools write them."""
+"""Reads CSV files with one box per line, as written by many tools."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 _CORNERS = ("xmin", "ymin", "xmax", "ymax")
 _REQUIRED = ("filename", *_CORNERS, "class")
-# Column -> other names that it goes by; compared without case.
+# Column -> alternative names; case is ignored.
 _OTHER_NAMES = {
     "filename": ("file", "file_name", "path", "image", "image_path", "image_name"),
     "class": ("label", "class_name", "name"),
@@ -45,30 +45,30 @@ _COLUMN_OF = {other: name for name, others in _OTHER_NAMES.items() for other in 
 def read_csv(
     path: StrPath, images: StrPath | None = None, class_names: Sequence[str] | None = None, skip_bad: bool = False
 ) -> DetectionDataset:
-    """Reads a CSV file: a line for each box, with a header or, as keras-retinanet has it, without one.
+    """Reads a CSV file with one box per line, with a header or, as in keras-retinanet, without one.
 
-    - Columns by their names in the header, in any order: filename, xmin, ymin, xmax, ymax, class and, where there are
-      such, difficult, crowd (1 or true), width and height (of the image, checked). x1, label, image and other common
-      names mean the same; further columns are ignored. Without a header: filename, x1, y1, x2, y2, class.
-    - Coordinates are pixels, 0-based, with continuous edges: the whole of a 640-pixel side is 0 to 640.
-    - A line whose corners and class are empty names an image without objects.
-    - Lines of one image need not follow each other. Its `image_id` is its file name as written.
+    - The header names the columns, in any order: filename, xmin, ymin, xmax, ymax, class and, optionally, difficult,
+      crowd (1 or true), width and height (of the image; they are checked). Common alternatives such as x1, label and
+      image are accepted; other columns are ignored. Without a header: filename, x1, y1, x2, y2, class.
+    - Coordinates are pixels, 0-based, with continuous edges: a full 640-pixel side is 0 to 640.
+    - A line with empty corners and class is an image without objects.
+    - The lines of an image need not be adjacent. Its `image_id` is its file name as written.
     - Fields are separated by commas, semicolons or tabs; the text is UTF-8.
-    - Boxes beyond the image are clipped; those without area are dropped. Both are counted in `fixes`.
+    - Boxes are clipped to the image; those without area are dropped. Both are counted in `fixes`.
 
     Args:
-        path: the CSV file; one file a split.
+        path: the CSV file; one file per split.
         images: folder of the images; default: the folder of the CSV file. See `find_image` for names with folders.
-        class_names: the classes in the order of their labels 1..K; default: those found, sorted.
-        skip_bad: leave out images that are missing or broken, or have a broken line, counted in `fixes`, instead of
-            raising.
+        class_names: the classes in the order of their ids 1..K; default: those found, sorted.
+        skip_bad: leave out missing or unreadable images and those with an invalid line, and count them in `fixes`,
+            instead of raising.
 
     Returns:
         `DetectionDataset`.
 
     Raises:
         InputError: for a file without these columns, coordinates that are all relative (0 to 1), a class that is not
-            in `class_names`, and, without `skip_bad`, for the first line or image that is broken.
+            in `class_names`, and, without `skip_bad`, for the first invalid line or image.
 
     Example:
         >>> train = read_csv("labels/train.csv", "images")              # doctest: +SKIP
@@ -102,7 +102,7 @@ def _lines_by_image(path):
 
 
 def _rows(path):
-    """The lines that are not empty, with their numbers."""
+    """Yields the lines that are not empty, with their numbers."""
     text = read_text(path, "lines of filename, xmin, ymin, xmax, ymax, class")
     header = text.partition("\n")[0]
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=max(",;\t", key=header.count))
@@ -112,12 +112,12 @@ def _rows(path):
                 yield reader.line_num, [field.strip() for field in row]
     except csv.Error as error:
         raise InputError(
-            f"{path}, line {reader.line_num}: found {error}; expected comma-separated values; mend the line"
+            f"{path}, line {reader.line_num}: found {error}; expected comma-separated values; fix the line"
         ) from None
 
 
 def _columns(path, first):
-    """The names of the columns; None where the first line is no header."""
+    """The names of the columns; None if the first line is not a header."""
     if len(first) == len(_REQUIRED) and (finite(first[1]) is not None or not any(first[1:])):
         return None
     names = [_COLUMN_OF.get(name.lower(), name.lower()) for name in first]
@@ -125,7 +125,7 @@ def _columns(path, first):
     if missing:
         raise InputError(
             f"{path}: found no column {missing[0]} in {', '.join(first) or 'an empty file'}; expected a header with "
-            f"{', '.join(_REQUIRED)}; add it"
+            f"{', '.join(_REQUIRED)}"
         )
     repeated = next((name for name in _COLUMN_OF.values() if names.count(name) > 1), None)
     if repeated:
@@ -138,17 +138,19 @@ def _add(path, images, number, row, columns):
     if len(row) < len(columns):
         values |= dict.fromkeys(columns[len(row) :], "")
     if not values["filename"]:
-        raise InputError(f"{path}, line {number}: found no file name; expected the image's; add it or remove the line")
+        raise InputError(
+            f"{path}, line {number}: found no file name; expected that of an image; fix or remove the line"
+        )
     images[values["filename"]].append((number, values))
 
 
 def _refuse_relative(path, images):
-    """InputError where no coordinate of the file exceeds 1: boxes of a pixel would be all that such a file holds."""
+    """InputError if no coordinate in the file exceeds 1, because in pixels no box would be larger than one pixel."""
     corners = [finite(values[name]) for lines in images.values() for _, values in lines for name in _CORNERS]
     corners = [value for value in corners if value is not None]
     if corners and max(corners) <= 1 and min(corners) >= 0:
         raise InputError(
-            f"{path}: found coordinates of 0 to 1 alone; expected pixels; multiply them by the images' width and height"
+            f"{path}: all coordinates are in the range 0 to 1; expected pixels; multiply them by the image's size"
         )
 
 
@@ -176,8 +178,8 @@ def _object(source, values):
     corners = tuple(finite(values[name]) for name in _CORNERS)
     if None in corners:
         name = _CORNERS[corners.index(None)]
-        raise InputError(f"{source}: found {name} {values[name]!r}; expected pixels; mend or remove the line")
+        raise InputError(f"{source}: found {name} {values[name]!r}; expected pixels; fix or remove the line")
     if not values["class"]:
-        raise InputError(f"{source}: found no class; expected its name; add it or remove the line")
+        raise InputError(f"{source}: found no class; expected a name; add it or remove the line")
     difficult, crowd = (values.get(name, "").lower() in ("1", "true") for name in ("difficult", "crowd"))
     return AnnotatedObject(values["class"], corners, difficult, crowd)

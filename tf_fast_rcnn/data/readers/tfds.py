@@ -1,10 +1,10 @@
-"""Data sets of TensorFlow Datasets (TFDS) with a feature of objects: their images become files of the cache folder.
+"""Reads object detection data sets of TensorFlow Datasets (TFDS), whose images are copied to the cache folder:
 
-CACHE/tfds/NAME-SPLIT-KEY/
-  00000000.jpg ...      the encoded images, byte for byte
-  annotations.json      their objects, written last: where it exists, the folder is complete
+    CACHE/tfds/NAME-SPLIT-KEY/
+      00000000.jpg ...      the encoded images, byte for byte
+      annotations.json      their objects, written last: if it exists, the folder is complete
 
-KEY is a hash of what was copied: place and time of the TFDS files, their number of examples and bytes.
+KEY is a hash of the source: location and modification time of the TFDS files, number of examples and bytes.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _EXTENSIONS = {b"\xff\xd8": ".jpg", b"\x89P": ".png", b"BM": ".bmp", b"GI": ".gi
 
 
 class _Features(NamedTuple):
-    """Where a data set's objects are: the feature's name, its class label's, and the names of the classes."""
+    """Where to find a data set's objects: the name of the feature, of its class label, and of the classes."""
 
     objects: str
     label: str
@@ -52,32 +52,32 @@ def read_tfds(
     cache_dir: StrPath | None = None,
     progress: bool = True,
 ) -> DetectionDataset:
-    """Reads one split of a TFDS data set that is on disk (`tfds.load` puts it there).
+    """Reads one split of a TFDS data set that is on disk (`tfds.load` downloads it).
 
-    - Objects are the feature "objects", else the first sequence that has a `bbox` (BBoxFeature) and a class label;
-      is_difficult and is_crowd are read where they are present. Classes are the label's, in its order.
-    - Nothing is downloaded. $TFDS_DATA_DIR is where TFDS looks, else ~/tensorflow_datasets.
-    - The encoded images are copied once, byte for byte, to files in the cache folder, which takes as much disk as
-      TFDS's own files. After an interruption the copy goes on; later reads use the files alone.
-    - TFDS's `voc` keeps VOC's 1-based corners as they are: its boxes are corrected, so that `tfds:voc/2007@train` has
-      the boxes, and the `image_id`s, of `voc:VOC2007@train`. Its `coco` numbers the 80 classes in the order of COCO's
-      ids, as `coco:` does; `image_id` is COCO's.
-    - Boxes beyond the image are clipped; those without area are dropped. Both are counted in `fixes`.
+    - Objects are the feature "objects" or, if there is none, the first sequence with a `bbox` (BBoxFeature) and a class
+      label; is_difficult and is_crowd are read if present. The classes are those of the label, in its order.
+    - Nothing is downloaded. TFDS looks in $TFDS_DATA_DIR or, if that is not set, in ~/tensorflow_datasets.
+    - The encoded images are copied once, byte for byte, to files in the cache folder, which need as much disk space as
+      TFDS's own files. After an interruption the copy continues; later reads use only the copied files.
+    - TFDS's `voc` keeps VOC's 1-based corners; they are corrected here, so that `tfds:voc/2007@train` has the same
+      boxes and `image_id`s as `voc:VOC2007@train`. Its `coco` numbers the 80 classes in the order of COCO's ids, as
+      `coco:` does; `image_id` is COCO's.
+    - Boxes are clipped to the image; those without area are dropped. Both are counted in `fixes`.
 
     Args:
-        name: as `tfds.builder` takes it: "voc/2007", "coco/2017", "my_data_set:1.0.0".
-        split: one of the data set's splits, as "train".
-        class_names: the classes in the order of their labels 1..K; default: the label's.
-        skip_bad: leave out broken images and annotations, counted in `fixes`, instead of raising.
+        name: as for `tfds.builder`: "voc/2007", "coco/2017", "my_data_set:1.0.0".
+        split: one of the data set's splits, e.g. "train".
+        class_names: the classes in the order of their ids 1..K; default: those of the label.
+        skip_bad: leave out invalid images and annotations, and count them in `fixes`, instead of raising.
         cache_dir: default: $TF_FAST_RCNN_CACHE, else the user's cache folder.
-        progress: whether to show a progress bar on standard error.
+        progress: whether to show a progress bar on stderr.
 
     Returns:
         `DetectionDataset`.
 
     Raises:
         InputError: for a data set that TFDS does not know or that is not on disk, has no such split or no objects, and,
-            without `skip_bad`, for the first broken image.
+            without `skip_bad`, for the first invalid image.
 
     Example:
         >>> train = read_tfds("voc/2007", "train")              # doctest: +SKIP
@@ -89,7 +89,7 @@ def read_tfds(
     if not (folder / "annotations.json").is_file():
         _copy(builder, split, features, folder, progress)
     images = _read_copy(folder)
-    # The builder's own name: "voc" whatever version or file it was read from.
+    # The builder's own name is "voc" for any version.
     to_relative = box_algebra.from_tfds_voc if builder.name == "voc" else _as_they_are
     fixes = Counter()
 
@@ -116,15 +116,15 @@ def _builder(name):
     data_dir = os.environ.get("TFDS_DATA_DIR")
     log = logging.getLogger("absl")
     level = log.level
-    log.setLevel(logging.ERROR)  # TFDS warns there of what is not on disk, which the error below says.
+    log.setLevel(logging.ERROR)  # TFDS logs warnings about missing files; the error below reports them.
     try:
         builder = tfds.builder(name, **({"data_dir": data_dir} if data_dir else {}))
         prepared = builder.is_prepared()
-    except Exception as error:  # TFDS raises errors of many types, some with the list of all that it has.
+    except Exception as error:  # TFDS raises errors of many types, some with a long list of data sets.
         reason = str(error).strip().partition("\n")[0] or type(error).__name__
         raise InputError(
-            f"tfds:{name}: found no such data set ({reason}); expected one that `tfds.builder` knows; correct the name "
-            "or set TFDS_DATA_DIR"
+            f"tfds:{name}: no such data set ({reason}); expected one that `tfds.builder` knows; correct the name or "
+            "set TFDS_DATA_DIR"
         ) from None
     finally:
         log.setLevel(level)
@@ -139,26 +139,26 @@ def _builder(name):
 def _check_split(builder, name, split):
     if split not in builder.info.splits:
         raise InputError(
-            f"tfds:{name}: found no split {split!r}; expected one of {', '.join(sorted(builder.info.splits))}; "
-            "name it as @SPLIT"
+            f"tfds:{name}: no split {split!r}; expected one of {', '.join(sorted(builder.info.splits))}; "
+            "add it as @SPLIT"
         )
 
 
 def _features(builder, name):
-    """The feature of objects; InputError where there is none, or its boxes are no relative [ymin, xmin, ymax, xmax]."""
+    """Finds the objects; InputError if there are none or their boxes are not relative [ymin, xmin, ymax, xmax]."""
     features = builder.info.features
     found = {key: label for key in features for label in [_label_of(features[key])] if label}
     if "image" not in features or not found:
         raise InputError(
             f"tfds:{name}: found the features {', '.join(sorted(features))}; expected `image`, and a sequence with "
-            "`bbox` and a class label; give a data set for object detection"
+            "`bbox` and a class label; choose an object detection data set"
         )
     key = "objects" if "objects" in found else next(iter(found))
     box = features[key].feature["bbox"]
     bbox_format = getattr(getattr(box, "bbox_format", None), "name", "REL_YXYX")
     if bbox_format != "REL_YXYX":
         raise InputError(
-            f"tfds:{name}: found boxes in the format {bbox_format}; expected REL_YXYX, TFDS's own; build it with that"
+            f"tfds:{name}: found boxes in the format {bbox_format}; expected REL_YXYX, TFDS's default; rebuild it"
         )
     return _Features(key, found[key], list(features[key].feature[found[key]].names))
 
@@ -186,7 +186,7 @@ def _key(builder, name, split):
 
 
 def _copy(builder, split, features, folder, progress):
-    """Writes the images that are not there yet, and then the annotations of all."""
+    """Writes the images that do not exist yet, and then the annotations of all images."""
     totals = builder.info.splits[split]
     size = f"{totals.num_bytes / 1e9:.1f} GB" if totals.num_bytes >= 1e8 else f"{totals.num_bytes / 1e6:.1f} MB"
     title = f"copying {builder.info.full_name} {split} ({size})"
@@ -200,12 +200,12 @@ def _copy(builder, split, features, folder, progress):
             file.write(json.dumps(_with_unique_ids(images)).encode())
     except OSError as error:
         raise InputError(
-            f"{folder}: found {error}; expected a folder for {size} of images; give another --cache"
+            f"{folder}: cannot write ({error}); expected a folder with room for {size}; choose another --cache"
         ) from None
 
 
 def _examples(builder, split, features):
-    """The examples of a split in a fixed order, without their images decoded."""
+    """Yields the examples of a split in a fixed order, without decoding images."""
     import tensorflow as tf
     import tensorflow_datasets as tfds
 
@@ -217,12 +217,12 @@ def _examples(builder, split, features):
     except (tf.errors.OpError, ValueError) as error:
         reason = str(error).strip().partition("\n")[0]
         raise InputError(
-            f"{builder.data_dir}: found no readable examples ({reason}); expected what TFDS writes; build it again"
+            f"{builder.data_dir}: cannot read the examples ({reason}); expected files written by TFDS; rebuild them"
         ) from None
 
 
 def _copy_image(example, number, features, folder):
-    """Writes an example's image, where it is not there yet; returns what annotations.json has of it."""
+    """Writes an example's image if it does not exist yet; returns its entry in annotations.json."""
     encoded = example["image"]
     path = folder / f"{number:08d}{_EXTENSIONS.get(encoded[:2], '.img')}"
     if not path.is_file():
@@ -236,7 +236,7 @@ def _copy_image(example, number, features, folder):
 
 
 def _image_id(example, number):
-    """COCO's number, the file's name without extension as VOC has it, or else the number in TFDS's order."""
+    """COCO's id, the file name without extension as in VOC, or else the example's number."""
     for key in _IMAGE_IDS:
         if key in example:
             value = example[key]
@@ -258,14 +258,14 @@ def _read_copy(folder):
     try:
         return json.loads(path.read_bytes())
     except (OSError, ValueError) as error:
-        raise InputError(f"{path}: found no readable JSON ({error}); expected the copy's; remove {folder}") from None
+        raise InputError(f"{path}: invalid JSON ({error}); remove {folder} to copy the images again") from None
 
 
 def _object(source, values, features):
     label = values[features.label]
     if not 0 <= label < len(features.class_names):
         raise InputError(
-            f"{source}: found the label {label}; expected 0 to {len(features.class_names) - 1}; leave the image out"
+            f"{source}: found the label {label}; expected 0 to {len(features.class_names) - 1}; skip invalid images"
         )
     return AnnotatedObject(
         features.class_names[label], values["bbox"], values.get("is_difficult", False), values.get("is_crowd", False)

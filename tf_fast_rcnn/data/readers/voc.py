@@ -1,6 +1,6 @@
-"""Pascal VOC folders: Annotations/*.xml, ImageSets/Main/SPLIT.txt, JPEGImages/*.
+"""Reads Pascal VOC folders: Annotations/*.xml, ImageSets/Main/SPLIT.txt, JPEGImages/*.
 
-The rules are those of the VOC devkit; where files of real users differ from it, what is read is said at `read_voc`.
+Follows the VOC devkit; `read_voc` documents how it handles files that deviate from it.
 """
 
 from __future__ import annotations
@@ -40,30 +40,30 @@ _EXTENSIONS = tuple(cased for extension in IMAGE_EXTENSIONS for cased in (extens
 def read_voc(
     directory: StrPath, split: str, class_names: Sequence[str] | None = None, skip_bad: bool = False
 ) -> DetectionDataset:
-    """Reads one split of a data set in Pascal VOC's layout. Of images only the headers are read.
+    """Reads one split of a data set in Pascal VOC's layout. Only the headers of images are read.
 
-    - An image is `JPEGImages/ID` with any usual extension, else the XML's `<filename>`; ID is a line of
-      `ImageSets/Main/SPLIT.txt`, where the second column of VOC's class lists (-1, 0, 1) is ignored.
-    - Boxes are 1-based inclusive pixels, whole or fractional. Those beyond the image are clipped; those with
-      xmin >= xmax, ymin >= ymax, or no area inside the image are dropped. Both are counted in `fixes`.
+    - An image is `JPEGImages/ID` with any common extension, or else the XML's `<filename>`; ID is a line of
+      `ImageSets/Main/SPLIT.txt`, in which the second column of VOC's class lists (-1, 0, 1) is ignored.
+    - Boxes are 1-based inclusive pixels, whole or fractional. They are clipped to the image; those with xmin >= xmax,
+      ymin >= ymax, or no area inside the image are dropped. Both are counted in `fixes`.
     - `<difficult>` and `<size>` may be missing. A size of 0 counts as missing.
-    - Where EXIF shows an image on its side and `<size>` is that of the stored pixels, the annotation tool ignored EXIF:
-      its boxes are turned with the image. Any other size that is not the image's is an error, because the boxes may
-      belong to another picture.
+    - If EXIF rotates an image by a quarter turn and `<size>` is that of the stored pixels, the annotation tool ignored
+      EXIF, and the boxes are rotated with the image. Any other mismatch of the sizes is an error, because the boxes may
+      belong to another image.
 
     Args:
-        directory: folder that holds Annotations/, ImageSets/Main/ and JPEGImages/.
-        split: name of a file of ImageSets/Main, without .txt.
-        class_names: the classes, in the order of their labels 1..K; default: those found in this split, sorted. Give a
-            test split its training split's.
-        skip_bad: leave out unreadable annotations and images, counted in `fixes`, instead of raising.
+        directory: folder that contains Annotations/, ImageSets/Main/ and JPEGImages/.
+        split: name of a file in ImageSets/Main, without .txt.
+        class_names: the classes in the order of their ids 1..K; default: those found in this split, sorted. For a test
+            split, pass those of the training split.
+        skip_bad: leave out unreadable annotations and images, and count them in `fixes`, instead of raising.
 
     Returns:
         `DetectionDataset`.
 
     Raises:
-        InputError: for an unknown or empty split, a class that is not in `class_names`, and, without `skip_bad`, the
-            first annotation or image that is missing or broken.
+        InputError: for an unknown or empty split, a class that is not in `class_names`, and, without `skip_bad`, for
+            the first missing or invalid annotation or image.
 
     Example:
         >>> train = read_voc("VOCdevkit/VOC2007", "trainval")                              # doctest: +SKIP
@@ -82,11 +82,11 @@ def read_voc_images(
     """Reads the images of one split without their annotations, which VOC's test sets do not have.
 
     Args:
-        directory, split, skip_bad: as in `read_voc`; Annotations/ is not looked at.
-        class_names: the classes 1..K, of which no image has an object.
+        directory, split, skip_bad: as in `read_voc`; Annotations/ is not read.
+        class_names: the classes 1..K; the images have no objects.
 
     Raises:
-        InputError: for an unknown or empty split, and, without `skip_bad`, the first image that is missing or broken.
+        InputError: for an unknown or empty split, and, without `skip_bad`, for the first missing or unreadable image.
 
     Example:
         >>> test = read_voc_images("VOCdevkit/VOC2012", "test", class_names=train.class_names)     # doctest: +SKIP
@@ -110,24 +110,22 @@ def _image_ids(directory, split, fixes):
     if not lists.is_dir():
         raise InputError(
             f"{directory}: found no folder ImageSets/Main; expected Annotations/, ImageSets/Main/ and JPEGImages/; "
-            "give the folder that holds them"
+            "pass the folder that contains them"
         )
     path = lists / f"{split}.txt"
     if not split or not path.is_file():
-        raise InputError(
-            f"{directory}: found no split {split!r}; expected one of ImageSets/Main: {known}; name it as @SPLIT"
-        )
-    lines = read_text(path, "one image name a line").splitlines()
+        raise InputError(f"{directory}: no split {split!r}; expected one of ImageSets/Main: {known}; add it as @SPLIT")
+    lines = read_text(path, "one image name per line").splitlines()
     names = [_without_column(line.strip(), directory) for line in lines if line.strip()]
     if not names:
-        raise InputError(f"{path}: found no image names; expected one a line; fill it or use another split: {known}")
+        raise InputError(f"{path}: found no image names; expected one per line; add some or use another split: {known}")
     unique = list(dict.fromkeys(names))
     fixes["repeated images of the split left out"] += len(names) - len(unique)
     return unique
 
 
 def _without_column(line, directory):
-    """The image's name of a line like "000012 -1"; a name may itself end so ("scan 1")."""
+    """The image name of a line such as "000012 -1"; a name may itself look like that ("scan 1")."""
     match = re.fullmatch(r"(.+?)\s+-?[01]", line)
     if match is None or _xml_path(directory, line).is_file():
         return line
@@ -154,17 +152,15 @@ def _parse(path):
     try:
         root = defusedxml.ElementTree.parse(path).getroot()
     except FileNotFoundError:
-        raise InputError(
-            f"{path}: found no such file; expected the annotation of an image of the split; add it"
-        ) from None
+        raise InputError(f"{path}: no such file; expected the annotation of an image of the split; add it") from None
     except DefusedXmlException:
         raise InputError(
             f"{path}: found XML entities; expected a plain annotation; remove the <!ENTITY> lines"
         ) from None
     except (ParseError, ValueError, LookupError, OSError) as error:
-        raise InputError(f"{path}: found broken XML ({error}); expected a VOC annotation; mend or remove it") from None
+        raise InputError(f"{path}: invalid XML ({error}); expected a VOC annotation; fix or remove it") from None
     if root.tag != "annotation":
-        raise InputError(f"{path}: found <{root.tag}>; expected <annotation>, as in Pascal VOC; mend or remove it")
+        raise InputError(f"{path}: found <{root.tag}>; expected <annotation>, as in Pascal VOC; fix or remove it")
     return root
 
 
@@ -199,7 +195,7 @@ def _corner(path, number, element, corner):
     value = finite(text)
     if value is None:
         raise InputError(
-            f"{path}: found {corner} {text!r} in object {number}; expected a number; mend or remove the object"
+            f"{path}: found {corner} {text!r} in object {number}; expected a number; fix or remove the object"
         )
     return value
 

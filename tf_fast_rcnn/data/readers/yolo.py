@@ -1,4 +1,4 @@
-"""YOLO's text files: images/ and labels/ folders, a line `class x y width height` for each box, names in data.yaml."""
+"""Reads YOLO's layout: images/ and labels/ folders, one line `class x y width height` per box, names in data.yaml."""
 
 from __future__ import annotations
 
@@ -36,31 +36,31 @@ def read_yolo(
 ) -> DetectionDataset:
     """Reads one split of a data set in YOLO's layout.
 
-    - Images of the split are, what is found first: those of the folder, list of folders or list of files (.txt) that
-      data.yaml (dataset.yaml, .yml) has under the split's name; of the folder images/SPLIT, SPLIT/images or SPLIT; of
-      the list SPLIT.txt. Folders are read with their subfolders; a split "" is images/ itself.
-    - `image_id` is the image's path from `directory`. The labels of images/.../a.jpg are in labels/.../a.txt (the last
-      folder named images becomes labels); where no folder has that name, beside the image. No file means no objects;
-      how many images have none is counted in `fixes`.
-    - A line is `class x y width height`: the number of the class from 0, the box's centre and size relative to the
-      image as displayed.
-    - Names are `names` of data.yaml (a list, or a mapping from the numbers), else the lines of classes.txt or
-      obj.names. Label k of a record is the class of number k - 1.
-    - Boxes beyond the image are clipped; those without area are dropped. Both are counted in `fixes`.
+    - The images of the split are in the first of these that exists: the folder, list of folders or list of files (.txt)
+      under the split's name in data.yaml (dataset.yaml, .yml); the folder images/SPLIT, SPLIT/images or SPLIT; the list
+      SPLIT.txt. Folders are read with their subfolders; if the split is "", images/ itself.
+    - `image_id` is the image's path relative to `directory`. The labels of images/.../a.jpg are in labels/.../a.txt
+      (the last folder named images becomes labels), or next to the image if no folder is named images. An image without
+      a labels file has no objects; the number of such images is counted in `fixes`.
+    - A line is `class x y width height`: the number of the class, from 0, and the box's centre and size relative to the
+      displayed image.
+    - Class names are `names` in data.yaml (a list, or a mapping from numbers), or else the lines of classes.txt or
+      obj.names. Class id k of a record is YOLO's class k - 1.
+    - Boxes are clipped to the image; those without area are dropped. Both are counted in `fixes`.
 
     Args:
-        directory: folder that holds data.yaml or the list of names.
-        split: name of the split, as "train".
-        class_names: the classes in the order of their labels 1..K; default: the file's.
-        skip_bad: leave out images that are missing or broken, or have a broken line, counted in `fixes`, instead of
-            raising.
+        directory: folder that contains data.yaml or the list of names.
+        split: name of the split, e.g. "train".
+        class_names: the classes in the order of their ids 1..K; default: those of the file.
+        skip_bad: leave out missing or unreadable images and those with an invalid line, and count them in `fixes`,
+            instead of raising.
 
     Returns:
         `DetectionDataset`.
 
     Raises:
         InputError: for an unknown or empty split, missing names, a class that is not in `class_names`, and, without
-            `skip_bad`, for the first image or line that is broken.
+            `skip_bad`, for the first invalid image or line.
 
     Example:
         >>> train = read_yolo("cells", "train")             # doctest: +SKIP
@@ -71,8 +71,8 @@ def read_yolo(
     images = _images(directory, split, description)
     if not any(_labels_path(image).is_file() for image in images):
         raise InputError(
-            f"{_labels_path(images[0])}: found no labels of any image; expected a file of this name for each image "
-            "with objects; add them"
+            f"{_labels_path(images[0])}: no image has a labels file; expected one, named like this, for each image "
+            "with objects"
         )
     fixes = Counter()
     read = functools.partial(_read_image, directory, names, fixes)
@@ -83,17 +83,17 @@ def read_yolo(
 
 
 def _description(directory):
-    """`(path, content)` of data.yaml; `(None, {})` where there is none."""
+    """`(path, content)` of data.yaml; `(None, {})` if there is none."""
     path = next((directory / name for name in _YAML_NAMES if (directory / name).is_file()), None)
     if path is None:
         return None, {}
     try:
-        # BaseLoader knows strings, lists and mappings alone: safe, and a class named "no" stays what it is.
+        # BaseLoader only makes strings, lists and mappings: it is safe, and a class named "no" remains a string.
         content = yaml.load(read_text(path, "YAML"), Loader=yaml.BaseLoader)
     except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise InputError(f"{path}: found broken YAML ({error}); expected train, val and names; mend it") from None
+        raise InputError(f"{path}: invalid YAML ({error}); expected train, val and names; fix the file") from None
     if not isinstance(content, dict):
-        raise InputError(f"{path}: found no mapping; expected train, val and names; mend it")
+        raise InputError(f"{path}: not a mapping; expected train, val and names; fix the file")
     return path, content
 
 
@@ -103,10 +103,10 @@ def _class_names(directory, description):
         return _checked(path, _in_order(path, content["names"]))
     for path in (directory / name for name in _NAME_LISTS):
         if path.is_file():
-            return _checked(path, [line.strip() for line in read_text(path, "one class a line").strip().splitlines()])
+            return _checked(path, [line.strip() for line in read_text(path, "one class per line").strip().splitlines()])
     raise InputError(
-        f"{directory}: found no class names; expected names in data.yaml, or one a line in classes.txt or obj.names; "
-        "add them"
+        f"{directory}: found no class names; expected `names` in data.yaml, or classes.txt or obj.names with one per "
+        "line"
     )
 
 
@@ -115,26 +115,26 @@ def _in_order(path, names):
         return names
     numbered = {int(key): name for key, name in names.items() if _is_number(key)}
     if sorted(numbered) != list(range(len(names))):
-        raise InputError(f"{path}: found names with other numbers than 0, 1, 2, ...; expected one for each; mend them")
+        raise InputError(f"{path}: the numbers of names are not 0, 1, 2, ...; expected each number once; renumber them")
     return [numbered[number] for number in range(len(numbered))]
 
 
 def _is_number(text):
-    """Whether YAML's or a line's text is a class's number: digits, and not so many that `int` refuses them."""
+    """Whether text is the number of a class: digits, and not so many that `int` rejects them."""
     return isinstance(text, str) and text.isdecimal() and len(text) < 10
 
 
 def _checked(path, names):
     if not isinstance(names, list) or not names or not all(isinstance(name, str) and name for name in names):
-        raise InputError(f"{path}: found no list of names; expected the name of each class; mend it")
+        raise InputError(f"{path}: `names` is not a list of names; expected the name of each class; fix the file")
     if len(set(names)) < len(names):
         repeated = next(name for name in names if names.count(name) > 1)
-        raise InputError(f"{path}: found the class {repeated!r} twice; expected each once; rename one of them")
+        raise InputError(f"{path}: found the class {repeated!r} twice; expected each name once; rename one")
     return names
 
 
 def _images(directory, split, description):
-    """The image files of a split, each once."""
+    """The image files of a split, without duplicates."""
     path, content = description
     if split in content:
         values = content[split] if isinstance(content[split], list) else [content[split]]
@@ -146,7 +146,7 @@ def _images(directory, split, description):
     images = list(dict.fromkeys(image for source in sources for image in _files(source, directory)))
     if not images:
         raise InputError(
-            f"{sources[0] if sources else path}: found no images of the split {split!r}; expected some; add them"
+            f"{sources[0] if sources else path}: found no images of the split {split!r}; expected at least one"
         )
     return images
 
@@ -154,13 +154,13 @@ def _images(directory, split, description):
 def _source(path, split, roots, value):
     """The folder or list of files that data.yaml names, relative to its own folder or to `path`."""
     if isinstance(value, str) and value:
-        # Roboflow's exports say ../train/images where they mean train/images.
+        # Roboflow's exports have ../train/images instead of train/images.
         candidates = [root / text for text in (value, value.removeprefix("../")) for root in roots]
         for candidate in candidates:
             if os.path.exists(candidate):
                 return candidate
         raise InputError(f"{path}: found {split} {value!r}; expected a folder or a list of files; correct the path")
-    raise InputError(f"{path}: found no path under {split!r}; expected a folder or a list of files; mend it")
+    raise InputError(f"{path}: {split!r} is not a path; expected a folder or a list of files; fix the file")
 
 
 def _conventional_source(directory, split, content):
@@ -173,8 +173,8 @@ def _conventional_source(directory, split, content):
         if os.path.exists(candidate):
             return candidate
     raise InputError(
-        f"{directory}: found no split {split!r}; expected one of {', '.join(_known_splits(directory, content))}; "
-        "name it as @SPLIT"
+        f"{directory}: no split {split!r}; expected one of {', '.join(_known_splits(directory, content))}; "
+        "add it as @SPLIT"
     )
 
 
@@ -189,8 +189,8 @@ def _known_splits(directory, content):
 def _files(source, directory):
     if source.is_dir():
         return sorted(path for path in source.rglob("*") if path.suffix.lower() in IMAGE_EXTENSIONS)
-    lines = [line.strip() for line in read_text(source, "one image a line").splitlines() if line.strip()]
-    # Ultralytics reads "./" as the folder of the list; others name images from the data set's folder.
+    lines = [line.strip() for line in read_text(source, "one image per line").splitlines() if line.strip()]
+    # Ultralytics resolves paths relative to the list's folder, other tools relative to the data set's folder.
     return [
         next((root / line for root in (source.parent, directory) if os.path.isfile(root / line)), source.parent / line)
         for line in lines
@@ -208,7 +208,7 @@ def _labels_path(image):
 def _read_image(directory, names, fixes, image):
     path = _labels_path(image)
     objects = _objects(path, names) if path.is_file() else []
-    fixes["images without a labels file, taken as without objects"] += 0 if path.is_file() else 1
+    fixes["images without a labels file (no objects)"] += 0 if path.is_file() else 1
     image_id = image.relative_to(directory) if image.is_relative_to(directory) else image
     return annotate(path, image_id.as_posix(), image, objects, _to_relative, fixes)
 
@@ -227,11 +227,11 @@ def _object(source, line, names):
     corners = tuple(map(finite, rest))
     if len(corners) != 4 or None in corners:
         raise InputError(
-            f"{source}: found {line.strip()[:60]!r}; expected `class x y width height`, five numbers; mend the line"
+            f"{source}: found {line.strip()[:60]!r}; expected `class x y width height`, five numbers; fix the line"
         )
     if not (_is_number(first) and int(first) < len(names)):
         raise InputError(
-            f"{source}: found class {first[:20]!r}; expected 0 to {len(names) - 1}; correct it or add its name"
+            f"{source}: found class {first[:20]!r}; expected 0 to {len(names) - 1}; correct it or add a name"
         )
     if max(map(abs, corners)) > 2:
         raise InputError(
