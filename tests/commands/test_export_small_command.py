@@ -96,7 +96,10 @@ REFUSED = {
         ("--format", "tflite", "--out", "m.tflite", "--warm-up", "2"),
         "--warm-up cannot be used with --format tflite; remove it",
     ),
-    "fixed size": (("--out", "m", "--image-size", "96,96"), "--image-size: found it with --format saved-model"),
+    "fixed size": (
+        ("--out", "m", "--image-size", "96,96"),
+        "--image-size cannot be used with --format saved-model; remove it",
+    ),
     "pyramid": (
         ("--format", "tfjs", "--out", "m", "--shorter-side", "96,128"),
         "shorter_side: found several; expected one",
