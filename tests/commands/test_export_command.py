@@ -45,7 +45,7 @@ def test_metadata_tells_of_the_training(command, tiny_run, tmp_path):
 def test_metrics_that_are_no_json(refused, tiny_run, tmp_path):
     (tmp_path / "metrics.json").write_text("{")
     line = refused("export", tiny_run[0], "--out", tmp_path / "1", "--metrics", tmp_path / "metrics.json")
-    assert "metrics.json: found broken JSON" in line
+    assert "metrics.json: found invalid JSON" in line
 
 
 def test_the_summary_for_people(command, tiny_run, tmp_path):
