@@ -106,7 +106,7 @@ def test_the_findings_are_on_the_page(odd_page, page):
             assert finding["text"] in page.text
     assert re.search(r"While reading: boxes clipped to their image\s*2", page.text)
     assert "11 images, 15 objects of 4 classes" in page.text
-    assert re.search(r"find\s93\.3 % of the\sobjects", page.text), "14 of 15"
+    assert re.search(r"with a recall of 93\.3 %\sat an IoU of 0\.5", page.text), "14 of 15"
 
 
 def test_findings_json_is_what_is_returned(odd_page):

@@ -32,7 +32,7 @@ def test_export_end_to_end(command, refused, tiny_run, tmp_path):
     assert "expected a new folder" in refused("export", tiny_run[0], "--out", out)
 
 
-def test_metadata_tells_of_the_training(command, tiny_run, tmp_path):
+def test_metadata_describes_the_training(command, tiny_run, tmp_path):
     (tmp_path / "metrics.json").write_text('{"mean_ap": 0.25}')
     options = ("--metrics", tmp_path / "metrics.json", "--warm-up", 0, "--proposals", "none")
     assert command("export", tiny_run[0], "--out", tmp_path / "3", *options).code == 0
@@ -43,10 +43,10 @@ def test_metadata_tells_of_the_training(command, tiny_run, tmp_path):
     assert training["metrics"] == {"mean_ap": 0.25}
 
 
-def test_metrics_that_are_no_json(refused, tiny_run, tmp_path):
+def test_metrics_that_are_not_json(refused, tiny_run, tmp_path):
     (tmp_path / "metrics.json").write_text("{")
     line = refused("export", tiny_run[0], "--out", tmp_path / "1", "--metrics", tmp_path / "metrics.json")
-    assert "metrics.json: found broken JSON" in line
+    assert "metrics.json: found invalid JSON" in line
 
 
 def test_the_summary_for_people(command, tiny_run, tmp_path):
@@ -55,7 +55,7 @@ def test_the_summary_for_people(command, tiny_run, tmp_path):
     assert done.out == f"{tmp_path}/1: SavedModel; signatures serving_default, regions, predict_tensors\n"
 
 
-def test_a_folder_that_is_no_run(refused, tmp_path):
+def test_a_folder_that_is_not_a_run(refused, tmp_path):
     assert "found no run.json" in refused("export", tmp_path, "--out", tmp_path / "1")
 
 

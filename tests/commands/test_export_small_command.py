@@ -96,7 +96,10 @@ REFUSED = {
         ("--format", "tflite", "--out", "m.tflite", "--warm-up", "2"),
         "--warm-up cannot be used with --format tflite; remove it",
     ),
-    "fixed size": (("--out", "m", "--image-size", "96,96"), "--image-size: found it with --format saved-model"),
+    "fixed size": (
+        ("--out", "m", "--image-size", "96,96"),
+        "--image-size cannot be used with --format saved-model; remove it",
+    ),
     "pyramid": (
         ("--format", "tfjs", "--out", "m", "--shorter-side", "96,128"),
         "shorter_side: found several; expected one",
@@ -117,13 +120,13 @@ def test_a_size_that_is_none(command, run_folder):
     assert "found '480x640'; expected height,width in pixels" in done.err
 
 
-def test_what_is_fixed_in_a_file_is_refused(refused, file, digits):
+def test_options_for_settings_fixed_in_the_file_are_refused(refused, file, digits):
     image = next((digits / "JPEGImages").iterdir())
     assert refused("detect", file, image, "--nms-iou-threshold", "0.5").startswith("--nms-iou-threshold: found it with")
     assert refused("detect", file, image, "--classify-regions", "x.npy").startswith("--classify-regions: found it with")
 
 
-def test_a_file_that_is_none(refused, tmp_path, digits):
+def test_a_file_that_is_not_an_export(refused, tmp_path, digits):
     with zipfile.ZipFile(tmp_path / "other.tflite", "w") as archive:
         archive.writestr("metadata.json", "{")
     image = next((digits / "JPEGImages").iterdir())

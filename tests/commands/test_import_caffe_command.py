@@ -88,7 +88,7 @@ def test_an_imported_run_is_evaluated(command, digits, tmp_path):
     assert 0 <= json.loads(done.out)["mean_ap"] < 0.2
 
 
-def test_layers_that_are_left_are_named(command, tmp_path):
+def test_skipped_layers_are_named(command, tmp_path):
     extra = {"rpn_conv/3x3": random_layer(np.random.default_rng(0), (2, 2, 3, 3))}
     path = write_detector(tmp_path / "faster.caffemodel", **extra)
     done = command("import-caffe", path, "--network", "caffenet", "--out", tmp_path / "run", "--json", "-")

@@ -82,7 +82,7 @@ def test_proposals_of_a_file(command, refused, digits, proposal_file, tmp_path):
     assert command(*like, "--proposals", proposal_file, "--workers", 1).code == 0
 
 
-def test_skip_bad_counts_what_it_leaves_out(command, broken_digits, tmp_path):
+def test_skip_bad_counts_what_it_skips(command, broken_digits, tmp_path):
     image = broken_digits / "JPEGImages" / "train_0003.jpg"
     image.write_bytes(image.read_bytes()[:2000])
     done = command(

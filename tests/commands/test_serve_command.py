@@ -157,7 +157,7 @@ def test_options_that_do_not_fit_each_other(refused, options, text):
 
 
 @pytest.mark.slow
-def test_a_gateway_before_a_remote_server(tmp_path):
+def test_a_gateway_in_front_of_a_remote_server(tmp_path):
     """Nothing listens at the remote address: the page is served, and health checks fail."""
     (tmp_path / "names.txt").write_text("cat\n")
     gateway = ("--with-proposals", "--remote", "127.0.0.1:9", "--name", "half", "--class-names", tmp_path / "names.txt")

@@ -125,13 +125,13 @@ def test_classes_of_validation_images_must_be_known(refused, broken_digits, tmp_
     assert not (tmp_path / "run").exists()
 
 
-def test_prepared_proposals_are_not_exchanged_unsaid(refused, prepared_folders, tmp_path):
+def test_prepared_proposals_are_not_replaced_silently(refused, prepared_folders, tmp_path):
     folder = prepared_folders[0]
     line = refused("train", "--train", f"prepared:{folder}", "--proposals", "dense", "--out", tmp_path / "run")
     assert f"--proposals: found dense for prepared:{folder}, which already has proposals" in line
 
 
-def test_weights_of_a_folder_that_is_no_run(command, digits, tmp_path):
+def test_weights_of_a_folder_that_is_not_a_run(command, digits, tmp_path):
     (tmp_path / "empty").mkdir()
     done = command(
         "train", "--train", f"voc:{digits}@train", "--out", tmp_path / "run", "--weights", tmp_path / "empty", *SMALL
@@ -150,7 +150,7 @@ def test_weights_of_a_folder_that_is_no_run(command, digits, tmp_path):
         ("export", "run --out 1", "--max-proposals", "--max-request-proposals", "50"),
     ],
 )
-def test_options_of_0_1_are_taken_and_not_shown(command_name, required, alias, option, value):
+def test_options_of_0_1_are_accepted_and_hidden(command_name, required, alias, option, value):
     parser = cli._parser([command_name])
     default = parser.parse_args([command_name, *required.split()])
     found, expected = (parser.parse_args([command_name, *required.split(), name, value]) for name in (alias, option))

@@ -33,7 +33,7 @@ def add_gateway_arguments(parser: argparse.ArgumentParser) -> None:
         "--remote", metavar="HOST:PORT", help="gRPC address of a TensorFlow Serving that has the model, instead of DIR"
     )
     group.add_argument(
-        "--gateway-port", type=number(int, 0, 65535), default=8502, metavar="N", help="0: a free one (default: 8502)"
+        "--gateway-port", type=number(int, 0, 65535), default=8502, metavar="N", help="0: any free port (default: 8502)"
     )
     group.add_argument(
         "--proposals", choices=METHODS, metavar="METHOD", help=f"{', '.join(METHODS)} (default: as in training)"
