@@ -71,22 +71,13 @@ print("signatures:", ", ".join(signatures))
 # ## Start the server
 #
 # `tf-fast-rcnn serve` runs in a process of its own, on the loopback interface, until it is terminated. Port 0 means any
-# free port. The command prints its addresses as soon as it answers requests. Then we ask the server whether the model is
-# available, and what it takes and returns.
+# free port. The command prints its addresses as soon as it answers requests. Then we ask the server whether the model
+# is available, and what it takes and returns.
 
 # %%
 program = Path(sys.executable).with_name("tf-fast-rcnn")
-command = [
-    program,
-    "serve",
-    folder / "models" / "digits",
-    "--server",
-    "embedded",
-    "--grpc-port",
-    "0",
-    "--rest-port",
-    "0",
-]
+options = ["--server", "embedded", "--grpc-port", "0", "--rest-port", "0"]
+command = [program, "serve", folder / "models" / "digits", *options]
 with open(folder / "server.log", "w") as log:
     server = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True)
 atexit.register(server.terminate)
