@@ -105,7 +105,7 @@ def test_roi_pooling():
     # A guess is right in one of ten.
     assert numbers(r"test accuracy ([\d.]+)", text)[0] > 0.2
     assert numbers(r"norm of conv1's gradient: ([\d.]+)", text)[0] > 0
-    inside, outside = numbers(r"in the box: ([\d.]+), outside: ([\d.]+)", text)
+    inside, outside = numbers(r"in the box and its margin: ([\d.]+), elsewhere: ([\d.]+)", text)
     assert inside > 0
     assert outside == 0
 
