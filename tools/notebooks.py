@@ -20,7 +20,7 @@ from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 
 SOURCES = Path(__file__).parent.parent / "examples" / "notebooks"
-MAX_SECONDS = 1800  # of one cell
+MAX_SECONDS = 1800  # of one cell, and of a kernel's start
 
 __all__ = ["CellExecutionError", "execute", "read_notebook"]
 
@@ -67,9 +67,8 @@ def execute(notebook):
         nbclient.exceptions.CellExecutionError: if a cell raises.
     """
     with tempfile.TemporaryDirectory() as folder:
-        NotebookClient(
-            notebook, timeout=MAX_SECONDS, kernel_name="python3", resources={"metadata": {"path": folder}}
-        ).execute()
+        resources = {"metadata": {"path": folder}}
+        NotebookClient(notebook, timeout=MAX_SECONDS, startup_timeout=MAX_SECONDS, resources=resources).execute()
     return notebook
 
 

@@ -147,8 +147,8 @@ contact_sheet(pictures, columns=2)
 #
 # A cell's gradient is the sum over all bins that have their maximum there. So the convolutions before the layer are
 # trained by the loss of the boxes, and the loss of one box depends only on the pixels near it. We take the gradient of
-# the first box's score with respect to the pixels; it is zero outside the box, except for a margin of 11 pixels:
-# half of what a cell of `conv3` sees, and the rounding of the box to cells.
+# the first box's score with respect to the pixels. It is zero outside the box, except for a margin of up to 13 pixels:
+# a cell of `conv3` sees 17 x 17 pixels, and the layer rounds the box to cells of 4 pixels.
 
 # %%
 pixels, box = tf.constant(test_arrays[0][0][:1], tf.float32), test_arrays[0][1][:1, :1]
@@ -157,11 +157,11 @@ with tf.GradientTape() as tape:
     score = tf.reduce_max(model([pixels, box]))
 pixel_gradient, conv1_gradient = tape.gradient(score, [pixels, model.get_layer("conv1").kernel])
 strength = np.abs(pixel_gradient[0]).sum(axis=-1)
-y1, x1, y2, x2 = box[0, 0].astype(int)
+y1, x1, y2, x2 = np.rint(box[0, 0]).astype(int)
 outside = strength.copy()
-outside[max(0, y1 - 11) : y2 + 12, max(0, x1 - 11) : x2 + 12] = 0
+outside[max(0, y1 - 13) : y2 + 14, max(0, x1 - 13) : x2 + 14] = 0
 print(f"norm of conv1's gradient: {np.linalg.norm(conv1_gradient):.4f}")
-print(f"largest gradient of a pixel in the box: {strength.max():.4f}, outside: {outside.max():.4f}")
+print(f"largest gradient of a pixel in the box and its margin: {strength.max():.4f}, elsewhere: {outside.max():.4f}")
 
 record = test[0]
 figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.5))

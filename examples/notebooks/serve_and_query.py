@@ -8,9 +8,8 @@
 # cores; most of it is training.
 
 # %% tags=["parameters"]
-TRAIN_IMAGES = 60
-STEPS = 80  # mini-batches of training
-SHORTER_SIDE = 320  # images are resized for the network: their shorter side in pixels
+RUN = None  # the folder of a trained detector, such as "runs/cells"; None trains one for a short time
+TRAIN_IMAGES, STEPS = 60, 80  # of this training
 
 # %%
 import atexit
@@ -36,18 +35,16 @@ folder = Path(scratch.name)
 # %% [markdown]
 # ## A detector
 #
-# Any trained detector will do. If you have one, replace this cell by `run = frcnn.load_run("runs/yours")`. Otherwise we
-# train one for a short time to find handwritten digits; the notebook `own_data` explains how.
+# Any trained detector will do. Without one, we train one for a short time to find handwritten digits, in images that
+# the package generates; the notebook `own_data` explains how.
 
 # %%
 voc = generate_digits(folder / "digits", {"train": TRAIN_IMAGES, "test": 4})
-train = frcnn.with_classes(frcnn.load_dataset(f"voc:{voc}@train"), {"digit": list("0123456789")})
-recipe = frcnn.recipe(
-    "small-data",
-    {"steps": STEPS, "sampling.shorter_side": SHORTER_SIDE, "sampling.longer_side": 2 * SHORTER_SIDE},
-)
-frcnn.train(train, folder / "run", recipe=recipe, progress=False)
-run = frcnn.load_run(folder / "run")
+if RUN is None:
+    train = frcnn.with_classes(frcnn.load_dataset(f"voc:{voc}@train"), {"digit": list("0123456789")})
+    changes = {"steps": STEPS, "sampling.shorter_side": 320, "sampling.longer_side": 640}
+    frcnn.train(train, folder / "run", recipe=frcnn.recipe("small-data", changes), progress=False)
+run = frcnn.load_run(RUN or folder / "run")
 
 # %% [markdown]
 # ## Export
@@ -76,26 +73,18 @@ print("signatures:", ", ".join(signatures))
 
 # %%
 program = Path(sys.executable).with_name("tf-fast-rcnn")
-command = [
-    program,
-    "serve",
-    folder / "models" / "digits",
-    "--server",
-    "embedded",
-    "--grpc-port",
-    "0",
-    "--rest-port",
-    "0",
-]
+options = ["--server", "embedded", "--grpc-port", "0", "--rest-port", "0"]
+command = [program, "serve", folder / "models" / "digits", *options]
 with open(folder / "server.log", "w") as log:
     server = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True)
 atexit.register(server.terminate)
 addresses = dict(server.stdout.readline().split() for _ in range(3))
 print(addresses)
 
-status = httpx.get(addresses["rest"]).json()["model_version_status"][0]
+http = httpx.Client(timeout=300)  # seconds: the first request is slow, because TensorFlow then optimises the graph
+status = http.get(addresses["rest"]).json()["model_version_status"][0]
 print("version", status["version"], status["state"])
-metadata = httpx.get(f"{addresses['rest']}/metadata").json()["metadata"]["signature_def"]["signature_def"]
+metadata = http.get(f"{addresses['rest']}/metadata").json()["metadata"]["signature_def"]["signature_def"]
 for name in ("inputs", "outputs"):
     print(name, sorted(metadata["detect_image_bytes"][name]))
 
@@ -110,7 +99,7 @@ for name in ("inputs", "outputs"):
 paths = sorted((voc / "JPEGImages").glob("test_*.jpg"))
 encoded = [{"b64": base64.b64encode(path.read_bytes()).decode()} for path in paths]
 request = {"signature_name": "detect_image_bytes", "inputs": {"image_bytes": encoded}}
-response = httpx.post(f"{addresses['rest']}:predict", json=request, timeout=60)
+response = http.post(f"{addresses['rest']}:predict", json=request)
 response.raise_for_status()
 by_rest = response.json()["outputs"]
 for path, count in zip(paths, by_rest["num_detections"], strict=True):
@@ -130,7 +119,7 @@ channel = grpc.insecure_channel(addresses["grpc"])
 request = predict_pb2.PredictRequest()
 request.model_spec.name, request.model_spec.signature_name = addresses["model"], "detect_image_bytes"
 request.inputs["image_bytes"].CopyFrom(tf.make_tensor_proto([path.read_bytes() for path in paths]))
-response = prediction_service_pb2_grpc.PredictionServiceStub(channel).Predict(request, timeout=60)
+response = prediction_service_pb2_grpc.PredictionServiceStub(channel).Predict(request, timeout=300)
 by_grpc = {name: tf.make_ndarray(tensor) for name, tensor in response.outputs.items()}
 difference = np.abs(by_grpc["detection_boxes"] - by_rest["detection_boxes"]).max()
 print(f"{by_grpc['num_detections'].sum()} detections, largest difference from REST {difference:.6f}")
@@ -156,6 +145,7 @@ contact_sheet(pictures, columns=2)
 #   and Kubernetes.
 
 # %%
+http.close()
 channel.close()
 server.terminate()
 print("exit code", server.wait(timeout=60))
