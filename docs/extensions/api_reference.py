@@ -16,6 +16,11 @@ import tf_fast_rcnn
 PACKAGE = "tf_fast_rcnn"
 # Types in signatures that other projects document.
 OTHER_PROJECTS = ("collections", "keras", "np", "numpy", "os", "pathlib", "PIL", "tensorflow", "tf", "typing")
+# What signatures name that has no page: aliases, types of other projects by their short names, parts of public types.
+UNLINKED = (
+    *("Any", "Callable", "Image", "Iterable", "Iterator", "Mapping", "Path", "Self", "Sequence"),
+    *("Breakdown", "Grids", "PoolSize", "ProposalQuality", "Rate", "Reliability", "Rows", "Shape", "StrPath"),
+)
 logger = logging.getLogger(__name__)
 
 
@@ -61,7 +66,7 @@ def resolve_type(app, env, node, contents):
     if node.get("refdomain") != "py":
         return None
     root, *_, name = node["reftarget"].split(".") if "." in node["reftarget"] else [node["reftarget"]] * 2
-    if root in OTHER_PROJECTS:
+    if root in OTHER_PROJECTS or root in UNLINKED:
         return contents
     target = f"{PACKAGE}.{name}"
     if root in (PACKAGE, "frcnn", name) and name in tf_fast_rcnn.__all__ and node["reftarget"] != target:

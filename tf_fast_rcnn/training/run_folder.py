@@ -66,7 +66,7 @@ class Run:
 
     @property
     def nms_iou_threshold(self) -> float:
-        """Of non-maximum suppression: the recipe's. Runs of version 0.1 have the released system's 0.3."""
+        """The recipe's threshold of non-maximum suppression. Runs of version 0.1 have the released system's 0.3."""
         return self.description["recipe"].get("nms_iou_threshold", 0.3)
 
 
