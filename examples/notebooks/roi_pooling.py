@@ -151,7 +151,8 @@ contact_sheet(pictures, columns=2)
 # a cell of `conv3` sees 17 x 17 pixels, and the layer rounds the box to cells of 4 pixels.
 
 # %%
-pixels, box = tf.constant(test_arrays[0][0][:1], tf.float32), test_arrays[0][1][:1, :1]
+pixels = tf.constant(test_arrays[0][0][:1], tf.float32)
+box = tf.constant(test_arrays[0][1][:1, :1])
 with tf.GradientTape() as tape:
     tape.watch(pixels)
     score = tf.reduce_max(model([pixels, box]))
