@@ -30,7 +30,7 @@ def test_metadata(grid_export, tiny_model):
     values = [checkpoint.get_tensor(name) for name in sorted(names, key=lambda name: int(name.split("/")[1]))]
     assert [value.shape for value in values] == [variable.shape for variable in tiny_model.variables]
     assert metadata.pop("weights_sha256") == hashlib.sha256(b"".join(value.tobytes() for value in values)).hexdigest()
-    assert metadata.pop("detection")["nms_iou_threshold"] == 0.3
+    assert metadata.pop("detection")["nms_iou"] == 0.3
     assert metadata == {
         "package_version": frcnn.__version__,
         "tensorflow_version": tf.__version__,
