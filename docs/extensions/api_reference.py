@@ -19,7 +19,18 @@ OTHER_PROJECTS = ("collections", "keras", "np", "numpy", "os", "pathlib", "PIL",
 # What signatures name that has no page: aliases, types of other projects by their short names, parts of public types.
 UNLINKED = (
     *("Any", "Callable", "Image", "Iterable", "Iterator", "Mapping", "Path", "Self", "Sequence"),
-    *("Breakdown", "Grids", "PoolSize", "ProposalQuality", "Rate", "Reliability", "Rows", "Shape", "StrPath"),
+    *(
+        "Breakdown",
+        "Grids",
+        "Matching",
+        "PoolSize",
+        "ProposalQuality",
+        "Rate",
+        "Reliability",
+        "Rows",
+        "Shape",
+        "StrPath",
+    ),
 )
 logger = logging.getLogger(__name__)
 
@@ -55,6 +66,11 @@ def read_as_plain_text(app, what, name, value, options, lines):
     lines[:] = rst_of_docstring(lines)
 
 
+def readable_defaults(app, what, name, value, options, signature, return_annotation):
+    """`<factory>`, the default of a mutable dataclass field, is not Python: Sphinx would split its types at commas."""
+    return (signature or "").replace("<factory>", "...") or None, return_annotation
+
+
 def skip_fields(app, what, name, value, skip, options):
     """Only methods and properties: the class's own docstring describes its attributes."""
     shown = inspect.isroutine(value) or isinstance(value, (property, classmethod, staticmethod))
@@ -84,6 +100,7 @@ def setup(app):
     app.add_directive("public-names", PublicNames)
     # Before napoleon, which makes reStructuredText of the sections.
     app.connect("autodoc-process-docstring", read_as_plain_text, priority=400)
+    app.connect("autodoc-process-signature", readable_defaults)
     app.connect("autodoc-skip-member", skip_fields)
     app.connect("missing-reference", resolve_type)
     app.connect("env-check-consistency", check_all_are_documented)
