@@ -82,7 +82,7 @@ def resolve_type(app, env, node, contents):
     if node.get("refdomain") != "py":
         return None
     root, *_, name = node["reftarget"].split(".") if "." in node["reftarget"] else [node["reftarget"]] * 2
-    if root in OTHER_PROJECTS or root in UNLINKED:
+    if root in OTHER_PROJECTS or root in UNLINKED or (root == PACKAGE and name in UNLINKED):
         return contents
     target = f"{PACKAGE}.{name}"
     if root in (PACKAGE, "frcnn", name) and name in tf_fast_rcnn.__all__ and node["reftarget"] != target:
