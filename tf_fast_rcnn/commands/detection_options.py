@@ -74,7 +74,8 @@ def changed_settings(options: argparse.Namespace, detector: Run | Predictor) -> 
     Raises:
         InputError: for a class that the detector does not have.
     """
-    names = ("score_threshold", "nms_iou", "max_detections", "shorter_side", "longer_side", "box_passes", "dtype")
+    names = ("score_threshold", "nms_iou_threshold", "max_detections", "shorter_side", "longer_side", "dtype")
+    names += ("box_refinement_steps",)
     changes = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
     if options.classes:
         changes["class_ids"] = tuple(
