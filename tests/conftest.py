@@ -83,9 +83,12 @@ def tiny_recipe():
 
     changes = {
         "steps": 12,
+        "nms_iou_threshold": 0.3,  # the default of `DetectionSettings`, which tests make by hand
+        "optimizer.learning_rate": 3e-4,
         "optimizer.backbone_lr_multiplier": 1.0,
         "network.fc_units": (16,),
         "network.stride": 8,
+        "network.lateral_channels": None,
         "network.dropout": 0.0,
         "sampling.rois_per_batch": 32,
     }

@@ -72,7 +72,7 @@ def test_python(code, files, monkeypatch):
 def test_prepare(command, files, monkeypatch, capsys):
     monkeypatch.chdir(files)
     assert cli.main([*command, "--workers", "1"]) == 0
-    assert re.search(r"^8 images, .*images a second$", capsys.readouterr().out, flags=re.MULTILINE)
+    assert re.search(r"^8 images, .*images per second$", capsys.readouterr().out, flags=re.MULTILINE)
     if "--proposals-order" in command or not command[3].startswith(("dense", "selective")):
         assert min(len(record.proposals()) for record in load_dataset(f"prepared:{command[-1]}")) > 1
 

@@ -7,6 +7,7 @@ import keras
 import numpy as np
 import pytest
 
+import tf_fast_rcnn as frcnn
 from tf_fast_rcnn import InputError, load_run
 from tf_fast_rcnn.training import run_folder
 
@@ -117,6 +118,17 @@ def test_the_final_model_has_no_optimiser(tiny_run):
     model = run_folder.load_model(tiny_run[0] / "model.keras")
     assert getattr(model, "optimizer", None) is None
     assert set(model.input) == {"images", "rois"}
+
+
+@pytest.mark.parametrize(("stored", "expected"), [({"nms_iou_threshold": 0.45}, 0.45), ({}, 0.3)], ids=["own", "0.1"])
+def test_detection_suppresses_as_the_recipe_says(run_copy, stored, expected):
+    path = run_copy / "run.json"
+    description = json.loads(path.read_text())
+    del description["recipe"]["nms_iou_threshold"]
+    description["recipe"] |= stored
+    path.write_text(json.dumps(description))
+    assert frcnn.detection_settings(frcnn.load_run(run_copy)).nms_iou_threshold == expected
+    assert frcnn.Predictor.load(run_copy).settings.nms_iou_threshold == expected
 
 
 def test_load_run_of_a_folder_that_is_no_run(tmp_path):
