@@ -122,7 +122,9 @@ def test_a_size_that_is_none(command, run_folder):
 
 def test_options_for_settings_fixed_in_the_file_are_refused(refused, file, digits):
     image = next((digits / "JPEGImages").iterdir())
-    assert refused("detect", file, image, "--nms-iou-threshold", "0.5").startswith("--nms-iou-threshold: found it with")
+    assert refused("detect", file, image, "--nms-iou-threshold", "0.5").startswith(
+        f"--nms-iou-threshold: {file} is not a RUN"
+    )
     assert refused("detect", file, image, "--classify-regions", "x.npy").startswith("--classify-regions: found it with")
 
 
