@@ -1,4 +1,4 @@
-"""Detection by loops in Python over a model's raw outputs, and what the tests of detection run it on."""
+"""Naive detection (Python loops over a model's raw outputs), and the images and proposals that its tests use."""
 
 import cv2
 import numpy as np
@@ -28,7 +28,7 @@ def overlap(first, second):
 
 
 def raw_outputs(model, image, proposals, settings):
-    """Class probabilities `[R, K + 1]` and relative, clipped boxes `[R, K, 4]`, by NumPy from the model's outputs."""
+    """Class probabilities `[R, K + 1]` and relative, clipped boxes `[R, K, 4]`, computed by NumPy from the outputs."""
     height, width = image.shape[:2]
     factor = min(settings.shorter_side / min(height, width), settings.longer_side / max(height, width))
     size = round(width * factor), round(height * factor)
@@ -48,12 +48,12 @@ def raw_outputs(model, image, proposals, settings):
 
 
 def naive_detections(model, image, proposals, settings):
-    """(score, class, box) of each detection, by falling score."""
+    """(score, class, box) of each detection, by decreasing score."""
     return naive_suppression(*raw_outputs(model, image, proposals, settings), settings)
 
 
 def naive_suppression(probabilities, class_boxes, settings):
-    """Non-maximum suppression of every class, and of all the best."""
+    """Non-maximum suppression per class, then the best detections over all classes."""
     found = []
     for label in range(1, probabilities.shape[1]):
         kept = []
@@ -68,9 +68,9 @@ def naive_suppression(probabilities, class_boxes, settings):
 
 
 def assert_same(found, expected):
-    """`Detections` are those of another `Detections` or of (score, class, box) rows, in the same order.
+    """Asserts that `Detections` equal other `Detections`, or (score, class, box) rows, in the same order.
 
-    Detections of two classes may change places where their scores are equal but for rounding.
+    Detections of two classes may swap places if their scores differ only by rounding.
     """
     if not isinstance(expected, frcnn.Detections):
         scores, classes, boxes = zip(*expected, strict=True)

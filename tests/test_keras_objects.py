@@ -1,4 +1,4 @@
-"""`keras.models.load_model` in a fresh process that imports the package and touches nothing else of it."""
+"""`keras.models.load_model` in a new process that imports the package and does nothing else with it."""
 
 import ast
 import re
@@ -14,7 +14,7 @@ from tf_fast_rcnn.keras_objects import MODULES
 
 
 def run_python(code, *arguments):
-    """What the code prints in a process of its own."""
+    """Runs the code in a new process and returns what it prints."""
     done = subprocess.run(
         [sys.executable, "-c", code, *map(str, arguments)], capture_output=True, text=True, check=False
     )

@@ -29,7 +29,7 @@ def check_setting(name: str, value: object, holds: object, expected: str) -> Non
 
 
 def missing_package(what: str, error: ImportError, extra: str) -> InputError:
-    """The InputError of a package that is not installed because only one `extra` of ours has it.
+    """Returns the InputError for a missing package that one `extra` of ours installs.
 
     Example:
         >>> missing_package("tfds:coco", ImportError(name="tensorflow_datasets"), "tfds").args[0]

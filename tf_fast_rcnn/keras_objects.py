@@ -3,7 +3,7 @@
 Keras looks up the classes of a saved model in its dictionary of custom objects. Our classes enter it when their modules
 are imported, but that imports TensorFlow, which takes seconds. Until then the dictionary has a `_Placeholder` for each
 class; Keras calls its `from_config`, which imports the module. The placeholders are registered at once if Keras has
-been imported already, otherwise right after it is imported, by a finder in `sys.meta_path`.
+already been imported; otherwise a finder in `sys.meta_path` registers them right after it is imported.
 """
 
 import importlib
@@ -13,7 +13,7 @@ from typing import Any
 
 _PACKAGE = "tf_fast_rcnn"
 
-# Every class that Keras saves by name -> its module.
+# Maps every class that Keras saves by name to its module.
 MODULES = {
     "RoIPooling": "ops.roi_pooling",
     "Preprocessing": "models.backbones.preprocessing",
@@ -31,19 +31,19 @@ MODULES = {
 
 
 class _Placeholder:
-    """What Keras finds in place of a class whose module has not been imported."""
+    """Stands in for a class whose module has not been imported yet."""
 
     def __init__(self, name: str):
         self._name = name
 
     def from_config(self, config: dict[str, Any]) -> Any:
-        """An object of the class itself, whose module replaces this placeholder when it is imported."""
+        """Imports the module, which replaces this placeholder, and returns an object of the actual class."""
         module = importlib.import_module(f"{_PACKAGE}.{MODULES[self._name]}")
         return getattr(module, self._name).from_config(config)
 
 
 class _KerasFinder:
-    """Finds `keras` as the other finders do, and registers the placeholders once it has been imported."""
+    """Finds `keras` with the other finders, and registers the placeholders once it has been imported."""
 
     def find_spec(self, name: str, path: Any = None, target: ModuleType | None = None) -> Any:
         if name != "keras":

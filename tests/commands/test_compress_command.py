@@ -11,7 +11,7 @@ import tf_fast_rcnn as frcnn
 
 @pytest.fixture(scope="module")
 def small_run(tiny_run, tmp_path_factory):
-    """The run with fc6 of t = 6."""
+    """The run with fc6 compressed to t = 6."""
     from tf_fast_rcnn import cli
 
     folder = tmp_path_factory.mktemp("compressed") / "small"
@@ -50,7 +50,7 @@ def test_it_is_tuned_further(small_run, prepared_digits, tiny_recipe, tiny_backb
     assert [layer.name for layer in tuned.layers] == [layer.name for layer in start.layers]
     for name in ("fc6_v", "fc6_u", "class_logits"):
         mine, theirs = (model.get_layer(name).get_weights()[0] for model in (tuned, start))
-        # Three steps from the compressed weights end near them.
+        # After three steps the weights are still close to the compressed ones.
         assert 0 < np.abs(mine - theirs).max() < 0.2 * np.abs(theirs).max()
 
 
@@ -68,7 +68,7 @@ def test_search_on_a_data_set(command, tiny_run, digits, tmp_path):
     done = command("compress", tiny_run[0], *options)
     assert done.code == 0, done.err
     assert "WARNING" not in done.err
-    # Where everything may be lost, the smallest is the answer.
+    # If any loss is allowed, the smallest rank is the answer.
     assert [layer["rank"] for layer in json.loads(done.out)["layers"].values()] == [1]
 
 
@@ -77,8 +77,8 @@ def test_search_on_a_data_set(command, tiny_run, digits, tmp_path):
     [
         ((), "--fc6, --fc7, --energy, --rank: found none; expected one of them or --max-loss"),
         (("--fc6", 4, "--max-loss", 1, "--data", "voc:x@y"), "found --max-loss too"),
-        (("--max-loss", 1), "--max-loss: found no --data"),
-        (("--fc6", 4, "--data", "voc:x@y"), "--data: found no --max-loss"),
+        (("--max-loss", 1), "--max-loss needs images to measure mAP on; pass --data SPEC"),
+        (("--fc6", 4, "--data", "voc:x@y"), "--data: --data and --proposals are only used with --max-loss"),
         (("--fc6", 400), "fc6: found t = 400; expected a whole number from 1 to 16"),
         (("--fc7", 4), "fc7: found the fully connected layers fc6; expected two or more"),
         (("--rank", "fc6"), "argument --rank: found 'fc6'; expected LAYER=T"),

@@ -39,8 +39,10 @@ def test_detect_end_to_end(command, tiny_run, digits, image, tmp_path):
             assert row["score"] == pytest.approx(detection.score, abs=1e-6)
             np.testing.assert_allclose(row["box"], detection.box, atol=1e-6)
     number = sum(len(result["detections"]) for result in results)
-    told = rf"2 images, {number} detections with a score above 0.01, [\d.]+ images a second; drawn in {tmp_path}/drawn"
-    assert re.fullmatch(f"{told}\n", done.out)
+    summary = (
+        rf"2 images, {number} detections with a score above 0.01, [\d.]+ images per second; drawn in {tmp_path}/drawn"
+    )
+    assert re.fullmatch(f"{summary}\n", done.out)
     assert sorted(path.name for path in (tmp_path / "drawn").iterdir()) == ["test_0001.png", "test_0002.png"]
 
 
@@ -57,7 +59,7 @@ def test_proposals_of_a_file(command, tiny_run, image, tmp_path):
     done = command("detect", tiny_run[0], image, "--proposals", tmp_path / "boxes.npy", "--json", "-", *LOW)
     assert done.code == 0, done.err
     (result,) = json.loads(done.out)
-    # One proposal gives at most one detection a class.
+    # One proposal yields at most one detection per class.
     classes = [row["class"] for row in result["detections"]]
     assert 0 < len(classes) == len(set(classes))
 
@@ -74,7 +76,7 @@ def test_an_input_is_never_overwritten(refused, tiny_run, tmp_path):
     Image.new("RGB", (60, 40)).save(tmp_path / "cell.png")
     before = (tmp_path / "cell.png").read_bytes()
     line = refused("detect", tiny_run[0], tmp_path / "cell.png", "--out", tmp_path)
-    assert "cell.png: found an input where its drawing belongs" in line
+    assert "cell.png: writing here would overwrite an input image" in line
     assert (tmp_path / "cell.png").read_bytes() == before
 
 
@@ -215,12 +217,12 @@ def test_classify_regions(command, tiny_run, image, tmp_path):
         np.testing.assert_allclose(list(region["probabilities"].values()), row, atol=1e-5)
 
 
-# --- other models than runs -------------------------------------------------------------------------------------------
+# --- models other than RUNs -------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
 def exported(tiny_run, tmp_path_factory):
-    """The folder with the version 1 of the run's export."""
+    """The folder that contains version 1 of the run's export."""
     from tf_fast_rcnn import cli
 
     folder = tmp_path_factory.mktemp("export") / "digits"
@@ -296,12 +298,9 @@ def test_regions_of_a_server(command, server, tiny_run, image, tmp_path):
 
 def test_what_other_models_refuse(refused, exported, server, image, class_names, tmp_path):
     line = refused("detect", exported, image, "--nms-iou-threshold", 0.5)
-    assert (
-        f"--nms-iou-threshold: found it with {exported}; expected a RUN, because an exported model detects as it"
-        in line
-    )
+    assert f"--nms-iou-threshold: {exported} is not a RUN, and the settings of an exported model are fixed" in line
     line = refused("detect", server.url(), image, "--comp4", tmp_path / "results")
-    assert "found a server, which does not report its class names; expected them; give --class-names FILE" in line
+    assert "servers do not report class names, which --coco-results and --comp4 need; pass --class-names FILE" in line
     assert "missing.txt: found" in refused("detect", server.url(), image, "--class-names", tmp_path / "missing.txt")
     class_names.write_text("one\n")
     assert "class_names: found 1; expected the 10 of" in refused(
@@ -309,7 +308,7 @@ def test_what_other_models_refuse(refused, exported, server, image, class_names,
     )
 
 
-# --- what is wrong ----------------------------------------------------------------------------------------------------
+# --- invalid input ----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -321,7 +320,7 @@ def test_what_other_models_refuse(refused, exported, server, image, class_names,
         (("IMAGE", "--classes", "zebra"), "--classes: found 'zebra'; expected classes of"),
         (("IMAGE", "--shorter-side", "480,x"), "--shorter-side: found 'x'; expected a whole number from 32"),
         (("IMAGE", "--box-refinement-steps", 0), "--box-refinement-steps: found '0'; expected a whole number from 1"),
-        (("IMAGE", "COPY", "--comp4", "results"), "images: found 'test_0001' twice; expected different names"),
+        (("IMAGE", "COPY", "--comp4", "results"), "images: found 'test_0001' twice; image names must be unique"),
         (("IMAGE", "--coco-results", "a.json", "--category-ids", "missing.json"), "missing.json"),
         (("IMAGE", "--classify-regions", "x.npy", "--comp4", "results"), "--classify-regions: found --comp4 too"),
         (("--data", "voc:empty@test"), "found no folder ImageSets/Main"),

@@ -86,7 +86,7 @@ def test_a_saved_model_gets_proposals_by_a_method(command, exported, digits):
 
 @pytest.mark.parametrize("kind", ["coco", "voc"])
 def test_detections_of_another_tool(command, tiny_run, prepared_digits, prepared_folders, tmp_path, kind):
-    """The run's own detections, written and read again, score the same but for rounding."""
+    """The run's own detections, written to a file and read back, score the same up to rounding."""
     data = ("--data", f"prepared:{prepared_folders[1]}", "--json", "-")
     results = tmp_path / "results.json"
     of_run = json.loads(command("evaluate", tiny_run[0], *data, "--coco-results", results).out)
@@ -104,7 +104,7 @@ def test_detections_of_another_tool(command, tiny_run, prepared_digits, prepared
 
 
 def test_category_ids_are_those_of_the_coco_file_that_is_evaluated(command, tmp_path):
-    """The ids 5 and 9 in the data; no --category-ids."""
+    """The data has the ids 5 and 9, and --category-ids is not given."""
     Image.new("RGB", (100, 80)).save(tmp_path / "a.png")
     annotation = {"id": 1, "image_id": 3, "category_id": 9, "bbox": [10, 10, 40, 40], "area": 1600, "iscrowd": 0}
     content = {
@@ -147,7 +147,7 @@ def test_bad_saved_models(refused, digits, tmp_path):
     signature = tf.function(lambda x: {"y": x * module.weight}, input_signature=[tf.TensorSpec([], name="x")])
     tf.saved_model.save(module, str(tmp_path / "other"), signatures=signature)
     found = refused("evaluate", tmp_path / "other", "--data", f"voc:{digits}@test")
-    assert "found x inputs of serving_default; expected image_bytes, num_proposals, proposals" in found
+    assert "serving_default has the inputs x; expected image_bytes, num_proposals, proposals" in found
 
 
 @pytest.mark.parametrize("protocol", ["voc10", "coco"])

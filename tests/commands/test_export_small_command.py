@@ -120,10 +120,14 @@ def test_a_size_that_is_none(command, run_folder):
     assert "found '480x640'; expected height,width in pixels" in done.err
 
 
-def test_options_for_settings_fixed_in_the_file_are_refused(refused, file, digits):
+def test_options_for_settings_fixed_in_the_file_are_refused(refused, file, digits, tmp_path):
     image = next((digits / "JPEGImages").iterdir())
-    assert refused("detect", file, image, "--nms-iou-threshold", "0.5").startswith("--nms-iou-threshold: found it with")
-    assert refused("detect", file, image, "--classify-regions", "x.npy").startswith("--classify-regions: found it with")
+    assert refused("detect", file, image, "--nms-iou-threshold", "0.5").startswith(
+        f"--nms-iou-threshold: {file} is not a RUN"
+    )
+    np.save(tmp_path / "boxes.npy", np.float32([[0.1, 0.1, 0.5, 0.5]]))
+    line = refused("detect", file, image, "--classify-regions", tmp_path / "boxes.npy")
+    assert line.startswith(f"{file}: found a model that cannot classify regions; expected a RUN, a SavedModel")
 
 
 def test_a_file_that_is_not_an_export(refused, tmp_path, digits):

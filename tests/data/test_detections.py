@@ -1,4 +1,4 @@
-"""`Detections`: selection, names, conversions and pictures, against numbers worked out by hand."""
+"""`Detections`: selection, names, conversions and drawing, compared with values computed by hand."""
 
 import io
 import json
@@ -76,7 +76,7 @@ def test_filters(found):
     assert found.filter(min_score=0.5).names == ["dog", "cat"]
     assert found.filter(class_names="cat").names == ["cat"]
     assert found.filter(0.3, ["dog", "<ox>"]).names == ["dog"]
-    with pytest.raises(InputError, match="class_names: found 'emu'; expected some of cat, dog, <ox>"):
+    with pytest.raises(InputError, match="class_names: found 'emu'; expected names out of cat, dog, <ox>"):
         found.filter(class_names=["cat", "emu"])
     assert Detections(BOXES, found.scores, found.class_ids).filter(class_names=["2"]).class_ids.tolist() == [2]
 
@@ -100,7 +100,7 @@ def test_coco_rows_are_those_of_coco_results(found):
     assert rows[0] == {"image_id": 42, "category_id": 18, "bbox": pytest.approx([16, 4, 32, 16]), "score": 0.875}
     with_image = Detections(BOXES, found.scores, found.class_ids, NAMES, picture())
     assert [row["category_id"] for row in with_image.to_coco("a")] == [2, 1, 3]
-    with pytest.raises(InputError, match="category_ids: found none of class '<ox>'"):
+    with pytest.raises(InputError, match="category_ids: found none for class '<ox>'"):
         found.to_coco(42, {"cat": 1, "dog": 2}, (40, 80))
     with pytest.raises(InputError, match="detections: found no image"):
         found.to_coco(42)

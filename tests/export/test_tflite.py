@@ -253,7 +253,7 @@ def test_the_file_tells_its_classes_and_proposals(tiny_run, tmp_path):
     assert detector.class_names == tuple(run.class_names)
     assert detector.proposals == run.proposals
     assert detector.metadata["num_proposals"] == 9
-    with pytest.raises(InputError, match=r"m.tflite: proposals: found 40 for an image; expected 9 at most"):
+    with pytest.raises(InputError, match=r"m.tflite: proposals: found 40 for an image; expected at most 9, the limit"):
         detector.detect(IMAGE, PROPOSALS)
 
 

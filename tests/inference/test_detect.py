@@ -1,4 +1,4 @@
-"""Detection against a naive one: loops in Python over the model's raw outputs."""
+"""Detection compared with a naive implementation: Python loops over the model's raw outputs."""
 
 import dataclasses
 import gc
@@ -73,7 +73,7 @@ def test_no_proposals_no_detections(tiny_model):
         ([[0.5, 0.1, 0.1, 0.5]], "ymin > ymax"),
         ([0.1, 0.1, 0.5, 0.5], r"found shape \[4\]; expected \[R, 4\]"),
         (np.zeros((3, 5)), r"found shape \[3, 5\]; expected \[R, 4\]"),
-        (np.array([["a", "b", "c", "d"]]), "found no array of numbers"),
+        (np.array([["a", "b", "c", "d"]]), "not an array of numbers"),
     ],
 )
 def test_bad_proposals_give_one_line(tiny_model, proposals, message):

@@ -1,5 +1,5 @@
-"""What detection does around the network, against naive loops: image pyramids, box passes, RoIs of equal cells,
-batches, precision."""
+"""The steps of detection around the network, compared with naive loops: image pyramids, box refinement, RoIs of equal
+cells, batches, precision."""
 
 import dataclasses
 import os
@@ -24,7 +24,7 @@ SETTINGS = DetectionSettings(shorter_side=96, longer_side=144)
 
 
 def regions(model, images, proposals, detection_settings, spy=None):
-    """What `Detector.regions` gives, run step by step; `spy` is called with the RoIs that are pooled."""
+    """The result of `Detector.regions`, run eagerly; `spy` is called with the RoIs that are pooled."""
     found = Detector(model, detection_settings)
     if spy:
         pool = found.stages.pool
@@ -37,7 +37,7 @@ def regions(model, images, proposals, detection_settings, spy=None):
 
 
 def naive_scale(proposal, size, sides, longer_side):
-    """The number of the shorter side at which a box's area is nearest to 224 x 224; the first of several."""
+    """The index of the shorter side at which a box's area is closest to 224 x 224; the first one in a tie."""
     distances = []
     for side in sides:
         factor = min(side / min(size), longer_side / max(size))
@@ -65,7 +65,7 @@ def test_each_roi_uses_the_scale_where_its_area_is_nearest_to_224(tiny_model, si
     np.testing.assert_allclose(classify_regions(tiny_model, image, proposals, pyramid), probabilities, atol=1e-4)
 
 
-# --- box passes -------------------------------------------------------------------------------------------------------
+# --- box refinement ---------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("passes", [2, 3])
@@ -84,7 +84,7 @@ def test_later_passes_take_the_box_of_the_best_class(tiny_model, passes):
 
 
 def naive_cells(roi, stride=8):
-    """Cells of a RoI's corners: halves away from zero, the last row and column included."""
+    """Cells of a RoI's corners: halves round away from zero, the last row and column are inclusive."""
     return tuple(int(np.floor(abs(x) / stride + 0.5) * np.sign(x)) for x in (roi[0], roi[1], roi[2] - 1, roi[3] - 1))
 
 
@@ -116,7 +116,7 @@ def test_rois_of_equal_cells_are_pooled_once_and_nothing_else_changes(tiny_model
 
 def test_rois_of_several_strides_are_told_apart_by_each(tiny_backbone):
     model = frcnn.fast_rcnn(tiny_backbone, 2, stride=(4, 8), roi_output_size=(2, 2), fc_units=(6,))
-    # In cells of 8 pixels both have one corner, in cells of 4 they do not; and the other way about.
+    # Some RoIs share a corner cell at 8 pixels per cell but not at 4, others at 4 but not at 8.
     rois = np.float32([[8, 8, 49, 49], [11, 8, 49, 49], [9, 8, 49, 49], [21, 8, 49, 49], [19, 8, 49, 49]])
     proposals = rois / np.float32([96, 128, 96, 128])
     pooled = []
@@ -151,7 +151,7 @@ print(*peaks)
 
 
 def test_memory_does_not_grow_with_the_number_of_proposals():
-    """Pooled at once, 50,000 RoIs of 7 x 7 x 256 would take 2.5 GB; 4,000 take more than one part may."""
+    """50,000 RoIs of 7 x 7 x 256 pooled at once would take 2.5 GB; 4,000 already exceed the limit of one part."""
     environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
     command = [sys.executable, "-c", FIFTY_THOUSAND]
     found = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
@@ -201,7 +201,9 @@ def test_a_batch_is_classified_together(tiny_model):
 
 def test_a_batch_needs_proposals_for_each_image(tiny_model):
     assert detect_batch(tiny_model, []) == []
-    with pytest.raises(InputError, match=r"^proposals: found those of 1 images for 2; expected as many; give"):
+    with pytest.raises(
+        InputError, match=r"^proposals: found 1 entries for 2 images; expected one per image; for an image"
+    ):
         detect_batch(tiny_model, [some_image()] * 2, [some_proposals()], SETTINGS)
 
 
@@ -321,7 +323,7 @@ def test_lists_are_taken_as_tuples():
 
 
 def test_a_naive_detection_of_one_scale_agrees(tiny_model):
-    """The pyramid of one side is no pyramid."""
+    """A pyramid with one scale equals no pyramid."""
     one = dataclasses.replace(SETTINGS, shorter_side=(96,))
     expected = naive_detections(tiny_model, some_image(), some_proposals(), SETTINGS)
     assert_same(detect(tiny_model, some_image(), some_proposals(), one), expected)

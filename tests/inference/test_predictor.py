@@ -1,4 +1,4 @@
-"""`Predictor`: every kind of source finds what the Keras model finds, in every kind of input."""
+"""`Predictor`: every kind of source returns the detections of the Keras model, for every kind of input."""
 
 import json
 import subprocess
@@ -29,7 +29,7 @@ def run(tiny_run):
 
 @pytest.fixture(scope="module")
 def exported(run, settings, tmp_path_factory):
-    """Folder of the versions 2 and 10 of an export."""
+    """The folder with versions 2 and 10 of an export."""
     folder = tmp_path_factory.mktemp("served") / "digits"
     facts = {"class_names": run.class_names, "settings": settings}
     training = {"run": {"proposals": run.proposals.to_json(), "classes": None}}
@@ -47,7 +47,7 @@ def server(exported):
 
 @pytest.fixture(scope="module")
 def addresses(tiny_run, run, settings, exported, server, tmp_path_factory):
-    """What `Predictor.load` opens, by kind."""
+    """The argument of `Predictor.load` for each kind of source."""
     tflite = tmp_path_factory.mktemp("tflite") / "digits.tflite"
     frcnn.export_tflite(run.model, tflite, class_names=run.class_names, settings=settings, proposals=run.proposals)
     return {
@@ -70,7 +70,7 @@ def assert_same(found, expected):
     assert len(found) == len(expected) > 0
     for mine, theirs in zip(found, expected, strict=True):
         assert len(mine) == len(theirs) > 0
-        # Hardly trained, it scores many boxes nearly alike: the first are unmistakable.
+        # The hardly trained model gives many boxes nearly the same score; only the first few are unambiguous.
         np.testing.assert_allclose(mine.scores[:5], theirs.scores[:5], atol=1e-4)
         np.testing.assert_allclose(mine.boxes[0], theirs.boxes[0], atol=1e-4)
         assert mine.class_ids[0] == theirs.class_ids[0]
@@ -83,7 +83,7 @@ def test_every_source_detects_what_the_model_does(predictor, run, settings, prep
     assert_same(found, expected)
     for batch_size in (1, 3):
         assert_same(list(predictor.detect_each(test, batch_size=batch_size, progress=False)), expected)
-    # Names are the model's, those of a server's outputs, or the dataset's.
+    # The names come from the model, the outputs of a server, or the dataset.
     assert found[0][0].class_name == run.class_names[expected[0].class_ids[0] - 1]
     np.testing.assert_array_equal(found[0].draw(min_score=1.0), test[0].image())
 
@@ -127,7 +127,7 @@ def test_a_dataset_without_proposals_gets_those_of_training(run, settings, digit
 def test_regions(predictor, run, settings, digits):
     path, regions = digits / "JPEGImages" / "test_0001.jpg", some_proposals(7)
     if predictor.name.endswith(".tflite"):
-        with pytest.raises(InputError, match=r"tflite: found a source that only detects; expected one that classifies"):
+        with pytest.raises(InputError, match=r"tflite: found a model that cannot classify regions; expected a RUN, a"):
             predictor.classify_regions(path, regions)
         return
     found = predictor.classify_regions(path, regions)
@@ -161,7 +161,7 @@ def test_settings(addresses, run, prepared_digits):
     assert [len(each) for each in other.detect(prepared_digits[1], progress=False)] == [1, 1, 1, 1]
     assert predictor.adjustable
     for kind in KINDS[1:]:
-        with pytest.raises(InputError, match="found other settings for an exported model; expected a RUN"):
+        with pytest.raises(InputError, match="found settings for an exported model; expected a RUN"):
             Predictor.load(addresses[kind], score_threshold=0.3)
 
 
@@ -188,12 +188,12 @@ def test_evaluate_takes_a_predictor(addresses, run, prepared_digits):
         frcnn.evaluate(Predictor.load(addresses["saved_model"]), fewer)
 
 
-# --- what is wrong ----------------------------------------------------------------------------------------------------
+# --- invalid input ----------------------------------------------------------------------------------------------------
 
 
 def test_proposals_for_each_image(tiny_model, digits):
     path = digits / "JPEGImages" / "test_0001.jpg"
-    with pytest.raises(InputError, match="proposals: found those of 1 images for 2; expected as many"):
+    with pytest.raises(InputError, match="proposals: found 1 entries for 2 images; expected one per image"):
         Predictor(tiny_model).detect([path, path], [some_proposals()])
 
 
@@ -205,10 +205,14 @@ def test_arrays_are_no_proposals_of_a_dataset(tiny_model, digits):
 
 def test_a_server_without_the_model(addresses, prepared_digits):
     grpc = Predictor.load(addresses["grpc"].replace("digits", "letters"))
-    with pytest.raises(InputError, match=r"/letters: found NOT_FOUND \(Servable not found .*\); expected an answer of"):
+    with pytest.raises(
+        InputError, match=r"/letters: found NOT_FOUND \(Servable not found .*\); expected an answer from"
+    ):
         grpc.detect(prepared_digits[1], progress=False)
     rest = Predictor.load(addresses["rest"].replace("digits", "letters"))
-    with pytest.raises(InputError, match=r"/letters: found HTTP 404 \(Servable not found .*\); expected an answer of"):
+    with pytest.raises(
+        InputError, match=r"/letters: found HTTP 404 \(Servable not found .*\); expected an answer from"
+    ):
         rest.detect(prepared_digits[1], progress=False)
 
 
@@ -225,7 +229,7 @@ def test_no_server(prepared_digits, url, reason):
     "url", ["grpc://127.0.0.1:8500", "grpc:///digits", "grpc://host:8500/a/b", "http://host:8501", "http://host/digits"]
 )
 def test_no_address(url):
-    with pytest.raises(InputError, match=r"found no server's model; expected (grpc|http)://HOST:PORT/"):
+    with pytest.raises(InputError, match=r"not the address of a model; expected (grpc|http)://HOST:PORT/"):
         Predictor.load(url)
 
 

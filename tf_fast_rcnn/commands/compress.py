@@ -1,4 +1,4 @@
-"""`tf-fast-rcnn compress`: makes the fully connected layers of a trained detector faster by truncated SVD."""
+"""`tf-fast-rcnn compress`: speeds up the fully connected layers of a trained detector by truncated SVD."""
 
 import argparse
 
@@ -20,7 +20,7 @@ EXAMPLES = """\
   tf-fast-rcnn compress runs/cells --max-loss 0.3 --data voc:cells@val --out runs/cells-svd
   tf-fast-rcnn compress runs/cells --rank box_regression=8 --out runs/cells-svd
 
---out is a run: evaluate, detect and export take it, and `train --weights` tunes it further."""
+--out is a RUN: evaluate, detect and export take it, and `train --weights` fine-tunes it."""
 
 _SEARCH_OPTIONS = ("data", "proposals")
 
@@ -28,43 +28,45 @@ _SEARCH_OPTIONS = ("data", "proposals")
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("folder", metavar="RUN", help="folder that `train` wrote")
     parser.add_argument(
-        "--fc6", type=number(int, 1), metavar="T", help="singular values kept of the first fully connected layer"
+        "--fc6", type=number(int, 1), metavar="T", help="singular values to keep in the first fully connected layer"
     )
-    parser.add_argument("--fc7", type=number(int, 1), metavar="T", help="those kept of the second one")
+    parser.add_argument("--fc7", type=number(int, 1), metavar="T", help="singular values to keep in the second one")
     parser.add_argument(
         "--rank",
         action="append",
         default=[],
         type=_rank,
         metavar="LAYER=T",
-        help="those kept of a layer by its name; may be given again",
+        help="singular values to keep in a layer, by its name; repeatable",
     )
     parser.add_argument(
         "--energy",
         type=number(float, 0, 1, above=True),
         metavar="X",
-        help="keep this share of the sum of their squares in all fully connected layers without a T",
+        help="in all fully connected layers without a T, keep this share of the sum of squared singular values",
     )
     parser.add_argument(
         "--max-loss",
         type=number(float, 0, 100),
         metavar="POINTS",
-        help="search the fewest with which mAP on --data falls by no more than so many percentage points",
+        help="search the smallest ranks that lose at most this many percentage points of mAP on --data",
     )
-    parser.add_argument("--data", metavar="SPEC", help="images for --max-loss, best neither of training nor of test")
     parser.add_argument(
-        "--protocol", default="voc07", choices=["voc07", "voc10", "coco"], help="of that mAP (default: voc07)"
+        "--data", metavar="SPEC", help="images for --max-loss, ideally neither training nor test images"
+    )
+    parser.add_argument(
+        "--protocol", default="voc07", choices=["voc07", "voc10", "coco"], help="protocol of that mAP (default: voc07)"
     )
     parser.add_argument(
         "--proposals", metavar="METHOD|FILE", help="object proposals of --data (default: as in training)"
     )
     add_file_arguments(parser)
     parser.add_argument("--out", required=True, metavar="RUN", help="a new folder")
-    parser.add_argument("--skip-bad", action="store_true", help="leave out unreadable images of --data")
+    parser.add_argument("--skip-bad", action="store_true", help="skip unreadable images of --data")
     parser.add_argument(
-        "--workers", type=number(int, 1), metavar="N", help="processes that compute proposals of --data"
+        "--workers", type=number(int, 1), metavar="N", help="number of processes that compute the proposals of --data"
     )
-    parser.add_argument("--cache", metavar="DIR", help="where proposals of --data are cached")
+    parser.add_argument("--cache", metavar="DIR", help="folder for cached proposals of --data")
     add_json_argument(parser, "the summary")
 
 
@@ -82,7 +84,7 @@ def run(options: argparse.Namespace) -> None:
     summary = frcnn.compression_summary(run_.model, small)
     if not summary.layers:
         raise InputError(
-            f"{options.folder}: found no layer that would become smaller; expected one at least; lower --energy"
+            f"{options.folder}: found no layer that would become smaller; expected at least one; lower --energy"
         )
     _write_run(options, run_, small, summary)
     text = f"{summary.table()}\nnext: tf-fast-rcnn evaluate {options.out} --data SPEC"
@@ -96,18 +98,20 @@ def _check_options(options):
         raise InputError(f"--fc6, --fc7, --energy, --rank: found {found}; expected one of them or --max-loss; choose")
     given = [name for name in _SEARCH_OPTIONS if getattr(options, name)]
     if options.max_loss is None and given:
-        raise InputError(f"--{given[0]}: found no --max-loss, for whose search it is; expected both; give --max-loss")
+        raise InputError(
+            f"--{given[0]}: --data and --proposals are only used with --max-loss; add --max-loss POINTS or remove them"
+        )
     if options.max_loss is not None and not options.data:
-        raise InputError("--max-loss: found no --data; expected images on which mAP is measured; give --data SPEC")
+        raise InputError("--max-loss needs images to measure mAP on; pass --data SPEC")
 
 
 def _search(options, run_):
-    """The ranks that `smallest_ranks` finds; InputError where there are none."""
+    """The ranks that `smallest_ranks` finds; raises an InputError if there are none."""
     import tensorflow as tf
 
     from tf_fast_rcnn.inference.graph import EVALUATION_SCORE_THRESHOLD
 
-    # TensorFlow warns that each compression that is tried is a graph of its own.
+    # TensorFlow warns about retracing, but each compression that is tried needs its own graph.
     tf.get_logger().setLevel("ERROR")
     dataset = load_data(options.data, options, run_.class_names, run_.description.get("classes"))
     dataset = with_chosen_proposals(options, dataset, run_.proposals)
@@ -115,8 +119,8 @@ def _search(options, run_):
     ranks = frcnn.smallest_ranks(run_.model, dataset, options.max_loss, options.protocol, settings=settings)
     if not ranks:
         raise InputError(
-            f"--max-loss: found that every compression loses more than {options.max_loss} points of mAP on "
-            f"{dataset.name}; expected one that does not; allow more"
+            f"--max-loss: every rank tried loses more than {options.max_loss} mAP points on {dataset.name}; allow a "
+            "larger loss"
         )
     return ranks
 
@@ -141,5 +145,5 @@ def _without_repeats(pairs):
 def _rank(text):
     name, equals, rank = text.partition("=")
     if not name or not equals:
-        raise argparse.ArgumentTypeError(f"found {text!r}; expected LAYER=T, as in box_regression=8")
+        raise argparse.ArgumentTypeError(f"found {text!r}; expected LAYER=T, e.g. box_regression=8")
     return name, number(int, 1)(rank)

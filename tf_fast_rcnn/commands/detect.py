@@ -1,4 +1,4 @@
-"""`tf-fast-rcnn detect`: finds objects in images, draws them and lists them."""
+"""`tf-fast-rcnn detect`: detects objects in images, draws them and writes result files."""
 
 import argparse
 import glob
@@ -50,57 +50,59 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "images",
         nargs="*",
         metavar="IMAGE",
-        help="image files, folders of them, or quoted patterns, in which ** goes into folders",
+        help="image files, folders of image files, or quoted patterns; ** matches subfolders",
     )
-    parser.add_argument("--data", metavar="SPEC", help="a data set instead; of voc: the annotations may be missing")
+    parser.add_argument(
+        "--data", metavar="SPEC", help="a dataset instead of IMAGEs; for voc:, annotations are optional"
+    )
     parser.add_argument(
         "--proposals",
         metavar="METHOD|FILE",
-        help=f"object proposals: {', '.join(METHODS)}, or a file of them by the images' file names, .npy for one image "
-        "(default: computed as in training; selective-search+dense where that is not known)",
+        help=f"object proposals: {', '.join(METHODS)}, or a file with proposals by image file name, or .npy for one "
+        "image (default: computed as in training, or selective-search+dense if that is unknown)",
     )
     parser.add_argument(
         "--classify-regions",
         metavar="FILE",
-        help="give each box of the file, as in --proposals, its class probabilities, instead of detecting",
+        help="classify the boxes of this file (as for --proposals) instead of detecting objects",
     )
     add_file_arguments(parser)
     parser.add_argument(
-        "--class-names", metavar="FILE", help="of a server, which does not report them: a name a line, class 1 first"
+        "--class-names", metavar="FILE", help="class names of a server's model: one per line, class 1 first"
     )
     add_detection_arguments(parser)
     parser.add_argument(
-        "--batch-size", type=number(int, 1), default=1, metavar="N", help="images at a time (default: 1)"
+        "--batch-size", type=number(int, 1), default=1, metavar="N", help="images per batch (default: 1)"
     )
     parser.add_argument(
-        "--out", metavar="DIR", help="folder for the drawn images (default: detections, where nothing else is written)"
+        "--out", metavar="DIR", help="folder for the drawn images (default: detections, if there is no other output)"
     )
     parser.add_argument(
         "--draw-threshold",
         type=number(float, 0, 1),
         default=0.5,
         metavar="X",
-        help="least score that is drawn (default: 0.5)",
+        help="minimum score for drawing a detection (default: 0.5)",
     )
     parser.add_argument("--coco-results", metavar="FILE", help="write the detections as COCO's results JSON")
     parser.add_argument(
         "--category-ids",
         metavar="JSON",
-        help="COCO file whose category ids these have (default: that of --data coco:, else 1, 2, ...)",
+        help="COCO file with the category ids for --coco-results (default: that of --data coco:, otherwise 1, 2, ...)",
     )
-    parser.add_argument("--comp4", metavar="DIR", help="write the detections as VOC's comp4_det_SPLIT_CLASS.txt there")
-    parser.add_argument("--skip-bad", action="store_true", help="leave out unreadable images of --data, and count them")
+    parser.add_argument("--comp4", metavar="DIR", help="write the detections there as VOC's comp4_det_SPLIT_CLASS.txt")
+    parser.add_argument("--skip-bad", action="store_true", help="skip unreadable images of --data, and report how many")
     parser.add_argument(
-        "--workers", type=number(int, 1), metavar="N", help="processes that compute proposals of --data"
+        "--workers", type=number(int, 1), metavar="N", help="number of processes that compute the proposals of --data"
     )
-    parser.add_argument("--cache", metavar="DIR", help="where proposals and images of --data are cached")
+    parser.add_argument("--cache", metavar="DIR", help="folder for cached proposals and images of --data")
     add_json_argument(parser, "all detections")
 
 
 def run(options: argparse.Namespace) -> None:
     if bool(options.images) == bool(options.data):
         found = "both" if options.images else "neither"
-        raise InputError(f"IMAGE and --data: found {found}; expected one of them; say where to look for objects")
+        raise InputError(f"IMAGE and --data: found {found}; expected one of them; pass images or a dataset")
     paths = _image_paths(options.images)
     out = _drawing_folder(options)
     pictures = _picture_paths(paths, out) if out and paths else None
@@ -132,14 +134,14 @@ def _summary(options, predictor, detections, rate, out):
     text = f"{len(detections)} images, {sum(map(len, detections))} detections"
     if predictor.settings is not None:
         text += f" with a score above {predictor.settings.score_threshold}"
-    text += f", {rate:.1f} images a second"
+    text += f", {rate:.1f} images per second"
     written = [f"drawn in {out}"] if out else []
     written += [f"written to {path}" for path in (options.coco_results, options.comp4) if path]
     return "; ".join([text, *written])
 
 
 def _predictor(options):
-    """The detector, with the settings that the options ask for if it is a RUN: others detect as they were exported."""
+    """The detector. A RUN gets the settings of the options; for other models such options are an InputError."""
     names = _lines(options.class_names) if options.class_names else None
     predictor = frcnn.Predictor.load(options.folder, class_names=names)
     if predictor.adjustable:
@@ -147,8 +149,8 @@ def _predictor(options):
     given = given_options(options, add_detection_arguments)
     if given:
         raise InputError(
-            f"{given[0]}: found it with {options.folder}; expected a RUN, because an exported model detects as it was "
-            "exported; leave it out, or give it to `export`"
+            f"{given[0]}: {options.folder} is not a RUN, and the settings of an exported model are fixed; leave the "
+            "option out, or pass it to `export`"
         )
     return predictor
 
@@ -157,11 +159,11 @@ def _lines(path):
     try:
         return Path(path).read_text(encoding="utf-8").splitlines()
     except (OSError, ValueError) as error:
-        raise InputError(f"{path}: found {error}; expected class names, one a line; correct the path") from None
+        raise InputError(f"{path}: found {error}; expected class names, one per line; correct the path") from None
 
 
 def _drawing_folder(options):
-    """Where images are drawn; None for nowhere."""
+    """The folder for drawn images; None if none are drawn."""
     if options.out:
         return Path(options.out)
     others = options.json == "-" or options.coco_results or options.comp4 or options.data or options.classify_regions
@@ -169,7 +171,7 @@ def _drawing_folder(options):
 
 
 def _image_paths(arguments):
-    """The image files that arguments name: files, folders and patterns."""
+    """The image files of the arguments, which are files, folders and patterns."""
     paths = []
     for argument in arguments:
         if os.path.isdir(argument):
@@ -185,7 +187,7 @@ def _image_paths(arguments):
 
 
 def _picture_paths(images, out):
-    """Where each image is drawn: STEM.png, or STEM-2.png, ... where images of several folders share a name."""
+    """The path of each drawing: STEM.png, or STEM-2.png, ... if images of several folders share a name."""
     pictures, taken = [], set()
     for image in images:
         stem, number_ = Path(image).stem, 1
@@ -197,12 +199,12 @@ def _picture_paths(images, out):
         pictures.append(path)
     inputs = {Path(image).resolve() for image in images}
     if overwritten := [path for path in pictures if path.resolve() in inputs]:
-        raise InputError(f"{overwritten[0]}: found an input where its drawing belongs; give another folder to --out")
+        raise InputError(f"{overwritten[0]}: writing here would overwrite an input image; choose another --out")
     return pictures
 
 
 def _file_detections(options, predictor, paths):
-    """The files as a dataset without annotations, and an iterator of the `Detections` in each."""
+    """The files as a dataset without annotations, and an iterator over their `Detections`."""
     from tf_fast_rcnn.inference.detect import unannotated
 
     records = [unannotated(path, *image_layout(path)[:2]) for path in paths]
@@ -213,7 +215,7 @@ def _file_detections(options, predictor, paths):
     names = predictor.class_names
     if names is None and (options.coco_results or options.comp4):
         raise InputError(
-            f"{options.folder}: found a server, which does not report its class names; expected them; give "
+            f"{options.folder}: servers do not report class names, which --coco-results and --comp4 need; pass "
             "--class-names FILE"
         )
     dataset = DetectionDataset("images", names or (), [_named_by_stem(record) for record in records])
@@ -221,19 +223,19 @@ def _file_detections(options, predictor, paths):
 
 
 def _named_by_stem(record):
-    """The image under the name that result files have for it: VOC's and COCO's have no extension."""
+    """The image's record with the id that VOC and COCO result files use: the file name without its extension."""
     return ImageRecord(Path(record.image_path).stem, record.image_path, record.height, record.width, [], [], [])
 
 
 def _data_detections(options, predictor):
-    """The data set of --data, and an iterator of the `Detections` in each of its images."""
+    """The dataset of --data, and an iterator over the `Detections` of its images."""
     dataset = load_images(options.data, options, predictor.class_names)
     dataset = with_chosen_proposals(options, dataset, predictor.proposals)
     return dataset, predictor.detect_each(dataset, batch_size=options.batch_size)
 
 
 def _check_outputs(options, dataset):
-    """InputError for what would be found only after detection has taken its time."""
+    """Checks before the slow detection what would otherwise only fail after it."""
     from tf_fast_rcnn.data.coco_results import check_category_ids
 
     if options.coco_results:
@@ -245,8 +247,8 @@ def _check_outputs(options, dataset):
         twice = sorted({name for name in names if names.count(name) > 1}) if len(set(names)) < len(names) else ()
         if twice:
             raise InputError(
-                f"images: found {twice[0]!r} twice; expected different names, by which result files know images; "
-                "detect in one folder at a time"
+                f"images: found {twice[0]!r} twice; image names must be unique, because result files identify images "
+                "by name; run one folder at a time"
             )
 
 
@@ -266,13 +268,13 @@ def _write_files(options, dataset, detections):
 
 
 def _classify_regions(options, predictor, paths):
-    """Writes the class probabilities of given boxes."""
+    """Writes the class probabilities of the boxes of --classify-regions."""
     from tf_fast_rcnn.inference.detect import unannotated
 
     clashing = [name for name in ("data", "proposals", "out", "coco_results", "comp4") if getattr(options, name)]
     if clashing:
         raise InputError(
-            f"--classify-regions: found --{clashing[0].replace('_', '-')} too; expected images and --json alone"
+            f"--classify-regions: found --{clashing[0].replace('_', '-')} too; expected images and --json only; omit it"
         )
     records = [unannotated(path, *image_layout(path)[:2]) for path in paths]
     regions = list(map(read_file(options, options.classify_regions, records).of, records))

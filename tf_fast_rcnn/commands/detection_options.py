@@ -1,4 +1,4 @@
-"""Options for the fields of `DetectionSettings`: image size, thresholds, classes and so on."""
+"""Command-line options for the fields of `DetectionSettings`: image size, thresholds, classes and so on."""
 
 from __future__ import annotations
 
@@ -15,17 +15,23 @@ if TYPE_CHECKING:
 
 
 def add_detection_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds the fields of `DetectionSettings` as options, with its defaults and the run's image size."""
-    parser.add_argument("--score-threshold", type=number(float, 0, 1), default=0.05, metavar="X", help="default: 0.05")
+    """Adds the fields of `DetectionSettings` as options. Defaults: those of the class; the image size is the run's."""
+    parser.add_argument(
+        "--score-threshold",
+        type=number(float, 0, 1),
+        default=0.05,
+        metavar="X",
+        help="drop detections with a score at or below this (default: 0.05)",
+    )
     parser.add_argument(
         "--nms-iou-threshold",
         type=number(float, 0, 1),
         default=0.3,
         metavar="X",
-        help="boxes of one class that overlap a better one by more are dropped (default: 0.3)",
+        help="drop a box if its IoU with a higher-scoring box of its class is larger (default: 0.3)",
     )
     parser.add_argument(
-        "--max-detections", type=number(int, 1), default=100, metavar="N", help="per image (default: 100)"
+        "--max-detections", type=number(int, 1), default=100, metavar="N", help="detections per image (default: 100)"
     )
     parser.add_argument("--classes", metavar="LIST", help="detect only these classes: cat,dog (default: all)")
     parser.add_argument(
@@ -45,7 +51,7 @@ def add_detection_arguments(parser: argparse.ArgumentParser) -> None:
         type=number(int, 1, 10),
         default=1,
         metavar="N",
-        help="2: the detected boxes are pooled, classified and regressed again (default: 1)",
+        help="2: pool, classify and regress the detected boxes a second time (default: 1)",
     )
     add_hidden_alias(parser, "--nms-iou-threshold", "--nms-iou")
     add_hidden_alias(parser, "--box-refinement-steps", "--box-passes")
@@ -53,7 +59,7 @@ def add_detection_arguments(parser: argparse.ArgumentParser) -> None:
         "--dtype",
         choices=["float32", "bfloat16"],
         default="float32",
-        help="type of weights and layers (default: float32)",
+        help="data type of weights and activations (default: float32)",
     )
 
 
@@ -61,7 +67,7 @@ def chosen_settings(options: argparse.Namespace, run: Run) -> DetectionSettings:
     """The `DetectionSettings` chosen by the options of `add_detection_arguments`.
 
     Raises:
-        InputError: if the run does not have one of `--classes`.
+        InputError: if the run does not have a class of `--classes`.
     """
     import tf_fast_rcnn as frcnn
 
@@ -72,10 +78,17 @@ def changed_settings(options: argparse.Namespace, detector: Run | Predictor) -> 
     """The fields of `DetectionSettings` that the options set, by name; for a `Run` or a `Predictor`.
 
     Raises:
-        InputError: for a class that the detector does not have.
+        InputError: if the detector does not have a class of `--classes`.
     """
-    names = ("score_threshold", "nms_iou_threshold", "max_detections", "shorter_side", "longer_side", "dtype")
-    names += ("box_refinement_steps",)
+    names = (
+        "score_threshold",
+        "nms_iou_threshold",
+        "max_detections",
+        "shorter_side",
+        "longer_side",
+        "box_refinement_steps",
+        "dtype",
+    )
     changes = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
     if options.classes:
         changes["class_ids"] = tuple(
@@ -93,7 +106,7 @@ def _class_id(name, options, class_names):
 
 
 def _sides(text):
-    """A number of pixels, or a tuple of them if the text is a comma-separated list."""
+    """A number of pixels; a tuple of them if the text is a comma-separated list."""
     try:
         sides = tuple(map(number(int, 32), text.split(",")))
     except argparse.ArgumentTypeError as error:

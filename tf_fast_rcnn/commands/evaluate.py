@@ -1,4 +1,4 @@
-"""`tf-fast-rcnn evaluate`: scores a trained detector, an exported one, or detections of any other on a data set."""
+"""`tf-fast-rcnn evaluate`: scores a trained or exported detector, or the detections of another tool, on a dataset."""
 
 import argparse
 from pathlib import Path
@@ -49,7 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--detections",
         metavar="FILE",
-        help="instead of MODEL: COCO's results (.json), or VOC's comp4 files as a folder or a pattern",
+        help="instead of MODEL: a COCO results file (.json), or VOC comp4 files as a folder or pattern",
     )
     parser.add_argument(
         "--data", required=True, metavar="SPEC", help="images: voc:, coco:, csv:, yolo:, tfds: or prepared:"
@@ -66,24 +66,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=number(float, 0, 0.999, above=True),
         const=0.95,
         metavar="X",
-        help="add bootstrap confidence intervals of this level (default: 0.95) over the images",
+        help="add confidence intervals of this level (default: 0.95), by bootstrapping the images",
     )
-    parser.add_argument("--seed", type=seed, default=0, metavar="N", help="of --confidence (default: 0)")
+    parser.add_argument("--seed", type=seed, default=0, metavar="N", help="random seed of --confidence (default: 0)")
     parser.add_argument("--coco-results", metavar="FILE", help="write the detections as COCO's results JSON")
     parser.add_argument(
         "--category-ids",
         metavar="JSON",
-        help="COCO file whose category ids COCO's results have (default: that of --data coco:, else 1, 2, ...)",
+        help="COCO file with the category ids of COCO results (default: that of --data coco:, otherwise 1, 2, ...)",
     )
     parser.add_argument(
         "--proposals",
         type=method_or_file,
         metavar="METHOD|FILE",
-        help=f"object proposals of these images: {', '.join(METHODS)}, or a file of them (default: computed as in "
-        "training; selective-search+dense where that is not known)",
+        help=f"object proposals of these images: {', '.join(METHODS)}, or a file (default: computed as in training, or "
+        "selective-search+dense if that is unknown)",
     )
     add_file_arguments(parser)
-    parser.add_argument("--report", metavar="DIR", help="write index.html with curves, errors and pictures there")
+    parser.add_argument(
+        "--report", metavar="DIR", help="write a report there: index.html with curves, errors and images"
+    )
     add_data_arguments(parser)
     add_json_argument(parser, "the metrics")
 
@@ -102,7 +104,7 @@ def run(options: argparse.Namespace) -> None:
     category_ids = None
     if options.coco_results:
         category_ids = _category_ids(options, renamed=class_map)
-        check_category_ids(dataset, category_ids)  # before detection takes its time
+        check_category_ids(dataset, category_ids)  # before the slow detection
     if predictor.takes_proposals or options.proposals:
         dataset = with_chosen_proposals(options, dataset, predictor.proposals)
     else:
@@ -126,13 +128,13 @@ def _predictor(options):
 
     if bool(options.model) == bool(options.detections):
         found = "both" if options.model else "neither"
-        raise InputError(f"MODEL and --detections: found {found}; expected one of them; say what is to be evaluated")
+        raise InputError(f"MODEL and --detections: found {found}; expected one of them; pass what to evaluate")
     if options.model:
         return for_evaluation(frcnn.Predictor.load(options.model))
     return file_predictor(options.detections, _category_ids(options, renamed=options.classes))
 
 
 def _category_ids(options, renamed):
-    """The id of each class name in the COCO file that has them; None, for 1..K, where there is none."""
+    """Category id by class name, from the COCO file; None (ids 1..K) if there is no COCO file."""
     path = options.category_ids or (None if renamed else coco_file(options.data))
     return frcnn.coco_category_ids(path) if path else None

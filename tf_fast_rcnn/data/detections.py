@@ -15,7 +15,7 @@ from tf_fast_rcnn.data.images import read_image
 from tf_fast_rcnn.errors import InputError
 from tf_fast_rcnn.visualization.drawing import draw_detections
 
-# Rows of the table that a notebook shows.
+# Maximum number of rows of the table in a notebook.
 _TABLE_ROWS = 20
 
 
@@ -37,11 +37,11 @@ class Detection(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class Detections:
-    """The objects found in one image, sorted by falling score.
+    """The objects found in one image, sorted by decreasing score.
 
-    `len` gives their number, iteration one `Detection` after another. An integer selects a `Detection`; a slice, a
-    boolean mask or an array of positions selects `Detections`. A notebook shows the image with the boxes, or a table if
-    the image is not known.
+    `len` is the number of detections; iteration yields one `Detection` at a time. An integer index returns a
+    `Detection`; a slice, a boolean mask or an array of positions returns `Detections`. A notebook shows the image with
+    the boxes, or a table if the image is not known.
 
     Attributes:
         boxes: float32 `[D, 4]`, `[ymin, xmin, ymax, xmax]` relative to the image.
@@ -74,7 +74,7 @@ class Detections:
 
     @property
     def names(self) -> list[str]:
-        """The class name of each detection; the id as text where no name is known."""
+        """The class name of each detection; its id as text if no name is known."""
         return [self._name(class_id) for class_id in self.class_ids.tolist()]
 
     def __len__(self) -> int:
@@ -99,7 +99,7 @@ class Detections:
         )
 
     def filter(self, min_score: float = 0.0, class_names: str | Sequence[str] | None = None) -> "Detections":
-        """The detections with a score of at least `min_score`, of some classes only if these are given.
+        """The detections with a score of at least `min_score`, optionally of some classes only.
 
         Args:
             min_score: 0 to 1.
@@ -120,7 +120,7 @@ class Detections:
         return self[kept]
 
     def to_dicts(self) -> list[dict[str, Any]]:
-        """A dict of JSON types for each detection: class (its name), class_id, score, box.
+        """One dict of JSON types per detection: class (its name), class_id, score and box.
 
         Example:
             >>> Detections([[0, 0, 0.5, 1]], [0.75], [1], ["cat"]).to_dicts()
@@ -137,34 +137,34 @@ class Detections:
         category_ids: Mapping[str, int] | None = None,
         image_size: tuple[int, int] | None = None,
     ) -> list[dict[str, Any]]:
-        """The detections as rows of COCO's results format, see `coco_results`.
+        """The detections as rows of COCO's results format; see `coco_results`.
 
         Args:
-            image_id: of the image in COCO's file.
-            category_ids: the category id of each class name; None for the class ids.
+            image_id: the image's id in the COCO file.
+            category_ids: category id by class name; None to use the class ids.
             image_size: height and width in pixels; None for those of `image`.
 
         Returns:
-            A dict with image_id, category_id, bbox (x, y, width and height in pixels) and score for each detection.
+            One dict per detection with image_id, category_id, bbox (x, y, width, height in pixels) and score.
 
         Raises:
-            InputError: without an image and its size, and for a class without a category id.
+            InputError: if neither the image nor its size is known, or a class has no category id.
         """
         height, width = self._pixels().shape[:2] if image_size is None else image_size
         if category_ids is None:
             return image_results(self, image_id, height, width)
         missing = sorted(set(self.names) - set(category_ids))
         if missing:
-            raise InputError(f"category_ids: found none of class {missing[0]!r}; expected one for each class; add it")
+            raise InputError(f"category_ids: found none for class {missing[0]!r}; expected one per class; add it")
         ids = dict(zip(self.class_ids.tolist(), map(category_ids.__getitem__, self.names), strict=True))
         return image_results(self, image_id, height, width, ids)
 
     def draw(self, image: Any = None, min_score: float = 0.0) -> Image.Image:
-        """Draws the detections on the image, see `draw_detections`.
+        """Draws the detections on the image; see `draw_detections`.
 
         Args:
             image: uint8 `[H, W, 3]` RGB, a PIL image, or the path of a file; None for the image of the detections.
-            min_score: detections below it are not drawn.
+            min_score: detections with a lower score are not drawn.
 
         Returns:
             A new PIL image, RGB, of the same size.
@@ -208,12 +208,12 @@ class Detections:
         unknown = [name for name in wanted if known is not None and name not in known]
         if unknown:
             raise InputError(
-                f"class_names: found {unknown[0]!r}; expected some of {', '.join(known or ())}; correct the name"
+                f"class_names: found {unknown[0]!r}; expected names out of {', '.join(known or ())}; correct the name"
             )
 
     def _pixels(self) -> np.ndarray:
         if self.image is None:
-            raise InputError("detections: found no image; expected the one that they were found in; give it")
+            raise InputError("detections: found no image; expected the one that they belong to; pass it")
         if isinstance(self.image, (str, Path)):
             return read_image(self.image)
         return self.image() if callable(self.image) else self.image

@@ -1,1 +1,1 @@
-"""Detection: the graph, and what runs it."""
+"""Detection: the TensorFlow graph, and the predictors that run it."""

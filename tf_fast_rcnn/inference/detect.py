@@ -1,4 +1,4 @@
-"""Detection in images, by the graph of `inference.graph`: one image, several, or a data set."""
+"""Runs the detection graph of `inference.graph` on one image, several images or a dataset."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from tf_fast_rcnn.training.run_folder import Run
 Image = np.ndarray | str | Path
 Proposals = np.ndarray | Sequence | ProposalSettings | FileProposals
 
-# B images of any sizes: their pixels one after the other, their sizes, and their proposals.
+# B images of any sizes: their flattened pixels, their sizes (height, width), and their proposals.
 _IMAGES = (
     tf.RaggedTensorSpec([None, None], tf.uint8, ragged_rank=1),
     tf.TensorSpec([None, 2], tf.int32),
@@ -36,17 +36,18 @@ _IMAGES = (
 
 
 def detection_settings(run: Run, **changes: Any) -> DetectionSettings:
-    """`DetectionSettings` with the image size that a run (see `load_run`) was trained at, and its recipe's threshold of
-    non-maximum suppression."""
+    """`DetectionSettings` with the image size that a run (see `load_run`) was trained at, and the NMS threshold of its
+    recipe."""
     of_run = {name: getattr(run, name) for name in ("shorter_side", "longer_side", "nms_iou_threshold")}
     return DetectionSettings(**{**of_run, **changes})
 
 
 class _Compiled:
-    """A detector's graph, traced when it is first run, which takes seconds."""
+    """A detector's graph. It is traced on the first call, which takes seconds."""
 
     def __init__(self, model, settings):
-        # A Detector holds the model's layers but not the model, which would keep itself in the weak dictionary.
+        # A Detector holds the model's layers but not the model itself: a strong reference to it would keep its entry
+        # in the weak dictionary alive.
         self.detector = Detector(model, settings)
         self.detect = tf.function(self._detect, input_signature=_IMAGES, autograph=False)
         self.classify = tf.function(self._classify, input_signature=_IMAGES, autograph=False)
@@ -62,7 +63,7 @@ def _image_reader(pixels, sizes):
     return lambda index: tf.reshape(pixels[index], [sizes[index, 0], sizes[index, 1], 3])
 
 
-# `_Compiled` by model and settings.
+# model -> settings -> `_Compiled`.
 _compiled = weakref.WeakKeyDictionary()
 
 
@@ -76,7 +77,7 @@ def _compiled_for(model, settings):
 
 
 def _to_graph(images, proposals):
-    """Lists of images and of their proposals as the tensors of `_IMAGES`."""
+    """Converts lists of images and of their proposals to the tensors of `_IMAGES`."""
     pixels = tf.RaggedTensor.from_row_lengths(
         np.concatenate([image.reshape(-1) for image in images]), [image.size for image in images]
     )
@@ -85,7 +86,7 @@ def _to_graph(images, proposals):
 
 
 def default_proposals() -> ProposalSettings:
-    """`ProposalSettings` where nobody gives any: selective search's boxes, and dense ones of common sizes."""
+    """The default `ProposalSettings`: selective search plus dense boxes of common sizes."""
     return proposal_settings("selective-search+dense", dataset=())
 
 
@@ -97,16 +98,16 @@ def detect(
     Args:
         model: what `fast_rcnn` returned.
         image: uint8 `[H, W, 3]`, RGB, or the path of an image file (its EXIF orientation is applied).
-        proposals: float32 `[R, 4]`, `[ymin, xmin, ymax, xmax]` relative to the image; or `ProposalSettings`, by which
-            they are computed; or `FileProposals` (see `file_proposals`) that have them under the image's file name.
-            None: `default_proposals()`.
+        proposals: float32 `[R, 4]`, `[ymin, xmin, ymax, xmax]` relative to the image; or `ProposalSettings`, to compute
+            them; or `FileProposals` (see `file_proposals`), which look them up by the image's file name. None:
+            `default_proposals()`.
         settings: `DetectionSettings`; None for the defaults.
 
     Returns:
-        `Detections`, sorted by falling score.
+        `Detections`, sorted by decreasing score.
 
     Raises:
-        InputError: for an image that cannot be read, or proposals that are no boxes.
+        InputError: if the image cannot be read, or the proposals are not valid boxes.
 
     Example:
         >>> detections = detect(model, "cells.jpg")                              # doctest: +SKIP
@@ -122,20 +123,21 @@ def detect_batch(
     proposals: Sequence[Proposals | None] | None = None,
     settings: DetectionSettings | None = None,
 ) -> list[Detections]:
-    """Finds the objects in several images, whose RoIs are classified together.
+    """Finds the objects in several images and classifies their RoIs together.
 
-    Images may have different sizes. Each is convolved at its own, so that its detections do not depend on the others.
+    Images may have different sizes. The backbone runs on each image at its own size, so the detections of an image do
+    not depend on the rest of the batch.
 
     Args:
         model, settings: as in `detect`.
-        images: sequence of what `detect` takes as image.
-        proposals: sequence of what `detect` takes as proposals, one for each image; or None.
+        images: one `image` argument of `detect` per image.
+        proposals: one `proposals` argument of `detect` per image; None for the default for all.
 
     Returns:
-        List of `Detections`, one for each image.
+        List of `Detections`, one per image.
 
     Raises:
-        InputError: as `detect`, and where there are not as many proposals as images.
+        InputError: as in `detect`, and if `proposals` does not have one entry per image.
 
     Example:
         >>> first, second = detect_batch(model, ["cells.jpg", "more.jpg"], settings=settings)     # doctest: +SKIP
@@ -143,8 +145,8 @@ def detect_batch(
     proposals = [None] * len(images) if proposals is None else proposals
     if len(proposals) != len(images):
         raise InputError(
-            f"proposals: found those of {len(proposals)} images for {len(images)}; expected as many; give an array of "
-            "shape [0, 4] for an image without"
+            f"proposals: found {len(proposals)} entries for {len(images)} images; expected one per image; for an image "
+            "without proposals, pass an array of shape [0, 4]"
         )
     if not images:
         return []
@@ -155,19 +157,19 @@ def detect_batch(
 def classify_regions(
     model: keras.Model, image: Image, regions: np.ndarray | Sequence, settings: DetectionSettings | None = None
 ) -> np.ndarray:
-    """Class probabilities of regions of the user's own, which are taken as they are: without box regression and
-    non-maximum suppression.
+    """Classifies your own regions as they are: without box regression or non-maximum suppression.
 
     Args:
         model, image: as in `detect`.
         regions: float32 `[R, 4]`, `[ymin, xmin, ymax, xmax]` relative to the image.
-        settings: `DetectionSettings`, of which the image's sides, `scores` and `dtype` count; None for the defaults.
+        settings: `DetectionSettings`; only `shorter_side`, `longer_side`, `scores` and `dtype` are used. None for the
+            defaults.
 
     Returns:
-        float32 `[R, K + 1]`, a row for each region in their order; column 0 is the background.
+        Class probabilities, float32 `[R, K + 1]`, one row per region in the same order; column 0 is the background.
 
     Raises:
-        InputError: for an image that cannot be read, or regions that are no boxes.
+        InputError: if the image cannot be read, or the regions are not valid boxes.
 
     Example:
         >>> classify_regions(model, "page.png", [[0.1, 0.2, 0.3, 0.4]]).argmax(axis=1)             # doctest: +SKIP
@@ -179,7 +181,7 @@ def classify_regions(
 
 
 def image_and_proposals(image: Image, proposals: Proposals | None) -> tuple[np.ndarray, np.ndarray]:
-    """An image as an array, and its proposals as one, of what `detect` takes for them."""
+    """The arrays for the `image` and `proposals` arguments of `detect`: uint8 `[H, W, 3]` and float32 `[R, 4]`."""
     path = "" if isinstance(image, np.ndarray) else str(image)
     image = check_image(image) if isinstance(image, np.ndarray) else read_image(path)
     if proposals is None:
@@ -192,7 +194,7 @@ def image_and_proposals(image: Image, proposals: Proposals | None) -> tuple[np.n
 
 
 def unannotated(path: str, height: int, width: int) -> ImageRecord:
-    """The `ImageRecord` of an image without annotations: under its file's name, its proposals stand in a file."""
+    """The `ImageRecord` of an image without annotations. Its id is the file name, the key of proposal files."""
     nothing = np.zeros(0)
     return ImageRecord(Path(path).name or "(an array without a name)", path, height, width, nothing, nothing, nothing)
 
@@ -205,9 +207,9 @@ def detect_dataset(
     batch_size: int = 1,
     progress: bool = True,
 ) -> Iterator[Detections]:
-    """Yields the `Detections` of each image of a data set with proposals, in order.
+    """Yields the `Detections` of each image of a dataset with proposals, in order.
 
-    Images are decoded ahead, while the network runs on `batch_size` of them at a time.
+    The network runs on `batch_size` images at a time, while the next images are decoded.
     """
     compiled = _compiled_for(model, settings)
     read = example_reader(dataset)
@@ -228,7 +230,7 @@ def detect_dataset(
 
 
 def check_image(image: np.ndarray) -> np.ndarray:
-    """Returns uint8 `[H, W, 3]` as it is; InputError for anything else."""
+    """Returns the image if it is uint8 `[H, W, 3]`; raises an InputError for anything else."""
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
         raise InputError(
             f"image: found {image.dtype} {list(image.shape)}; expected uint8 [H, W, 3], RGB; convert it first"
@@ -237,15 +239,15 @@ def check_image(image: np.ndarray) -> np.ndarray:
 
 
 def check_proposals(proposals: np.ndarray | Sequence) -> np.ndarray:
-    """Proposals as float32 `[R, 4]`; InputError where they are not finite relative boxes."""
+    """Returns proposals as float32 `[R, 4]`; raises an InputError if they are not finite relative boxes."""
     try:
         proposals = np.asarray(proposals, np.float32)
     except (TypeError, ValueError) as error:
-        raise InputError(f"proposals: found no array of numbers ({error}); expected float32 [R, 4]") from None
+        raise InputError(f"proposals: not an array of numbers ({error}); expected float32 [R, 4]") from None
     if proposals.ndim != 2 or proposals.shape[1] != 4:
-        raise InputError(f"proposals: found shape {list(proposals.shape)}; expected [R, 4]; give one row a box")
+        raise InputError(f"proposals: found shape {list(proposals.shape)}; expected [R, 4]; pass one row per box")
     if not np.all(np.isfinite(proposals)) or np.any(proposals[:, :2] > proposals[:, 2:]):
-        raise InputError("proposals: found a value that is not finite, or ymin > ymax or xmin > xmax; mend the boxes")
+        raise InputError("proposals: found a value that is not finite, or ymin > ymax or xmin > xmax; fix the boxes")
     if proposals.size and proposals.max() > 1.5:
         raise InputError(
             f"proposals: found a coordinate of {proposals.max():g}; expected [ymin, xmin, ymax, xmax] relative to the "
@@ -255,7 +257,7 @@ def check_proposals(proposals: np.ndarray | Sequence) -> np.ndarray:
 
 
 def _to_detections(outputs):
-    """A `Detections` for each image of `Detector.suppress`'s outputs."""
+    """One `Detections` per image of the outputs of `Detector.suppress`."""
     found_boxes, scores, classes, counts = (output.numpy() for output in outputs)
     return [
         Detections(found_boxes[image, :count], scores[image, :count], classes[image, :count])

@@ -1,9 +1,9 @@
-"""Detection (section 3 of the paper) in TensorFlow's graph: scores and boxes of every proposal, then non-maximum
-suppression by class.
+"""Detection (section 3 of the paper) as a TensorFlow graph: scores and boxes of every proposal, then non-maximum
+suppression per class.
 
-`detect`, `evaluate` and the exported models run this one graph, and so compute the same. What is convolved is a "view",
-an image at one scale: an image has one, or several where it is looked at as a pyramid. RoIs of all views are then
-classified together, whatever the images' sizes.
+`detect`, `evaluate` and the exported models all run this graph and therefore return the same results. The backbone runs
+on "views". A view is an image at one scale: an image has one view, or several in an image pyramid. The RoIs of all
+views are then classified together, whatever the sizes of the images.
 """
 
 import dataclasses
@@ -21,45 +21,44 @@ from tf_fast_rcnn.files import renamed
 from tf_fast_rcnn.models.parts import number_of_classes, stages
 from tf_fast_rcnn.training.precision import in_precision
 
-# In an image pyramid each RoI is pooled where its area is nearest to that of the images that networks are pre-trained
-# on (K. He et al., "Spatial pyramid pooling", 2014, section 4.1; section 5.2 of the paper).
+# In an image pyramid each RoI is pooled from the scale at which its area is closest to that of the images that networks
+# are pre-trained on (K. He et al., "Spatial pyramid pooling", 2014, section 4.1; section 5.2 of the paper).
 PYRAMID_AREA = 224.0 * 224.0
 
-# Average precision looks at the whole curve: detections that nobody would show count there too.
+# Average precision uses the whole curve, including detections with scores too low to be shown.
 EVALUATION_SCORE_THRESHOLD = 0.01
 
 
-# Pooled RoIs take this much memory at most at a time; those of VGG16 take 100 kB each in float32.
+# Upper limit for the memory of pooled RoIs at any one time. For VGG16 each takes 100 kB in float32.
 _POOLED_BYTES = 128 << 20
 
-# Cells of a RoI's corners are from -4096 to 4096 (see `to_cells`).
+# The feature-map cells of a RoI's corners are from -4096 to 4096 (see `to_cells`).
 _CELL_BITS = 14
 
-
-# In the metadata of exported models, where they are not what the fields are called.
+# Names in the metadata of exported models that differ from those of the fields.
 _STORED_NAMES = {"nms_iou_threshold": "nms_iou", "box_refinement_steps": "box_passes", "class_ids": "classes"}
 
 
 @dataclasses.dataclass(frozen=True)
 class DetectionSettings:
-    """What is done around the network in detection; the defaults are the released system's.
+    """Settings of detection before and after the network. The defaults are those of the released system.
 
     Attributes:
-        shorter_side: of the resized image in pixels, that of training; or several, for an image pyramid in which each
-            RoI is pooled from the scale where its area is nearest to 224 x 224 pixels.
-        longer_side: limit of the longer side, at every scale.
+        shorter_side: shorter side of the resized image in pixels, as in training; or several, for an image pyramid in
+            which each RoI is pooled from the scale at which its area is closest to 224 x 224 pixels.
+        longer_side: limit for the longer side in pixels, at every scale.
         score_threshold: detections with a score at or below this are dropped.
         nms_iou_threshold: of two boxes of a class that overlap by more than this, the one with the lower score is
             dropped.
-        max_detections: the best so many of an image are kept, over all classes.
-        box_refinement_steps: how often a proposal is classified and its box regressed; 1 as in the paper. From the
-            second time on its place is taken by what the time before made of it: the box of the class that scored
-            best. The last time's scores and boxes count.
-        class_ids: ids from 1 to K; detections of others are dropped. None: all.
-        scores: "softmax", or "sigmoid" for classes that were trained independently of each other, as linear SVMs are:
-            the background's score is not looked at.
-        dtype: "float32": the model's own types; "bfloat16": weights and activations are rounded to it, with RoIs,
-            scores and boxes in float32.
+        max_detections: number of detections kept per image, over all classes; those with the highest scores.
+        box_refinement_steps: how many times each proposal is classified and its box regressed; 1 as in the paper. Each
+            further step starts from the previous step's box of the highest-scoring class. The result is that of the
+            last step.
+        class_ids: ids from 1 to K; detections of other classes are dropped. None: all classes.
+        scores: "softmax", or "sigmoid" for classes that were trained independently of each other, like linear SVMs; the
+            background score is then ignored.
+        dtype: "float32": the model's own types; "bfloat16": weights and activations are bfloat16, while RoIs, scores
+            and boxes stay float32.
 
     Raises:
         InputError: for a value out of range.
@@ -100,16 +99,16 @@ class DetectionSettings:
 
     @property
     def shorter_sides(self) -> tuple[int, ...]:
-        """The shorter side at every scale, a tuple."""
+        """The shorter side at each scale, in pixels."""
         return self.shorter_side if isinstance(self.shorter_side, tuple) else (self.shorter_side,)
 
     def to_json(self) -> dict[str, Any]:
-        """The settings as JSON's types, by the names that exported models have had since 0.1."""
+        """The settings in JSON types, under the names that exported models have used since 0.1."""
         return renamed(dataclasses.asdict(self), _STORED_NAMES)
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> "DetectionSettings":
-        """The settings that `to_json` gave."""
+        """The settings from the return value of `to_json`."""
         return cls(**renamed(values, {stored: name for name, stored in _STORED_NAMES.items()}))
 
 
@@ -122,7 +121,8 @@ class Detector:
     """The steps of detection over a Fast R-CNN model, as functions of tensors.
 
     Args:
-        model: what `fast_rcnn` returned. In bfloat16 the detector has weights of its own, which `refresh` renews.
+        model: what `fast_rcnn` returned. In bfloat16 the detector has its own copy of the weights, which `refresh`
+            updates.
         settings: `DetectionSettings`; None for the defaults.
         roi_pooling: implementation of RoI pooling; None for the model's own.
 
@@ -130,7 +130,7 @@ class Detector:
         settings, num_classes (K), stages (see `model.stages`), variables (the weights, as Keras variables).
 
     Raises:
-        InputError: where `settings.class_ids` has a class that the model does not.
+        InputError: if `settings.class_ids` contains a class that the model does not have.
     """
 
     def __init__(
@@ -151,7 +151,7 @@ class Detector:
         self.refresh(model)
 
     def refresh(self, model: keras.Model) -> None:
-        """Takes over the weights of the model; in bfloat16 alone are they not the model's own."""
+        """Copies the weights of the model to the detector. Only in bfloat16 are the two not the same variables."""
         for mine, original in zip(self.variables, model.variables, strict=True):
             if mine is not original:
                 mine.assign(original.value)
@@ -160,7 +160,7 @@ class Detector:
         """Detects in B images.
 
         Args:
-            image_of: function of an image's number, int32 `[]`, that gives the image, uint8 `[H, W, 3]`.
+            image_of: function that takes the index of an image, int32 `[]`, and returns the image, uint8 `[H, W, 3]`.
             proposals: ragged float32 `[B, (R), 4]`, relative to the images.
 
         Returns:
@@ -172,11 +172,11 @@ class Detector:
     def regions(
         self, image_of: Callable[[tf.Tensor], tf.Tensor], proposals: tf.RaggedTensor
     ) -> tuple[tf.RaggedTensor, tf.RaggedTensor]:
-        """Scores and boxes of proposals, before non-maximum suppression; arguments as those of `detect`.
+        """Scores and boxes of proposals, before non-maximum suppression. The arguments are those of `detect`.
 
         Returns:
-            Class probabilities, ragged float32 `[B, (R), K + 1]`, and one box a class, ragged float32
-            `[B, (R), K, 4]`, relative to the image and clipped.
+            Class probabilities, ragged float32 `[B, (R), K + 1]`, and one box per class, ragged float32
+            `[B, (R), K, 4]`, relative to the image and clipped to it.
         """
         maps, sizes = self._feature_maps(image_of, tf.cast(proposals.nrows(), tf.int32))
         image, rows = tf.cast(proposals.value_rowids(), tf.int32), proposals.values
@@ -188,15 +188,15 @@ class Detector:
         return proposals.with_values(probabilities), proposals.with_values(class_boxes)
 
     def suppress(self, probabilities: tf.Tensor, class_boxes: tf.Tensor) -> tuple[tf.Tensor, ...]:
-        """Non-maximum suppression, for each class and image apart.
+        """Non-maximum suppression, separately for each class and image.
 
         Args:
-            probabilities: float32 `[B, R, K + 1]`; rows of zeros give no detections.
+            probabilities: float32 `[B, R, K + 1]`; rows of zeros yield no detections.
             class_boxes: float32 `[B, R, K, 4]`.
 
         Returns:
-            boxes float32 `[B, D, 4]`, scores float32 `[B, D]` falling, classes int32 `[B, D]` in 1..K (0 in rows that
-            fill up), counts int32 `[B]`; D is `max_detections`.
+            boxes float32 `[B, D, 4]`, scores float32 `[B, D]` in decreasing order, classes int32 `[B, D]` in 1..K (0 in
+            padding rows), counts int32 `[B]`; D is `max_detections`.
         """
         class_ids = tf.constant(self.settings.class_ids or [*range(1, self.num_classes + 1)], tf.int32)
         if self.settings.class_ids:
@@ -218,15 +218,15 @@ class Detector:
         return found.nmsed_boxes, found.nmsed_scores, classes, found.valid_detections
 
     def to_scores(self, class_logits: tf.Tensor) -> tf.Tensor:
-        """Class probabilities of logits `[..., K + 1]`, by the settings' `scores`."""
+        """Class probabilities of logits `[..., K + 1]`, by softmax or sigmoid as `settings.scores` says."""
         return tf.sigmoid(class_logits) if self.settings.scores == "sigmoid" else tf.nn.softmax(class_logits)
 
     def _feature_maps(self, image_of, images):
-        """Convolves every image at every scale, one after the other, each at its own size.
+        """Runs the backbone on every image at every scale, one view after another, each at its own size.
 
         Returns:
-            For each feature map that RoIs are pooled from a TensorArray with one `[1, h, w, C]` a view, and the sizes
-            of the resized images, int32 `[images, scales, 2]`.
+            For each feature map that RoIs are pooled from, a TensorArray with one `[1, h, w, C]` per view; and the
+            sizes of the resized images, int32 `[images, scales, 2]`.
         """
         sides, outputs = self.settings.shorter_sides, keras.tree.flatten(self.stages.convolve.output)
         views = images * len(sides)
@@ -241,7 +241,7 @@ class Detector:
                 view = index * len(sides) + scale
                 resized = resize_to_network(image, side, self.settings.longer_side)
                 features = keras.tree.flatten(self.stages.convolve(resized[None], training=False))
-                # Under mixed precision layers give other types than those that the model was built with.
+                # Under mixed precision the layers' output types differ from those that the model was built with.
                 features = [tf.cast(each, array.dtype) for each, array in zip(features, maps, strict=True)]
                 maps = [array.write(view, each) for each, array in zip(features, maps, strict=True)]
                 sizes = sizes.write(view, tf.shape(resized)[:2])
@@ -255,23 +255,23 @@ class Detector:
     def _classify(self, maps, sizes, image, proposals):
         """Class probabilities `[N, K + 1]` and boxes `[N, K, 4]` of proposals `[N, 4]` of the images `[N]`.
 
-        RoIs of one view whose corners fall in the same cells are pooled to the same values, and computed once (the
-        released system's "dedup_boxes"): small images resized to 600 pixels have many.
+        RoIs of one view whose corners fall into the same feature-map cells have the same pooled values and are computed
+        only once ("dedup_boxes" in the released system). Small images resized to 600 pixels have many of them.
         """
         rois, view = self._at_nearest_scale(sizes, image, proposals)
-        # RoIs are pooled view by view. Within an image of one scale they stand so already.
+        # RoIs are pooled view by view. With a single scale they are already in that order.
         order = tf.argsort(view, stable=True) if len(self.settings.shorter_sides) > 1 else tf.range(tf.size(view))
         rois, view = tf.gather(rois, order), tf.gather(view, order)
         number, count = _numbers_of_equal_rows([view, *map(_packed, self.stages.cells(rois))])
         first = tf.math.unsorted_segment_min(tf.range(tf.size(view)), number, count)
         logits, deltas = self._outputs(maps, tf.gather(rois, first), tf.gather(view, first))
         number = tf.gather(number, tf.math.invert_permutation(order))
-        # Regression values do not depend on the unit of the boxes: relative ones are decoded as they are.
+        # Regression targets do not depend on the unit of the boxes, so relative boxes are decoded directly.
         decoded = boxes.decode(tf.expand_dims(proposals, 1), tf.gather(deltas, number))
         return tf.gather(self.to_scores(logits), number), boxes.clip(decoded)
 
     def _at_nearest_scale(self, sizes, image, proposals):
-        """RoIs `[N, 4]` in pixels of the scale where their area is nearest to PYRAMID_AREA, and the number of that
+        """RoIs `[N, 4]` in pixels of the scale at which their area is closest to PYRAMID_AREA, and the index of that
         view, int32 `[N]`."""
         height, width = tf.unstack(tf.gather(tf.cast(sizes, tf.float32), image), axis=-1)
         at_scales = boxes.scale(tf.expand_dims(proposals, 1), height, width)
@@ -279,8 +279,10 @@ class Detector:
         return tf.gather(at_scales, scale, batch_dims=1), image * len(self.settings.shorter_sides) + scale
 
     def _outputs(self, maps, rois, view):
-        """Class logits `[N, K + 1]` and box deltas `[N, K, 4]` of RoIs that stand view by view, a part of them after
-        the other, so that memory does not grow with their number."""
+        """Class logits `[N, K + 1]` and box deltas `[N, K, 4]` of RoIs that are sorted by view.
+
+        The RoIs are processed in parts, so that memory does not grow with their number.
+        """
         count, dtype = tf.size(view), self.stages.classify.input.dtype
         bytes_of_one = math.prod(self.stages.classify.input.shape[2:]) * tf.as_dtype(dtype).size
         parts = -(-count // max(1, _POOLED_BYTES // bytes_of_one))
@@ -300,7 +302,7 @@ class Detector:
         return [array.concat() for array in outputs]
 
     def _pool(self, maps, rois, view):
-        """Pooled RoIs `[N, P, Q, C]`, N from 1, of RoIs that stand view by view."""
+        """Pooled features `[N, P, Q, C]`, N >= 1, of RoIs that are sorted by view."""
 
         def pool(one_view, rois):
             return self.stages.pool([array.read(one_view) for array in maps], rois[None])[0]
@@ -318,25 +320,28 @@ class Detector:
             return pooled.concat()
 
         dtype, shape = maps[0].dtype, self.stages.classify.input.shape[2:]
-        # Without the loop nothing needs to be put together, which would take as long as pooling itself.
+        # A single view skips the loop, whose concatenation would take as long as pooling itself.
         return tf.cond(tf.equal(view[0], view[-1]), lambda: pool(view[0], rois), pool_each)
 
 
 def _copy_in(model, dtype):
-    """A model of the same layers with weights of another type, not filled yet; the float32 layers stay so."""
+    """A model of the same layers with new weights of another dtype; layers fixed to float32 keep it."""
     with in_precision(model, dtype):
         return type(model).from_config(model.get_config())
 
 
 def _packed(cells):
-    """int64 `[N]` of the cells `[N, 4]` of RoIs: equal where all four are."""
+    """Packs the cells `[N, 4]` of RoIs into int64 `[N]`: two values are equal only if all four cells are."""
     bits = tf.constant([3 * _CELL_BITS, 2 * _CELL_BITS, _CELL_BITS, 0], tf.int64)
     return tf.reduce_sum(tf.bitwise.left_shift(tf.cast(cells, tf.int64) + (1 << (_CELL_BITS - 2)), bits), axis=1)
 
 
 def _numbers_of_equal_rows(columns):
-    """Numbers the rows of integer columns `[N]` in order of appearance, equal rows alike: int32 `[N]`, and how many
-    numbers there are."""
+    """Numbers the distinct rows of integer columns `[N]` in order of appearance.
+
+    Returns:
+        The number of each row, int32 `[N]`, the same for equal rows; and how many distinct rows there are.
+    """
     found = tf.unique(columns[0])
     for column in columns[1:]:
         pairs = tf.cast(found.idx, tf.int64) * tf.size(column, tf.int64) + tf.cast(tf.unique(column).idx, tf.int64)

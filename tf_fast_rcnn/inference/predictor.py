@@ -1,4 +1,4 @@
-"""One object that detects, whatever the model is: a Keras model, a RUN, an exported model or a server."""
+"""`Predictor`: one interface to a Keras model, a RUN, an exported model or a model server."""
 
 import collections
 import copy
@@ -31,24 +31,24 @@ _READERS = 2
 
 
 class Predictor:
-    """A detector with everything that detection needs; `Predictor.load` opens one.
+    """A detector with its class names, proposals and settings. `Predictor.load` opens one.
 
     Args:
         model: a Keras model that `fast_rcnn` returned, or a `Source`.
-        class_names: names of the classes 1..K; None if they do not matter.
-        proposals: `ProposalSettings`, best those of training, or `FileProposals`; None for selective search's and dense
-            boxes of common sizes.
+        class_names: names of the classes 1..K; None if they are not needed.
+        proposals: `ProposalSettings`, ideally those of training, or `FileProposals`; None for selective search plus
+            dense boxes of common sizes.
         settings: `DetectionSettings`; None for the defaults.
 
     Attributes:
-        name: the source, as in messages and reports.
-        class_names: tuple of the names of the classes 1..K; None if the source does not report them (servers).
+        name: name of the source in messages and reports.
+        class_names: names of the classes 1..K, a tuple; None if the source does not report them (servers).
         proposals: how object proposals are computed; None if the source does not report this.
         settings: `DetectionSettings`; None if the source does not report them.
-        description: what is known of how the detector was made, a dict of JSON types.
+        description: how the detector was made, as far as known: a dict of JSON types.
 
     Raises:
-        InputError: if the number of class names is not that of the model.
+        InputError: if the number of class names differs from the model's number of classes.
 
     Example:
         >>> predictor = Predictor.load("runs/cells", score_threshold=0.3)                   # doctest: +SKIP
@@ -89,18 +89,19 @@ class Predictor:
         """Opens a trained or exported detector, or a model on a server.
 
         Args:
-            source: a RUN folder of `train`; a SavedModel of `export` or the folder of its versions, of which the latest
-                is taken; a `.tflite` file; `grpc://HOST:PORT/NAME`; or `http://HOST:PORT/v1/models/NAME`.
-            class_names: for a source that does not report them, as servers do not.
-            proposals: other proposals than those of training.
-            settings: fields of `DetectionSettings` to change, for a RUN only: others detect as they were exported.
+            source: a RUN folder of `train`; a SavedModel of `export`, or the folder of its versions (the latest is
+                used); a `.tflite` file; `grpc://HOST:PORT/NAME`; or `http://HOST:PORT/v1/models/NAME`.
+            class_names: names of the classes 1..K, for a source that does not report them, such as a server.
+            proposals: proposals to use instead of those of training.
+            settings: fields of `DetectionSettings` to change. Only a RUN accepts them; exported models and servers use
+                the settings of their export.
 
         Returns:
             `Predictor`.
 
         Raises:
-            InputError: if the source is none of these or cannot be read, for settings that it cannot change, and for a
-                server without the packages of the extra "serving".
+            InputError: if the source is none of these or cannot be read, if it cannot change its settings, and for a
+                server if the packages of the extra "serving" are not installed.
 
         Example:
             >>> Predictor.load("grpc://localhost:8500/cells", class_names=["RBC", "WBC"])       # doctest: +SKIP
@@ -111,7 +112,7 @@ class Predictor:
 
     @property
     def adjustable(self) -> bool:
-        """Whether `with_settings` works. Exported models and servers detect as they were exported."""
+        """Whether `with_settings` works. Exported models and servers keep the settings of their export."""
         return self._source.adjustable
 
     @property
@@ -121,19 +122,19 @@ class Predictor:
 
     @property
     def takes_proposals(self) -> bool:
-        """Whether object proposals are needed. Detections that were read from files need none."""
+        """Whether object proposals are needed; false if the detections were read from files."""
         return self._source.takes_proposals
 
     @property
     def class_map(self) -> Mapping[str, str] | None:
-        """How the classes of the training data were renamed or merged, see `with_classes`; None if they were not."""
+        """How the classes of the training data were renamed or merged (see `with_classes`); None if they were not."""
         return self._source.class_map
 
     def with_settings(self, **changes: Any) -> "Predictor":
-        """The same detector with other values for some fields of `DetectionSettings`.
+        """The same detector with changed fields of `DetectionSettings`.
 
         Raises:
-            InputError: for a value out of range, or a detector that is not `adjustable`.
+            InputError: if a value is out of range, or the detector is not `adjustable`.
 
         Example:
             >>> predictor.with_settings(score_threshold=0.01, max_detections=300)               # doctest: +SKIP
@@ -169,7 +170,7 @@ class Predictor:
         progress: bool = True,
         cache_dir: str | Path | None = None,
         workers: int | None = None,
-    ) -> Any: ...  # of a file `Detections`, of a folder a list of them
+    ) -> Any: ...  # `Detections` for a file, a list of them for a folder
 
     def detect(
         self,
@@ -187,18 +188,18 @@ class Predictor:
             images: an image, uint8 `[H, W, 3]` RGB or the path of a file (its EXIF orientation is applied); or several
                 of these, a folder of image files, or a `DetectionDataset`.
             proposals: float32 `[R, 4]`, `[ymin, xmin, ymax, xmax]` relative to the image, for one image; a sequence of
-                those for several images; `ProposalSettings` or `FileProposals` for any number. None for the predictor's
-                own. A dataset with proposals uses those.
-            batch_size: images that the network runs on at a time.
+                such arrays for several images; `ProposalSettings` or `FileProposals` for any number of images. None for
+                those of the predictor. A dataset that has proposals uses its own.
+            batch_size: number of images that the network runs on at a time.
             progress: whether to show a progress bar on standard error, for several images.
             cache_dir, workers: for a dataset without proposals, see `cached_proposals`.
 
         Returns:
-            `Detections` of one image, or a list of them, one for each image in order.
+            `Detections` for one image; a list of them for several, one per image in order.
 
         Raises:
-            InputError: for an image that cannot be read, proposals that are no boxes or not as many as images, and if
-                a server does not answer.
+            InputError: if an image cannot be read, if the proposals are not valid boxes or do not have one entry per
+                image, and if a server does not answer.
 
         Example:
             >>> for found in predictor.detect("photos", batch_size=4):                          # doctest: +SKIP
@@ -219,9 +220,9 @@ class Predictor:
         cache_dir: str | Path | None = None,
         workers: int | None = None,
     ) -> Iterator[Detections]:
-        """As `detect` for several images, but yields the `Detections` one after another, as they are found.
+        """Like `detect` for several images, but yields the `Detections` one at a time, as soon as they are computed.
 
-        Images are read and their proposals computed ahead, while the network runs.
+        While the network runs, the next images are read and their proposals computed.
         """
         if isinstance(images, DetectionDataset):
             options: dict[str, Any] = {"cache_dir": cache_dir, "workers": workers, "progress": progress}
@@ -232,18 +233,18 @@ class Predictor:
         return self._detect_read(read, len(images), batch_size, progress)
 
     def classify_regions(self, image: Image, regions: np.ndarray | Sequence) -> np.ndarray:
-        """Class probabilities of given regions, without box regression and non-maximum suppression.
+        """Classifies your own regions as they are: without box regression or non-maximum suppression.
 
         Args:
             image: as in `detect`.
             regions: float32 `[R, 4]`, `[ymin, xmin, ymax, xmax]` relative to the image.
 
         Returns:
-            float32 `[R, K + 1]`, a row for each region in their order; column 0 is the background.
+            Class probabilities, float32 `[R, K + 1]`, one row per region in the same order; column 0 is the background.
 
         Raises:
-            InputError: for an image that cannot be read, regions that are no boxes, and a TF Lite file, which only
-                detects.
+            InputError: if the image cannot be read, the regions are not valid boxes, or the source is a TF Lite file,
+                which cannot classify regions.
         """
         image, regions, _ = self._read(image, check_proposals(regions))
         return self._source.classify_regions(image, regions)
@@ -257,7 +258,7 @@ class Predictor:
         workers: int | None = None,
         progress: bool = True,
     ) -> DetectionDataset:
-        """The dataset with object proposals: its own, or those that are computed and cached here."""
+        """The dataset with object proposals: its own if it has any, otherwise computed ones, which are cached."""
         if dataset.proposals is not None or not self.takes_proposals:
             return dataset
         return cached_proposals(
@@ -266,7 +267,7 @@ class Predictor:
 
     @property
     def chosen_proposals(self) -> ProposalSettings | FileProposals:
-        """`proposals`, or the default if they are None."""
+        """`proposals`, or the default ones if that is None."""
         return self.proposals or default_proposals()
 
     def __repr__(self) -> str:
@@ -283,8 +284,8 @@ class Predictor:
             yield dataclasses.replace(each, class_names=each.class_names or names, image=image)
 
     def _detect_read(self, read: Iterable[Callable], count: int, batch_size: int, progress: bool):
-        """Detects in images that functions read, in batches."""
-        # A single image has no progress to show.
+        """Runs detection in batches. Each element of `read` is a function that reads one image."""
+        # No progress bar for a single image.
         bar = tqdm(total=count, desc="detect", unit="image", delay=2, disable=not progress or count == 1)
         with bar, ThreadPoolExecutor(_READERS) as readers:
             waiting: collections.deque = collections.deque()
@@ -302,7 +303,7 @@ class Predictor:
                 yield from found
 
     def _detect_batch(self, batch: list[tuple]) -> list[Detections]:
-        """The detections of images as `_read` returns them."""
+        """The `Detections` of a batch of images, each as returned by `_read`."""
         images, proposals, origins = zip(*batch, strict=True)
         found = self._source.detect(images, proposals)
         return [
@@ -311,7 +312,7 @@ class Predictor:
         ]
 
     def _read(self, image: Image, proposals: Proposals | None) -> tuple:
-        """The image as the source takes it, its proposals float32 `[R, 4]`, and what `Detections` know of the image."""
+        """The image in the form that the source takes, its proposals float32 `[R, 4]`, and `Detections.image`."""
         pixels, rows = image_and_proposals(image, self.chosen_proposals if proposals is None else proposals)
         if not self._source.encoded:
             return pixels, rows, image
@@ -345,8 +346,8 @@ def _chosen_names(source: Source, class_names: Sequence[str] | None) -> tuple[st
         return source.class_names
     if source.class_names is not None and len(class_names) != len(source.class_names):
         raise InputError(
-            f"class_names: found {len(class_names)}; expected the {len(source.class_names)} of {source.name}; give one "
-            "name a class"
+            f"class_names: found {len(class_names)}; expected the {len(source.class_names)} of {source.name}; pass one "
+            "name per class"
         )
     return tuple(class_names)
 
@@ -362,8 +363,8 @@ def _one_for_each(proposals: Any, images: Sequence[Image]) -> Iterable:
         return itertools.repeat(proposals, len(images))
     if len(proposals) != len(images):
         raise InputError(
-            f"proposals: found those of {len(proposals)} images for {len(images)}; expected as many; give an array of "
-            "shape [0, 4] for an image without"
+            f"proposals: found {len(proposals)} entries for {len(images)} images; expected one per image; for an image "
+            "without proposals, pass an array of shape [0, 4]"
         )
     return proposals
 
@@ -372,8 +373,8 @@ def _for_all(proposals: Any) -> ProposalSettings | FileProposals | None:
     if proposals is None or isinstance(proposals, (ProposalSettings, FileProposals)):
         return proposals
     raise InputError(
-        "proposals: found arrays for a dataset; expected ProposalSettings or FileProposals; give the records their "
-        "proposals, or detect in a list of images"
+        "proposals: found arrays for a dataset; expected ProposalSettings or FileProposals; set the proposals of the "
+        "records instead, or pass a list of images"
     )
 
 

@@ -1,7 +1,7 @@
-"""Models on servers that speak TensorFlow Serving's protocols: gRPC and REST.
+"""Clients for models on servers that speak TensorFlow Serving's protocols, gRPC and REST.
 
-These protocols report neither class names nor proposals nor settings; exports with --class-names-output name the class
-of each detection.
+These protocols report neither class names nor proposals nor settings. Models exported with --class-names-output return
+the class name of each detection.
 """
 
 import base64
@@ -19,13 +19,13 @@ from tf_fast_rcnn.errors import InputError, missing_package
 from tf_fast_rcnn.inference.signature import signature_detections, signature_inputs
 from tf_fast_rcnn.inference.sources import Source
 
-# A server that has not answered within this time is taken for dead.
+# Timeout of a request.
 _ANSWER_SECONDS = 300
 _ANY_SIZE = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
 
 
 class _Server(Source):
-    """What both protocols share: `_predict` sends the inputs of a signature and returns its outputs."""
+    """Base of both protocols. `_predict` sends the inputs of a signature and returns its outputs."""
 
     encoded = True
 
@@ -44,17 +44,17 @@ class _Server(Source):
 
     def _refused(self, reason: str) -> InputError:
         return InputError(
-            f"{self.name}: found {reason}; expected an answer of a model that `export` wrote; look at the server and "
-            "at the model's name"
+            f"{self.name}: found {reason}; expected an answer from a model that `export` wrote; check the server and "
+            "the model name"
         )
 
 
 class GrpcSource(_Server):
-    """grpc://HOST:PORT/NAME.
+    """A model at grpc://HOST:PORT/NAME.
 
     Raises:
-        InputError: for another address, without the packages of the extra "serving", and in `detect` if the server does
-            not answer as one that serves what `export` wrote.
+        InputError: if the address has another form or the packages of the extra "serving" are not installed; and from
+            `detect`, if the server does not answer like one that serves an exported model.
     """
 
     def __init__(self, url: str) -> None:
@@ -63,7 +63,7 @@ class GrpcSource(_Server):
         self._model_name = parts.path.strip("/")
         if parts.scheme != "grpc" or not parts.netloc or not self._model_name or "/" in self._model_name:
             raise InputError(
-                f"{url}: found no server's model; expected grpc://HOST:PORT/NAME, as in grpc://[::1]:8500/cells"
+                f"{url}: not the address of a model; expected grpc://HOST:PORT/NAME, e.g. grpc://[::1]:8500/cells"
             )
         self._grpc = _import_extra("grpc", url)
         self._messages = _import_extra("tensorflow_serving.apis.predict_pb2", url)
@@ -84,7 +84,7 @@ class GrpcSource(_Server):
 
 
 class RestSource(_Server):
-    """http://HOST:PORT/v1/models/NAME, or https; "/versions/N" may follow.
+    """A model at http://HOST:PORT/v1/models/NAME, or https; "/versions/N" may follow.
 
     Raises:
         InputError: as for `GrpcSource`.
@@ -95,7 +95,7 @@ class RestSource(_Server):
         parts = urlsplit(self.name)
         if not parts.netloc or not parts.path.partition("/v1/models/")[2]:
             raise InputError(
-                f"{url}: found no server's model; expected http://HOST:PORT/v1/models/NAME, as in "
+                f"{url}: not the address of a model; expected http://HOST:PORT/v1/models/NAME, e.g. "
                 "http://localhost:8501/v1/models/cells"
             )
         self._httpx = _import_extra("httpx", url)

@@ -1,4 +1,4 @@
-"""The inputs and outputs of the signatures `serving_default` and `regions` of exported models, as arrays."""
+"""Converts the inputs and outputs of the signatures `serving_default` and `regions` of exported models."""
 
 from collections.abc import Mapping, Sequence
 
@@ -10,15 +10,15 @@ PROPOSAL_INPUTS = ("image_bytes", "proposals", "num_proposals")
 
 
 def signature_inputs(images: Sequence[bytes], proposals: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
-    """The inputs of a batch.
+    """The inputs of a signature for a batch of images.
 
     Args:
         images: B encoded images.
-        proposals: float32 `[R, 4]` for each, relative to it; R may differ.
+        proposals: for each image float32 `[R, 4]`, `[ymin, xmin, ymax, xmax]` relative to it; R may differ.
 
     Returns:
-        image_bytes `[B]`, proposals float32 `[B, R, 4]`, filled up with zeros, and num_proposals int32 `[B]`. R is at
-        least 1, because an array without rows loses its shape in JSON.
+        A dict of image_bytes `[B]`, proposals float32 `[B, R, 4]`, padded with zeros, and num_proposals int32 `[B]`. R
+        is at least 1, because an array without rows loses its shape in JSON.
     """
     counts = np.array([len(each) for each in proposals], np.int32)
     padded = np.zeros((len(images), max(1, *counts), 4), np.float32)
@@ -32,11 +32,11 @@ def signature_inputs(images: Sequence[bytes], proposals: Sequence[np.ndarray]) -
 def signature_detections(
     outputs: Mapping[str, np.ndarray], class_names: Sequence[str] | None = None
 ) -> list[Detections]:
-    """A `Detections` for each image of the outputs of `serving_default`.
+    """Converts the outputs of `serving_default` to one `Detections` per image.
 
     Args:
-        outputs: detection_boxes, detection_scores, detection_classes and num_detections; if they contain
-            detection_class_names, these are used.
+        outputs: detection_boxes, detection_scores, detection_classes and num_detections; optionally
+            detection_class_names, which replace `class_names`.
         class_names: names of the classes 1..K, or None.
     """
     counts = np.asarray(outputs["num_detections"], int).tolist()
@@ -53,7 +53,7 @@ def _detections(outputs, image, count, class_names):
 
 
 def _names_by_id(classes, names):
-    """Class names up to the largest id that is present; those that are not known are numbers."""
+    """Class names from 1 to the largest id present. An id without a known name is its own name."""
     names = [name.decode() if isinstance(name, bytes) else str(name) for name in names]
     known = dict(zip(classes.tolist(), names, strict=True))
     return tuple(known.get(class_id, str(class_id)) for class_id in range(1, max(known, default=0) + 1))

@@ -1,7 +1,7 @@
-"""What a `Predictor` runs: a Keras model, a SavedModel, a TF Lite file; `servers` has those of servers.
+"""The sources that a `Predictor` can run: Keras models, SavedModels and TF Lite files (see `servers` for servers).
 
-A source detects in batches of images whose proposals are known. Reading images, computing proposals and progress bars
-are the predictor's.
+A source runs detection on a batch of images with given proposals. The predictor reads the images, computes the
+proposals and shows the progress.
 """
 
 import json
@@ -27,18 +27,18 @@ from tf_fast_rcnn.training.run_folder import load_run
 
 
 class Source:
-    """Something that detects in images whose proposals are known: the base of what a `Predictor` runs.
+    """Base class of the sources of a `Predictor`: runs detection on images with given proposals.
 
-    A subclass defines `detect`, and as much of the rest as it can do.
+    A subclass defines `detect`, and those of the other methods that it supports.
 
     Attributes:
-        name: what messages and reports call it.
-        class_names: of the classes 1..K; None if it does not report them.
-        class_map: the one of `with_classes` with which the training data was renamed, or None.
+        name: its name in messages and reports.
+        class_names: names of the classes 1..K; None if it does not report them.
+        class_map: how `with_classes` renamed the classes of the training data, or None.
         proposals: how its proposals are computed; None if it does not report this.
         settings: `DetectionSettings`; None if it does not report them.
-        description: what is known of how it was made, in JSON types.
-        encoded: whether it takes the bytes of image files; otherwise uint8 `[H, W, 3]`.
+        description: how it was made, as far as known, in JSON types.
+        encoded: whether it takes images as the bytes of image files; otherwise as uint8 `[H, W, 3]`.
         takes_proposals: whether a dataset needs proposals.
     """
 
@@ -62,30 +62,30 @@ class Source:
         self.class_map = class_map
 
     def detect(self, images: Sequence[np.ndarray | bytes], proposals: Sequence[np.ndarray]) -> list[Detections]:
-        """The `Detections` of a batch of images, with float32 `[R, 4]` proposals for each."""
+        """The `Detections` of a batch of images, each with proposals float32 `[R, 4]`."""
         raise NotImplementedError
 
     def detect_dataset(self, dataset: DetectionDataset, batch_size: int, progress: bool) -> Iterator[Detections] | None:
-        """Detects in a dataset with proposals, if there is a way that is better than `detect` batch by batch."""
+        """The `Detections` of a dataset with proposals; None if the source has nothing faster than `detect`."""
         return None
 
     def classify_regions(self, image: np.ndarray | bytes, regions: np.ndarray) -> np.ndarray:
         """Class probabilities float32 `[R, K + 1]` of regions float32 `[R, 4]`."""
         raise InputError(
-            f"{self.name}: found a source that only detects; expected one that classifies regions; give a RUN, a "
-            "SavedModel or a server"
+            f"{self.name}: found a model that cannot classify regions; expected a RUN, a SavedModel or a server; use "
+            "one of these"
         )
 
     def with_settings(self, settings: DetectionSettings) -> "Source":
-        """The same detector with other settings; InputError if they cannot be changed."""
+        """The same detector with other settings; raises an InputError if they cannot be changed."""
         raise InputError(
-            f"{self.name}: found other settings for an exported model; expected a RUN, because an exported model "
-            "detects as it was exported; leave them out, or give them to `export`"
+            f"{self.name}: found settings for an exported model; expected a RUN, because the settings of an exported "
+            "model are fixed; leave them out, or pass them to `export`"
         )
 
     @property
     def num_classes(self) -> int | None:
-        """K; None if it does not report it."""
+        """K, the number of classes without the background; None if the source does not report it."""
         return None if self.class_names is None else len(self.class_names)
 
     @property
@@ -95,10 +95,10 @@ class Source:
 
 
 class KerasSource(Source):
-    """A Keras model that `fast_rcnn` returned; arguments as those of `Predictor`.
+    """A Keras model that `fast_rcnn` returned. The arguments are those of `Predictor`.
 
     Raises:
-        InputError: if the number of class names is not that of the model.
+        InputError: if the number of class names differs from the model's number of classes.
     """
 
     def __init__(
@@ -112,8 +112,8 @@ class KerasSource(Source):
     ) -> None:
         if class_names is not None and len(class_names) != number_of_classes(model):
             raise InputError(
-                f"class_names: found {len(class_names)}; expected the model's {number_of_classes(model)}; give one "
-                "name a class"
+                f"class_names: found {len(class_names)}; expected the model's {number_of_classes(model)}; pass one "
+                "name per class"
             )
         settings = settings or DetectionSettings()
         description = description or {}
@@ -146,13 +146,13 @@ def run_source(folder: str | Path) -> KerasSource:
 
 
 class SavedModelSource(Source):
-    """A SavedModel that `export_saved_model` wrote, run as a server runs it.
+    """A SavedModel that `export_saved_model` wrote, run through its signatures as on a server.
 
-    Its score threshold, and so the end of its precision-recall curves, is the one it was exported with. Class names and
-    proposals come from its assets.
+    Its score threshold, and therefore the end of its precision-recall curves, is that of the export. Its class names
+    and proposals come from its assets.
 
     Raises:
-        InputError: if TensorFlow cannot read the folder, or its signature is another.
+        InputError: if TensorFlow cannot read the folder, or the model has a different signature.
     """
 
     encoded = True
@@ -178,7 +178,7 @@ class SavedModelSource(Source):
         return self._run("regions", [image], [regions])["class_probabilities"][0, : len(regions)]
 
     def _run(self, signature, images, proposals):
-        # The signature alone does not keep the model's variables alive.
+        # Looked up on each call: a signature alone does not keep the model's variables alive.
         run = self._model.signatures[signature]
         inputs = {name: tf.constant(value) for name, value in signature_inputs(images, proposals).items()}
         return {name: value.numpy() for name, value in run(**inputs).items()}
@@ -190,13 +190,15 @@ def _load_saved_model(folder):
         model = tf.saved_model.load(str(folder))
     except (OSError, ValueError, tf.errors.OpError) as error:
         reason = str(error).splitlines()[0][:200]
-        raise InputError(f"{folder}: found no readable SavedModel ({reason}); expected one of `export`") from None
+        raise InputError(
+            f"{folder}: found no readable SavedModel ({reason}); expected one that `export` wrote"
+        ) from None
     signature = model.signatures.get("serving_default")
     found = set() if signature is None else set(signature.structured_input_signature[1])
     if found != set(PROPOSAL_INPUTS):
         raise InputError(
-            f"{folder}: found {', '.join(sorted(found)) or 'no'} inputs of serving_default; expected "
-            f"{', '.join(sorted(PROPOSAL_INPUTS))}; give a SavedModel that `export` wrote"
+            f"{folder}: serving_default has the inputs {', '.join(sorted(found)) or '(none)'}; expected "
+            f"{', '.join(sorted(PROPOSAL_INPUTS))}; pass a SavedModel that `export` wrote"
         )
     return model
 
@@ -209,15 +211,15 @@ def _read_metadata(path):
 
 
 def _exported_settings(metadata):
-    """The `DetectionSettings` that the metadata contains; None without any."""
+    """The `DetectionSettings` in the metadata; None if there are none."""
     return DetectionSettings.from_json(metadata["detection"]) if "detection" in metadata else None
 
 
 class TFLiteSource(Source):
-    """A TF Lite file that `export_tflite` wrote. Its score threshold is the one it was exported with.
+    """A TF Lite file that `export_tflite` wrote. Its score threshold is that of the export.
 
     Raises:
-        InputError: if it is no such file.
+        InputError: if the file was not written by `export_tflite`.
     """
 
     def __init__(self, path: str | Path) -> None:

@@ -1,4 +1,4 @@
-"""Runs the TF Lite files of `export_tflite`: an image and its proposals in, detections out."""
+"""Runs the TF Lite files that `export_tflite` writes."""
 
 from __future__ import annotations
 
@@ -18,27 +18,27 @@ from tf_fast_rcnn.data.records import DetectionDataset
 from tf_fast_rcnn.errors import InputError, missing_package
 from tf_fast_rcnn.files import StrPath
 
-# Behind an image that does not fill a file's fixed size: about ImageNet's mean colour.
+# Padding value for images that do not fill the file's fixed size: about ImageNet's mean colour.
 _GREY = 114
 
 
 class TFLiteDetector:
     """A detector that `export_tflite` wrote.
 
-    An image of another size than the file's, where that is fixed, is resized with its shape kept, and grey fills the
-    rest; its detections are relative to the image itself.
+    If the file has a fixed image size, images of other sizes are resized with their aspect ratio kept and padded with
+    grey. Detections are always relative to the original image.
 
     Args:
         path: the file.
-        threads: that compute; None for as many as there are cores.
+        threads: number of threads that compute; None for one per core.
 
     Attributes:
-        class_names: of the labels 1..K.
-        proposals: `ProposalSettings` with which the model was trained; None where the file does not tell.
-        metadata: what the file says of itself, a dict.
+        class_names: names of the classes 1..K.
+        proposals: the `ProposalSettings` of training; None if the file does not contain them.
+        metadata: the file's metadata, a dict.
 
     Raises:
-        InputError: where the file is no such file.
+        InputError: if the file does not exist or was not written by `export_tflite`.
 
     Example:
         >>> detector = TFLiteDetector("cells.tflite")                                           # doctest: +SKIP
@@ -62,10 +62,10 @@ class TFLiteDetector:
             proposals: float32 `[R, 4]`, `[ymin, xmin, ymax, xmax]` relative to the image.
 
         Returns:
-            `Detections`, sorted by falling score.
+            `Detections`, sorted by decreasing score.
 
         Raises:
-            InputError: where there are more proposals than the file has room for.
+            InputError: if there are more proposals than the file was exported for.
         """
         try:
             inputs, window = fit(image, proposals, self.metadata["image_size"], self.metadata["num_proposals"])
@@ -81,12 +81,12 @@ class TFLiteDetector:
     def detect_each(
         self, images: Iterable[tuple[np.ndarray, np.ndarray]], progress: bool = True, total: int | None = None
     ) -> Iterator[Detections]:
-        """Yields the `Detections` of each of `images`, pairs of what `detect` takes."""
+        """Yields the `Detections` for each (image, proposals) pair; see `detect`."""
         for image, proposals in tqdm(images, desc="detect", unit="image", delay=2, total=total, disable=not progress):
             yield self.detect(image, proposals)
 
     def detect_dataset(self, dataset: DetectionDataset, progress: bool = True) -> Iterator[Detections]:
-        """Yields the `Detections` of each image of a data set with proposals, in order."""
+        """Yields the `Detections` of each image of a dataset with proposals, in order."""
         images = ((record.image(), record.proposals()) for record in dataset)
         return self.detect_each(images, progress, len(dataset))
 
@@ -97,16 +97,19 @@ def fit(
     image_size: Sequence[int] | None = None,
     num_proposals: int | None = None,
 ) -> tuple[dict[str, np.ndarray], tuple[float, float]]:
-    """The inputs of a file's signature for an image and its proposals.
+    """Fits an image and its proposals to the inputs of a file's signature.
 
     Args:
         image: uint8 `[H, W, 3]`.
-        proposals: float32 `[R, 4]`, relative to the image.
-        image_size: (H, W) that the file has; None for any.
-        num_proposals: R that the file has; None for any.
+        proposals: float32 `[R, 4]`, `[ymin, xmin, ymax, xmax]` relative to the image.
+        image_size: the file's fixed (H, W) in pixels; None if it takes any.
+        num_proposals: the file's fixed R; None if it takes any.
 
     Returns:
-        Dict of the inputs, and the part of the file's image that the image takes: (height, width), 1 where it fills it.
+        Dict of the inputs, and the fraction of the input image that the resized image covers: (height, width), 0 to 1.
+
+    Raises:
+        InputError: if there are more than `num_proposals` proposals.
     """
     canvas, window = (image, (1.0, 1.0)) if image_size is None else _within(image, *image_size)
     rows = boxes.scale(np.asarray(proposals, np.float32).reshape(-1, 4), *window)
@@ -114,8 +117,8 @@ def fit(
     if num_proposals is not None:
         if count > num_proposals:
             raise InputError(
-                f"proposals: found {count} for an image; expected {num_proposals} at most, for which it was exported; "
-                "give fewer, or export with more"
+                f"proposals: found {count} for an image; expected at most {num_proposals}, the limit of the export; "
+                "pass fewer, or export with more"
             )
         rows = np.pad(rows, ((0, num_proposals - count), (0, 0)))
     inputs = {"images": canvas[None], "proposals": rows[None], "num_proposals": np.array([count], np.int32)}
@@ -123,7 +126,7 @@ def fit(
 
 
 def _within(image, height, width):
-    """The image resized to fit into height x width pixels, on grey, and the part of these that it takes."""
+    """The image resized to fit into height x width pixels and padded with grey, and the fraction it covers."""
     factor = min(height / image.shape[0], width / image.shape[1])
     rows, columns = (max(1, round(side * factor)) for side in image.shape[:2])
     if (rows, columns) != image.shape[:2]:
@@ -142,18 +145,18 @@ def _resize(image, rows, columns):
 
 def _read_metadata(path):
     if not Path(path).is_file():
-        raise InputError(f"{path}: found no such file; expected a TF Lite file of `export --format tflite`")
+        raise InputError(f"{path}: no such file; expected a TF Lite file that `export --format tflite` wrote")
     try:
         with zipfile.ZipFile(path) as archive:
             return json.loads(archive.read("metadata.json"))
     except (zipfile.BadZipFile, KeyError, ValueError):
         raise InputError(
-            f"{path}: found no metadata.json in it; expected a TF Lite file of `export --format tflite`"
+            f"{path}: found no metadata.json in it; expected a TF Lite file that `export --format tflite` wrote"
         ) from None
 
 
 def _interpreter_class():
-    """LiteRT's interpreter where it is installed, else TensorFlow's older one."""
+    """The interpreter of LiteRT if that is installed, otherwise TensorFlow's older one."""
     try:
         from ai_edge_litert.interpreter import Interpreter
     except ImportError:

@@ -111,15 +111,15 @@ def coco() -> Recipe:
 
 
 def small_data() -> Recipe:
-    """For tens to thousands of images of one's own, in minutes on a CPU: AdamW, cosine decay, dense proposals.
+    """For your own data, tens to thousands of images, in minutes on a CPU: AdamW, cosine decay, dense proposals.
 
-    Background is drawn from IoU 0 on: with dense proposals the hard examples are not only those near the objects. RoIs
-    are pooled from a stride-8 layer too, for small objects' sake.
+    Background RoIs are sampled from IoU 0 upwards, because with dense proposals hard examples are not only near the
+    objects. RoIs are also pooled from a stride-8 layer, which helps small objects.
 
     Command: tf-fast-rcnn train --train voc:DIR@trainval --out runs/mine
     Cost: 6 minutes on two cores for images of 640x480.
-    Result: here mAP 85.0 (11 points) and 87.5 (area) on BCCD test, trained on trainval: the means of seeds 0, 1 and 2,
-        which gave 85.8, 86.3, 82.8 and 88.1, 88.8, 85.5.
+    Result: we measured mAP 85.0 (11 points) and 87.5 (area) on BCCD test after training on trainval. These are the
+        means over seeds 0, 1 and 2, with 85.8, 86.3, 82.8 and 88.1, 88.8, 85.5.
     """
     return Recipe(
         name="small-data",
