@@ -61,7 +61,8 @@ def _set_parameters(notebook, parameters):
 def execute(notebook):
     """Runs all cells of a notebook in a new kernel, which adds their outputs to it; returns the notebook.
 
-    Files that cells name by relative paths are in a temporary folder, which is removed.
+    Files that cells name by relative paths are in a temporary folder, which is removed. What cells write to standard
+    error is left out: the logs of TensorFlow, and progress bars.
 
     Raises:
         nbclient.exceptions.CellExecutionError: if a cell raises.
@@ -69,6 +70,9 @@ def execute(notebook):
     with tempfile.TemporaryDirectory() as folder:
         resources = {"metadata": {"path": folder}}
         NotebookClient(notebook, timeout=MAX_SECONDS, startup_timeout=MAX_SECONDS, resources=resources).execute()
+    for cell in notebook.cells:
+        if cell.cell_type == "code":
+            cell.outputs = [output for output in cell.outputs if output.get("name") != "stderr"]
     return notebook
 
 

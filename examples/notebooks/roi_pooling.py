@@ -113,7 +113,7 @@ model.summary()
 # images, with the model's answers for the given boxes.
 
 # %%
-loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True, reduction="mean_with_sample_weight")
 model.compile(keras.optimizers.Adam(2e-3), loss, weighted_metrics=["accuracy"])
 history = model.fit(
     inputs,
