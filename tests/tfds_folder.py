@@ -6,6 +6,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 from annotation_files import write_image
 from tensorflow_datasets.object_detection import coco, voc
+from voc_folder import VocFolder
 
 CORNERS = {"000005": [(1, 1, 60, 40), (16, 11, 45, 30)], "000012": [(7.5, 3, 9, 9), (59, 39, 60, 40)], "000017": []}
 
@@ -114,10 +115,10 @@ def write_coco(folder):
     (folder / "annotations" / "instances_val2017.json").write_text(json.dumps(content))
 
 
-def build_all(folder, voc_folder_type):
+def build_all(folder):
     """Writes `folder / "data"`, where TFDS finds all four, and what the first two were made of."""
     Voc.devkit, Coco.folder = folder, folder / "coco"
-    write_voc(voc_folder_type(folder / "VOCdevkit" / "VOC2007"))
+    write_voc(VocFolder(folder / "VOCdevkit" / "VOC2007"))
     write_coco(folder / "coco")
     for builder in (Voc(config="2007", data_dir=folder / "data"), Coco(config="2017", data_dir=folder / "data")):
         builder.download_and_prepare()

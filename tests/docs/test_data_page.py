@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from tfds_folder import build_all
+from voc_folder import VocFolder
 
 import tf_fast_rcnn as frcnn
 from tf_fast_rcnn import boxes, cli
@@ -71,17 +72,17 @@ def write_yolo(folder, dataset):
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory, voc_folder_type):
+def folder(tmp_path_factory):
     """Where the page's commands are run."""
     folder = tmp_path_factory.mktemp("page")
-    write_voc(voc_folder_type(folder / "streets"), np.random.default_rng(2))
+    write_voc(VocFolder(folder / "streets"), np.random.default_rng(2))
     train = frcnn.load_dataset(f"voc:{folder}/streets@train")
     test = frcnn.load_dataset(f"voc:{folder}/streets@test", train.class_names)
     write_coco(folder / "streets" / "train.json", train)
     write_coco(folder / "streets" / "test.json", test)
     write_csv(folder / "streets" / "train.csv", train)
     write_yolo(folder / "streets-yolo", train)
-    build_all(folder / "tfds", voc_folder_type)
+    build_all(folder / "tfds")
     return folder
 
 

@@ -14,9 +14,9 @@ from tf_fast_rcnn.data.readers.voc import read_voc
 
 
 @pytest.fixture(scope="module")
-def built(tmp_path_factory, voc_folder_type):
+def built(tmp_path_factory):
     """See `build_all`."""
-    return build_all(tmp_path_factory.mktemp("tfds"), voc_folder_type)
+    return build_all(tmp_path_factory.mktemp("tfds"))
 
 
 @pytest.fixture
