@@ -47,7 +47,7 @@ def test_python(capsys):
     exec(line_of_the_table, {})
     _, channels, _, pooled, carried, new = ROWS["mobilenet"]
     side = pooled.split("x")[0]
-    assert capsys.readouterr().out == (f"carry {channels} ({side}, {side}) {carried}\nfc {channels} (7, 7) {new}\n")
+    assert capsys.readouterr().out == (f"reuse {channels} ({side}, {side}) {carried}\nfc {channels} (7, 7) {new}\n")
     exec(own_network, {})
     assert capsys.readouterr().out == "['conv1', 'conv2']\n['conv3', 'hidden']\n(8, 8)\n"
 

@@ -102,7 +102,8 @@ def test_every_command_and_option_is_described_in_the_words_of_its_help(pages):
         assert "-".join(words) in page.ids
         ids = [name for name in page.ids if name.startswith(f"cmdoption-tf-fast-rcnn-{'-'.join(words)}-")]
         for action in parser._actions:
-            if action.dest == "help" or isinstance(action, argparse._SubParsersAction):
+            hidden = action.help == argparse.SUPPRESS
+            if action.dest == "help" or hidden or isinstance(action, argparse._SubParsersAction):
                 continue
             options += 1
             name = (action.option_strings or [f"arg-{action.metavar or action.dest}"])[-1].lstrip("-")

@@ -150,7 +150,7 @@ def naive_errors(dataset, found, true, counts):
 
 def fixed(dataset, found, errors, kind, object_found):
     """The detections with all errors of a type fixed."""
-    found = [[list(column) for column in of_image] for of_image in found]
+    found = [[list(column) for column in (each.boxes, each.scores, each.class_ids)] for each in found]
     removed = []
     claimed = set()
     chosen = [error for error in errors if error[2] == kind]

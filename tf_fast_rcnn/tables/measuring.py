@@ -152,6 +152,7 @@ def _detection_settings(setup, measurement):
         sides,
         longer_side,
         score_threshold=EVALUATION_SCORE_THRESHOLD,
+        nms_iou_threshold=setup.recipe.nms_iou_threshold,
         box_refinement_steps=measurement.box_refinement_steps,
     )
 

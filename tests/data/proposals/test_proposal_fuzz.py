@@ -99,7 +99,7 @@ def test_decompression_bombs(tmp_path):
 def test_sizes_that_the_bytes_do_not_bear_out(tmp_path):
     """Each file states a size of gigabytes."""
     content = writers.npy({"7": np.zeros((9999, 4), np.float32)})
-    refused_within(tmp_path / "a.npy", content.replace(b"(9999, 4)", b"(9**9, 4)"), 20, "no readable", RECORDS[:1])
+    refused_within(tmp_path / "a.npy", content.replace(b"(9999, 4)", b"(9**9, 4)"), 20, "cannot read", RECORDS[:1])
     stated = writers.npy({"7": np.zeros((0, 4), np.float32)}).replace(b"(0, 4), }        ", b"(900000000, 4), }")
     assert len(stated) == len(writers.npy({"7": np.zeros((0, 4), np.float32)}))
     refused_within(tmp_path / "a.npy", stated, 20, r"float32 \[900000000, 4\] in 0 bytes", RECORDS[:1])
@@ -119,7 +119,7 @@ def test_sizes_that_the_bytes_do_not_bear_out(tmp_path):
     ("content", "match"),
     [
         (b"\x80\x02Nr\xff\xff\xff\x7f.", "found memo index 2147483647"),
-        (b"\x80\x04\x8e" + struct.pack("<Q", 2**40) + b".", "no readable"),
+        (b"\x80\x04\x8e" + struct.pack("<Q", 2**40) + b".", "cannot read"),
         (b"\x80\x04N\x8f\x94." * 2, "NoneType|dict|set"),
         # A list of a thousand references to a list of a thousand references to ...
         (pickle.dumps({"boxes": [[[[[0] * 1000] * 1000] * 1000] * 1000], "ids": [7]}), "repeat without end"),
