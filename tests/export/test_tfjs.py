@@ -196,7 +196,7 @@ def test_the_page_says_what_is_no_image(example, any_size, tmp_path):
     shutil.copytree(any_size, site / "model")
     (site / "image.png").write_bytes(b"no image")
     (site / "harness.html").write_text(HARNESS)
-    assert "no image that the browser can read" in answer_of(chromium, site, "harness.html")["status"]
+    assert "the browser cannot read this file as an image" in answer_of(chromium, site, "harness.html")["status"]
 
 
 def test_a_layer_that_tensorflow_js_has_no_op_for(detector_with_igamma, tmp_path):
