@@ -6,7 +6,7 @@
 #
 # The folder is in the layout of Pascal VOC, and the package generates it, so that nothing needs to be downloaded.
 # To use your own data, change the SPEC in the cell that calls `load_dataset`. With the values below, everything takes
-# about three minutes on two CPU cores.
+# a few minutes on two CPU cores.
 
 # %% tags=["parameters"]
 TRAIN_IMAGES, TEST_IMAGES = 100, 30

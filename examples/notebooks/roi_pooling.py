@@ -5,7 +5,7 @@
 # useful by itself wherever a network has to say something about given boxes. This notebook uses the layer in a small
 # Keras model that classifies given boxes, trains the model, and shows that the gradient passes through the layer.
 #
-# With the values below, everything takes about a minute on two CPU cores.
+# With the values below, everything takes a few minutes on two CPU cores.
 
 # %% tags=["parameters"]
 TRAIN_IMAGES, TEST_IMAGES = 200, 40
@@ -125,7 +125,7 @@ history = model.fit(
     verbose=0,
 ).history
 print(f"training loss {history['loss'][0]:.3f} -> {history['loss'][-1]:.3f}")
-print(f"test accuracy {history['val_accuracy'][-1]:.3f}")
+print(f"training accuracy {history['accuracy'][-1]:.3f}, test accuracy {history['val_accuracy'][-1]:.3f}")
 figure, panels = plt.subplots(1, 2, figsize=(9, 3))
 for panel, name in zip(panels, ("loss", "accuracy"), strict=True):
     panel.plot(history[name], label="training")
@@ -162,14 +162,14 @@ y1, x1, y2, x2 = np.rint(box[0, 0]).astype(int)
 outside = strength.copy()
 outside[max(0, y1 - 13) : y2 + 14, max(0, x1 - 13) : x2 + 14] = 0
 print(f"norm of conv1's gradient: {np.linalg.norm(conv1_gradient):.4f}")
-print(f"largest gradient of a pixel in the box and its margin: {strength.max():.4f}, elsewhere: {outside.max():.4f}")
+print(f"largest gradient of a pixel in the box and its margin: {strength.max():.3g}, elsewhere: {outside.max():.3g}")
 
 record = test[0]
 figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.5))
 left.imshow(draw_boxes(record.image(), record.boxes[:1], [""], ["#bd1f01"]))
 right.imshow(strength[: record.height, : record.width], cmap="magma")
 left.set_title("image and box")
-right.set_title("gradient of the box's score at each pixel")
+right.set_title("gradient of the score")
 plt.show()
 
 # %% [markdown]

@@ -4,7 +4,7 @@
 # This notebook exports a trained detector as a SavedModel, starts a server for it, and sends images to the server over
 # REST and over gRPC. The server speaks the protocol of TensorFlow Serving, so the requests below work with either.
 #
-# Needs `pip install 'tf-fast-rcnn[serving]'`. With the values below, everything takes about two minutes on two CPU
+# Needs `pip install 'tf-fast-rcnn[serving]'`. With the values below, everything takes a few minutes on two CPU
 # cores; most of it is training.
 
 # %% tags=["parameters"]
