@@ -62,7 +62,7 @@ signatures = frcnn.export_saved_model(
     proposals=run.proposals,
     class_names_output=True,
 )
-print("signatures:", ", ".join(signatures))
+print("signatures:", ", ".join(sorted(signatures)))
 
 # %% [markdown]
 # ## Start the server

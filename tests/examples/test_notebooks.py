@@ -102,8 +102,8 @@ def test_roi_pooling():
     text = printed(notebook)
     first, last = numbers(r"training loss ([\d.]+) -> ([\d.]+)", text)
     assert last < 0.5 * first
-    # A guess is right in one of ten.
-    assert numbers(r"test accuracy ([\d.]+)", text)[0] > 0.2
+    # A guess is right in one of ten. Eight test images are too few for a bound of theirs.
+    assert numbers(r"training accuracy ([\d.]+)", text)[0] > 0.5
     assert numbers(r"norm of conv1's gradient: ([\d.]+)", text)[0] > 0
     inside, outside = numbers(r"in the box and its margin: ([\d.]+), elsewhere: ([\d.]+)", text)
     assert inside > 0

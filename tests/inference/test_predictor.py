@@ -184,7 +184,7 @@ def test_evaluate_takes_a_predictor(addresses, run, prepared_digits):
     exported = frcnn.evaluate(Predictor.load(addresses["saved_model"]), prepared_digits[1], progress=False)
     assert served.mean_ap == pytest.approx(exported.mean_ap, abs=1e-6)
     fewer = DetectionDataset("few", "ab", [])
-    with pytest.raises(InputError, match="few: found 2 classes; expected the model's 10; read the data set with"):
+    with pytest.raises(InputError, match="few: found 2 classes; expected the model's 10; load the dataset with"):
         frcnn.evaluate(Predictor.load(addresses["saved_model"]), fewer)
 
 
