@@ -51,7 +51,7 @@ def check(notebook, expected_pictures):
 
 def numbers(pattern, text):
     """The groups of the only match of a pattern, as floats."""
-    (match,) = re.finditer(pattern, text)
+    (match,) = re.finditer(pattern, text, flags=re.MULTILINE)
     return [float(group) for group in match.groups()]
 
 
