@@ -39,7 +39,7 @@ def test_given_dense_boxes(command, refused, digits, tmp_path):
         (("--dense-stride", "0"), "--dense-stride: found '0'"),
         (("--dense-scales", "0.2", "--proposals", "selective-search"), "found dense boxes for the method"),
         (("--dense-scales", "0.2", "--proposals", digits / "proposals.npz"), "expected dense, selective-search, "),
-        (("--dense-scales", "0.0001", "--dense-stride", "0.1"), "raise the scales or the stride"),
+        (("--dense-scales", "0.0001", "--dense-stride", "0.1"), "increase the scales or the stride"),
         (("--proposals-order", "xyxy-0based"), "--proposals-order is only used with a proposal file, not with dense"),
         (("--max-proposals", "5"), "--max-proposals is only used with selective search or a proposal file, not dense"),
     ]:

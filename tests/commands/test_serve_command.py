@@ -149,7 +149,7 @@ def test_what_cannot_be_served(refused, tmp_path, monkeypatch):
         (("export", "--remote", "host:8500"), "DIR and --remote: found both"),
         (("--remote", "host:8500"), "--remote requires --with-proposals"),
         (("--remote", "host:8500", "--with-proposals"), "--remote needs the name of the model"),
-        (("export", "--class-names", "none.txt"), "none.txt: found no such file"),
+        (("export", "--class-names", "none.txt"), "none.txt: no such file"),
     ],
 )
 def test_options_that_do_not_fit_each_other(refused, options, text):

@@ -110,8 +110,6 @@ def train(
     check_classes(recipe, train_dataset)
     start = run_folder.read_description(weights) if weights and Path(weights).is_dir() else None
     recipe, reasons = settle(recipe, train_dataset, backbone, start)
-    if progress:
-        print(*reasons, sep="\n", file=sys.stderr)
     proposals = train_dataset.proposals or proposals or proposal_settings(recipe.proposals, train_dataset)
     description = _description(train_dataset, recipe, weights, roi_pooling, seed, proposals, class_map)
     folder = run_folder.open_run(out, description)
@@ -135,6 +133,9 @@ def train(
     best = BestModel(folder, log, recipe.early_stopping) if recipe.early_stopping else None
     callbacks = [position, *callbacks, LossLog(log, position), *([best] if best else []), Checkpoints(folder, position)]
     if progress:
+        # Only now: what is wrong with the options is reported in one line.
+        for reason in reasons:
+            print(reason, file=sys.stderr)
         callbacks.append(ProgressBar(steps, step))
     segments = [] if best and best.has_ended else _segments(step, steps, steps_per_epoch)
     _fit(model, train_dataset, recipe, segments, position, seed, callbacks)

@@ -236,7 +236,7 @@ def test_manifests_that_break_the_format_give_one_line(mutable_folder, data):
         ({"version": 1}, "version 1; expected a prepared data set of version 2"),
         ({"format": "other"}, "another kind of file"),
         ({"class_names": ["cat"]}, "a class id of image .* outside 1..1"),
-        ({"class_names": [1]}, "class names that are no text"),
+        ({"class_names": [1]}, "class names that are not text"),
         ({"settings": None}, "proposal settings: found TypeError"),
         ({"shards": 3}, "TypeError"),
         ({"shards": [{}]}, "KeyError"),
