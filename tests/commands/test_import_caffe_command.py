@@ -56,7 +56,7 @@ def test_a_detector_becomes_a_run_that_detects_and_exports(command, detector, im
     out = tmp_path / "runs" / "original"
     done = command("import-caffe", detector, "--network", "caffenet", "--out", out)
     assert done.code == 0, done.err
-    assert done.out.startswith(f"{out}: caffenet detector of 20 classes: aeroplane, bicycle,")
+    assert done.out.startswith(f"{out}: caffenet detector with 20 classes: aeroplane, bicycle,")
     run = frcnn.load_run(out)
     assert run.class_names == VOC_CLASSES
     assert (run.shorter_side, run.longer_side) == (600, 1000)
