@@ -46,7 +46,7 @@ def assert_same_records(first, second):
 
 def touched(path):
     """The modification time of each shard."""
-    return {file.name: file.stat().st_mtime_ns for file in path.glob("*.tfrecord")}
+    return {file.name: file.stat().st_mtime_ns for file in path.glob("shard-*.tfrecord")}
 
 
 @pytest.fixture
