@@ -18,7 +18,7 @@ import notebooks  # noqa: E402
 # What keeps each below half a minute of processor time.
 SMALL = {
     "own_data": {"TRAIN_IMAGES": 16, "TEST_IMAGES": 4, "STEPS": 20, "SHORTER_SIDE": 160},
-    "roi_pooling": {"TRAIN_IMAGES": 24, "TEST_IMAGES": 8, "EPOCHS": 20},
+    "roi_pooling": {"TRAIN_IMAGES": 60, "TEST_IMAGES": 20, "EPOCHS": 10},
     "serve_and_query": {"TRAIN_IMAGES": 8},
 }
 
@@ -51,7 +51,7 @@ def check(notebook, expected_pictures):
 
 def numbers(pattern, text):
     """The groups of the only match of a pattern, as floats."""
-    (match,) = re.finditer(pattern, text, flags=re.MULTILINE)
+    (match,) = re.finditer(pattern, text)
     return [float(group) for group in match.groups()]
 
 
@@ -102,10 +102,12 @@ def test_roi_pooling():
     text = printed(notebook)
     first, last = numbers(r"training loss ([\d.]+) -> ([\d.]+)", text)
     assert last < 0.5 * first
-    # A guess is right in one of ten. Eight test images are too few for a bound of theirs.
-    assert numbers(r"training accuracy ([\d.]+)", text)[0] > 0.5
+    # A guess is right in one of ten.
+    in_training, in_test = numbers(r"training accuracy ([\d.]+), test accuracy ([\d.]+)", text)
+    assert in_training > 0.5
+    assert in_test > 0.25
     assert numbers(r"norm of conv1's gradient: ([\d.]+)", text)[0] > 0
-    inside, outside = numbers(r"in the box and its margin: ([\d.]+), elsewhere: ([\d.]+)", text)
+    inside, outside = numbers(r"in the box and its margin: ([\d.e-]+), elsewhere: ([\d.e-]+)", text)
     assert inside > 0
     assert outside == 0
 
@@ -117,7 +119,7 @@ def test_serve_and_query(tiny_run):
     assert "signatures: detect_image_bytes, predict_tensors, regions, serving_default\n" in text
     assert "version 1 AVAILABLE\n" in text
     by_rest = re.findall(r"^test_\d+\.jpg (\d+) detections$", text, flags=re.MULTILINE)
-    total, difference = numbers(r"^(\d+) detections, largest difference from REST ([\d.]+)", text)
+    total, difference = numbers(r"\n(\d+) detections, largest difference from REST ([\d.]+)", text)
     assert len(by_rest) == 4
     assert sum(map(int, by_rest)) == total
     assert difference < 1e-5
