@@ -2,6 +2,7 @@
 #   make demo   trains, evaluates and exports a detector; open demo/index.html to see the results
 #   make test   runs the tests
 #   make notebooks   runs the notebooks of examples/notebooks: build/notebooks/*.ipynb, with pictures
+#   make findings   runs findings/*.sh: what other tools do that one would not guess; installs them from the network
 #   make docs   builds the documentation site, build/docs/index.html
 PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
 	$$python -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null && echo $$python && break; done)
@@ -9,7 +10,7 @@ BIN := .venv/bin
 # A change in these files (compiled ops, dependencies) triggers a new installation. The package itself is editable.
 INSTALLED_FROM := pyproject.toml setup.py $(shell find custom_ops -type f)
 
-.PHONY: install demo test test-all lint docs notebooks clean
+.PHONY: install demo test test-all lint docs notebooks findings clean
 
 install: .venv/installed
 
@@ -47,6 +48,12 @@ docs: install
 # Files for Jupyter, with the outputs of all cells.
 notebooks: install
 	$(BIN)/python tools/notebooks.py --out build/notebooks
+
+# Runs all of them, and fails if one of them failed.
+findings:
+	@failed=""; for script in findings/*.sh; do \
+		echo "$$script"; bash $$script || failed="$$failed $$script"; \
+	done; [ -z "$$failed" ] || { echo "changed:$$failed" >&2; exit 1; }
 
 clean:
 	rm -rf .venv build demo *.egg-info tf_fast_rcnn/*.so
