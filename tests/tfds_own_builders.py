@@ -81,7 +81,7 @@ def bccd(folder):
     raw = VocFolder(folder / "bccd" / "BCCD")
     for number, image_id in enumerate(("BloodImage_00000", "BloodImage_00001")):
         raw.image(f"{image_id}.jpg", 480, 640)
-        objects = [("RBC", 1, 1, 640, 480), ("WBC", 260, 177 + number, 491, 376), ("Platelets", 7, 9, 7, 30)]
+        objects = [("RBC", 1, 1, 640, 480), ("WBC", 260, 177 + number, 491, 376), ("Platelets", 7, 9, 8, 30)]
         raw.annotation(image_id, objects, size=(640, 480))
     raw.split("test", "BloodImage_00000\nBloodImage_00001\n")
     lines = (raw.path / "ImageSets/Main/test.txt").read_text().splitlines(keepends=True)
@@ -102,10 +102,10 @@ def stanford_dogs(folder):
         annotations[image_id] = ET.parse(raw.path / "Annotations" / f"{image_id}.xml")
         archive.append((f"Images/{breed}/{image_id}.jpg", io.BytesIO(image.read_bytes())))
     raw.split("train", "n02085620_7\nn02088094_1\n")
-    breeds = [f"images/n{number:08d}-dog" for number in range(118)]
+    breeds = [f"n{number:08d}-dog" for number in range(118)]
 
     def splits(builder):
-        own = ["images/n02085620-chihuahua", "images/n02088094-afghan_hound"]
+        own = ["n02085620-chihuahua", "n02088094-afghan_hound"]
         builder.info.features["label"].names = sorted(breeds + own)
         return {"train": builder._generate_examples(archive, [f"{key}.jpg" for key in annotations], annotations)}
 

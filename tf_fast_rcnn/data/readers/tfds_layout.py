@@ -161,10 +161,10 @@ def _layout(scope, scope_name, own, name):
     image = _choice(scope, _is_image, ("image",))
     if not image:
         return None
-    if scope[image].dtype not in (np.uint8, np.uint16):
+    if scope[image].np_dtype not in (np.uint8, np.uint16):
         raise InputError(
-            f"tfds:{name}: found images of {np.dtype(scope[image].dtype).name}; expected uint8 or uint16; rebuild the "
-            "data set"
+            f"tfds:{name}: found images of {np.dtype(scope[image].np_dtype).name}; expected uint8 or uint16; rebuild "
+            "the data set"
         )
     label_of_image = _choice(scope, _is_label, _LABELS)
     sequences = [key for key in scope if _box_in(scope[key])]
@@ -229,7 +229,7 @@ def _no_objects(features, name):
     import tensorflow_datasets as tfds
 
     flat = list(_flat(features))
-    boxes = [path for path, feature in flat if _is_box(feature)]
+    boxes = sorted(path for path, feature in flat if _is_box(feature))
     found = f"tfds:{name}: found the features {', '.join(sorted(features))}"
     expected = "expected an image, and a sequence of boxes (BBoxFeature) with a class label (ClassLabel)"
     if any(isinstance(feature, tfds.features.Video) for _, feature in flat):
