@@ -158,46 +158,53 @@ def find_layouts(builder: tfds.core.DatasetBuilder, own: OwnBuilder, name: str) 
 
 def _layout(scope, scope_name, own, name):
     """The `Layout` of a dict of features; None if it has no image or no objects."""
+    image = _image_of(scope, name)
+    label_of_image = _choice(scope, _is_label, _LABELS)
+    objects = _objects_of(scope, bool(label_of_image or own.one_class), name) if image else ""
+    if objects:
+        inner, box = scope[objects].feature, _box_in(scope[objects])
+        label = _choice(inner, _is_label, _LABELS, first=True)
+    else:
+        inner, box, label = scope, _choice(scope, _is_box, ("bbox",)), ""
+        if not (image and box and label_of_image):
+            return None
+    _check_format(inner[box], name)
+    class_label = inner[label] if label else scope[label_of_image] if label_of_image else None
+    return Layout(
+        scope=scope_name,
+        image=image,
+        objects=objects,
+        box=box,
+        label=label or label_of_image,
+        label_of_image=bool(objects and not label and label_of_image),
+        label_text="" if label else _text_of_label(scope, label_of_image),
+        flags=_flags(inner, own) if objects else {},
+        class_names=list(class_label.names) if class_label else [own.one_class],
+    )
+
+
+def _image_of(scope, name):
+    """The name of the image; "" if there is none."""
     image = _choice(scope, _is_image, ("image",))
-    if not image:
-        return None
-    if scope[image].np_dtype not in (np.uint8, np.uint16):
+    if image and scope[image].np_dtype not in (np.uint8, np.uint16):
         raise InputError(
             f"tfds:{name}: found images of {np.dtype(scope[image].np_dtype).name}; expected uint8 or uint16; rebuild "
             "the data set"
         )
-    label_of_image = _choice(scope, _is_label, _LABELS)
+    return image
+
+
+def _objects_of(scope, without_label, name):
+    """The name of the sequence of objects; "" if there is none. Those with a label come before those without one."""
     sequences = [key for key in scope if _box_in(scope[key])]
     labelled = [key for key in sequences if _choice(scope[key].feature, _is_label, _LABELS, first=True)]
-    usable = labelled or (sequences if label_of_image or own.one_class else [])
+    usable = labelled or (sequences if without_label else [])
     if len(usable) > 1 and "objects" not in usable:
         raise InputError(
             f"tfds:{name}: found several sequences of boxes, {', '.join(usable)}; expected one, or one named objects; "
             "rebuild the data set"
         )
-    if usable:
-        objects = "objects" if "objects" in usable else usable[0]
-        inner, box = scope[objects].feature, _box_in(scope[objects])
-        label = _choice(inner, _is_label, _LABELS, first=True)
-    else:
-        objects, inner, box, label = "", scope, _choice(scope, _is_box, ("bbox",)), ""
-        if not box or not label_of_image:
-            return None
-    _check_format(inner[box], name)
-    text = "" if label else _text_of_label(scope, label_of_image)
-    class_names = list((inner[label] if label else scope[label_of_image]).names) if label or label_of_image else []
-    flags = _flags(inner, own) if objects else {}
-    return Layout(
-        scope_name,
-        image,
-        objects,
-        box,
-        label or label_of_image,
-        bool(objects and not label and label_of_image),
-        text,
-        flags,
-        class_names or [own.one_class],
-    )
+    return "objects" if "objects" in usable else "".join(usable)
 
 
 def _text_of_label(scope, label):
