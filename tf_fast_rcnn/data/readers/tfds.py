@@ -44,6 +44,10 @@ _FILE_NAMES = ("image/filename", "image/file_name", "filename", "file_name", "im
 _OTHER_IDS = ("id",)
 _EXTENSIONS = {b"\xff\xd8": ".jpg", b"\x89P": ".png", b"BM": ".bmp", b"GI": ".gif", b"RI": ".webp"}
 
+# COCO's small objects have an area of up to the first, large ones from the second, medium ones from the first to the
+# second, in square pixels; both ends included.
+_AREA_BOUNDS = (32**2, 96**2)
+
 # A coordinate is a float32, so that it may exceed 1 by its rounding.
 _ROUNDING = 1e-6
 
@@ -251,9 +255,10 @@ def _flag(values, flag, layout, own):
     """The values of a flag of all objects: whether it is 1, or the area."""
     if flag != "area":
         return (values == 1).tolist()
-    # TFDS drops the decimals of COCO's areas; half a pixel keeps them on their side of the size classes' bounds.
+    # TFDS drops the decimals of COCO's areas, which matters on the bounds of the size classes: 1024.9 is medium, but
+    # 1024 is small and medium. Whole numbers are rare in COCO.
     truncated = own.areas_truncated == layout.objects
-    return [area + 0.5 if truncated and area else area for area in values.tolist()]
+    return [area + 0.5 if truncated and area in _AREA_BOUNDS else area for area in values.tolist()]
 
 
 def _image_id(example, number):
