@@ -9,6 +9,7 @@ KEY is a hash of the source: location and modification time of the TFDS files, n
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import logging
@@ -125,26 +126,34 @@ def _builder(name):
         raise missing_package(f"tfds:{name}", error, "tfds") from None
 
     data_dir = os.environ.get("TFDS_DATA_DIR")
-    log = logging.getLogger("absl")
-    level = log.level
-    log.setLevel(logging.ERROR)  # TFDS logs warnings about missing files; the error below reports them.
     try:
-        builder = tfds.builder(name, **({"data_dir": data_dir} if data_dir else {}))
-        prepared = builder.is_prepared()
+        with _only_errors():  # TFDS logs warnings about missing files; the error below reports them.
+            builder = tfds.builder(name, **({"data_dir": data_dir} if data_dir else {}))
+            prepared = builder.is_prepared()
     except Exception as error:  # TFDS raises errors of many types, some with a long list of data sets.
         reason = str(error).strip().partition("\n")[0] or type(error).__name__
         raise InputError(
             f"tfds:{name}: no such data set ({reason}); expected one that `tfds.builder` knows; correct the name or "
             "set TFDS_DATA_DIR"
         ) from None
-    finally:
-        log.setLevel(level)
     if not prepared:
         raise InputError(
             f"tfds:{name}: found nothing in {builder.data_dir}; expected a data set; download it with "
             f"""python -c "import tensorflow_datasets as tfds; tfds.load('{name}')" or set TFDS_DATA_DIR"""
         )
     return builder
+
+
+@contextlib.contextmanager
+def _only_errors():
+    """Silences TFDS's warnings, which absl logs."""
+    log = logging.getLogger("absl")
+    level = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        log.setLevel(level)
 
 
 def _check_split(builder, name, split):
@@ -203,7 +212,9 @@ def _examples(builder, split, layouts):
     decoding = tfds.decode.PartialDecoding(wanted, decoders=decoders)
     config = tfds.ReadConfig(try_autocache=False)
     try:
-        yield from tfds.as_numpy(builder.as_dataset(split=split, decoders=decoding, read_config=config))
+        with _only_errors():  # TFDS warns of its own use of a deprecated attribute.
+            dataset = builder.as_dataset(split=split, decoders=decoding, read_config=config)
+        yield from tfds.as_numpy(dataset)
     except (tf.errors.OpError, ValueError) as error:
         reason = str(error).strip().partition("\n")[0]
         raise InputError(
