@@ -241,25 +241,33 @@ def _copy_image(example, number, layout, own, folder, num_layouts):
             file.write(encoded)
     image_id = _image_id(example, number // num_layouts)
     image_id = f"{image_id}-{layout.scope}" if layout.scope else image_id
-    return {"id": image_id, "file": path.name, "objects": _rows(scope, layout, own)}
+    try:
+        objects = _rows(scope, layout, own)
+    except InputError as error:
+        raise InputError(f"{path.parent}, image {image_id}: {error}") from None
+    return {"id": image_id, "file": path.name, "objects": objects}
 
 
 def _rows(scope, layout, own):
     """One dict per object: bbox, label and, if given, difficult, crowd, area and the label's text."""
-    if not layout.objects:
-        rows = [{"bbox": scope[layout.box].tolist()}]
-    else:
-        objects = scope[layout.objects]
-        columns = {"bbox": objects[layout.box].reshape(-1, 4).tolist()}
-        columns |= {flag: _flag(objects[key], flag, layout, own) for flag, key in layout.flags.items()}
-        if layout.label and not layout.label_of_image:
-            columns["label"] = objects[layout.label].tolist()
-        rows = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
-    if layout.label and (layout.label_of_image or not layout.objects):
+    rows = _columns_to_rows(scope, layout, own) if layout.several else [{"bbox": scope[layout.box].tolist()}]
+    if layout.label_of_image:
         of_image = {"label": int(scope[layout.label])}
         of_image |= {"text": scope[layout.label_text].decode()} if layout.label_text else {}
         rows = [row | of_image for row in rows]
     return rows
+
+
+def _columns_to_rows(scope, layout, own):
+    objects = scope[layout.objects] if layout.objects else scope
+    columns = {"bbox": objects[layout.box].reshape(-1, 4).tolist()}
+    columns |= {flag: _flag(objects[key], flag, layout, own) for flag, key in layout.flags.items()}
+    if layout.label and not layout.label_of_image:
+        columns["label"] = objects[layout.label].tolist()
+    if len({len(values) for values in columns.values()}) > 1:
+        counts = ", ".join(f"{len(values)} of {name}" for name, values in columns.items())
+        raise InputError(f"found {counts}; expected as many of each as there are boxes; rebuild the data set")
+    return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
 
 
 def _flag(values, flag, layout, own):
