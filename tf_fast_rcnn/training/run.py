@@ -17,6 +17,7 @@ from tf_fast_rcnn.data.batches.hierarchical import hierarchical_batches
 from tf_fast_rcnn.data.prepared.examples import input_errors
 from tf_fast_rcnn.data.prepared.write import cached_proposals
 from tf_fast_rcnn.data.proposals import proposal_settings
+from tf_fast_rcnn.data.proposals.recall import ENOUGH_RECALL, MIN_IOU, recall_by_size
 from tf_fast_rcnn.errors import InputError
 from tf_fast_rcnn.models.losses import multi_task_loss
 from tf_fast_rcnn.training import run_folder
@@ -134,13 +135,29 @@ def train(
     callbacks = [position, *callbacks, LossLog(log, position), *([best] if best else []), Checkpoints(folder, position)]
     if progress:
         # Only now: what is wrong with the options is reported in one line.
-        for reason in reasons:
-            print(reason, file=sys.stderr)
+        for line in (*reasons, *_recall_lines(train_dataset)):
+            print(line, file=sys.stderr)
         callbacks.append(ProgressBar(steps, step))
     segments = [] if best and best.has_ended else _segments(step, steps, steps_per_epoch)
     _fit(model, train_dataset, recipe, segments, position, seed, callbacks)
     _finish(folder, model, best)
     return _summary(folder, log, position.step, time.monotonic() - started, best)
+
+
+def _recall_lines(dataset):
+    """What the proposals find of the training objects, and a warning if that is little: no training can find more."""
+    recalls = recall_by_size(dataset)
+    if not recalls:
+        return []
+    by_size = ", ".join(f"{name} {value:.3f}" for name, value in recalls.items())
+    lines = [f"recall of the proposals at IoU {MIN_IOU} on the training objects: {by_size}"]
+    if recalls["all"] < ENOUGH_RECALL:
+        lines.append(
+            f"warning: the proposals miss {1 - recalls['all']:.0%} of the objects, which the detector cannot find "
+            "either; try --proposals selective-search+dense, --dense-scales for your sizes of objects, or images cut "
+            "into smaller ones"
+        )
+    return lines
 
 
 def _check_checkpoint(folder, model, expected):
