@@ -120,7 +120,7 @@ def test_small_objects_get_more_boxes_until_nine_tenths_are_found():
     objects = [random_objects(seed, 40, (24, 40), 1080, 1920) for seed in range(10)]
     data = dataset(*[(1080, 1920, boxes, [1] * 40) for boxes in objects])
     few, enough = fit_dense_boxes(data, max_boxes=6000), fit_dense_boxes(data)
-    assert recall(data, few) < 0.5
+    assert recall(data, few) < 0.7
     assert recall(data, enough) >= 0.9
     assert 12_000 < len(dense_boxes(1080, 1920, enough)) <= 24_000
 
