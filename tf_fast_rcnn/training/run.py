@@ -103,14 +103,7 @@ def train(
         >>> train(load_dataset("voc:cells@trainval"), "runs/cells").loss          # doctest: +SKIP
         0.38
     """
-    if not any(len(record.boxes) for record in train_dataset):
-        raise InputError(f"{train_dataset.name}: found no objects; expected annotated images; check the split")
-    recipe = recipe or small_data()
-    backbone = backbone or recipe.backbone
-    recipe = dataclasses.replace(recipe, backbone=backbone if isinstance(backbone, str) else backbone.name)
-    check_classes(recipe, train_dataset)
-    start = run_folder.read_description(weights) if weights and Path(weights).is_dir() else None
-    recipe, reasons = settle(recipe, train_dataset, backbone, start)
+    recipe, backbone, reasons = _settled(recipe or small_data(), train_dataset, backbone, weights)
     proposals = train_dataset.proposals or proposals or proposal_settings(recipe.proposals, train_dataset)
     description = _description(train_dataset, recipe, weights, roi_pooling, seed, proposals, class_map)
     folder = run_folder.open_run(out, description)
@@ -123,13 +116,7 @@ def train(
     keras.utils.set_random_seed(seed)
     steps_per_epoch = max(1, len(train_dataset) // recipe.sampling.images_per_batch)
     steps = recipe.steps or (recipe.epochs or 1) * steps_per_epoch
-    checkpoint = run_folder.last_checkpoint(folder)
-    model, step = initial_model(train_dataset, recipe, backbone, None if checkpoint else weights, roi_pooling, seed), 0
-    if checkpoint:
-        _check_checkpoint(folder, checkpoint[0], model)
-        model, step = checkpoint
-    else:
-        _compile(model, recipe, train_dataset, steps)
+    model, step = _first_or_saved_model(folder, train_dataset, recipe, backbone, weights, roi_pooling, seed, steps)
     position, log = Position(step), RunLog(folder, step)
     best = BestModel(folder, log, recipe.early_stopping) if recipe.early_stopping else None
     callbacks = [position, *callbacks, LossLog(log, position), *([best] if best else []), Checkpoints(folder, position)]
@@ -142,6 +129,29 @@ def train(
     _fit(model, train_dataset, recipe, segments, position, seed, callbacks)
     _finish(folder, model, best)
     return _summary(folder, log, position.step, time.monotonic() - started, best)
+
+
+def _settled(recipe, dataset, backbone, weights):
+    """The recipe without "auto", the backbone, and the reasons. Raises InputError if the data do not fit."""
+    if not any(len(record.boxes) for record in dataset):
+        raise InputError(f"{dataset.name}: found no objects; expected annotated images; check the split")
+    backbone = backbone or recipe.backbone
+    recipe = dataclasses.replace(recipe, backbone=backbone if isinstance(backbone, str) else backbone.name)
+    check_classes(recipe, dataset)
+    start = run_folder.read_description(weights) if weights and Path(weights).is_dir() else None
+    recipe, reasons = settle(recipe, dataset, backbone, start)
+    return recipe, backbone, reasons
+
+
+def _first_or_saved_model(folder, dataset, recipe, backbone, weights, roi_pooling, seed, steps):
+    """The compiled model to train and its step: that of the last checkpoint, or the initial model at step 0."""
+    checkpoint = run_folder.last_checkpoint(folder)
+    model = initial_model(dataset, recipe, backbone, None if checkpoint else weights, roi_pooling, seed)
+    if checkpoint:
+        _check_checkpoint(folder, checkpoint[0], model)
+        return checkpoint
+    _compile(model, recipe, dataset, steps)
+    return model, 0
 
 
 def _recall_lines(dataset):
