@@ -74,7 +74,7 @@ class ImageRecord:
             default: none.
         proposal_boxes: float32 `[P, 4]`, the object proposals, relative to the image; None before `prepare`.
         image_bytes: the image as the bytes of a JPEG or PNG file; None if it is read from `image_path`.
-        areas: float32 `[G]`, the objects' areas as fractions of the image's area, which may be smaller than their
+        areas: float64 `[G]`, the objects' areas as fractions of the image's area, which may be smaller than their
             boxes' (COCO's areas of segmentation masks); None if the annotations have only boxes.
         coco_objects: the objects as in a COCO file, if `boxes` and `areas` do not restore them: because boxes were
             clipped or dropped, or have more than three decimals; otherwise None.
@@ -104,7 +104,7 @@ class ImageRecord:
             proposals = np.asarray(self.proposal_boxes, np.float32).reshape(-1, 4)
             object.__setattr__(self, "proposal_boxes", proposals)
         if self.areas is not None:
-            object.__setattr__(self, "areas", np.asarray(self.areas, np.float32).reshape(-1))
+            object.__setattr__(self, "areas", np.asarray(self.areas, np.float64).reshape(-1))
         num_areas = len(self.boxes) if self.areas is None else len(self.areas)
         if not len(self.boxes) == len(self.class_ids) == len(self.difficult) == len(self.crowd) == num_areas:
             raise ValueError(

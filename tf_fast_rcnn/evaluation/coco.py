@@ -166,8 +166,8 @@ def _coco_objects(record):
     windows = _windows(record.boxes, record)
     areas = windows[:, 2] * windows[:, 3]
     if record.areas is not None:
-        # Two decimals undo the float32 rounding of relative areas, so an object of exactly 1024 pixels stays small.
-        areas = np.round(record.areas.astype(float) * record.height * record.width, 2)
+        # Six decimals undo the rounding of relative areas, so an object of exactly 1024 pixels stays small.
+        areas = np.round(record.areas * record.height * record.width, 6)
     return CocoObjects(windows, areas, record.class_ids, record.crowd, np.arange(len(windows)))
 
 

@@ -239,8 +239,8 @@ def _areas(annotation):
     stated = np.array([np.nan if item.area is None else item.area for item in annotation.objects])
     if np.isnan(stated).all():
         return None
-    shares = stated / (annotation.size[0] * annotation.size[1])
-    return np.where(np.isnan(shares), box_algebra.area(annotation.boxes), shares)
+    of_boxes = _windows(annotation.boxes, annotation.size, 3)[:, 2:].prod(axis=1)
+    return np.where(np.isnan(stated), of_boxes, stated) / (annotation.size[0] * annotation.size[1])
 
 
 def find_image(source: str, folder: Path, name: str) -> Path:
