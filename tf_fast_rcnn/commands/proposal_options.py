@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from tf_fast_rcnn.commands.common import number, with_proposals
 from tf_fast_rcnn.data.proposals import METHODS, FileProposals, dense_grid, file_proposals, proposal_settings
-from tf_fast_rcnn.data.proposals.tables import ORDERS
+from tf_fast_rcnn.data.proposals.orders import ORDERS
 from tf_fast_rcnn.errors import InputError
 
 if TYPE_CHECKING:

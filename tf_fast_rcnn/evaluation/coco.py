@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import io
 import math
-import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -14,6 +13,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from tf_fast_rcnn import boxes
+from tf_fast_rcnn.data.coco_results import result_image_id
 from tf_fast_rcnn.data.records import CocoObjects
 from tf_fast_rcnn.evaluation.matching import concatenated, matching_of
 from tf_fast_rcnn.evaluation.results import ClassResult, EvaluationResult
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 # The number of detections per image and class that COCO's evaluation server scores.
 MAX_DETECTIONS = 100
 _SIZES = ("small", "medium", "large")
-_WHOLE_NUMBER = re.compile(r"-?\d+")
 
 
 class _DifficultAwareEval(COCOeval):
@@ -47,7 +46,7 @@ def evaluate_coco(
     Small objects have an area below 32 x 32 pixels of the image file, large objects above 96 x 96. The area is that of
     the annotation if it has one (as in COCO), otherwise that of the box. Detections that match a difficult object or
     are inside a crowd are ignored. Detections with equal scores are in the order of their images' ids, as in
-    pycocotools: numbers if all ids are whole numbers, otherwise text.
+    pycocotools: that of numbers if all ids in COCO's results would be numbers, otherwise that of text.
 
     Args:
         dataset: `DetectionDataset`.
@@ -118,8 +117,8 @@ def _mean(values):
 
 def _id_ranks(dataset):
     """The position of each image in the order of the ids, int64 `[I]`; pycocotools sorts images by their ids."""
-    ids = [record.image_id for record in dataset]
-    keys = list(map(int, ids)) if all(map(_WHOLE_NUMBER.fullmatch, ids)) else ids
+    ids = [result_image_id(record) for record in dataset]
+    keys = ids if all(isinstance(image_id, int) for image_id in ids) else list(map(str, ids))
     ranks = np.empty(len(ids), np.int64)
     ranks[sorted(range(len(ids)), key=keys.__getitem__)] = np.arange(len(ids))
     return ranks

@@ -11,7 +11,7 @@ from proposal_writers import make_record
 
 from tf_fast_rcnn import boxes as box_algebra
 from tf_fast_rcnn.data.proposals import file_proposals
-from tf_fast_rcnn.data.proposals.tables import ORDERS
+from tf_fast_rcnn.data.proposals.orders import ORDERS
 from tf_fast_rcnn.errors import InputError
 
 # The inverse of each order's conversion.

@@ -16,8 +16,8 @@ from proposal_writers import make_record
 
 from tf_fast_rcnn.data.proposals import FileProposals, file_proposals, settings_from_json
 from tf_fast_rcnn.data.proposals.matlab import read_variables
+from tf_fast_rcnn.data.proposals.orders import ORDERS, from_order
 from tf_fast_rcnn.data.proposals.pickles import load_arrays
-from tf_fast_rcnn.data.proposals.tables import ORDERS, from_order
 from tf_fast_rcnn.errors import InputError
 
 # The pixels of rows 2 to 4 and columns 3 to 8 of an image of 40 rows and 60 columns, in every coordinate order.

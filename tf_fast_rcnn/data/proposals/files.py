@@ -16,8 +16,9 @@ from tf_fast_rcnn import boxes as box_algebra
 from tf_fast_rcnn.data.proposals.checks import ProposalReport, check_proposals
 from tf_fast_rcnn.data.proposals.matlab import read_mat, read_mat_folder
 from tf_fast_rcnn.data.proposals.numpy_files import ANY_IMAGE, read_npy, read_npz
+from tf_fast_rcnn.data.proposals.orders import check_order, from_order
 from tf_fast_rcnn.data.proposals.pickles import read_detectron
-from tf_fast_rcnn.data.proposals.tables import check_order, from_order, one_line_errors
+from tf_fast_rcnn.data.proposals.tables import one_line_errors
 from tf_fast_rcnn.data.proposals.text_files import read_coco_results, read_proposal_csv
 from tf_fast_rcnn.errors import InputError
 
