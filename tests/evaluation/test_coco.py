@@ -339,6 +339,20 @@ def test_an_object_without_area_in_the_image_has_to_be_found_all_the_same(pictur
     assert np.isnan(score_detections(only_other, [detections([], [], [])], "coco").mean_ap)
 
 
+def test_an_annotation_with_the_id_0_is_found_although_pycocotools_never_finds_it(pictures):
+    """COCOeval stores the id of a match and takes 0 for none. Ids are labels here."""
+    images, window = [image_entry(0, 7)], [100, 80, 40, 40]
+    results = [{"image_id": 7, "category_id": 1, "bbox": window, "score": 0.5}]
+    assert assert_equals_pycocotools(pictures, images, [annotation_entry(1, 7, window)], results)[2].mean_ap > 0.999
+    (pictures / "truth.json").write_text(
+        (pictures / "truth.json").read_text().replace('"annotations": [{"id": 1', '"annotations": [{"id": 0')
+    )
+    assert pycocotools_evaluation(pictures / "truth.json", pictures / "results.json").stats[0] == 0.0
+    dataset = read_coco(pictures / "truth.json")
+    found = read_detections(pictures / "results.json", dataset, {"class 1": 1, "class 2": 2})
+    assert score_detections(dataset, found, "coco").mean_ap == pytest.approx(1.0)
+
+
 def crowded_case(number=130):
     """`number` objects side by side, found exactly, with scores that fall from left to right."""
     boxes = [[20 * (n // 30), 20 * (n % 30), 20 * (n // 30) + 20, 20 * (n % 30) + 20] for n in range(number)]
