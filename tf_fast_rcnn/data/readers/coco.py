@@ -75,7 +75,7 @@ def read_coco(
 
     name = f"coco:{path}" + ("" if images is None else f",{images}")
     found = read_each(read_image, entries, skip_bad, fixes)
-    return to_dataset(name, found, list(names.values()) if class_names is None else class_names, fixes)
+    return to_dataset(name, found, list(names.values()) if class_names is None else class_names, fixes, is_coco=True)
 
 
 def coco_category_ids(path: StrPath) -> dict[str, int]:
