@@ -17,6 +17,7 @@ import numpy as np
 
 from tf_fast_rcnn.errors import InputError
 from tf_fast_rcnn.models.parts import PREDICTOR_LAYERS
+from tf_fast_rcnn.models.pretrained import copy_weights
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -105,7 +106,7 @@ def with_factors(model: keras.Model, ranks: Mapping[str, int]) -> keras.Model:
     known = {layer.name: layer for layer in model.layers if layer.name not in ranks}
     for layer in copy.layers:
         if layer.name in known:
-            layer.set_weights(known[layer.name].get_weights())
+            copy_weights(known[layer.name], layer)
     return copy
 
 

@@ -11,6 +11,7 @@ from tf_fast_rcnn.data.statistics import box_statistics
 from tf_fast_rcnn.errors import InputError
 from tf_fast_rcnn.models.fast_rcnn import fast_rcnn
 from tf_fast_rcnn.models.parts import PREDICTOR_LAYERS, denormalization_layer, pretrained_parts
+from tf_fast_rcnn.models.pretrained import copy_weights
 from tf_fast_rcnn.models.truncated_svd import with_factors_of
 from tf_fast_rcnn.training import run_folder
 
@@ -78,7 +79,7 @@ def _copy_layers(source, target, left_out=()):
             continue
         other = known.get(layer.name)
         if other and [weight.shape for weight in layer.weights] == [weight.shape for weight in other.weights]:
-            layer.set_weights(other.get_weights())
+            copy_weights(other, layer)
         else:
             unfit.append(layer.name)
     return unfit
