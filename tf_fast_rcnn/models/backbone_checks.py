@@ -83,8 +83,16 @@ def is_augmentation(layer: keras.layers.Layer) -> bool:
     return isinstance(layer, _AUGMENTATION) and not isinstance(layer, _RESIZING)
 
 
-def check_layer(layer: keras.layers.Layer) -> None:
-    """Raises InputError if a layer resizes images, or contains layers that do so or augment images."""
+def check_layer(layer: keras.layers.Layer, network: str) -> None:
+    """Raises InputError if a layer resizes images or turns them into sequences, or if augmentation is inside it.
+
+    Args:
+        layer: a layer of the network that the caller passed.
+        network: the name of the network.
+    """
+    ranks = {(len(node.input_tensors[0].shape), len(node.outputs[0].shape)) for node in layer._inbound_nodes}
+    if layer.weights and (4, 3) in ranks:
+        raise is_transformer(network)
     for part in parts_of(layer):
         if isinstance(part, _RESIZING):
             raise InputError(
@@ -121,7 +129,8 @@ def check_copy(network: keras.Model, copy: keras.Model) -> None:
 
 
 def _check_same_outputs(network, copy, images, foreign):
-    expected, found = (np.asarray(model(images, training=False)) for model in (network, copy))
+    inputs = keras.tree.pack_sequence_as(network.input, [images])
+    expected, found = np.asarray(network(inputs, training=False)), np.asarray(copy(images, training=False))
     if not np.allclose(expected, found, rtol=1e-2, atol=1e-3 * np.abs(expected).max()):
         names = ", ".join(dict.fromkeys(type(layer).__name__ for layer in foreign))
         raise InputError(
@@ -189,4 +198,12 @@ def no_other_size(name: str, reason: object) -> InputError:
         f"backbone: found {name}, whose feature maps do not follow the size of the images "
         f"({str(reason).strip().splitlines()[0][:200]}); expected convolutions at any image size, without resizing; "
         "build the network from the layers between"
+    )
+
+
+def is_transformer(name: str) -> InputError:
+    """The InputError for a network that processes sequences of patches."""
+    return InputError(
+        f"backbone: found {name}, which processes images as sequences of patches, as vision transformers do; expected "
+        "a convolutional network, whose feature maps RoIs are pooled from; choose another"
     )

@@ -16,8 +16,21 @@ import keras
 import numpy as np
 
 from tf_fast_rcnn.errors import InputError, check_choice
-from tf_fast_rcnn.models.backbone_checks import check_copy, check_is_graph, check_layer, is_augmentation, no_other_size
-from tf_fast_rcnn.models.pretrained import PretrainedNetwork, copy_layer, copy_layer_weights, copy_weights
+from tf_fast_rcnn.models.backbone_checks import (
+    check_copy,
+    check_is_graph,
+    check_layer,
+    is_augmentation,
+    is_transformer,
+    no_other_size,
+)
+from tf_fast_rcnn.models.pretrained import (
+    PretrainedNetwork,
+    copy_layer,
+    copy_layer_weights,
+    copy_weights,
+    is_composite,
+)
 from tf_fast_rcnn.ops.roi_pooling import is_pyramid, pooling_grids
 
 if TYPE_CHECKING:
@@ -191,7 +204,12 @@ def _flat_copy(network):
     check_is_graph(network)
     sides = [side or _LAYOUT_SIDE for side in network.inputs[0].shape[1:3]]
     images = keras.Input((*sides, network.inputs[0].shape[-1]), name="preprocessed_images")
-    copy = keras.Model(images, _replay(network, images, copies={}), name=network.name)
+    try:
+        copy = keras.Model(images, _replay(network, images, copies={}), name=network.name)
+    except InputError:
+        raise
+    except Exception as error:  # The code of any layer may raise any error.
+        raise no_other_size(network.name, error) from error
     check_copy(network, copy)
     return copy
 
@@ -209,7 +227,7 @@ def _replay(network, tensor, copies):
             return copies.get(layer, layer)(*args, **kwargs)
         if is_augmentation(layer):
             return args[0]
-        check_layer(layer)
+        check_layer(layer, network.name)
         copies[layer] = copy_layer(layer)
         result = copies[layer](*args, **kwargs)
         copy_layer_weights(layer, copies[layer])
@@ -277,16 +295,14 @@ def _last_feature_map(network, stride):
 def _check_is_convolutional(network, maps):
     """Refuses transformers. They cut images into patches by one convolution and process the sequence of the patches, so
     that the convolution would be all that is left of them."""
-    last = maps[-1].outputs[0] if maps else None
-    layers = {node.operation for node in _nodes(network) if getattr(node.operation, "weights", None)}
-    on_sequences = {node.operation for node in _nodes(network) if len(node.outputs[0].shape) == 3} & layers
-    before = set() if last is None else set(keras.Model(network.input, last).layers)
-    sizes = [sum(layer.count_params() for layer in group) for group in (before & layers, on_sequences - before)]
-    if not maps or sizes[1] > sizes[0]:
-        raise InputError(
-            f"backbone: found {network.name}, most of whose weights process sequences, as in vision transformers; "
-            "expected a convolutional network, whose feature maps RoIs are pooled from; choose another"
-        )
+    weighted = [node for node in _nodes(network) if getattr(node.operation, "weights", None)]
+    before = {layer for node in maps[-1:] for layer in keras.Model(network.input, node.outputs[0]).layers}
+    on_maps = {node.operation for node in weighted if node.operation in before}
+    on_sequences = {node.operation for node in weighted if len(node.outputs[0].shape) == 3} - before
+    convolutions = sum(_mixes(node) or is_composite(node.operation) for node in weighted if node.operation in before)
+    sizes = [sum(layer.count_params() for layer in group) for group in (on_maps, on_sequences)]
+    if not maps or (on_sequences and (convolutions <= 1 or sizes[0] < sizes[1])):
+        raise is_transformer(network.name)
 
 
 def feature_strides(network: keras.Model) -> list[int]:

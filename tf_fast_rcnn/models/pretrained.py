@@ -84,7 +84,8 @@ def copy_layer_weights(source: keras.layers.Layer, target: keras.layers.Layer) -
 
 
 def _not_copied(layer, reason):
-    reason = reason.strip().splitlines()[0].rstrip(".")
+    # Keras puts the cause last, after a long configuration.
+    reason = reason.strip().splitlines()[-1].removeprefix("Exception encountered: ")
     return InputError(
         f"backbone: found layer {layer.name} ({type(layer).__name__}), which cannot be made from its get_config() "
         f"({reason[:200]}); expected layers that can be copied and saved; implement get_config, and pass **kwargs to "
