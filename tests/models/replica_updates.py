@@ -5,6 +5,7 @@
 Each number of replicas needs its own process: TensorFlow sets devices up once, and its collectives keep their group.
 """
 
+import functools
 import json
 import sys
 
@@ -15,8 +16,9 @@ from naive_model import CLASSES, some_inputs, targets_for
 
 import tf_fast_rcnn as frcnn
 
-# More images than replicas, shards of unequal size, and fewer images than replicas.
-IMAGES = (4, 3, 1)
+# The images of each mini-batch: shards of equal size, then also of unequal size and without an image. Keras needs equal
+# shards in the first mini-batch of a `fit`: it averages their images to build the model.
+MINI_BATCHES = ((4, 4), (4, 3, 1))
 
 
 def mini_batch(images):
@@ -39,18 +41,25 @@ def detector():
     return frcnn.fast_rcnn(network, CLASSES, fc_units=(8,), dropout=0.0)
 
 
-def trained(strategy, images, sample_weight):
-    """The losses that `fit` and `evaluate` report, and the changes of all weights, after two mini-batches."""
-    weights = (np.linspace(0.5, 2.0, images, dtype=np.float32),) if sample_weight else ()
-    batches = tf.data.Dataset.from_tensor_slices((*mini_batch(images), *weights)).batch(images).repeat(2)
+def batches(sizes, sample_weight):
+    """The mini-batches one after another, of different sizes."""
+    datasets = []
+    for images in sizes:
+        weights = (np.linspace(0.5, 2.0, images, dtype=np.float32),) if sample_weight else ()
+        datasets.append(tf.data.Dataset.from_tensor_slices((*mini_batch(images), *weights)).batch(images))
+    return functools.reduce(lambda before, following: before.concatenate(following), datasets)
+
+
+def trained(strategy, sizes, sample_weight):
+    """The losses that `fit` and `evaluate` report, and the changes of all weights."""
     with strategy.scope():
         model = detector()
         before = model.get_weights()
         model.compile(frcnn.sgd(0.05), frcnn.multi_task_loss(model, class_weights=[0.5, 1, 2, 3]))
-    history = model.fit(batches, epochs=1, verbose=0, shuffle=False).history
+    history = model.fit(batches(sizes, sample_weight), epochs=1, verbose=0, shuffle=False).history
     changes = [after - weight for after, weight in zip(model.get_weights(), before, strict=True)]
-    fitted = {name: values[0] for name, values in history.items()}
-    return fitted, model.evaluate(batches, verbose=0, return_dict=True), changes
+    evaluated = model.evaluate(batches(sizes, sample_weight), verbose=0, return_dict=True)
+    return [*(values[0] for values in history.values()), *evaluated.values()], changes
 
 
 def main():
@@ -58,14 +67,14 @@ def main():
     device = tf.config.list_physical_devices("CPU")[0]
     tf.config.set_logical_device_configuration(device, [tf.config.LogicalDeviceConfiguration()] * replicas)
     strategy = tf.distribute.MirroredStrategy([f"CPU:{number}" for number in range(replicas)])
-    for images in IMAGES:
+    for sizes in MINI_BATCHES:
         for sample_weight in (False, True):
-            fitted, evaluated, changes = trained(tf.distribute.get_strategy(), images, sample_weight)
-            fitted_on_all, evaluated_on_all, changes_on_all = trained(strategy, images, sample_weight)
+            losses, changes = trained(tf.distribute.get_strategy(), sizes, sample_weight)
+            losses_on_all, changes_on_all = trained(strategy, sizes, sample_weight)
             row = {
-                "images": images,
-                "losses": [*fitted.values(), *evaluated.values()],
-                "losses_on_all": [*fitted_on_all.values(), *evaluated_on_all.values()],
+                "images": sizes,
+                "losses": losses,
+                "losses_on_all": losses_on_all,
                 "largest_change": max(float(np.abs(change).max()) for change in changes),
                 "largest_difference": max(
                     float(np.abs(one - other).max()) for one, other in zip(changes, changes_on_all, strict=True)

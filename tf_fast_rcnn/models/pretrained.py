@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import keras
+import numpy as np
 
 from tf_fast_rcnn.errors import InputError
 
@@ -52,6 +53,21 @@ def copy_weights(source: keras.layers.Layer, target: keras.layers.Layer) -> None
     for part in parts_of(target):
         if isinstance(part, keras.layers.Normalization) and part.built:
             part.finalize_state()
+
+
+def kernel_and_bias(layer: keras.layers.Dense) -> list[np.ndarray]:
+    """The kernel of a fully connected layer, with what LoRA adds to it, and its bias if there is one.
+
+    Raises:
+        InputError: if the layer is quantised.
+    """
+    if layer.quantization_mode is not None:
+        raise InputError(
+            f"{layer.name}: found a layer quantised to {layer.quantization_mode}; expected weights as trained; use the "
+            "model before model.quantize"
+        )
+    weights = [layer.kernel, layer.bias] if layer.use_bias else [layer.kernel]
+    return [keras.ops.convert_to_numpy(weight) for weight in weights]
 
 
 def copy_layer(layer: keras.layers.Layer) -> keras.layers.Layer:
