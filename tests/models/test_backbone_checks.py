@@ -350,7 +350,7 @@ def test_a_transformer_that_returns_to_a_map_of_one_size_is_refused():
 
 def test_attention_over_the_cells_of_a_convolutional_network_is_its_head():
     model = detector(transformer([*strided(16, 16, 16, 8), layers.Reshape((-1, 8))], blocks=1))
-    assert model.get_layer("convolutions").output.shape == (None, None, None, 8)
+    assert model.get_layer("convolutions").outputs[0].shape == (None, None, None, 8)
 
 
 # --- layouts of images, outputs, layers that cannot be copied ---------------------------------------------------------
