@@ -92,7 +92,7 @@ def suppress_in_one_image(
     scores, order = tf.math.top_k(scores, tf.shape(scores)[1])
     kept = [
         _kept(settings, tf.gather(class_boxes[number], order[number]), scores[number])
-        for number in range(len(class_ids))
+        for number in range(class_ids.shape[0])
     ]
     of_classes, scores = (tf.concat(parts, 0) for parts in zip(*kept, strict=True))
     scores, best = tf.math.top_k(scores, limit)
