@@ -116,13 +116,13 @@ def model_of_small_data():
     assert options["context"] > 1
     model = frcnn.fast_rcnn(tiny_network(), 3, roi_output_size=(3, 3), fc_units=(16, 16), seed=5, **options)
     # The predictor layers start so small that all RoIs would look alike.
-    for name, spread in (("class_logits", 0.8), ("box_regression", 1.0)):
+    for name, spread in (("class_logits", 0.3), ("box_regression", 0.3)):
         kernel, bias = model.get_layer(name).get_weights()
         model.get_layer(name).set_weights([kernel / kernel.std() * spread, bias])
     return model
 
 
-SMALL = DetectionSettings(shorter_side=96, longer_side=144, max_detections=20, nms_iou_threshold=0.4)
+SMALL = DetectionSettings(shorter_side=96, longer_side=144, max_detections=40, nms_iou_threshold=0.4)
 PICTURES = [(some_image(90, 120, 0), some_proposals(40, 0)), (some_image(130, 80, 1), some_proposals(25, 1))]
 
 
@@ -130,7 +130,7 @@ PICTURES = [(some_image(90, 120, 0), some_proposals(40, 0)), (some_image(130, 80
 def expected_of_small_data(model_of_small_data):
     expected = [detect(model_of_small_data, *pair, SMALL) for pair in PICTURES]
     for found, pair in zip(expected, PICTURES, strict=True):
-        assert len(found) > 5
+        assert {*found.class_ids} == {1, 2, 3}
         assert_same(found, naive_detections(model_of_small_data, *pair, SMALL))
     return expected
 
@@ -161,15 +161,16 @@ def test_the_network_of_small_data_in_javascript(
         assert_same_detections(found, other)
 
 
-def test_the_network_of_small_data_in_8_bits(model_of_small_data, expected_of_small_data, tmp_path):
+def test_the_network_of_small_data_in_8_bits(model_of_small_data, tmp_path):
+    """Each proposal alone, without suppression: which of two nearly equal scores is higher does not matter."""
+    settings = dataclasses.replace(SMALL, score_threshold=0.0, nms_iou_threshold=1.0, max_detections=3)
+    image, rows = PICTURES[0]
+    pairs = [(image, rows[index : index + 1]) for index in range(12)]
     calibration = [(some_image(90, 120, seed), some_proposals(40, seed)) for seed in range(4)]
-    options = {"precision": "int8", "calibration": calibration}
-    for found, other in zip(
-        by_tflite(model_of_small_data, SMALL, PICTURES, tmp_path, **options), expected_of_small_data, strict=True
-    ):
-        # Of nearly equal scores another one may be kept; the best of each class is the same object.
-        for label in (1, 2, 3):
-            mine, theirs = found.class_ids == label, other.class_ids == label
-            assert mine.any() == theirs.any()
-            np.testing.assert_allclose(found.scores[mine][:1], other.scores[theirs][:1], atol=0.05)
-            np.testing.assert_allclose(found.boxes[mine][:1], other.boxes[theirs][:1], atol=0.05)
+    found = by_tflite(model_of_small_data, settings, pairs, tmp_path, precision="int8", calibration=calibration)
+    for each, pair in zip(found, pairs, strict=True):
+        other = detect(model_of_small_data, *pair, settings)
+        mine, theirs = np.argsort(each.class_ids), np.argsort(other.class_ids)
+        np.testing.assert_array_equal(each.class_ids[mine], other.class_ids[theirs])
+        np.testing.assert_allclose(each.scores[mine], other.scores[theirs], atol=0.02)
+        np.testing.assert_allclose(each.boxes[mine], other.boxes[theirs], atol=0.01)
