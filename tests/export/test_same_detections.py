@@ -5,7 +5,6 @@ import dataclasses
 import keras
 import numpy as np
 import pytest
-from conftest import tiny_network
 from naive_detection import assert_same, naive_detections, some_image, some_proposals
 from runtimes import node_detections, run_in_node, run_tflite, tflite_detections, tflite_inputs
 from served import assert_same_detections, detections_in, encoded, run_saved_model
@@ -109,12 +108,12 @@ def test_every_runtime_keeps_the_same_of_ties(model_with_ties, example, tmp_path
 
 
 @pytest.fixture(scope="module")
-def model_of_small_data():
+def model_of_small_data(tiny_backbone):
     """The network that the recipe makes (several strides, lateral convolutions, surroundings) of a small backbone."""
     recipe = frcnn.recipe("small-data", {"network.stride": (4, 8), "network.lateral_channels": 6})
     options = {name: getattr(recipe.network, name) for name in ("stride", "lateral_channels", "context", "dropout")}
     assert options["context"] > 1
-    model = frcnn.fast_rcnn(tiny_network(), 3, roi_output_size=(3, 3), fc_units=(16, 16), seed=5, **options)
+    model = frcnn.fast_rcnn(tiny_backbone, 3, roi_output_size=(3, 3), fc_units=(16, 16), seed=5, **options)
     # The predictor layers start so small that all RoIs would look alike.
     for name, spread in (("class_logits", 0.3), ("box_regression", 0.3)):
         kernel, bias = model.get_layer(name).get_weights()

@@ -7,8 +7,8 @@ threshold. What the runtimes' own ops leave open or do differently is decided he
   order of their heaps, so they are given ranks in place of scores, no two of which are equal.
 - An IoU equal to the threshold does not suppress. TensorFlow's ops suppress above the threshold, those of TF Lite and
   TensorFlow.js also at it, and their rounding differs, so all get a threshold that is higher by `IOU_TOLERANCE`.
-- A box without area is no detection. TF Lite's op expects every box to overlap itself; one that does not is repeated in
-  place of all boxes after it.
+- A box without area is no detection. TF Lite's op repeats a box whose IoU with itself is below the threshold in place
+  of all boxes after it.
 """
 
 from __future__ import annotations
