@@ -18,17 +18,21 @@ _CONSTANTS = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 _SPACE = re.compile(r"[ \t\n\r]*")
 _STRING_OR_INF = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|Inf(?!i)', re.DOTALL)
 _BRACKETS = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|[][{}]', re.DOTALL)
-# Python's message -> RapidJSON's. A missing comma is called by what it is missing in.
+_UNFINISHED_NUMBER = re.compile(r"\.|[eE][+-]?")
+_LITERALS = ("null", "true", "false", "NaN", "Infinity")
+# Python's message -> RapidJSON's.
 _PARSE_ERRORS = {
-    "Expecting value": "Invalid value.",
     "Expecting property name enclosed in double quotes": "Missing a name for object member.",
     "Illegal trailing comma before end of object": "Missing a name for object member.",
     "Illegal trailing comma before end of array": "Invalid value.",
     "Expecting ':' delimiter": "Missing a colon after a name of object member.",
-    "Unterminated string starting at": "Missing a closing quotation mark in string.",
     "Invalid \\escape": "Invalid escape character in string.",
     "Invalid control character at": "Invalid escape character in string.",
     "Invalid \\uXXXX escape": "Incorrect hex digit after \\u escape in string.",
+}
+_MISSING_COMMA = {
+    "{": "Missing a comma or '}' after an object member.",
+    "[": "Missing a comma or ']' after an array element.",
 }
 _BASE64 = re.compile(r"([A-Za-z0-9+/]*)([=.]*)")
 _BLANKS = str.maketrans("", "", " \t\n\r\v\f")
@@ -65,8 +69,9 @@ def read_body(body: bytes) -> dict[str, Any]:
     try:
         value = _parse(text)
     except json.JSONDecodeError as error:
-        offset = len(text[: error.pos].encode("utf-8", "surrogateescape"))
-        raise invalid_argument(f"JSON Parse error: {_parse_error(text, error)} at offset: {offset}") from None
+        message, position = _parse_error(error)
+        offset = len(error.doc[:position].encode("utf-8", "surrogateescape"))
+        raise invalid_argument(f"JSON Parse error: {message} at offset: {offset}") from None
     except (ValueError, RecursionError) as error:
         raise invalid_argument(f"JSON Parse error: {error}") from None
     if not isinstance(value, dict):
@@ -85,15 +90,27 @@ def _parse(text):
     return _decoder.raw_decode(written_out, start)[0]
 
 
-def _parse_error(text, error):
+def _parse_error(error):
+    """`(message, position)` of RapidJSON for an error of Python's parser."""
+    text, position = error.doc, error.pos
     if not text.strip(" \t\n\r"):
-        return "The document is empty."
-    if error.msg == "Expecting ',' delimiter":
-        return {
-            "{": "Missing a comma or '}' after an object member.",
-            "[": "Missing a comma or ']' after an array element.",
-        }[_container(text[: error.pos])]
-    return _PARSE_ERRORS.get(error.msg, error.msg)
+        return "The document is empty.", len(text)
+    if error.msg == "Unterminated string starting at":
+        return "Missing a closing quotation mark in string.", len(text)
+    if error.msg == "Expecting value":
+        return "Invalid value.", position + _length_of_literal(text[position : position + len("-Infinity")])
+    if error.msg != "Expecting ',' delimiter":
+        return _PARSE_ERRORS.get(error.msg, error.msg), position - error.msg.startswith("Invalid \\uXXXX")
+    if match := _UNFINISHED_NUMBER.match(text, position):
+        return f"Miss {'fraction part' if match[0] == '.' else 'exponent'} in number.", match.end()
+    return _MISSING_COMMA[_container(text[:position])], position
+
+
+def _length_of_literal(text):
+    """How many characters of a text are the beginning of a value."""
+    signs = text.startswith("-")
+    equal = ([one == other for one, other in zip(text[signs:], literal, strict=False)] for literal in _LITERALS)
+    return signs + max([*each, False].index(False) for each in equal)
 
 
 def _container(text):
@@ -116,7 +133,7 @@ def signature_name(value: Mapping[str, Any]) -> str:
     name = value.get("signature_name", "")
     if not isinstance(name, str):
         raise format_error(value, "not formatted correctly. 'signature_name' key must be a string value.")
-    return name
+    return name.encode("utf-8", "replace").decode()
 
 
 def check_examples(value: Mapping[str, Any]) -> None:

@@ -106,7 +106,7 @@ def read_inputs(
     Raises:
         ServingError: if the request does not contain the inputs of the signature.
     """
-    infos = signature_def.inputs
+    infos = dict(signature_def.inputs)
     if "instances" not in value and "inputs" not in value:
         raise invalid_argument("Missing 'inputs' or 'instances' key")
     if "instances" not in value:
