@@ -45,6 +45,9 @@ def test_own_names(host, more, own, others):
         ("http://example.com", "127.0.0.1:8502", False),
         ("null", "127.0.0.1:8502", False),
         ("", "", False),
+        ("http://", "", False),
+        ("http://[", "[", False),
+        ("file://localhost", "localhost", False),
         ("https://lab.example.com", "127.0.0.1:8502", True),
         ("https://LAB.example.com", "127.0.0.1:8502", True),
         ("http://lab.example.com", "127.0.0.1:8502", False),
@@ -68,7 +71,10 @@ def url():
 @pytest.mark.parametrize(
     ("headers", "found"),
     [
-        ({"Host": "example.com"}, "Host example.com: found a name that is not this server's; expected 127.0.0.1, local"),
+        (
+            {"Host": "example.com"},
+            "Host example.com: found a name that is not this server's; expected 127.0.0.1, local",
+        ),
         ({"Origin": "http://example.com"}, "Origin http://example.com: found a page of another site"),
         ({"Origin": "null"}, "start serve with --allow-origin null"),
     ],

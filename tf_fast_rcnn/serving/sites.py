@@ -63,7 +63,11 @@ class Sites:
 
     def allows(self, origin: str, host: str) -> bool:
         """Whether pages of an Origin may use the server, which is addressed as the Host header says."""
-        return self.is_other(origin) or _host_and_port(origin) == _host_and_port(f"{urlsplit(origin).scheme}://{host}")
+        if self.is_other(origin):
+            return True
+        scheme = origin.partition("://")[0].lower()  # "null" for pages without a site
+        page = _host_and_port(origin)
+        return scheme in _PORTS and page[0] is not None and page == _host_and_port(f"{scheme}://{host}")
 
     def is_other(self, origin: str) -> bool:
         """Whether an Origin is one of the further sites."""
