@@ -30,6 +30,7 @@ _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the options of `serve`."""
     parser.add_argument(
         "folder", metavar="DIR", nargs="?", help="a model's folder with versions 1, 2, ..., or a SavedModel"
     )
@@ -91,6 +92,7 @@ def _add_limits(parser):
 
 
 def run(options: argparse.Namespace) -> None:
+    """Runs `serve` with its parsed options."""
     check_gateway_options(options)
     start_tensorflow()
     _check_installed()

@@ -128,7 +128,7 @@ class Detector:
         roi_pooling: implementation of RoI pooling; None for the model's own.
 
     Attributes:
-        settings, num_classes (K), stages (see `model.stages`), variables (the weights, as Keras variables).
+        settings, num_classes (K), stages (see `models.parts.stages`), variables (the weights, as Keras variables).
 
     Raises:
         InputError: if `settings.class_ids` contains a class that the model does not have.

@@ -138,7 +138,7 @@ def _cut_before_stage(network, features, grids):
     if len(features) > 1:
         raise InputError(
             f"stride: found {len(features)} feature maps with head='reuse'; expected one, the input of the last stage "
-            f"of {network.name}; give one stride, or use new layers (head='fc')"
+            f"of {network.name}; pass one stride, or use new layers (head='fc')"
         )
     if len(network.outputs) > 1 or all(node.outputs[0] is not features[0] for node in _waists(network)):
         raise InputError(
@@ -350,7 +350,7 @@ def _mixes(node):
 def _waists(network):
     """The nodes, in order, whose output is on every path from the network's input to its output.
 
-    Going through the nodes in order, a node is such a waist if no output of an earlier node is still needed after it.
+    Going through the nodes in order, a node is on every path if no output of an earlier node is still needed after it.
     """
     nodes = _nodes(network)
     uses = collections.Counter(id(tensor) for node in nodes for tensor in node.input_tensors)

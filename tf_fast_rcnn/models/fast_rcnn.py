@@ -171,7 +171,7 @@ def fast_rcnn(
         weights: "imagenet", None (random), or a weights file of the backbone.
         preprocessing: if the backbone is a `keras.Model`, the layer that converts RGB 0..255 to its input; None if the
             model itself accepts RGB 0..255.
-        box_statistics: `boxes.BoxStatistics` of the training set; None for constants that suit most data sets.
+        box_statistics: `boxes.BoxStatistics` of the training set; None for constants that suit most datasets.
         head: the layers after RoI pooling. "reuse": the network's own layers up to its classifier, with their weights.
             These are its fully connected layers (fc6 and fc7 of VGG16) or else all layers after the split, which then
             run on each pooled RoI (conv5 and global average pooling in ResNets, as in K. He et al., CVPR 2016). "fc":
@@ -328,7 +328,7 @@ def _predictors(hidden, num_classes, box_statistics, seed):
     if np.shape(box_statistics.mean) != (num_classes, 4):
         raise InputError(
             f"box_statistics: found shape {np.shape(box_statistics.mean)}; expected ({num_classes}, 4), one row per "
-            "class; compute them on a data set with these classes"
+            "class; compute them on a dataset with these classes"
         )
     class_logits = keras.layers.Dense(
         num_classes + 1, kernel_initializer=normal(stddev=0.01, seed=seed), dtype="float32", name=parts.CLASS_LOGITS
@@ -350,7 +350,8 @@ def _freeze(model, finetune_from):
     names = [*(layer.name for layer in convolutions), "head", *(layer.name for layer in head if layer.weights)]
     if finetune_from is not None and finetune_from not in names:
         raise InputError(
-            f"finetune_from: found {finetune_from!r}; expected one of the layers {', '.join(names)}; choose one"
+            f"finetune_from: found {finetune_from!r}; expected one of the layers {', '.join(names)}; choose one of "
+            "these"
         )
     frozen = set() if finetune_from is None else set(names[: names.index(finetune_from)])
     for layer in (*convolutions, *head):

@@ -196,7 +196,7 @@ def compress(
     """
     asked = _by_name(model, fc6, fc7, ranks or {})
     if energy is None and not asked:
-        raise InputError("compress: found no layer to compress; expected fc6, fc7, energy or ranks; give one of them")
+        raise InputError("compress: found no layer to compress; expected fc6, fc7, energy or ranks; pass one of them")
     vectors = {}
     if energy is not None:
         if not 0 < energy <= 1:
@@ -228,7 +228,7 @@ def _by_name(model, fc6, fc7, ranks):
 
 
 def _ranks_by_energy(model, vectors, energy):
-    """The smallest t that keeps the share `energy` of each layer, for layers that become smaller by it."""
+    """The smallest t that keeps the share `energy` of each layer, for layers that this makes smaller."""
     ranks = {}
     for name, (squares, _) in vectors.items():
         kept = np.cumsum(squares) / squares.sum()

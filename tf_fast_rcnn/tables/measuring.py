@@ -94,7 +94,7 @@ def _open_folder(setup):
     path = setup.out / "settings.json"
     if not path.exists():
         if setup.out.exists() and (not setup.out.is_dir() or any(setup.out.iterdir())):
-            raise InputError(f"{setup.out}: not empty and not a folder of tables; choose a new folder for --out")
+            raise InputError(f"{setup.out}: not empty and not a folder of tables; choose another --out")
         setup.out.mkdir(parents=True, exist_ok=True)
         write_json(path, settings)
     found = json.loads(path.read_text())

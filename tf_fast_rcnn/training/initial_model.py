@@ -31,7 +31,7 @@ def initial_model(
     roi_pooling: str,
     seed: int,
 ) -> keras.Model:
-    """The detector before the first training step. Arguments as in `train`; the data set includes proposals.
+    """The detector before the first training step. Arguments as in `train`; the dataset includes proposals.
 
     Raises:
         InputError: if `weights` is a run with a different backbone, head or stride.

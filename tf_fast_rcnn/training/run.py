@@ -80,7 +80,7 @@ def train(
         train_dataset: `DetectionDataset`.
         out: RUN, a new folder or that of an interrupted run.
         recipe: `Recipe`; None for `small_data()`.
-        proposals: `ProposalSettings` or `FileProposals`; None for those of a prepared data set, or else of the recipe.
+        proposals: `ProposalSettings` or `FileProposals`; None for those of a prepared dataset, or else of the recipe.
         backbone: see `fast_rcnn`; None for that of the recipe.
         weights: weights of the backbone ("imagenet", None or a weights file), or the folder of another run, whose
             detector is fine-tuned further (layers without a counterpart of equal name and shape are initialised).
@@ -90,7 +90,7 @@ def train(
         cache_dir: folder in which proposals are cached.
         progress: whether to show a progress bar on standard error.
         skip_bad: skip images that cannot be read, instead of stopping.
-        class_map: the argument of `with_classes` that made the data set, if it was used: RUN stores it for `evaluate`.
+        class_map: the argument of `with_classes` that made the dataset, if it was used: RUN stores it for `evaluate`.
         callbacks: additional Keras callbacks, such as `evaluation.models.ValidationMap`.
 
     Returns:
@@ -121,7 +121,7 @@ def train(
     best = BestModel(folder, log, recipe.early_stopping) if recipe.early_stopping else None
     callbacks = [position, *callbacks, LossLog(log, position), *([best] if best else []), Checkpoints(folder, position)]
     if progress:
-        # Only now: what is wrong with the options is reported in one line.
+        # Printed only after all checks, so that an error in the options is the only line.
         for line in (*reasons, *_recall_lines(train_dataset)):
             print(line, file=sys.stderr)
         callbacks.append(ProgressBar(steps, step))
@@ -155,7 +155,7 @@ def _first_or_saved_model(folder, dataset, recipe, backbone, weights, roi_poolin
 
 
 def _recall_lines(dataset):
-    """What the proposals find of the training objects, and a warning if that is little: no training can find more."""
+    """The recall of the proposals on the training objects, and a warning if it is low: detection cannot exceed it."""
     recalls = recall_by_size(dataset)
     if not recalls:
         return []
