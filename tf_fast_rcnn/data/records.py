@@ -37,6 +37,7 @@ class ImageRecord:
         image_bytes: the image as the bytes of a JPEG or PNG file; None if it is read from `image_path`.
         areas: float32 `[G]`, the objects' areas as fractions of the image's area, which may be smaller than their
             boxes' (COCO's areas of segmentation masks); None if the annotations have only boxes.
+        source_id: the image's id in its COCO file, a number or text as it is there, for results; None for others.
     """
 
     image_id: str
@@ -50,6 +51,7 @@ class ImageRecord:
     proposal_boxes: np.ndarray | None = None
     image_bytes: bytes | None = None
     areas: np.ndarray | None = None
+    source_id: int | str | None = None
 
     def __post_init__(self) -> None:
         # A frozen dataclass can only set its own fields like this.

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from proposal_writers import make_record
 
+from tf_fast_rcnn.data.box_orders import ORDERS, from_order
 from tf_fast_rcnn.data.proposals import FileProposals, file_proposals, settings_from_json
 from tf_fast_rcnn.data.proposals.matlab import read_variables
-from tf_fast_rcnn.data.proposals.orders import ORDERS, from_order
 from tf_fast_rcnn.data.proposals.pickles import load_arrays
 from tf_fast_rcnn.errors import InputError
 

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 
 from tf_fast_rcnn import boxes as box_algebra
+from tf_fast_rcnn.data.box_orders import check_order, from_order
 from tf_fast_rcnn.data.proposals.checks import ProposalReport, check_proposals
 from tf_fast_rcnn.data.proposals.matlab import read_mat, read_mat_folder
 from tf_fast_rcnn.data.proposals.numpy_files import ANY_IMAGE, read_npy, read_npz
-from tf_fast_rcnn.data.proposals.orders import check_order, from_order
 from tf_fast_rcnn.data.proposals.pickles import read_detectron
 from tf_fast_rcnn.data.proposals.tables import one_line_errors
 from tf_fast_rcnn.data.proposals.text_files import read_coco_results, read_proposal_csv

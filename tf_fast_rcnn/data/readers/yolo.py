@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import yaml
 
-from tf_fast_rcnn import boxes as box_algebra
+from tf_fast_rcnn.data.box_orders import ANNOTATION_ORDERS
 from tf_fast_rcnn.data.readers.annotations import (
     IMAGE_EXTENSIONS,
     AnnotatedObject,
@@ -210,11 +210,7 @@ def _read_image(directory, names, fixes, image):
     objects = _objects(path, names) if path.is_file() else []
     fixes["images without a labels file (no objects)"] += 0 if path.is_file() else 1
     image_id = image.relative_to(directory) if image.is_relative_to(directory) else image
-    return annotate(path, image_id.as_posix(), image, objects, _to_relative, fixes)
-
-
-def _to_relative(corners, height, width):
-    return box_algebra.from_yolo(corners)
+    return annotate(path, image_id.as_posix(), image, objects, ANNOTATION_ORDERS["cxcywh-relative"], fixes)
 
 
 def _objects(path, names):
