@@ -81,7 +81,8 @@ def _identity(record):
 def _annotations(record):
     arrays = (record.boxes, record.class_ids, record.difficult, record.crowd)
     arrays += () if record.areas is None else (record.areas,)
-    return [record.image_id, record.height, record.width, *(array.tobytes().hex() for array in arrays)]
+    names = [record.image_id] if record.source_id is None else [record.image_id, record.source_id]
+    return [*names, record.height, record.width, *(array.tobytes().hex() for array in arrays)]
 
 
 def _hash(value):
