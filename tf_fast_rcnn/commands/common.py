@@ -107,13 +107,7 @@ def add_data_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--skip-bad", action="store_true", help="skip unreadable images and annotations, and count them"
     )
-    parser.add_argument(
-        "--boxes-order",
-        choices=ANNOTATION_ORDERS,
-        metavar="ORDER",
-        help="coordinate order and unit of the boxes of voc:, coco: and csv: data: "
-        f"{', '.join(ANNOTATION_ORDERS)} (default: that of the format, which is checked)",
-    )
+    add_boxes_order(parser)
     parser.add_argument(
         "--workers", type=number(int, 1), metavar="N", help="processes that compute proposals (default: one per core)"
     )
@@ -121,6 +115,17 @@ def add_data_arguments(parser: argparse.ArgumentParser) -> None:
         "--cache",
         metavar="DIR",
         help="cache folder for proposals and tfds: images (default: $TF_FAST_RCNN_CACHE, else the user's cache)",
+    )
+
+
+def add_boxes_order(parser: argparse.ArgumentParser) -> None:
+    """Adds `--boxes-order ORDER`, of the annotations of a dataset."""
+    parser.add_argument(
+        "--boxes-order",
+        choices=ANNOTATION_ORDERS,
+        metavar="ORDER",
+        help="coordinate order and unit of the boxes of voc:, coco: and csv: data: "
+        f"{', '.join(ANNOTATION_ORDERS)} (default: that of the format, which is checked)",
     )
 
 

@@ -33,7 +33,7 @@ class Result(NamedTuple):
         category_id: as in the file; None if missing.
         box: x, y, width and height in pixels, four finite numbers.
         score: a finite number; None if missing.
-        file_name: the name of the image file, which some tools add; None if missing.
+        file_name, category_name: the name of the image file and of the class, which some tools add; None if missing.
     """
 
     where: str
@@ -42,6 +42,7 @@ class Result(NamedTuple):
     box: tuple
     score: float | None
     file_name: str | None = None
+    category_name: str | None = None
 
 
 def coco_results(
@@ -190,7 +191,7 @@ def _result(where, entry, fields):
         raise InputError(
             f"{where}: found the score {reprlib.repr(score)}; expected a finite number; the model may have diverged"
         )
-    file_name = entry.get("file_name")
-    file_name = file_name if isinstance(file_name, str) and file_name else None
+    names = [entry.get(key) for key in ("file_name", "category_name")]
+    file_name, category_name = (name if isinstance(name, str) and name else None for name in names)
     image_id = int(image_id) if isinstance(image_id, float) and image_id.is_integer() else image_id
-    return Result(where, image_id, entry.get("category_id"), sides, number, file_name)
+    return Result(where, image_id, entry.get("category_id"), sides, number, file_name, category_name)

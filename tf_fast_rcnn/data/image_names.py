@@ -125,8 +125,8 @@ class ImageNames:
 
     def _problem(self, names, kinds):
         """The InputError for the first name that does not fit the kind that fits most of them."""
-        counts = {kind: sum(len(self.candidates(name, kind)) == 1 for name in names) for kind in kinds}
-        kind = max(kinds, key=counts.__getitem__)
+        numbers = {kind: [len(self.candidates(name, kind)) for name in names] for kind in kinds}
+        kind = max(kinds, key=lambda each: (numbers[each].count(1), sum(map(bool, numbers[each]))))
         taken: dict[int, int | str] = {}
         for name, where in names.items():
             candidates = self.candidates(name, kind)

@@ -81,7 +81,7 @@ def _load_part(spec, class_names, skip_bad, cache_dir, boxes_order=None):
             f"{', '.join(_READERS)}"
         )
     arguments = {"class_names": class_names, "skip_bad": skip_bad}
-    if boxes_order is not None:
+    if boxes_order is not None and kind != "prepared":
         if kind not in _WITH_ORDERS:
             raise InputError(
                 f"data set {spec!r}: found the boxes order {boxes_order}, which is for {', '.join(_WITH_ORDERS)}; "
@@ -107,9 +107,11 @@ def load_images(
         whole, share = without_part(part)
         kind, _, location = whole.partition(":")
         if kind == "coco":
-            dataset = read_coco_images(*_file_and_images(location), class_names, skip_bad)
+            path, images = _file_and_images(location)
+            dataset = read_coco_images(path, images, class_names, skip_bad)
         elif kind == "voc" and class_names is not None:
-            dataset = read_voc_images(*_location_and_split(location), class_names, skip_bad)
+            directory, split = _location_and_split(location)
+            dataset = read_voc_images(directory, split, class_names, skip_bad)
         else:
             parts.append(_load_part(part, class_names, skip_bad, cache_dir))
             continue

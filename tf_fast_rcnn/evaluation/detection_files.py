@@ -95,7 +95,8 @@ def read_matched(
         >>> read_matched("predictions.json", val)[1]                            # doctest: +SKIP
         'predictions.json: detections of 128 of 128 images, matched by file name without extension'
     """
-    if Path(path).suffix == ".json":
+    is_coco = Path(path).suffix == ".json"
+    if is_coco:
         rows, readings = _coco_rows(Path(path), dataset, category_ids, images_by)
         convert, other_convert = boxes.from_coco, boxes.from_xyxy
     else:
@@ -104,10 +105,11 @@ def read_matched(
     detections = _to_detections(path, rows, dataset, convert, other_convert)
     if rows and images_by is None:
         _check_images(path, rows, readings, dataset, convert)
-    if rows and Path(path).suffix == ".json" and not isinstance(category_ids, int):
+    if rows and is_coco and not isinstance(category_ids, int):
         _check_classes(path, rows, dataset, category_ids, convert)
     covered = len({row.image for row in rows})
-    return detections, f"{path}: detections of {covered} of {len(dataset)} images, matched by {KINDS[readings[0].kind]}"
+    by = KINDS[readings[0].kind]
+    return detections, f"{path}: detections of {covered} of {len(dataset)} images, matched by {by}"
 
 
 def _check_images(path, rows, readings, dataset, convert):
@@ -139,16 +141,13 @@ def _numberings(dataset, category_ids):
         }
         for first in (0, 1)
     }
-    given = _labels(dataset, check_category_ids(dataset, category_ids))
+    ids = check_category_ids(dataset, category_ids)
+    given = {ids[name]: label for label, name in enumerate(dataset.class_names, start=1)}
     if all(isinstance(number, int) for number in given):
         for shift, which in ((-1, "less"), (1, "more")):
             shifted = {number + shift: label for number, label in given.items()}
             numberings[f"they are 1 {which} than those of the data set, correct them"] = shifted
     return numberings
-
-
-def _labels(dataset, category_ids):
-    return {category_ids[name]: label for label, name in enumerate(dataset.class_names, start=1)}
 
 
 def write_comp4(
@@ -202,16 +201,27 @@ def write_comp4(
 def _coco_rows(path, dataset, category_ids, images_by):
     """The `_Row`s, and the `ImageReading`s of which they have the first."""
     results = list(read_results(path))
-    labels = _labels(dataset, check_category_ids(dataset, category_ids))
-    advice = _advice(results, len(labels))
+    by_name = {name: label for label, name in enumerate(dataset.class_names, start=1)}
+    ids = check_category_ids(dataset, category_ids)
+    if _have_names(results, dataset):
+        labels = [by_name[result.category_name] for result in results]
+    else:
+        by_id = {ids[name]: label for name, label in by_name.items()}
+        advice = _advice(results, len(by_id))
+        labels = [_label(result, by_id, advice) for result in results]
     for result in results:
-        _check_result(result, labels, advice)
+        _check_box(result)
     readings = _result_readings(results, dataset, images_by)
     rows = [
-        _Row(int(image), labels[result.category_id], result.score, result.box, result.category_id)
-        for image, result in zip(readings[0].image_of, results, strict=True)
+        _Row(int(image), label, result.score, result.box, result.category_id)
+        for image, label, result in zip(readings[0].image_of, labels, results, strict=True)
     ]
     return rows, readings
+
+
+def _have_names(results, dataset):
+    """Whether all results name their class, so that category ids are not needed."""
+    return bool(results) and {result.category_name for result in results} <= set(dataset.class_names)
 
 
 def _result_readings(results, dataset, images_by):
@@ -263,7 +273,7 @@ def _advice(results, num_classes):
     return f", or --category-ids {' or '.join(firsts)} if they number the classes in order" if firsts else ""
 
 
-def _check_result(result, labels, advice):
+def _label(result, labels, advice):
     category = result.category_id
     if isinstance(category, (list, dict, bool)) or category not in labels:
         raise InputError(
@@ -271,6 +281,10 @@ def _check_result(result, labels, advice):
             f"{reprlib.repr(sorted(labels))[1:-1]}; pass the file that defines the category ids as --category-ids"
             f"{advice}"
         )
+    return labels[category]
+
+
+def _check_box(result):
     if min(result.box[2:]) < 0:
         raise InputError(
             f"{result.where}: found the bbox {list(result.box)}; expected x, y, width and height in pixels, with "

@@ -27,7 +27,7 @@ from tf_fast_rcnn.training.initial_model import initial_model
 from tf_fast_rcnn.training.optimizers import optimizer_of
 from tf_fast_rcnn.training.precision import set_precision
 from tf_fast_rcnn.training.recipes import small_data
-from tf_fast_rcnn.training.settings import BACKGROUND, check_classes
+from tf_fast_rcnn.training.settings import BACKGROUND, check_classes, check_objects
 
 if TYPE_CHECKING:
     from tf_fast_rcnn.data.proposals.files import FileProposals
@@ -108,6 +108,7 @@ def train(
     backbone = backbone or recipe.backbone
     recipe = dataclasses.replace(recipe, backbone=backbone if isinstance(backbone, str) else backbone.name)
     check_classes(recipe, train_dataset)
+    check_objects(train_dataset)
     start = run_folder.read_description(weights) if weights and Path(weights).is_dir() else None
     recipe, reasons = settle(recipe, train_dataset, backbone, start)
     proposals = train_dataset.proposals or proposals or proposal_settings(recipe.proposals, train_dataset)

@@ -99,7 +99,7 @@ def test_the_folder_reads_back_the_same(cats, tmp_path):
 
 def test_counts_of_fixes_are_kept(voc_folder, tmp_path):
     voc_folder.simple(1)
-    voc_folder.annotation("a0", [("cat", 1, 1, 99, 20), ("cat", 5, 5, 5, 9)])
+    voc_folder.annotation("a0", [("cat", 1, 1, 99, 20), ("cat", 6, 5, 5, 9)])
     run(read_voc(voc_folder.path, "train"), tmp_path / "out")
     assert read_prepared(tmp_path / "out").fixes == {
         "boxes clipped to their image": 1,

@@ -31,6 +31,8 @@ IMAGE_EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 # Boxes rounded to a few decimals may exceed the image by this much, relative to its size, without counting as clipped.
 _ROUNDING = 1e-4
 
+# Text files beside labels that are none: names of classes, and lists of images.
+_LISTS = {"classes", "predefined_classes", "obj", "train", "val", "valid", "test", "notes", "README"}
 # Folders of a name from another machine that are looked for here, from its end.
 _MAX_FOLDERS = 32
 
@@ -81,8 +83,8 @@ class Annotation(NamedTuple):
     source_id: int | str | None = None
 
     def source_name(self) -> str:
-        """The image's id as the user knows it, with the type that it has in the file."""
-        return self.image_id if self.source_id is None else repr(self.source_id)
+        """The image's id for messages, with the type that it has in the file."""
+        return repr(self.image_id if self.source_id is None else self.source_id)
 
 
 def images_in(folder: StrPath) -> list[Path]:
@@ -208,7 +210,7 @@ def _shared_files(annotations):
     return {
         file: (
             f"{found[0].source}: found one image file, {found[0].image_path}, for {len(found)} images "
-            f"({', '.join(repr(each.source_name()) for each in found[:3])}{', ...' if found[3:] else ''}); expected a "
+            f"({', '.join(each.source_name() for each in found[:3])}{', ...' if found[3:] else ''}); expected a "
             "file for each; pass the folder that their names begin in, or remove what is there twice",
             len(found),
         )
@@ -234,6 +236,9 @@ def to_dataset(
     if class_names is None:
         class_names = sorted({item.name for annotation in annotations for item in annotation.objects})
     labels = {class_name: label for label, class_name in enumerate(class_names, start=1)}
+    crowds = [item.crowd for annotation in annotations for item in annotation.objects]
+    if crowds and all(crowds):
+        fixes["crowds (iscrowd=1), which all objects are: training and evaluation ignore them"] += len(crowds)
     return DetectionDataset(name, class_names, [_record(annotation, labels) for annotation in annotations], fixes)
 
 
@@ -303,6 +308,27 @@ def _existing(folder, name):
         if os.path.isfile(folder / written):  # Path.is_file raises for a name that is too long.
             return folder / written
     return None
+
+
+def count_labels_without_images(labels: Iterable[Path], image_folders: Iterable[Path]) -> int:
+    """The number of label files in the folders of `labels` whose image is missing.
+
+    Args:
+        labels: label files of images; the files in their folders with the same extension are counted.
+        image_folders: the folders of the images.
+    """
+    labels = set(labels)
+    kinds = {path.suffix for path in labels}
+    folders = {path.parent for path in labels}
+    written = {path for folder in folders if folder.is_dir() for path in folder.iterdir() if path.suffix in kinds}
+    stems = {
+        path.stem
+        for folder in set(image_folders)
+        if folder.is_dir()
+        for path in folder.iterdir()
+        if path not in written
+    }
+    return sum(path not in labels and path.stem not in stems | _LISTS for path in written)
 
 
 def finite(text: Any) -> float | None:

@@ -78,8 +78,13 @@ def check_boxes(annotations: Iterable[Annotation]) -> None:
 
 
 def _refuse_relative(found, order):
-    """All coordinates of many boxes are 0 to 1: in pixels, none of these boxes would be larger than one."""
+    """All coordinates of many boxes are 0 to 1: in pixels, none of these boxes would be larger than one.
+
+    If they are whole numbers in a file with others, they may be objects of one pixel.
+    """
     within = ((found.corners >= 0) & (found.corners <= 1)).all(axis=1)
+    if not within.all():
+        within &= (found.corners != np.round(found.corners)).any(axis=1)
     candidates = [_RELATIVE[0 if order.startswith("xywh") else 1], *_RELATIVE]
     best = min(candidates, key=lambda name: _misfits(found, name)[within].sum())
     with_area = within & ~_flat(found, best)
@@ -92,7 +97,7 @@ def _refuse_percent(found, order):
     """No box reaches beyond 100 although the images do, and that by chance would be a miracle."""
     with np.errstate(over="ignore"):
         edges = ANNOTATION_ORDERS[order](found.corners, 1, 1)
-    if not 50 < edges.max() <= 100.5 or edges.min() < 0:
+    if not 50 < edges.max() <= 100.5 or found.corners.min() < 0:
         return
     shares = np.minimum(100 / found.widths, 1) * np.minimum(100 / found.heights, 1)
     whole = np.all(found.corners == np.round(found.corners))

@@ -16,6 +16,7 @@ from tf_fast_rcnn.data.readers.annotations import (
     IMAGE_EXTENSIONS,
     AnnotatedObject,
     annotate,
+    count_labels_without_images,
     finite,
     read_each,
     read_text,
@@ -75,6 +76,8 @@ def read_yolo(
             "with objects"
         )
     fixes = Counter()
+    folders = {image.parent for image in images}
+    fixes["labels files without an image"] += count_labels_without_images(map(_labels_path, images), folders)
     read = functools.partial(_read_image, directory, names, fixes)
     name = f"yolo:{directory}" + (f"@{split}" if split else "")
     return to_dataset(
