@@ -166,7 +166,7 @@ def test_damaged_headers_give_an_image_or_one_line(tmp_path, kind):
     assert not any("\n" in message for message in messages)
 
 
-# --- files that Pillow reads and TensorFlow refuses ---------------------------------------------------------------------
+# --- files that Pillow reads and TensorFlow refuses -------------------------------------------------------------------
 
 
 def png_chunks(contents):
@@ -190,7 +190,7 @@ def png_of(chunks):
 
 
 def damaged_files():
-    image = Image.fromarray(RGB)
+    image = Image.fromarray(RGB).resize((160, 120))
     png, jpeg = encoded(image, "PNG"), encoded(image, "JPEG")
     header, *_, end = chunks = png_chunks(png)
     pixels = zlib.decompress(b"".join(data for kind, data, _ in chunks if kind == b"IDAT"))

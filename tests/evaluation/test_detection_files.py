@@ -200,14 +200,14 @@ def test_nothing_is_written_for_a_class_that_cannot_name_a_file(tmp_path):
     assert not (tmp_path / "results").exists()
 
 
-# --- names of images, and numbers of classes ---------------------------------------------------------------------------
+# --- names of images, and numbers of classes --------------------------------------------------------------------------
 
 
 def images_with_objects(names, classes=("a", "b", "c", "d"), source_ids=None):
     """A data set of images of 100 x 200 with one object of each class, in another place in each image."""
     records = []
     for number, name in enumerate(names):
-        corners = np.float64([[0.05 + 0.2 * place, 0.1 + 0.05 * number] for place in range(len(classes))])
+        corners = np.float64([[0.05 + 0.2 * place, 0.1 + 0.08 * number] for place in range(len(classes))])
         boxes = np.concatenate([corners, corners + 0.15], axis=1)
         source_id = source_ids[number] if source_ids else None
         image_id = str(source_id) if source_ids else name
@@ -277,7 +277,7 @@ def test_images_numbered_from_0_are_found_out(tmp_path):
     with pytest.raises(InputError, match=r"0 of 20 objects .* and 16 by their number .* from 0; .*--images-by order-0"):
         read_detections(path, dataset)
     path = write_json(tmp_path, perfect(dataset, range(5)))
-    with pytest.raises(InputError, match="found the image 0; .*pass --images-by order-0 if these are numbers"):
+    with pytest.raises(InputError, match=r"found the image 0; .*pass --images-by order-0 if these are numbers"):
         read_detections(path, dataset)
     assert_all_found(path, dataset, None, "order-0")
 
@@ -285,7 +285,7 @@ def test_images_numbered_from_0_are_found_out(tmp_path):
 @pytest.mark.parametrize(("first", "ids"), [(0, [1, 2, 3, 4]), (1, [0, 1, 2, 3]), (1, [1, 3, 8, 9]), (0, [2, 3, 4, 5])])
 def test_classes_numbered_in_another_way_are_found_out(tmp_path, first, ids):
     """Only detections of classes whose numbers the data set has, too: nothing is unknown."""
-    dataset = images_with_objects([f"{letter}.jpg" for letter in "qwert"])
+    dataset = images_with_objects([f"{letter}.jpg" for letter in "qwertyuiop"])
     category_ids = dict(zip(dataset.class_names, ids, strict=True))
     known = [entry for entry in perfect(dataset, [r.image_id for r in dataset], first) if entry["category_id"] in ids]
     path = write_json(tmp_path, known)
@@ -297,7 +297,7 @@ def test_classes_numbered_in_another_way_are_found_out(tmp_path, first, ids):
 def test_an_unknown_number_of_a_class_tells_how_to_count_from_0(tmp_path):
     dataset = images_with_objects(["q.jpg"])
     path = write_json(tmp_path, perfect(dataset, ["q.jpg"], first=0))
-    with pytest.raises(InputError, match="found the category_id 0; .* or --category-ids 0 if they number the classes"):
+    with pytest.raises(InputError, match=r"found the category_id 0; .* or --category-ids 0 if they number the classes"):
         read_detections(path, dataset)
     assert_all_found(path, dataset, 0)
 

@@ -309,13 +309,12 @@ def input_errors(dataset: DetectionDataset) -> Iterator[None]:
 
 
 def check_decodes(record: ImageRecord) -> None:
-    """Raises an InputError that names the file if TensorFlow cannot decode the image of a record."""
-    contents = record.encoded_image()
+    """Raises an InputError that names the file if Pillow or TensorFlow cannot decode the image of a record."""
+    record.image()
     try:
-        decode_image(contents)
+        decode_image(record.encoded_image())
     except tf.errors.OpError as error:
         raise InputError(
             f"{record.image_path}: TensorFlow cannot decode the image ({' '.join(error.message.split())[:120]}); "
             "expected a file that it reads; save the image again, or remove it"
         ) from None
-    record.image()
