@@ -51,10 +51,10 @@ def random_detections(seed):
 
 
 def assert_same(found, expected, pixels):
-    """Classes and scores are equal; edges differ by less than `pixels` of the smallest image."""
+    """Classes and scores, as float32, are equal; edges differ by less than `pixels` of the smallest image."""
     for ours, theirs in zip(found, expected, strict=True):
         np.testing.assert_array_equal(ours.class_ids, theirs.class_ids)
-        np.testing.assert_array_equal(ours.scores, theirs.scores)
+        np.testing.assert_array_equal(ours.scores.astype(np.float32), theirs.scores)
         np.testing.assert_allclose(ours.boxes, theirs.boxes, atol=pixels / 50)
 
 
@@ -64,7 +64,7 @@ def test_coco_results_written_by_hand(tmp_path):
     assert found.class_ids.tolist() == [1, 2]  # by decreasing score
     assert found.scores.tolist() == [0.75, 0.5]
     np.testing.assert_allclose(found.boxes, [[0, 0, 1, 1], [0.1, 0.1, 0.3, 0.6]], atol=1e-7)
-    assert (found.boxes.dtype, found.scores.dtype, found.class_ids.dtype) == (np.float32, np.float32, np.int32)
+    assert (found.boxes.dtype, found.scores.dtype, found.class_ids.dtype) == (np.float64, np.float64, np.int32)
     assert empty.boxes.shape == last.boxes.shape == (0, 4)
 
 
@@ -107,6 +107,24 @@ def test_round_trips(seed, tmp_path_factory):
     if not any(max(entry["bbox"]) >= 2 for entry in results) and results:
         return  # only tiny boxes, which are mistaken for relative ones
     assert_same(read_detections(write_json(folder, results), DATASET, IDS), found, 0.0016)
+
+
+def test_scores_that_float32_would_make_equal_stay_different_when_written_again(tmp_path):
+    scores = [0.9, 0.9 - 1e-12, 0.9 - 2e-12]
+    found = read_detections(write_json(tmp_path, [ENTRY | {"score": score} for score in scores[::-1]]), DATASET, IDS)
+    assert found[1].scores.tolist() == scores
+    write_comp4(tmp_path / "voc", DATASET, found, DATASET.class_names)
+    again = read_detections(tmp_path / "voc", DATASET)
+    assert again[1].scores.tolist() == scores
+
+
+def test_lines_with_equal_scores_know_their_order_in_the_files(tmp_path):
+    lines = "000031 0.5 1 1 80 50\n000012 0.5 1 1 200 100\n000031 0.75 1 1 80 50\n000012 0.5 11 21 60 70\n"
+    first, empty, last = read_detections(write_voc(tmp_path, {"cat": lines, "wild_cat": ""}), DATASET)
+    assert first.file_positions.tolist() == [1, 3]
+    assert first[1:].file_positions.tolist() == [3]
+    assert empty.file_positions.tolist() == []
+    assert last.file_positions.tolist() == [2, 0]
 
 
 def test_pycocotools_reads_the_same_boxes(tmp_path):

@@ -69,7 +69,8 @@ def read_detections(
         images_by: how the file names images: a key of `image_names.KINDS`; None to find out.
 
     Returns:
-        A list of `Detections`, one per image in the order of the dataset, sorted by decreasing score; relative boxes.
+        A list of `Detections`, one per image in the order of the dataset, sorted by decreasing score (the first line
+        of ties first); relative boxes, float64.
 
     Raises:
         InputError: for missing, empty or truncated files or files in another format, images and classes that are not
@@ -188,9 +189,10 @@ def write_comp4(
     lines = [[] for _ in class_names]
     for record, found in zip(records, detections, strict=True):
         corners = boxes.to_voc(np.asarray(found.boxes, np.float64), record.height, record.width)
+        # Enough significant digits that scores are read back as they are, and no ties come or go.
+        digits = 17 if found.scores.dtype == np.float64 else 9
         for label, score, corner in zip(found.class_ids, found.scores, corners, strict=True):
-            # Nine significant digits round-trip every float32.
-            numbers = f"{score:.9g} " + " ".join(f"{side:.3f}" for side in corner)
+            numbers = f"{score:.{digits}g} " + " ".join(f"{side:.3f}" for side in corner)
             lines[label - 1].append(f"{record.image_id} {numbers}\n")
     folder.mkdir(parents=True, exist_ok=True)
     for path, of_class in zip(paths, lines, strict=True):
@@ -386,11 +388,11 @@ def _to_detections(path, rows, dataset, convert, other_convert):
     _check_format(path, rows, dataset, stored, relative, other_convert(stored, heights, widths))
     # The inclusive corners of a zero-area box are one pixel apart, and rounding may reverse them.
     relative[:, 2:] = np.maximum(relative[:, 2:], relative[:, :2])
-    scores = np.array([row.score for row in rows], np.float32)
+    scores = np.array([row.score for row in rows], np.float64)
     labels = np.array([row.label for row in rows], np.int32)
     order = np.lexsort((-scores, image_of))
     parts = np.split(order, np.searchsorted(image_of[order], np.arange(1, len(dataset))))
-    return [Detections(relative[part].astype(np.float32), scores[part], labels[part]) for part in parts]
+    return [Detections(relative[part], scores[part], labels[part], file_positions=part) for part in parts]
 
 
 def _check_format(path, rows, dataset, stored, relative, otherwise):

@@ -47,6 +47,8 @@ def evaluate(
     cache_dir: StrPath | None = None,
     workers: int | None = None,
     progress: bool = True,
+    iou_threshold: float = 0.5,
+    max_detections: int | None = None,
 ) -> EvaluationResult:
     """Detects objects in every image of a dataset and scores the detections.
 
@@ -61,6 +63,9 @@ def evaluate(
             Exported models and servers keep their own.
         cache_dir, workers: see `cached_proposals`.
         progress: whether to show a progress bar on standard error.
+        iou_threshold: see `score_detections`.
+        max_detections: detections per image that the model keeps, if its settings can be changed, and detections per
+            image and class that count under "coco"; None for those of the settings, and COCO's 100.
 
     Returns:
         `EvaluationResult`.
@@ -73,19 +78,23 @@ def evaluate(
     """
     predictor = model if isinstance(model, Predictor) else Predictor(model)
     if settings is None:
-        predictor = for_evaluation(predictor)
+        predictor = for_evaluation(predictor, max_detections)
     else:
-        predictor = predictor.with_settings(**dataclasses.asdict(settings))
+        chosen = {} if max_detections is None else {"max_detections": max_detections}
+        predictor = predictor.with_settings(**dataclasses.asdict(settings) | chosen)
     _check_classes(predictor, dataset)
     options: dict[str, Any] = {"cache_dir": cache_dir, "workers": workers, "progress": progress}
-    return score_detections(dataset, list(predictor.detect_each(dataset, proposals, **options)), protocol)
+    detections = list(predictor.detect_each(dataset, proposals, **options))
+    return score_detections(dataset, detections, protocol, iou_threshold, max_detections)
 
 
-def for_evaluation(predictor: Predictor) -> Predictor:
+def for_evaluation(predictor: Predictor, max_detections: int | None = None) -> Predictor:
     """The predictor with a score threshold of 0.01, if its settings can be changed: average precision looks at the
-    whole curve."""
-    changeable = predictor.adjustable
-    return predictor.with_settings(score_threshold=EVALUATION_SCORE_THRESHOLD) if changeable else predictor
+    whole curve. `max_detections`: detections per image; None for the predictor's."""
+    if not predictor.adjustable:
+        return predictor
+    chosen = {} if max_detections is None else {"max_detections": max_detections}
+    return predictor.with_settings(score_threshold=EVALUATION_SCORE_THRESHOLD, **chosen)
 
 
 def _check_classes(predictor: Predictor, dataset: DetectionDataset) -> None:

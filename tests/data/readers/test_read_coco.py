@@ -95,6 +95,22 @@ def test_boxes_are_clipped_and_dropped(coco):
     assert dataset.fixes == {"boxes without area dropped": 3, "boxes clipped to their image": 2}
 
 
+def test_what_clipping_changes_is_kept_for_cocos_metrics(coco):
+    """Boxes that the record restores to three decimals are not kept twice."""
+    boxes = [[-5, 0, 20, 20], [70, 0, 5, 5], [10.25, 10, 5, 5]]
+    beyond = [annotation(5, 1, box, area=7.5, iscrowd=n == 2) for n, box in enumerate(boxes)]
+    kept = coco(content(annotations=beyond))()[0].coco_objects
+    np.testing.assert_array_equal(kept.windows, boxes)
+    assert kept.objects.tolist() == [0, -1, 1]
+    assert kept.areas.tolist() == [7.5] * 3
+    assert kept.crowd.tolist() == [False, False, True]
+    assert coco(content(annotations=beyond[2:]))()[0].coco_objects is None
+    digits = [annotation(5, 1, [10.123456789, 10, 5, 5])]
+    np.testing.assert_array_equal(
+        coco(content(annotations=digits))()[0].coco_objects.windows, [[10.123456789, 10, 5, 5]]
+    )
+
+
 @pytest.mark.parametrize("file_name", ["train/a.jpg", r"train\a.jpg", "../images/train/a.jpg", "/elsewhere/b.jpg"])
 def test_file_names_with_folders(coco, tmp_path, file_name):
     write_image(tmp_path / "images" / "train" / "a.jpg")

@@ -17,7 +17,7 @@ from google.protobuf.message import DecodeError
 from tqdm import tqdm
 
 from tf_fast_rcnn.data.network_input import decode_image
-from tf_fast_rcnn.data.records import ImageRecord
+from tf_fast_rcnn.data.records import CocoObjects, ImageRecord
 from tf_fast_rcnn.errors import InputError
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 _SIDES = tuple(f"image/object/bbox/{side}" for side in ("ymin", "xmin", "ymax", "xmax"))
 _LABEL, _NAME = "image/object/class/label", "image/object/class/text"
 _AREA = "image/object/area"  # in pixels; only if objects have areas other than their boxes'
+_COCO = "image/object/coco"  # the rows of `CocoObjects`; only if the record has them
 _DIFFICULT, _CROWD = "image/object/difficult", "image/object/is_crowd"
 _SOURCE_ID = "image/source_id_json"  # the id in the image's COCO file; only if it has one
 _ENCODED, _PATH, _PROPOSALS = "image/encoded", "image/path", "image/proposals"
@@ -237,6 +238,8 @@ def to_example(record: ImageRecord, class_names: Sequence[str]) -> bytes:
     if record.areas is not None:
         pixels = record.areas.astype(float) * record.height * record.width
         feature[_AREA] = tf.train.Feature(float_list=tf.train.FloatList(value=pixels))
+    if record.coco_objects is not None:
+        feature[_COCO] = _bytes_feature([record.coco_objects.to_rows().astype("<f8").tobytes()])
     return tf.train.Example(features=tf.train.Features(feature=feature)).SerializeToString()
 
 
@@ -274,6 +277,7 @@ def _to_record(feature):
     encoded = feature[_ENCODED].bytes_list.value
     height, width = (feature[f"image/{side}"].int64_list.value[0] for side in ("height", "width"))
     areas = np.array(feature[_AREA].float_list.value) / (height * width) if _AREA in feature else None
+    coco = np.frombuffer(feature[_COCO].bytes_list.value[0], "<f8").reshape(-1, 8) if _COCO in feature else None
     return ImageRecord(
         image_id=text("image/source_id"),
         image_path=text(_PATH),
@@ -286,6 +290,7 @@ def _to_record(feature):
         proposal_boxes=np.frombuffer(feature[_PROPOSALS].bytes_list.value[0], "<f4").reshape(-1, 4),
         image_bytes=encoded[0] if encoded else None,
         areas=areas,
+        coco_objects=None if coco is None else CocoObjects.from_rows(coco),
         source_id=json.loads(feature[_SOURCE_ID].bytes_list.value[0]) if _SOURCE_ID in feature else None,
     )
 

@@ -80,7 +80,8 @@ def _identity(record):
 
 def _annotations(record):
     arrays = (record.boxes, record.class_ids, record.difficult, record.crowd)
-    arrays += () if record.areas is None else (record.areas,)
+    arrays += () if record.areas is None else (record.areas.astype(np.float32),)
+    arrays += () if record.coco_objects is None else (record.coco_objects.to_rows(),)
     names = [record.image_id] if record.source_id is None else [record.image_id, record.source_id]
     return [*names, record.height, record.width, *(array.tobytes().hex() for array in arrays)]
 

@@ -17,7 +17,7 @@ from joblib.externals.loky.process_executor import BrokenProcessPool
 
 from tf_fast_rcnn.data.images import is_plain, uses_few_bits
 from tf_fast_rcnn.data.proposals import compute_proposals
-from tf_fast_rcnn.data.proposals.opencv_search import use_one_thread
+from tf_fast_rcnn.data.proposals.selective_search import use_one_thread
 from tf_fast_rcnn.errors import InputError
 
 if TYPE_CHECKING:

@@ -20,7 +20,7 @@ from tf_fast_rcnn import boxes as box_algebra
 from tf_fast_rcnn.data.box_orders import ANNOTATION_ORDERS
 from tf_fast_rcnn.data.images import image_layout
 from tf_fast_rcnn.data.readers.box_checks import check_boxes
-from tf_fast_rcnn.data.records import DetectionDataset, ImageRecord
+from tf_fast_rcnn.data.records import CocoObjects, DetectionDataset, ImageRecord
 from tf_fast_rcnn.errors import InputError, in_one_go
 
 if TYPE_CHECKING:
@@ -63,8 +63,9 @@ class Annotation(NamedTuple):
         source: its location for error messages.
         image_id, image_path: as in `ImageRecord`.
         size: height and width of the displayed image.
-        boxes: float32 `[G, 4]`, relative to it, of the objects that are kept.
-        objects: these objects.
+        boxes, objects: the relative boxes `[G, 4]`, clipped, and the objects that they belong to.
+        all_boxes, all_objects: those of all objects of the file, neither clipped nor dropped: float64 `[A, 4]`.
+        kept: int64 `[G]`, the indices of `objects` in `all_objects`.
         corners: float64 `[N, 4]`, all boxes as in the file.
         frame: height and width of the image that `corners` refer to.
         order: their coordinate order, one of `ANNOTATION_ORDERS`; None if they need no check.
@@ -77,6 +78,9 @@ class Annotation(NamedTuple):
     size: tuple[int, int]
     boxes: np.ndarray
     objects: list[AnnotatedObject]
+    all_boxes: np.ndarray
+    all_objects: Sequence[AnnotatedObject]
+    kept: np.ndarray
     corners: np.ndarray
     frame: tuple[int, int]
     order: str | None = None
@@ -156,8 +160,21 @@ def annotate(
     boxes = box_algebra.from_stored(clipped[usable], turn)
     kept = [objects[int(index)] for index in usable]
     order = _ORDERS_OF_FORMATS.get(to_relative)
+    drawn = box_algebra.from_stored(drawn, turn)
     return Annotation(
-        source, image_id, Path(image_path), (height, width), boxes, kept, corners, frame, order, source_id
+        source,
+        image_id,
+        Path(image_path),
+        (height, width),
+        boxes,
+        kept,
+        drawn,
+        objects,
+        usable,
+        corners,
+        frame,
+        order,
+        source_id,
     )
 
 
@@ -223,9 +240,20 @@ def _file_of(annotation):
 
 
 def to_dataset(
-    name: str, annotations: Sequence[Annotation], class_names: Sequence[str] | None, fixes: Counter[str]
+    name: str,
+    annotations: Sequence[Annotation],
+    class_names: Sequence[str] | None,
+    fixes: Counter[str],
+    is_coco: bool = False,
 ) -> DetectionDataset:
     """Makes a `DetectionDataset` of annotations; if `class_names` is None, the classes that occur are sorted by name.
+
+    Args:
+        name: the SPEC.
+        annotations: one `Annotation` per image.
+        class_names: names of the classes 1..K.
+        fixes: what `annotate` counted.
+        is_coco: whether COCO's own metrics are to be those of the file; see `CocoObjects`.
 
     Raises:
         InputError: for a class that is not in `class_names`, or if there are no images.
@@ -239,10 +267,11 @@ def to_dataset(
     crowds = [item.crowd for annotation in annotations for item in annotation.objects]
     if crowds and all(crowds):
         fixes["crowds (iscrowd=1), which all objects are: training and evaluation ignore them"] += len(crowds)
-    return DetectionDataset(name, class_names, [_record(annotation, labels) for annotation in annotations], fixes)
+    records = [_record(annotation, labels, is_coco) for annotation in annotations]
+    return DetectionDataset(name, class_names, records, fixes)
 
 
-def _record(annotation, labels):
+def _record(annotation, labels, is_coco):
     for item in annotation.objects:
         if item.name not in labels:
             raise InputError(
@@ -259,8 +288,34 @@ def _record(annotation, labels):
         difficult=[item.difficult for item in annotation.objects],
         crowd=[item.crowd for item in annotation.objects],
         areas=_areas(annotation),
+        coco_objects=_coco_objects(annotation, labels) if is_coco else None,
         source_id=annotation.source_id,
     )
+
+
+def _coco_objects(annotation, labels):
+    """The `CocoObjects` of an annotation; None if its boxes restore them."""
+    windows = _windows(annotation.all_boxes, annotation.size, 9)
+    if len(annotation.kept) == len(windows) and np.array_equal(_windows(annotation.boxes, annotation.size, 3), windows):
+        return None
+    items = annotation.all_objects
+    stated = np.array([np.nan if item.area is None else item.area for item in items], np.float64)
+    objects = np.full(len(items), -1)
+    objects[annotation.kept] = np.arange(len(annotation.kept))
+    coco = CocoObjects(
+        windows=windows,
+        areas=np.where(np.isnan(stated), windows[:, 2] * windows[:, 3], stated),
+        class_ids=np.array([labels.get(item.name, 0) for item in items], np.int32),
+        crowd=np.array([item.crowd for item in items], bool),
+        objects=objects,
+    )
+    return coco.relabelled(np.arange(len(labels) + 1, dtype=np.int32))  # without dropped objects of unknown classes
+
+
+def _windows(boxes, size, decimals):
+    """COCO's x, y, width and height in pixels, rounded to undo the rounding of the relative boxes."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        return np.round(box_algebra.to_coco(boxes.astype(np.float64), *size), decimals)
 
 
 def _areas(annotation):
@@ -268,8 +323,8 @@ def _areas(annotation):
     stated = np.array([np.nan if item.area is None else item.area for item in annotation.objects])
     if np.isnan(stated).all():
         return None
-    shares = stated / (annotation.size[0] * annotation.size[1])
-    return np.where(np.isnan(shares), box_algebra.area(annotation.boxes), shares)
+    of_boxes = _windows(annotation.boxes, annotation.size, 3)[:, 2:].prod(axis=1)
+    return np.where(np.isnan(stated), of_boxes, stated) / (annotation.size[0] * annotation.size[1])
 
 
 def find_image(source: str, folder: Path, name: str) -> Path:

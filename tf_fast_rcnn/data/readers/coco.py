@@ -84,7 +84,7 @@ def read_coco(
     found = read_each(read_image, entries, skip_bad, fixes)
     if class_names is None:
         class_names = _without_root(content, names, fixes)
-    return to_dataset(_spec(path, images), found, class_names, fixes)
+    return to_dataset(_spec(path, images), found, class_names, fixes, is_coco=True)
 
 
 def read_coco_images(
