@@ -3,6 +3,7 @@
 import argparse
 import glob
 import os
+import sys
 import time
 from pathlib import Path
 
@@ -23,12 +24,12 @@ from tf_fast_rcnn.commands.proposal_options import (
     read_file,
     with_chosen_proposals,
 )
-from tf_fast_rcnn.data.images import image_layout
+from tf_fast_rcnn.data.images import image_layout, read_image
 from tf_fast_rcnn.data.proposals import METHODS, FileProposals
 from tf_fast_rcnn.data.readers.annotations import images_in, is_image_file, no_images
 from tf_fast_rcnn.data.records import DetectionDataset, ImageRecord
 from tf_fast_rcnn.data.specs import coco_file, split_name
-from tf_fast_rcnn.errors import InputError
+from tf_fast_rcnn.errors import InputError, in_one_go
 from tf_fast_rcnn.files import replacing_path, write_json
 
 EXAMPLES = """\
@@ -54,7 +55,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="image files, folders of image files, or quoted patterns; ** matches subfolders",
     )
     parser.add_argument(
-        "--data", metavar="SPEC", help="a dataset instead of IMAGEs; for voc:, annotations are optional"
+        "--data", metavar="SPEC", help="a dataset instead of IMAGEs; for voc: and coco:, annotations are optional"
     )
     parser.add_argument(
         "--proposals",
@@ -92,7 +93,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="COCO file with the category ids for --coco-results (default: that of --data coco:, otherwise 1, 2, ...)",
     )
     parser.add_argument("--comp4", metavar="DIR", help="write the detections there as VOC's comp4_det_SPLIT_CLASS.txt")
-    parser.add_argument("--skip-bad", action="store_true", help="skip unreadable images of --data, and report how many")
+    parser.add_argument("--skip-bad", action="store_true", help="go on without unreadable images, and report them")
     parser.add_argument(
         "--workers", type=number(int, 1), metavar="N", help="number of processes that compute the proposals of --data"
     )
@@ -105,7 +106,7 @@ def run(options: argparse.Namespace) -> None:
     if bool(options.images) == bool(options.data):
         found = "both" if options.images else "neither"
         raise InputError(f"IMAGE and --data: found {found}; expected one of them; pass images or a dataset")
-    paths = _image_paths(options.images)
+    paths = _readable(_image_paths(options.images), options.skip_bad)
     out = _drawing_folder(options)
     pictures = _picture_paths(paths, out) if out and paths else None
     start_tensorflow()
@@ -186,6 +187,23 @@ def _image_paths(arguments):
             raise no_images(argument)
         paths += map(str, found)
     return paths
+
+
+def _readable(paths, skip_bad):
+    """The images that can be read; without `skip_bad`, an InputError for all others. They are decoded now, so that no
+    detection is lost to a file that comes after it."""
+    readable, problems = [], []
+    for path in paths:
+        try:
+            read_image(path)
+            readable.append(path)
+        except InputError as error:
+            problems.append(str(error))
+    if problems and not (skip_bad and readable):
+        raise in_one_go(problems, "images")
+    for problem in problems:
+        print(f"skipped: {problem}", file=sys.stderr)
+    return readable
 
 
 def _picture_paths(images, out):

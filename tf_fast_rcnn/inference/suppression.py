@@ -20,8 +20,8 @@ import tensorflow as tf
 if TYPE_CHECKING:
     from tf_fast_rcnn.inference.graph import DetectionSettings
 
-# An IoU that exceeds the threshold by no more than this counts as equal to it. Coordinates are rounded: the IoU of boxes
-# of 5 to 30 of 640 pixels is up to 6e-6 off, in either direction, which depends on the runtime.
+# An IoU that exceeds the threshold by no more than this counts as equal to it. Coordinates are rounded: the IoU of
+# boxes of 5 to 30 of 640 pixels is up to 6e-6 off, in either direction, which depends on the runtime.
 IOU_TOLERANCE = 1e-5
 
 # A box with a shorter side, relative to the image, has no area. The square is far from float32's smallest number.

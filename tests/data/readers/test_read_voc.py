@@ -54,7 +54,7 @@ def test_boxes_beyond_the_image_are_clipped_and_counted(voc_folder):
     assert dataset.fixes == {"boxes clipped to their image": 1}
 
 
-@pytest.mark.parametrize("corners", [(20, 5, 20, 9), (21, 5, 20, 9), (5, 9, 20, 9), (61, 1, 80, 40), (1, 41, 9, 50)])
+@pytest.mark.parametrize("corners", [(22, 5, 20, 9), (21, 5, 20, 9), (5, 10, 20, 9), (61, 1, 80, 40), (1, 41, 9, 50)])
 def test_boxes_without_area_are_dropped_and_counted(voc_folder, corners):
     dataset = one_image(voc_folder, [("cat", *corners), ("dog", 1, 1, 30, 20)])
     assert dataset[0].class_ids.tolist() == [1]

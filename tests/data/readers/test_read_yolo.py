@@ -188,3 +188,16 @@ def test_a_bad_line_is_one_line_or_its_image_is_skipped_and_counted(yolo, lines,
     dataset = read_yolo(yolo, "train", skip_bad=True)
     assert [record.image_id for record in dataset] == ["images/train/b.jpg"]
     assert dataset.fixes == {"unreadable images or annotations skipped": 1}
+
+
+def test_labels_without_an_image_are_counted(tmp_path):
+    write_image(tmp_path / "images" / "train" / "a.png")
+    write_image(tmp_path / "images" / "train" / "b.png")
+    (tmp_path / "labels" / "train").mkdir(parents=True)
+    (tmp_path / "classes.txt").write_text("cat\n")
+    for name in ("a", "c", "d", "classes"):
+        (tmp_path / "labels" / "train" / f"{name}.txt").write_text("0 0.5 0.5 0.2 0.2\n")
+    assert read_yolo(tmp_path, "train").fixes == {
+        "images without a labels file (no objects)": 1,
+        "labels files without an image": 2,
+    }

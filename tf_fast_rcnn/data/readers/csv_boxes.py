@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tf_fast_rcnn import boxes as box_algebra
+from tf_fast_rcnn.data.box_orders import annotation_order
 from tf_fast_rcnn.data.readers.annotations import (
     AnnotatedObject,
     annotate,
@@ -43,7 +44,11 @@ _COLUMN_OF = {other: name for name, others in _OTHER_NAMES.items() for other in 
 
 
 def read_csv(
-    path: StrPath, images: StrPath | None = None, class_names: Sequence[str] | None = None, skip_bad: bool = False
+    path: StrPath,
+    images: StrPath | None = None,
+    class_names: Sequence[str] | None = None,
+    skip_bad: bool = False,
+    boxes_order: str | None = None,
 ) -> DetectionDataset:
     """Reads a CSV file with one box per line, with a header or, as in keras-retinanet, without one.
 
@@ -62,13 +67,15 @@ def read_csv(
         class_names: the classes in the order of their ids 1..K; default: those found, sorted.
         skip_bad: leave out missing or unreadable images and those with an invalid line, and count them in `fixes`,
             instead of raising.
+        boxes_order: one of `ANNOTATION_ORDERS`, for files whose xmin, ymin, xmax and ymax have another meaning.
 
     Returns:
         `DetectionDataset`.
 
     Raises:
-        InputError: for a file without these columns, coordinates that are all relative (0 to 1), a class that is not
-            in `class_names`, and, without `skip_bad`, for the first invalid line or image.
+        InputError: for a file without these columns, boxes that are relative (0 to 1) or fit in another order or unit
+            only, a class that is not in `class_names`, and, without `skip_bad`, for invalid lines or images, in one
+            message.
 
     Example:
         >>> train = read_csv("labels/train.csv", "images")              # doctest: +SKIP
@@ -76,11 +83,13 @@ def read_csv(
     path = Path(path)
     folder = path.parent if images is None else Path(images)
     fixes = Counter()
+    to_relative = box_algebra.from_xyxy if boxes_order is None else annotation_order(boxes_order)
     lines = _lines_by_image(path)
-    _refuse_relative(path, lines)
+    if boxes_order is None:
+        _refuse_relative(path, lines)
 
     def read_image(file_name):
-        return _read_image(path, folder, file_name, lines[file_name], fixes)
+        return _read_image(path, folder, file_name, lines[file_name], to_relative, fixes)
 
     annotations = read_each(read_image, lines, skip_bad, fixes)
     name = f"csv:{path}" + ("" if images is None else f",{images}")
@@ -150,17 +159,18 @@ def _refuse_relative(path, images):
     corners = [value for value in corners if value is not None]
     if corners and max(corners) <= 1 and min(corners) >= 0:
         raise InputError(
-            f"{path}: all coordinates are in the range 0 to 1; expected pixels; multiply them by the image's size"
+            f"{path}: all coordinates are in the range 0 to 1; expected pixels; multiply them by the image's size, or "
+            "pass --boxes-order xyxy-relative (boxes_order=...)"
         )
 
 
-def _read_image(path, folder, file_name, lines, fixes):
+def _read_image(path, folder, file_name, lines, to_relative, fixes):
     number, first = lines[0]
     source = f"{path}, line {number}"
     stated = [_side(source, first, side) for side in ("height", "width")]
     objects = [_object(f"{path}, line {number}", values) for number, values in lines if not _is_background(values)]
     image_path = find_image(source, folder, file_name)
-    return annotate(source, file_name, image_path, objects, box_algebra.from_xyxy, fixes, stated)
+    return annotate(source, file_name, image_path, objects, to_relative, fixes, stated)
 
 
 def _is_background(values):

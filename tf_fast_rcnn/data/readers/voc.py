@@ -17,6 +17,7 @@ import defusedxml.ElementTree
 from defusedxml import DefusedXmlException
 
 from tf_fast_rcnn import boxes as box_algebra
+from tf_fast_rcnn.data.box_orders import annotation_order
 from tf_fast_rcnn.data.readers.annotations import (
     IMAGE_EXTENSIONS,
     AnnotatedObject,
@@ -38,14 +39,18 @@ _EXTENSIONS = tuple(cased for extension in IMAGE_EXTENSIONS for cased in (extens
 
 
 def read_voc(
-    directory: StrPath, split: str, class_names: Sequence[str] | None = None, skip_bad: bool = False
+    directory: StrPath,
+    split: str,
+    class_names: Sequence[str] | None = None,
+    skip_bad: bool = False,
+    boxes_order: str | None = None,
 ) -> DetectionDataset:
     """Reads one split of a data set in Pascal VOC's layout. Only the headers of images are read.
 
     - An image is `JPEGImages/ID` with any common extension, or else the XML's `<filename>`; ID is a line of
       `ImageSets/Main/SPLIT.txt`, in which the second column of VOC's class lists (-1, 0, 1) is ignored.
-    - Boxes are 1-based inclusive pixels, whole or fractional. They are clipped to the image; those with xmin >= xmax,
-      ymin >= ymax, or no area inside the image are dropped. Both are counted in `fixes`.
+    - Boxes are 1-based inclusive pixels, whole or fractional, so xmin = xmax is one column. They are clipped to the
+      image; reversed ones and those with no area inside the image are dropped. Both are counted in `fixes`.
     - `<difficult>` and `<size>` may be missing. A size of 0 counts as missing.
     - If EXIF rotates an image by a quarter turn and `<size>` is that of the stored pixels, the annotation tool ignored
       EXIF, and the boxes are rotated with the image. Any other mismatch of the sizes is an error, because the boxes may
@@ -57,13 +62,15 @@ def read_voc(
         class_names: the classes in the order of their ids 1..K; default: those found in this split, sorted. For a test
             split, pass those of the training split.
         skip_bad: leave out unreadable annotations and images, and count them in `fixes`, instead of raising.
+        boxes_order: one of `ANNOTATION_ORDERS`, for files of tools that write other boxes than VOC's, such as
+            "xyxy-edges" where the first pixel is 0.
 
     Returns:
         `DetectionDataset`.
 
     Raises:
-        InputError: for an unknown or empty split, a class that is not in `class_names`, and, without `skip_bad`, for
-            the first missing or invalid annotation or image.
+        InputError: for an unknown or empty split, a class that is not in `class_names`, boxes that fit in another
+            order or unit only, and, without `skip_bad`, for missing or invalid annotations or images, in one message.
 
     Example:
         >>> train = read_voc("VOCdevkit/VOC2007", "trainval")                              # doctest: +SKIP
@@ -72,7 +79,12 @@ def read_voc(
     directory = Path(directory)
     fixes = Counter()
     image_ids = _image_ids(directory, split, fixes)
-    annotations = read_each(lambda image_id: _read_annotation(directory, image_id, fixes), image_ids, skip_bad, fixes)
+    to_relative = box_algebra.from_voc if boxes_order is None else annotation_order(boxes_order)
+
+    def read(image_id):
+        return _read_annotation(directory, image_id, to_relative, fixes)
+
+    annotations = read_each(read, image_ids, skip_bad, fixes)
     return to_dataset(f"voc:{directory}@{split}", annotations, class_names, fixes)
 
 
@@ -136,16 +148,14 @@ def _xml_path(directory, image_id):
     return directory / "Annotations" / f"{image_id}.xml"
 
 
-def _read_annotation(directory, image_id, fixes):
+def _read_annotation(directory, image_id, to_relative, fixes):
     path = _xml_path(directory, image_id)
     root = _parse(path)
     # <filename> may be a path on the annotator's machine, with either kind of slash.
     image_path = _find_image(directory, image_id, re.split(r"[\\/]", _text(root, "filename"))[-1])
     stated = [_pixels(path, root, side) for side in ("height", "width")]
     objects = [_object(path, number, element) for number, element in enumerate(root.findall("object"), 1)]
-    ordered = [item for item in objects if item.corners[0] < item.corners[2] and item.corners[1] < item.corners[3]]
-    fixes["boxes without area dropped"] += len(objects) - len(ordered)
-    return annotate(path, image_id, image_path, ordered, box_algebra.from_voc, fixes, stated)
+    return annotate(path, image_id, image_path, objects, to_relative, fixes, stated)
 
 
 def _parse(path):

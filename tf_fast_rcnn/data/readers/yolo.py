@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING
 
 import yaml
 
-from tf_fast_rcnn import boxes as box_algebra
+from tf_fast_rcnn.data.box_orders import ANNOTATION_ORDERS
 from tf_fast_rcnn.data.readers.annotations import (
     IMAGE_EXTENSIONS,
     AnnotatedObject,
     annotate,
+    count_labels_without_images,
     finite,
     read_each,
     read_text,
@@ -75,6 +76,8 @@ def read_yolo(
             "with objects"
         )
     fixes = Counter()
+    folders = {image.parent for image in images}
+    fixes["labels files without an image"] += count_labels_without_images(map(_labels_path, images), folders)
     read = functools.partial(_read_image, directory, names, fixes)
     name = f"yolo:{directory}" + (f"@{split}" if split else "")
     return to_dataset(
@@ -210,11 +213,7 @@ def _read_image(directory, names, fixes, image):
     objects = _objects(path, names) if path.is_file() else []
     fixes["images without a labels file (no objects)"] += 0 if path.is_file() else 1
     image_id = image.relative_to(directory) if image.is_relative_to(directory) else image
-    return annotate(path, image_id.as_posix(), image, objects, _to_relative, fixes)
-
-
-def _to_relative(corners, height, width):
-    return box_algebra.from_yolo(corners)
+    return annotate(path, image_id.as_posix(), image, objects, ANNOTATION_ORDERS["cxcywh-relative"], fixes)
 
 
 def _objects(path, names):
