@@ -120,6 +120,8 @@ def _results(task):
         annotations = _annotations(task)
         found = annotations[0].get("result") if annotations else None
         return [item for item in found if isinstance(item, dict)] if isinstance(found, list) else None
+    if task.get("annotation_id", 0) is None:
+        return None
     # JSON-MIN: the regions of each tag of the labelling interface are a list under the tag's name.
     regions = [item for value in task.values() if isinstance(value, list) for item in value if isinstance(item, dict)]
     return [{"value": item, **item} for item in regions]
