@@ -118,7 +118,7 @@ def test_bad_examples_are_one_line(tmp_path, change, patterns):
 
 def test_other_files(tmp_path):
     one_line_error(lambda: read(tmp_path / "none.tfrecord", tmp_path), "no such file")
-    (tmp_path / "a.tfrecord").write_bytes(b"not records")
+    (tmp_path / "a.tfrecord").write_bytes(b"this is not a file of records")
     one_line_error(lambda: read(tmp_path / "a.tfrecord", tmp_path), "cannot read the examples")
     write(tmp_path / "b.tfrecord", b"\xff\xff")
     one_line_error(lambda: read(tmp_path / "b.tfrecord", tmp_path), "cannot read the examples")
