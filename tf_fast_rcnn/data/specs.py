@@ -9,6 +9,7 @@ import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from tf_fast_rcnn.data.formats import hint
 from tf_fast_rcnn.data.prepared.read import read_prepared
 from tf_fast_rcnn.data.readers.coco import read_coco
 from tf_fast_rcnn.data.readers.csv_boxes import read_csv
@@ -91,10 +92,20 @@ def _load_part(spec, class_names, skip_bad, cache_dir):
     if not colon or kind not in _READERS or not location:
         raise InputError(
             f"data set {spec!r}: unknown kind; expected KIND:LOCATION[@SPLIT] with one of the kinds "
-            f"{', '.join(_READERS)}"
+            f"{', '.join(_READERS)}{_hint('', whole)}"
         )
-    dataset = _READERS[kind](location, class_names=class_names, skip_bad=skip_bad, cache_dir=cache_dir)
+    try:
+        dataset = _READERS[kind](location, class_names=class_names, skip_bad=skip_bad, cache_dir=cache_dir)
+    except InputError as error:
+        raise InputError(f"{error}{_hint(kind, location)}") from None
     return dataset if part is None else select_part(dataset, part)
+
+
+def _hint(kind, location):
+    """The end of a message: the kind of data that is at the location, if it is another one."""
+    places = (location, _location_and_split(location)[0], location.partition(",")[0])
+    place = next((place for place in places if place and os.path.exists(place)), "")
+    return hint(kind, place) if place else ""
 
 
 def load_images(

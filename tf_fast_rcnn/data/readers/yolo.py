@@ -71,9 +71,9 @@ def read_yolo(
     folder = YoloFolder.open(Path(location))
     names = folder.class_names(split)
     images = folder.images(split)
-    if not any(_labels_path(image).is_file() for image in images):
+    if not any(labels_path(image).is_file() for image in images):
         raise InputError(
-            f"{_labels_path(images[0])}: no image has a labels file; expected one, named like this, for each image "
+            f"{labels_path(images[0])}: no image has a labels file; expected one, named like this, for each image "
             "with objects"
         )
     fixes = Counter()
@@ -84,7 +84,13 @@ def read_yolo(
     )
 
 
-def _labels_path(image):
+def labels_path(image: Path) -> Path:
+    """The labels file of an image: in labels/ instead of the last folder named images/, or else next to the image.
+
+    Example:
+        >>> labels_path(Path("cells/images/train/a.jpg")).as_posix()
+        'cells/labels/train/a.txt'
+    """
     parts = list(image.parts)
     beside = image.with_suffix(".txt")
     if "images" not in parts:
@@ -96,7 +102,7 @@ def _labels_path(image):
 
 
 def _read_image(root, names, keypoint_numbers, fixes, image):
-    path = _labels_path(image)
+    path = labels_path(image)
     lines = _Lines(names, keypoint_numbers, Counter())
     objects = lines.objects(path) if path.is_file() else []
     image_id = image.relative_to(root) if image.is_relative_to(root) else image

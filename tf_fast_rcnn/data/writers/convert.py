@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tf_fast_rcnn.data.readers.yolo import labels_path
 from tf_fast_rcnn.data.writers.coco import coco_content
 from tf_fast_rcnn.data.writers.csv_boxes import csv_text
 from tf_fast_rcnn.data.writers.cvat import cvat_xml
@@ -190,7 +191,7 @@ def _write_yolo(folder, images, class_names):
     for split, found in images.items():
         _copy_images(folder, split, found)
         for image in found:
-            write_text(folder / "labels" / split / f"{image.stem}.txt", yolo_text(image, class_names))
+            write_text(labels_path(folder / "images" / split / image.file), yolo_text(image, class_names))
     write_text(folder / "data.yaml", data_yaml(class_names, {split: f"images/{split}" for split in images}))
 
 
@@ -198,7 +199,7 @@ def _save_yolo(folder, images, class_names):
     names = "".join(f"{name}\n" for name in class_names)
     for image in images:
         image.copy_to(folder / "images" / image.file)
-        write_text(folder / "labels" / f"{image.stem}.txt", yolo_text(image, class_names))
+        write_text(labels_path(folder / "images" / image.file), yolo_text(image, class_names))
     # Label Studio's importer reads the first of these, labelImg the second.
     write_text(folder / "classes.txt", names)
     write_text(folder / "labels" / "classes.txt", names)

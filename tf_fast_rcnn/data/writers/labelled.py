@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import os
+import dataclasses
+import functools
 import re
 import shutil
 from collections.abc import Callable, Iterable, Sequence
@@ -28,7 +29,8 @@ class LabelledImage(NamedTuple):
 
     Attributes:
         file: its name in what is written, relative, with slashes and the extension of its format.
-        record: the image itself.
+        record: the image without its bytes, which may be too many to keep them all.
+        load: returns the image's record with its bytes, if it has any.
         boxes: float32 `[G, 4]`, relative.
         names: the class name of each object.
         scores: float32 `[G]` of detections; None for annotations.
@@ -37,6 +39,7 @@ class LabelledImage(NamedTuple):
 
     file: str
     record: ImageRecord
+    load: Callable[[], ImageRecord]
     boxes: np.ndarray
     names: Sequence[str]
     scores: np.ndarray | None
@@ -51,27 +54,30 @@ class LabelledImage(NamedTuple):
     def copy_to(self, path: Path) -> None:
         """Writes the image file, byte for byte."""
         path.parent.mkdir(parents=True, exist_ok=True)
-        if self.record.image_bytes is None:
-            shutil.copyfile(self.record.image_path, path)
+        record = self.load()
+        if record.image_bytes is None:
+            shutil.copyfile(record.image_path, path)
             return
         with replacing(path) as file:
-            file.write(self.record.image_bytes)
+            file.write(record.image_bytes)
 
 
 def labelled_images(dataset: DetectionDataset) -> Iterable[LabelledImage]:
     """The images of a data set with their annotations."""
-    files = file_names(dataset)
-    for file, record in zip(files, dataset, strict=True):
+    for index, (file, record) in enumerate(zip(file_names(dataset), dataset, strict=True)):
         names = [dataset.class_names[label - 1] for label in record.class_ids]
-        yield LabelledImage(file, record, record.boxes, names, None, record.difficult, record.crowd)
+        light = dataclasses.replace(record, image_bytes=None, proposal_boxes=None)
+        load = functools.partial(dataset.__getitem__, index)
+        yield LabelledImage(file, light, load, record.boxes, names, None, record.difficult, record.crowd)
 
 
 def detected_images(dataset: DetectionDataset, detections: Sequence[Detections]) -> Iterable[LabelledImage]:
     """The images of a data set with their detections."""
-    for file, record, found in zip(file_names(dataset), dataset, detections, strict=True):
+    for image, found in zip(labelled_images(dataset), detections, strict=True):
         boxes = np.asarray(found.boxes, np.float32).reshape(-1, 4)
         none = np.zeros(len(boxes), bool)
-        yield LabelledImage(file, record, boxes, found.names, np.asarray(found.scores), none, none)
+        scores = np.asarray(found.scores)
+        yield image._replace(boxes=boxes, names=found.names, scores=scores, difficult=none, crowd=none)
 
 
 def file_names(records: Iterable[ImageRecord]) -> list[str]:
@@ -82,11 +88,11 @@ def file_names(records: Iterable[ImageRecord]) -> list[str]:
         ['day 1/a.jpg', 'day 2/a.jpg']
     """
     named = [(_safe_parts(record.image_id), _extension(record)) for record in records]
-    shared = os.path.commonprefix([parts[:-1] for parts, _ in named])
+    shared = _shared_start([parts[:-1] for parts, _ in named])
     files: dict[str, None] = {}
     folded = set()
     for parts, extension in named:
-        stem, number = "/".join(parts[len(shared) :]), 1
+        stem, number = "/".join(parts[shared:]), 1
         file = f"{stem}{extension}"
         # File systems may ignore case; annotations are named by the stem alone.
         while PurePosixPath(file).with_suffix("").as_posix().lower() in folded:
@@ -95,6 +101,14 @@ def file_names(records: Iterable[ImageRecord]) -> list[str]:
         folded.add(PurePosixPath(file).with_suffix("").as_posix().lower())
         files[file] = None
     return list(files)
+
+
+def _shared_start(lists):
+    """How many folders all paths begin with."""
+    shortest = min(lists, key=len, default=[])
+    return next(
+        (index for index, part in enumerate(shortest) if any(other[index] != part for other in lists)), len(shortest)
+    )
 
 
 def _safe_parts(image_id):
