@@ -278,7 +278,7 @@ def _check_outputs(options, dataset):
         category_ids = _category_ids(options)
         if category_ids is not None:
             check_category_ids(dataset, category_ids)
-    if options.coco_results or options.comp4:
+    if options.coco_results or options.comp4 or options.save_as:
         names = [record.image_id for record in dataset]
         twice = sorted({name for name in names if names.count(name) > 1}) if len(set(names)) < len(names) else ()
         if twice:
