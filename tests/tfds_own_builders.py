@@ -81,7 +81,7 @@ def bccd(folder):
     raw = VocFolder(folder / "bccd" / "BCCD")
     for number, image_id in enumerate(("BloodImage_00000", "BloodImage_00001")):
         raw.image(f"{image_id}.jpg", 480, 640)
-        objects = [("RBC", 1, 1, 640, 480), ("WBC", 260, 177 + number, 491, 376), ("Platelets", 7, 9, 8, 30)]
+        objects = [("RBC", 1, 1, 640, 480), ("WBC", 260, 177 + number, 491, 376), ("Platelets", 7, 9, 7, 30)]
         raw.annotation(image_id, objects, size=(640, 480))
     raw.split("test", "BloodImage_00000\nBloodImage_00001\n")
     lines = (raw.path / "ImageSets/Main/test.txt").read_text().splitlines(keepends=True)

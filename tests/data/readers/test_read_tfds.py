@@ -60,6 +60,8 @@ def test_coco_is_that_of_the_coco_reader(read, built):
     others = read_coco(built / "coco" / "annotations" / "instances_val2017.json", built / "coco" / "val2017")
     check_equal(dataset, others)
     assert dataset.class_names == others.class_names
+    ids = {record.image_id: record.source_id for record in dataset}
+    assert ids == {record.image_id: record.source_id for record in others} == {"139": 139, "285": 285, "632": 632}
     assert sum(record.crowd.sum() for record in dataset) == 1
 
 
