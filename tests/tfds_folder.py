@@ -83,7 +83,7 @@ class Faces(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
 
 class Boxes(tfds.core.GeneratorBasedBuilder, skip_registration=True):
-    """One image per split with one box, in a format that the features do not tell."""
+    """One image per split with one box, in a format that the features do not state."""
 
     name = "boxes"
     VERSION = tfds.core.Version("1.0.0")
@@ -112,7 +112,7 @@ class Boxes(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
 
 def build_boxes(folder, splits, labels=None):
-    """Builds `Boxes` anew: for each split, the four numbers of its box, or the file name of its image.
+    """Builds `Boxes` again: for each split, the four numbers of its box, or the file name of its image.
 
     With `labels`, each split has a list of boxes, and these labels in a sequence of their own.
     """
