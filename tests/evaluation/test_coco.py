@@ -267,8 +267,10 @@ def random_case(seed):
             moved = np.array(window) + rng.choice([0, 0, 10], 4)
             score = rng.integers(1, 5) / 8 + rng.choice([0, 0, 1e-12])
             results.append((rng.choice([image_id, ids[5]]), category, moved.tolist(), score))
-    # One in the usual place, from which the format of the boxes is seen.
-    results += [(ids[0], 1, [300, 200, 30, 20], 0.5)]
+    # Some in the usual place, from which the order of the numbers is seen: as corners or centres they do not fit.
+    for window in ([0, 0, 300, 200], [0, 0, 200, 300], [400, 300, 100, 60], [500, 300, 60, 100]):
+        annotations.append(annotation_entry(len(annotations) + 1, ids[0], window))
+        results.append((ids[0], 1, window, 0.5))
     keys = ("image_id", "category_id", "bbox", "score")
     results = [dict(zip(keys, (int(image_id), *rest), strict=True)) for image_id, *rest in results]
     return images, annotations, [results[index] for index in rng.permutation(len(results))]
