@@ -341,6 +341,20 @@ def test_an_object_without_area_in_the_image_has_to_be_found_all_the_same(pictur
     assert np.isnan(score_detections(only_other, [detections([], [], [])], "coco").mean_ap)
 
 
+@pytest.mark.parametrize(("found", "recalls"), [(3, 31), (6, 61), (7, 70), (8, 81)])
+def test_k_of_ten_objects_reach_ten_k_plus_one_recalls_but_for_seven(pictures, found, recalls):
+    """By hand: all detections are right. np.linspace(0, 1, 101)[70] is greater than 7 / 10, as in COCOeval."""
+    windows = [[50 * n, 20, 40, 40] for n in range(10)]
+    truth = [annotation_entry(n, 7, window) for n, window in enumerate(windows, start=1)]
+    results = [
+        {"image_id": 7, "category_id": 1, "bbox": window, "score": 0.9 - n / 100}
+        for n, window in enumerate(windows[:found])
+    ]
+    dataset, detected, result = assert_equals_pycocotools(pictures, [image_entry(0, 7)], truth, results)
+    assert result.metrics["AP50"] == pytest.approx(recalls / 101)
+    assert break_down(dataset, detected, result).mean_ap == pytest.approx(recalls / 101)
+
+
 def test_an_annotation_with_the_id_0_is_found_although_pycocotools_never_finds_it(pictures):
     """COCOeval stores the id of a match and takes 0 for none. Ids are labels here."""
     images, window = [image_entry(0, 7)], [100, 80, 40, 40]
