@@ -1,6 +1,7 @@
 """COCO metrics from pycocotools: cases computed by hand, and VOC's area under the curve where both must agree."""
 
 import contextlib
+import dataclasses
 import io
 import json
 import math
@@ -21,6 +22,7 @@ from tf_fast_rcnn.errors import InputError
 from tf_fast_rcnn.evaluation import score_detections
 from tf_fast_rcnn.evaluation.breakdown import break_down
 from tf_fast_rcnn.evaluation.detection_files import read_detections
+from tf_fast_rcnn.evaluation.report import write_report
 
 HEIGHT, WIDTH = 480, 640
 
@@ -386,6 +388,19 @@ def test_detections_beyond_the_hundred_best_do_not_count_and_are_reported():
     breakdown = break_down(dataset, found, result)
     assert breakdown.counts.sum() == 0  # the other 30 objects are detected, although not scored
     assert not breakdown.missed.any()
+
+
+def test_the_report_says_how_many_do_not_count_and_calls_none_of_them_missed(tmp_path, pictures):
+    dataset, found = crowded_case()
+    shown = dataclasses.replace(dataset[0], image_path=str(pictures / "0.png"))
+    dataset = dataset.with_records([shown])
+    page = write_report(tmp_path, dataset, found, score_detections(dataset, found, "coco")).read_text()
+    row = 'detections that do not count, beyond the 100 best of their class in an image</td><td class="found">30</td>'
+    assert row in page
+    # 24 pictures of objects that are found with low scores; the words are in the caption and the text alternative.
+    assert page.count("detected with a score of only") == 2 * 24
+    assert "not detected: wrong" not in page
+    assert "do not count" not in write_report(tmp_path, dataset, found, score_detections(dataset, found)).read_text()
 
 
 def test_a_higher_limit_counts_them_and_a_lower_one_fewer():
