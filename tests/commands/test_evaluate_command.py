@@ -8,6 +8,7 @@ from PIL import Image
 from servers import served
 
 import tf_fast_rcnn as frcnn
+from tf_fast_rcnn.boxes import to_coco
 from tf_fast_rcnn.evaluation.detection_files import read_detections, write_comp4
 
 
@@ -246,3 +247,25 @@ def test_unknown_class_and_truncated_image(refused, command, tiny_run, broken_di
     annotation = broken_digits / "Annotations" / "test_0001.xml"
     annotation.write_text(annotation.read_text().replace("<name>", "<name>x"))
     assert "found class 'x" in refused("evaluate", tiny_run[0], "--data", f"voc:{broken_digits}@test")
+
+
+def test_detections_are_matched_by_the_names_of_files_and_it_is_said(command, refused, digits, tmp_path):
+    """Those of `detect IMAGES --coco-results` and of other tools, by the stem; VOC's ids are stems, too."""
+    data = frcnn.load_dataset(f"voc:{digits}@test")
+    results = [
+        {"image_id": f"{record.image_id}.jpg", "category_id": int(label) - 1, "bbox": box.tolist(), "score": 1}
+        for record in data
+        for box, label in zip(to_coco(record.boxes, record.height, record.width), record.class_ids, strict=True)
+    ]
+    path = tmp_path / "found.json"
+    path.write_text(json.dumps(results))
+    arguments = ("evaluate", "--detections", path, "--data", f"voc:{digits}@test", "--json", "-")
+    assert "--category-ids 0 if they number the classes in order" in refused(*arguments)
+    done = command(*arguments, "--category-ids", 0)
+    assert done.code == 0, done.err
+    assert json.loads(done.out)["mean_ap"] == pytest.approx(1)
+    assert f"{path}: detections of 4 of 4 images, matched by file name\n" in done.err
+    assert "expected one of" in refused(*arguments, "--category-ids", 0, "--images-by", "id")
+    assert "--images-by is only used with --detections" in refused(
+        "evaluate", tmp_path, "--data", f"voc:{digits}@test", "--images-by", "id"
+    )

@@ -12,7 +12,7 @@ import pytest
 import tf_fast_rcnn as frcnn
 from tf_fast_rcnn import boxes as box_algebra
 from tf_fast_rcnn import cli, load_dataset
-from tf_fast_rcnn.data.proposals.orders import ORDERS, from_order
+from tf_fast_rcnn.data.box_orders import ORDERS, from_order
 
 PAGE = (Path(__file__).parents[2] / "docs" / "proposals.md").read_text()
 PYTHON = re.findall(r"```python\n(.*?)```", PAGE, flags=re.DOTALL)
@@ -40,7 +40,7 @@ def write_folder(folder, images, suffix):
 
 @pytest.fixture(scope="module")
 def files(digits, tmp_path_factory):
-    """A folder with the data set and every file that the page names."""
+    """A folder with the dataset and every file that the page names."""
     folder = tmp_path_factory.mktemp("page")
     (folder / "streets").symlink_to(digits)
     train, test = (load_dataset(f"voc:{digits}@{split}").records for split in ("train", "test"))

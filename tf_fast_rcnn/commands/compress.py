@@ -4,6 +4,7 @@ import argparse
 
 import tf_fast_rcnn as frcnn
 from tf_fast_rcnn.commands.common import (
+    add_boxes_order,
     add_json_argument,
     check_new,
     load_data,
@@ -26,6 +27,7 @@ _SEARCH_OPTIONS = ("data", "proposals")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the options of `compress`."""
     parser.add_argument("folder", metavar="RUN", help="folder that `train` wrote")
     parser.add_argument(
         "--fc6", type=number(int, 1), metavar="T", help="singular values to keep in the first fully connected layer"
@@ -63,6 +65,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_file_arguments(parser)
     parser.add_argument("--out", required=True, metavar="RUN", help="a new folder")
     parser.add_argument("--skip-bad", action="store_true", help="skip unreadable images of --data")
+    add_boxes_order(parser)
     parser.add_argument(
         "--workers", type=number(int, 1), metavar="N", help="number of processes that compute the proposals of --data"
     )
@@ -71,6 +74,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> None:
+    """Runs `compress` with its parsed options."""
     _check_options(options)
     check_new(options.out, "--out")
     start_tensorflow()
@@ -95,7 +99,9 @@ def _check_options(options):
     fixed = options.fc6 or options.fc7 or options.energy or options.rank
     if (options.max_loss is None) == (not fixed):
         found = "none" if not fixed else "--max-loss too"
-        raise InputError(f"--fc6, --fc7, --energy, --rank: found {found}; expected one of them or --max-loss; choose")
+        raise InputError(
+            f"--fc6, --fc7, --energy, --rank: found {found}; expected one of them or --max-loss; choose one"
+        )
     given = [name for name in _SEARCH_OPTIONS if getattr(options, name)]
     if options.max_loss is None and given:
         raise InputError(

@@ -22,6 +22,7 @@ from tf_fast_rcnn.commands.proposal_options import (
     method_or_file,
     with_chosen_proposals,
 )
+from tf_fast_rcnn.data.image_names import KINDS as IMAGES_BY
 from tf_fast_rcnn.data.proposals import METHODS
 from tf_fast_rcnn.data.selection import parse_class_map
 from tf_fast_rcnn.data.specs import coco_file
@@ -43,6 +44,7 @@ Then open index.html in the report's folder; it needs no network."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the options of `evaluate`."""
     parser.add_argument(
         "model",
         nargs="?",
@@ -87,8 +89,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--coco-results", metavar="FILE", help="write the detections as COCO's results JSON")
     parser.add_argument(
         "--category-ids",
-        metavar="JSON",
-        help="COCO file with the category ids of COCO results (default: that of --data coco:, otherwise 1, 2, ...)",
+        metavar="JSON|0|1",
+        help="COCO file with the category ids of COCO results, or the number of the first class, from which the others "
+        "are counted (default: those of --data coco:, otherwise 1)",
+    )
+    parser.add_argument(
+        "--images-by",
+        choices=IMAGES_BY,
+        metavar="NAME",
+        help="what --detections calls the images: id, file (name), stem (name without extension), number (at its end), "
+        "order-0 or order-1 (number in the order of the images, from 0 or 1) (default: id, file, stem or number, "
+        "whichever fits)",
     )
     parser.add_argument(
         "--proposals",
@@ -106,6 +117,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> None:
+    """Runs `evaluate` with its parsed options."""
     start_tensorflow()
     from tf_fast_rcnn.data.coco_results import check_category_ids
     from tf_fast_rcnn.evaluation import score_detections
@@ -174,6 +186,8 @@ def _predictor(options):
     if bool(options.model) == bool(options.detections):
         found = "both" if options.model else "neither"
         raise InputError(f"MODEL and --detections: found {found}; expected one of them; pass what to evaluate")
+    if options.images_by and not options.detections:
+        raise InputError("--images-by is only used with --detections; remove it")
     if options.model:
         predictor = frcnn.Predictor.load(options.model)
         if options.max_detections and not predictor.adjustable and options.protocol != "coco":
@@ -182,10 +196,12 @@ def _predictor(options):
                 "settings of its export; export it with --max-detections"
             )
         return for_evaluation(predictor, options.max_detections)
-    return file_predictor(options.detections, _category_ids(options, renamed=options.classes))
+    return file_predictor(options.detections, _category_ids(options, renamed=options.classes), options.images_by)
 
 
 def _category_ids(options, renamed):
-    """Category id by class name, from the COCO file; None (ids 1..K) if there is no COCO file."""
+    """Category id by class name, from the COCO file, or the first class's number; None (ids 1..K) if there is none."""
+    if options.category_ids in ("0", "1"):
+        return int(options.category_ids)
     path = options.category_ids or (None if renamed else coco_file(options.data))
     return frcnn.coco_category_ids(path) if path else None

@@ -41,6 +41,7 @@ After an interruption, run the same command again to continue from the last chec
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the options of `train`."""
     parser.add_argument(
         "--train", required=True, metavar="SPEC", help="training images: voc:, coco:, csv:, yolo:, tfds: or prepared:"
     )
@@ -127,10 +128,11 @@ def _add_recipe_arguments(parser):
 
 
 def run(options: argparse.Namespace) -> None:
+    """Runs `train` with its parsed options."""
     start_tensorflow()
     from tf_fast_rcnn.evaluation.models import ValidationMap
     from tf_fast_rcnn.models.backbones import check_backbone
-    from tf_fast_rcnn.training.settings import check_classes
+    from tf_fast_rcnn.training.settings import check_classes, check_objects
 
     recipe = frcnn.recipe(options.recipe, _changes(options))
     weights = None if options.weights == "none" else options.weights
@@ -141,6 +143,7 @@ def run(options: argparse.Namespace) -> None:
     class_map = parse_class_map(options.classes) if options.classes else None
     train = load_data(options.train, options, class_map=class_map)
     check_classes(recipe, train)  # before computing proposals, which takes long
+    check_objects(train)
     refuse_second_proposals(options, train)
     validation = None
     if options.val:

@@ -78,6 +78,7 @@ class ImageRecord:
             boxes' (COCO's areas of segmentation masks); None if the annotations have only boxes.
         coco_objects: the objects as in a COCO file, if `boxes` and `areas` do not restore them: because boxes were
             clipped or dropped, or have more than three decimals; otherwise None.
+        source_id: the image's id in its COCO file, a number or text as it is there, for results; None for others.
     """
 
     image_id: str
@@ -92,6 +93,7 @@ class ImageRecord:
     image_bytes: bytes | None = None
     areas: np.ndarray | None = None
     coco_objects: CocoObjects | None = None
+    source_id: int | str | None = None
 
     def __post_init__(self) -> None:
         # A frozen dataclass can only set its own fields like this.

@@ -15,7 +15,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from tf_fast_rcnn import boxes
-from tf_fast_rcnn.data.coco_results import result_image_id
+from tf_fast_rcnn.data.coco_results import result_image_ids
 from tf_fast_rcnn.data.records import CocoObjects
 from tf_fast_rcnn.evaluation.matching import concatenated, matching_of
 from tf_fast_rcnn.evaluation.results import ClassResult, EvaluationResult
@@ -119,7 +119,7 @@ def _mean(values):
 
 def _id_ranks(dataset):
     """The position of each image in the order of the ids, int64 `[I]`; pycocotools sorts images by their ids."""
-    ids = [result_image_id(record) for record in dataset]
+    ids = result_image_ids(dataset)
     keys = ids if all(isinstance(image_id, int) for image_id in ids) else list(map(str, ids))
     ranks = np.empty(len(ids), np.int64)
     ranks[sorted(range(len(ids)), key=keys.__getitem__)] = np.arange(len(ids))

@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from tf_fast_rcnn.errors import InputError
 from tf_fast_rcnn.evaluation import score_detections
-from tf_fast_rcnn.evaluation.detection_files import read_detections
+from tf_fast_rcnn.evaluation.detection_files import read_matched
 from tf_fast_rcnn.inference.detect import detect_dataset
 from tf_fast_rcnn.inference.graph import EVALUATION_SCORE_THRESHOLD, DetectionSettings
 from tf_fast_rcnn.inference.predictor import Predictor
@@ -111,17 +111,24 @@ class _FileSource(Source):
 
     takes_proposals = False
 
-    def __init__(self, path: StrPath, category_ids: Mapping[str, int] | None) -> None:
+    def __init__(self, path: StrPath, category_ids: Mapping[str, int] | int | None, images_by: str | None) -> None:
         super().__init__(str(path), description={"detections": str(path)})
-        self._path, self._category_ids = path, category_ids
+        self._path, self._category_ids, self._images_by = path, category_ids, images_by
 
     def detect_dataset(self, dataset: DetectionDataset, batch_size: int, progress: bool) -> Iterator[Detections]:
-        return iter(read_detections(self._path, dataset, self._category_ids))
+        detections, matched = read_matched(self._path, dataset, self._category_ids, self._images_by)
+        print(matched, file=sys.stderr)
+        return iter(detections)
 
 
-def file_predictor(path: StrPath, category_ids: Mapping[str, int] | None = None) -> Predictor:
-    """A `Predictor` that reads the detections of a dataset from files; arguments as those of `read_detections`."""
-    return Predictor(_FileSource(path, category_ids))
+def file_predictor(
+    path: StrPath, category_ids: Mapping[str, int] | int | None = None, images_by: str | None = None
+) -> Predictor:
+    """A `Predictor` that reads the detections of a dataset from files; arguments as those of `read_detections`.
+
+    It reports on standard error how the images of the files were matched with those of the dataset.
+    """
+    return Predictor(_FileSource(path, category_ids, images_by))
 
 
 class ValidationMap(keras.callbacks.Callback):

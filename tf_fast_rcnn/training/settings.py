@@ -179,8 +179,8 @@ class Recipe:
 
 
 def check_classes(recipe: Recipe, dataset: DetectionDataset) -> None:
-    """Raises InputError if a data set has classes that the recipe is not for, or if the recipe has weights for classes
-    that the data set does not have."""
+    """Raises InputError if a dataset has classes that the recipe is not for, or if the recipe has weights for classes
+    that the dataset does not have."""
     known = recipe.class_names or dataset.class_names
     strange = [name for name in dataset.class_names if name not in known]
     if strange:
@@ -193,6 +193,20 @@ def check_classes(recipe: Recipe, dataset: DetectionDataset) -> None:
     if strange:
         raise InputError(
             f"class_weights: found class {strange[0]!r}; expected one of {', '.join(names)}; change the recipe"
+        )
+
+
+def check_objects(dataset: DetectionDataset) -> None:
+    """Raises InputError if all objects of a data set are crowds, on which nothing is trained but the background."""
+    num_crowds = 0
+    for record in dataset:
+        if not record.crowd.all():
+            return
+        num_crowds += len(record.crowd)
+    if num_crowds:
+        raise InputError(
+            f"{dataset.name}: all {num_crowds} objects are crowds (iscrowd=1), which are ignored in training; expected "
+            "single objects; set iscrowd to 0 where a box is one object"
         )
 
 
