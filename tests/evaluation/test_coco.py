@@ -255,12 +255,13 @@ def random_case(seed):
     """Images whose ids are not in order and objects and detections with ties: arguments of
     `assert_equals_pycocotools`."""
     rng = np.random.default_rng(seed)
-    ids = rng.permutation([2, 3, 9, 10, 100, 21]).tolist()
+    ids = rng.permutation([2, 3, 9, 10, 100, -21]).tolist()
+    ids = list(map(str, ids)) if rng.random() < 0.3 else ids  # text is in another order
     images = [image_entry(number, image_id) for number, image_id in enumerate(ids)]
     decimals = int(rng.choice([0, 2, 12]))
     annotations, results = [], []
     for number in range(rng.integers(1, 30)):
-        window, category, image_id = random_window(rng, decimals), int(rng.integers(1, 3)), int(rng.choice(ids[:5]))
+        window, category, image_id = random_window(rng, decimals), int(rng.integers(1, 3)), ids[rng.integers(5)]
         area = float(rng.choice([1024, 9216, 1024.001, 300.5])) if rng.random() < 0.4 else window[2] * window[3]
         annotations.append(
             annotation_entry(number + 1, image_id, window, category, area=area or 1.0, iscrowd=int(rng.random() < 0.15))
@@ -268,13 +269,13 @@ def random_case(seed):
         for _ in range(rng.integers(0, 3)):
             moved = np.array(window) + rng.choice([0, 0, 10], 4)
             score = rng.integers(1, 5) / 8 + rng.choice([0, 0, 1e-12])
-            results.append((rng.choice([image_id, ids[5]]), category, moved.tolist(), score))
+            results.append((image_id if rng.random() < 0.5 else ids[5], category, moved.tolist(), score))
     # Some in the usual place, from which the order of the numbers is seen: as corners or centres they do not fit.
     for window in ([0, 0, 300, 200], [0, 0, 200, 300], [400, 300, 100, 60], [500, 300, 60, 100]):
         annotations.append(annotation_entry(len(annotations) + 1, ids[0], window))
         results.append((ids[0], 1, window, 0.5))
     keys = ("image_id", "category_id", "bbox", "score")
-    results = [dict(zip(keys, (int(image_id), *rest), strict=True)) for image_id, *rest in results]
+    results = [dict(zip(keys, result, strict=True)) for result in results]
     return images, annotations, [results[index] for index in rng.permutation(len(results))]
 
 
@@ -288,6 +289,7 @@ def test_random_cases_contain_what_decides():
     """Equal scores in different images, images out of the order of ids, clipped, dropped and flat boxes, crowds."""
     cases = [random_case(seed) for seed in range(30)]
     assert any([image["id"] for image in images] != sorted(image["id"] for image in images) for images, _, _ in cases)
+    assert {type(images[0]["id"]) for images, _, _ in cases} == {int, str}
     annotations = [annotation for _, annotations, _ in cases for annotation in annotations]
     assert sum(each["bbox"][0] < 0 for each in annotations) > 20
     assert sum(each["bbox"][0] > WIDTH for each in annotations) > 5
