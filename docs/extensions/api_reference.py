@@ -78,7 +78,7 @@ def skip_fields(app, what, name, value, skip, options):
 
 
 def resolve_type(app, env, node, contents):
-    """A type that a signature names by the module that defines it is the public name; types of other projects are not linked."""
+    """A type that a signature names by the module that defines it is the public name; others are not linked."""
     if node.get("refdomain") != "py":
         return None
     root, *_, name = node["reftarget"].split(".") if "." in node["reftarget"] else [node["reftarget"]] * 2

@@ -24,7 +24,7 @@ import tf_fast_rcnn as frcnn
 from tf_fast_rcnn.demo.digits import generate_digits
 from tf_fast_rcnn.visualization.drawing import contact_sheet, draw_ground_truth
 
-scratch = tempfile.TemporaryDirectory()  # removed when the notebook ends; use your own folder to keep the results
+scratch = tempfile.TemporaryDirectory()  # removed at the end; use your own folder to keep the results
 folder = Path(scratch.name)
 
 # %% [markdown]
@@ -63,9 +63,9 @@ contact_sheet([draw_ground_truth(record.image(), record, train.class_names) for 
 # is enough to find digits and ignore the other shapes. Without this line, the detector learns all ten classes; then
 # train it for 800 steps.
 #
-# A recipe contains all settings of a training run. `small-data` is the one for tens to thousands of images; it fine-tunes
-# an EfficientNet-Lite0 with ImageNet weights, which come with the package. `train` first computes the object proposals
-# that Fast R-CNN classifies, and writes everything to a folder, the RUN.
+# A recipe contains all settings of a training run. `small-data` is the one for tens to thousands of images; it
+# fine-tunes an EfficientNet-Lite0 with ImageNet weights, which come with the package. `train` first computes the
+# object proposals that Fast R-CNN classifies, and writes everything to a folder, the RUN.
 
 # %%
 train, test = (frcnn.with_classes(dataset, {"digit": list("0123456789")}) for dataset in (train, test))
