@@ -76,7 +76,7 @@ def what_runs(tree):
 
 
 def our_module(dotted):
-    """The module of ours that holds a dotted name, "" for the package itself; None for what is not ours."""
+    """The module of ours that holds a dotted name, "" for the package itself; None for other modules."""
     first, *rest = dotted.split(".")
     if first != PACKAGE:
         return None
