@@ -1,4 +1,4 @@
-"""docs/tflite.md and docs/tfjs.md: the command line accepts their commands, the Python runs, and links lead to files."""
+"""docs/tflite.md and docs/tfjs.md: the command line accepts their commands, the Python runs, links lead to files."""
 
 import re
 import shlex
