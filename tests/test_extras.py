@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import tf_fast_rcnn as frcnn
-from tf_fast_rcnn.data.proposals.opencv_search import use_one_thread
+from tf_fast_rcnn.data.proposals.selective_search import use_one_thread
 from tf_fast_rcnn.demo.digits import generate_digits
 from tf_fast_rcnn.inference.tflite import fit
 from tf_fast_rcnn.tables.linear_svms import linear_svc

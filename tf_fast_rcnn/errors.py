@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
+
+# A message lists at most this many bad files.
+_MAX_LISTED = 10
 
 
 class InputError(ValueError):
@@ -20,6 +23,24 @@ class InputError(ValueError):
     def __init__(self, message: object) -> None:
         # Text and file names quoted from the user may contain line breaks.
         super().__init__(" ".join(str(message).splitlines()))
+
+
+def in_one_go(problems: Sequence[str], what: str) -> InputError:
+    """The `InputError` for all `problems`, which are messages: a single one as it is, else their number and the first.
+
+    Example:
+        >>> print(in_one_go(["a.png: no such file", "b.png: no such file"], "images"))  # doctest: +NORMALIZE_WHITESPACE
+        2 images cannot be used: (1) a.png: no such file (2) b.png: no such file; repair or remove them, or leave them
+        out with --skip-bad (skip_bad=True)
+    """
+    if len(problems) == 1:
+        return InputError(problems[0])
+    listed = " ".join(f"({number}) {problem}" for number, problem in enumerate(problems[:_MAX_LISTED], start=1))
+    more = f" and {len(problems) - _MAX_LISTED} more" if len(problems) > _MAX_LISTED else ""
+    return InputError(
+        f"{len(problems)} {what} cannot be used: {listed}{more}; repair or remove them, or leave them out with "
+        "--skip-bad (skip_bad=True)"
+    )
 
 
 def check_setting(name: str, value: object, holds: object, expected: str) -> None:

@@ -336,3 +336,60 @@ def test_bad_options(refused, tiny_run, image, tmp_path, monkeypatch, options, m
     places = {"IMAGE": image, "COPY": copy}
     assert message in refused("detect", tiny_run[0], *[places.get(option, option) for option in options])
     assert sorted(path.name for path in tmp_path.iterdir()) == ["copy", "empty"]
+
+
+# --- bad files among good ones ----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def spoilt(image, tmp_path):
+    """A folder of two good images, one that is cut off, and one that has lost its last bytes."""
+    folder = tmp_path / "spoilt"
+    folder.mkdir()
+    for name in ("a.jpg", "d.jpg"):
+        (folder / name).write_bytes(image.read_bytes())
+    (folder / "b.jpg").write_bytes(image.read_bytes()[:3000])
+    Image.open(image).save(folder / "c.png")
+    (folder / "c.png").write_bytes((folder / "c.png").read_bytes()[:-12])
+    return folder
+
+
+def test_all_bad_images_are_named_before_anything_is_detected(refused, tiny_run, spoilt, tmp_path):
+    line = refused("detect", tiny_run[0], spoilt, "--json", tmp_path / "found.json")
+    assert line.startswith("2 images cannot be used: (1) ")
+    assert all(name in line for name in ("b.jpg: cannot read the image", "c.png: cannot read the image", "--skip-bad"))
+    assert not (tmp_path / "found.json").exists()
+
+
+def test_detection_goes_on_without_bad_images(command, tiny_run, spoilt, tmp_path):
+    done = command("detect", tiny_run[0], spoilt, "--skip-bad", "--json", tmp_path / "found.json", *LOW)
+    assert done.code == 0, done.err
+    assert [Path(result["image"]).name for result in json.loads((tmp_path / "found.json").read_text())] == [
+        "a.jpg",
+        "d.jpg",
+    ]
+    told = [line for line in done.err.splitlines() if line.startswith("skipped: ")]
+    assert [name in line for name, line in zip(("b.jpg", "c.png"), told, strict=True)] == [True, True]
+
+
+def test_a_folder_of_bad_images_alone_is_an_error(refused, tiny_run, spoilt):
+    (spoilt / "a.jpg").unlink()
+    (spoilt / "d.jpg").unlink()
+    assert "2 images cannot be used" in refused("detect", tiny_run[0], spoilt, "--skip-bad", "--json", "-")
+
+
+def test_a_coco_file_without_annotations(command, tiny_run, image, tmp_path):
+    """As COCO's image_info_test-dev2017.json; ids keep their types."""
+    names = frcnn.load_run(tiny_run[0]).class_names
+    categories = [{"id": 10 * number, "name": name} for number, name in enumerate(names, start=1)]
+    for name in ("b.jpg", "a.jpg"):
+        (tmp_path / name).write_bytes(image.read_bytes())
+    images = [{"id": number, "file_name": name} for number, name in (("007", "a.jpg"), ("7", "b.jpg"))]
+    (tmp_path / "test.json").write_text(json.dumps({"images": images, "categories": categories}))
+    done = command(
+        "detect", tiny_run[0], "--data", f"coco:{tmp_path / 'test.json'}", "--coco-results", tmp_path / "r.json", *LOW
+    )
+    assert done.code == 0, done.err
+    results = json.loads((tmp_path / "r.json").read_text())
+    assert {entry["image_id"] for entry in results} == {"007", "7"}
+    assert {entry["category_id"] for entry in results} <= {10, 20, 30}

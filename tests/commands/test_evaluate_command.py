@@ -8,6 +8,7 @@ from PIL import Image
 from servers import served
 
 import tf_fast_rcnn as frcnn
+from tf_fast_rcnn.boxes import to_coco
 from tf_fast_rcnn.evaluation.detection_files import read_detections, write_comp4
 
 
@@ -124,6 +125,62 @@ def test_category_ids_are_those_of_the_coco_file_that_is_evaluated(command, tmp_
     assert written == pytest.approx(detection | {"score": pytest.approx(0.9), "bbox": pytest.approx([10, 10, 40, 40])})
 
 
+@pytest.fixture
+def crowded(tmp_path):
+    """Options of `evaluate` for 105 objects in an image, found with an IoU of 0.6, and a class without objects."""
+    Image.new("RGB", (1000, 80)).save(tmp_path / "a.png")
+    windows = [[9 * n, 10, 5, 50] for n in range(105)]
+    content = {
+        "images": [{"id": 3, "file_name": "a.png", "width": 1000, "height": 80}],
+        "categories": [{"id": 1, "name": "cat"}],
+        "annotations": [
+            {"id": n, "image_id": 3, "category_id": 1, "bbox": window, "area": 250, "iscrowd": 0}
+            for n, window in enumerate(windows, start=1)
+        ],
+    }
+    results = [
+        {"image_id": 3, "category_id": 1, "bbox": [x, y, width, 30], "score": 1 - n / 200}
+        for n, (x, y, width, _) in enumerate(windows)
+    ]
+    (tmp_path / "truth.json").write_text(json.dumps(content))
+    (tmp_path / "results.json").write_text(json.dumps(results))
+    return ("--detections", tmp_path / "results.json", "--data", f"coco:{tmp_path}/truth.json")
+
+
+def test_the_iou_of_a_match(command, refused, crowded):
+    for options, expected in (((), 1.0), (("--iou", "0.6"), 1.0), (("--iou", "0.61"), 0.0)):
+        done = command("evaluate", *crowded, *options, "--json", "-")
+        assert done.code == 0, done.err
+        found = json.loads(done.out)
+        assert found["mean_ap"] == expected
+        assert found["iou_threshold"] == float(options[1] if options else 0.5)
+    assert "--iou: found it with --protocol coco" in refused("evaluate", *crowded, "--protocol", "coco", "--iou", 0.5)
+    assert "expected a number above 0" in refused("evaluate", *crowded, "--iou", 0)
+
+
+def test_the_number_of_detections_that_count(command, refused, crowded):
+    done = command("evaluate", *crowded, "--protocol", "coco")
+    assert "5 detections do not count: they are beyond the 100 best of their class in an image" in done.out
+    found = json.loads(command("evaluate", *crowded, "--protocol", "coco", "--max-detections", 200, "--json", "-").out)
+    assert found["metrics"]["AP50"] == pytest.approx(1.0)
+    assert (found["max_detections"], found["detections_beyond"]) == (200, 0)
+    assert "--max-detections: found it with --detections and --protocol voc07" in refused(
+        "evaluate", *crowded, "--max-detections", 200
+    )
+
+
+def test_a_run_keeps_as_many_detections_as_asked(command, tiny_run, prepared_folders):
+    arguments = ("evaluate", tiny_run[0], "--data", f"prepared:{prepared_folders[1]}", "--max-detections", 2)
+    found = json.loads(command(*arguments, "--json", "-").out)
+    assert 0 < sum(row["num_detections"] for row in found["classes"]) <= 2 * found["num_images"]
+    assert "images have more objects" in command(*arguments[:-1], 1).out
+
+
+def test_an_exported_model_keeps_its_number_of_detections(refused, exported, prepared_folders):
+    data = ("--data", f"prepared:{prepared_folders[1]}", "--max-detections", 2)
+    assert "because an exported model keeps the settings of its export" in refused("evaluate", exported, *data)
+
+
 def test_bad_detections(refused, digits, tmp_path):
     data = ("--data", f"voc:{digits}@test")
     assert "MODEL and --detections: found neither" in refused("evaluate", *data)
@@ -190,3 +247,25 @@ def test_unknown_class_and_truncated_image(refused, command, tiny_run, broken_di
     annotation = broken_digits / "Annotations" / "test_0001.xml"
     annotation.write_text(annotation.read_text().replace("<name>", "<name>x"))
     assert "found class 'x" in refused("evaluate", tiny_run[0], "--data", f"voc:{broken_digits}@test")
+
+
+def test_detections_are_matched_by_the_names_of_files_and_it_is_said(command, refused, digits, tmp_path):
+    """Those of `detect IMAGES --coco-results` and of other tools, by the stem; VOC's ids are stems, too."""
+    data = frcnn.load_dataset(f"voc:{digits}@test")
+    results = [
+        {"image_id": f"{record.image_id}.jpg", "category_id": int(label) - 1, "bbox": box.tolist(), "score": 1}
+        for record in data
+        for box, label in zip(to_coco(record.boxes, record.height, record.width), record.class_ids, strict=True)
+    ]
+    path = tmp_path / "found.json"
+    path.write_text(json.dumps(results))
+    arguments = ("evaluate", "--detections", path, "--data", f"voc:{digits}@test", "--json", "-")
+    assert "--category-ids 0 if they number the classes in order" in refused(*arguments)
+    done = command(*arguments, "--category-ids", 0)
+    assert done.code == 0, done.err
+    assert json.loads(done.out)["mean_ap"] == pytest.approx(1)
+    assert f"{path}: detections of 4 of 4 images, matched by file name\n" in done.err
+    assert "expected one of" in refused(*arguments, "--category-ids", 0, "--images-by", "id")
+    assert "--images-by is only used with --detections" in refused(
+        "evaluate", tmp_path, "--data", f"voc:{digits}@test", "--images-by", "id"
+    )

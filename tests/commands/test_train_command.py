@@ -164,3 +164,17 @@ def test_options_of_0_1_are_accepted_and_hidden(command_name, required, alias, o
 def test_the_graphs_proposals_of_0_1_are_accepted():
     arguments = ["export", "run", "--out", "1", "--proposals"]
     assert cli._parser(["export"]).parse_args([*arguments, "grid"]).proposals == "dense"
+
+
+def test_crowds_alone_are_not_trained_on(refused, digits, tmp_path):
+    """All objects of an export may have iscrowd=1, which leaves the background alone."""
+    images, annotations = [], []
+    for number, path in enumerate(sorted((digits / "JPEGImages").glob("train_*.jpg"))):
+        images.append({"id": number, "file_name": path.name})
+        box = {"id": number, "image_id": number, "category_id": 1, "bbox": [5, 5, 30, 30], "iscrowd": 1}
+        annotations.append(box)
+    content = {"images": images, "annotations": annotations, "categories": [{"id": 1, "name": "cat"}]}
+    (tmp_path / "a.json").write_text(json.dumps(content))
+    spec = f"coco:{tmp_path / 'a.json'},{digits / 'JPEGImages'}"
+    line = refused("train", "--train", spec, "--out", tmp_path / "run", "--weights", "none")
+    assert "all 8 objects are crowds (iscrowd=1), which are ignored in training" in line

@@ -1,4 +1,6 @@
 import io
+import struct
+import zlib
 
 import cv2
 import numpy as np
@@ -6,7 +8,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from tf_fast_rcnn.data.images import image_layout, is_plain, read_image
+from tf_fast_rcnn.data.images import image_layout, is_plain, read_image, uses_few_bits
 from tf_fast_rcnn.errors import InputError
 
 # Odd sizes, so that subsampled chroma is also checked at the borders.
@@ -162,3 +164,115 @@ def test_damaged_headers_give_an_image_or_one_line(tmp_path, kind):
             messages.append(str(error))
     assert messages
     assert not any("\n" in message for message in messages)
+
+
+# --- files that Pillow reads and TensorFlow refuses -------------------------------------------------------------------
+
+
+def png_chunks(contents):
+    """`[type, data, checksum]` of each chunk."""
+    chunks, place = [], 8
+    while place < len(contents):
+        (length,) = struct.unpack_from(">I", contents, place)
+        end = place + 8 + length
+        chunks.append([contents[place + 4 : place + 8], contents[place + 8 : end], contents[end : end + 4]])
+        place = end + 4
+    return chunks
+
+
+def png_of(chunks):
+    """A file of chunks; the checksum None is the right one."""
+    parts = [b"\x89PNG\r\n\x1a\n"]
+    for kind, data, checksum in chunks:
+        right = struct.pack(">I", zlib.crc32(kind + data))
+        parts += [struct.pack(">I", len(data)), kind, data, right if checksum is None else checksum]
+    return b"".join(parts)
+
+
+def damaged_files():
+    image = Image.fromarray(RGB).resize((160, 120))
+    png, jpeg = encoded(image, "PNG"), encoded(image, "JPEG")
+    header, *_, end = chunks = png_chunks(png)
+    pixels = zlib.decompress(b"".join(data for kind, data, _ in chunks if kind == b"IDAT"))
+    whole = zlib.compress(pixels)
+    palette = png_chunks(encoded(image.quantize(16), "PNG"))
+    unknown = [b"ABCD", b"x", None]
+    yield "png without its end", png[:-12], "the chunk IEND"
+    yield "png with half its end", png[:-4], "the chunk IEND"
+    yield "png with a wrong end", png[:-4] + b"oops", "wrong checksum in its chunk IEND"
+    yield "png, unknown critical chunk first", png_of([header, unknown, *chunks[1:]]), "unknown critical chunk 'ABCD'"
+    yield "png, unknown critical chunk last", png_of([*chunks[:-1], unknown, end]), "unknown critical chunk 'ABCD'"
+    yield "png, wrong checksum", png_of([header, [b"IDAT", whole, b"oops"], end]), "wrong checksum in its chunk IDAT"
+    yield "png without zlib's end", png_of([header, [b"IDAT", whole[:-4], None], end]), "pixels are incomplete"
+    half = zlib.compress(pixels[: len(pixels) // 2])
+    yield "png with rows missing", png_of([header, [b"IDAT", half, None], end]), "rows missing"
+    yield "png with two headers", png_of([header, *chunks]), "two headers"
+    yield "png without palette", png_of([chunk for chunk in palette if chunk[0] != b"PLTE"]), "PLTE"
+    yield "jpeg with zeros for its end", jpeg[:-2] + bytes(2), "the marker EOI"
+    yield "jpeg with zeros and no end", jpeg[:-2] + bytes(64), "the marker EOI"
+    scan = jpeg.index(b"\xff\xda")
+    yield "jpeg, segment in its pixels", jpeg[: scan + 300] + b"\xff\xe5" + jpeg[scan + 302 :], "damaged pixels"
+
+
+@pytest.mark.parametrize(("contents", "found"), [pytest.param(*rest, id=name) for name, *rest in damaged_files()])
+def test_files_that_tensorflow_refuses_are_refused(tmp_path, contents, found):
+    path = tmp_path / "spoilt"
+    path.write_bytes(contents)
+    with pytest.raises(tf.errors.InvalidArgumentError):
+        decoded_by_tensorflow(path)
+    with Image.open(path) as image:
+        image.convert("RGB")  # Pillow is content.
+    with pytest.raises(InputError, match=f"spoilt: cannot read the image .*{found}") as caught:
+        read_image(path)
+    assert "\n" not in str(caught.value)
+
+
+def whole_files():
+    image = Image.fromarray(RGB)
+    png, jpeg = encoded(image, "PNG"), encoded(image, "JPEG")
+    header, *rest = png_chunks(png)
+    yield "png with bytes after its end", png + b"more"
+    yield "png with a chunk after its end", png + png_of([[b"ABCD", b"x", None]])[8:]
+    yield "png with a chunk of somebody's own", png_of([header, [b"abCD", b"x", None], *rest])
+    yield "jpeg with bytes after its end", jpeg + b"more"
+    yield "jpeg with fill bytes", jpeg[:2] + b"\xff\xff" + jpeg[2:]
+    yield "jpeg with restarts", encoded(image, "JPEG", restart_marker_blocks=2)
+    yield "jpeg with a comment", encoded(image, "JPEG", comment=b"\xff\xd8 \xff\xda")
+
+
+@pytest.mark.parametrize("contents", [pytest.param(data, id=name) for name, data in whole_files()])
+def test_unusual_files_that_tensorflow_reads_are_read(tmp_path, contents):
+    path = tmp_path / "image"
+    path.write_bytes(contents)
+    np.testing.assert_array_equal(read_image(path), decoded_by_tensorflow(path))
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize("kind", ["JPEG", "PNG"])
+def test_no_file_is_read_that_tensorflow_refuses(tmp_path, kind):
+    rng = np.random.default_rng(1)
+    contents = np.frombuffer(encoded(Image.fromarray(RGB).resize((160, 120)), kind), np.uint8)
+    path, read = tmp_path / "damaged", 0
+    for _ in range(80):
+        damaged = contents[: rng.integers(len(contents) // 2, len(contents) + 1) if rng.random() < 0.2 else None].copy()
+        damaged[rng.integers(0, len(damaged), 3)] = rng.integers(0, 256, 3)
+        path.write_bytes(damaged.tobytes())
+        try:
+            read_image(path)
+        except InputError:
+            continue
+        read += 1
+        decoded_by_tensorflow(path)
+    assert read > 10 or kind == "PNG"  # PNG has checksums.
+
+
+def test_files_of_16_bits_with_12_bits_are_known(tmp_path):
+    few, many = WORDS >> 4, WORDS
+    for name, words in (("few", few), ("many", many)):
+        Image.fromarray(words).save(tmp_path / f"{name}.png")
+        Image.fromarray(words).save(tmp_path / f"{name}.tif")
+        cv2.imwrite(str(tmp_path / f"{name}_rgb.png"), np.dstack([words] * 3))
+    Image.fromarray((few >> 8).astype(np.uint8)).save(tmp_path / "dark.png")
+    found = {path.name: uses_few_bits(path, read_image(path)) for path in tmp_path.iterdir()}
+    assert {name for name, few_bits in found.items() if few_bits} == {"few.png", "few.tif", "few_rgb.png"}
+    assert len(found) == 7

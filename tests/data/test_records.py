@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tf_fast_rcnn.data.records import DetectionDataset, ImageRecord
+from tf_fast_rcnn.data.records import CocoObjects, DetectionDataset, ImageRecord
 from tf_fast_rcnn.errors import InputError
 
 
@@ -115,10 +115,27 @@ def test_classes_can_be_dropped_and_merged():
     assert [len(values) for values in (tame[0].boxes, tame[0].difficult, tame[0].crowd)] == [3, 3, 3]
 
 
+def test_the_objects_of_a_coco_file_are_relabelled_with_the_record():
+    """Class 2 goes; the second and the fourth object of the file, one of them without a box, are of class 3."""
+    windows, areas = np.arange(16.0).reshape(4, 4), np.arange(4.0)
+    coco = CocoObjects(windows, areas, np.int32([2, 3, 1, 3]), np.array([1, 0, 1, 0], bool), np.array([0, 1, 2, -1]))
+    whole = dataclasses.replace(record(class_ids=[2, 3, 1]), coco_objects=coco)
+    left = whole.relabelled(np.int32([0, 2, 0, 1]))
+    assert left.class_ids.tolist() == [1, 2]
+    assert left.coco_objects.class_ids.tolist() == [1, 2, 1]
+    assert left.coco_objects.objects.tolist() == [0, 1, -1]
+    assert left.coco_objects.crowd.tolist() == [False, True, False]
+    np.testing.assert_array_equal(left.coco_objects.windows, windows[1:])
+    np.testing.assert_array_equal(left.coco_objects.areas, areas[1:])
+    for column, again in zip(coco, CocoObjects.from_rows(coco.to_rows()), strict=True):
+        np.testing.assert_array_equal(column, again)
+        assert column.dtype == again.dtype
+
+
 def test_areas_stay_with_their_objects():
     whole = dataclasses.replace(record(class_ids=[1, 2, 3, 2]), areas=[0.1, 0.2, 0.3, 0.4])
     tame = DetectionDataset("A", ["cat", "dog", "cow"], [whole]).relabelled(["beast"], [0, 1, 0])
-    np.testing.assert_array_equal(tame[0].areas, np.float32([0.2, 0.4]))
+    np.testing.assert_array_equal(tame[0].areas, [0.2, 0.4])
     with pytest.raises(ValueError, match="4 crowd flags and 3 areas"):
         dataclasses.replace(whole, areas=[0.1, 0.2, 0.3])
 

@@ -71,6 +71,16 @@ def write_yolo(folder, dataset):
         (folder / "labels" / "train" / f"{image.stem}.txt").write_text("\n".join(lines))
 
 
+def write_voc_of_edges(folder, dataset):
+    """VOC's files as tools write them whose first pixel is 0."""
+    for record in dataset:
+        folder.image(Path(record.image_path).name)
+        edges = boxes.to_xyxy(record.boxes.astype(float), record.height, record.width).round(3).tolist()
+        names = [dataset.class_names[label - 1] for label in record.class_ids]
+        folder.annotation(record.image_id, [(name, *box) for name, box in zip(names, edges, strict=True)])
+    folder.split("train", "".join(f"{record.image_id}\n" for record in dataset))
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """Where the page's commands are run."""
@@ -82,6 +92,7 @@ def folder(tmp_path_factory):
     write_coco(folder / "streets" / "test.json", test)
     write_csv(folder / "streets" / "train.csv", train)
     write_yolo(folder / "streets-yolo", train)
+    write_voc_of_edges(VocFolder(folder / "streets-edges"), train)
     build_all(folder / "tfds")
     return folder
 
@@ -108,7 +119,7 @@ def test_prepare(there, capsys):
     for arguments in prepared:
         assert cli.main([*arguments, "--workers", "1"]) == 0, capsys.readouterr().err
     expected = frcnn.load_dataset("prepared:prepared/voc")
-    for kind in ("coco", "csv", "yolo"):
+    for kind in ("coco", "csv", "yolo", "edges"):
         dataset = frcnn.load_dataset(f"prepared:prepared/{kind}")
         assert dataset.class_names == expected.class_names == ("car", "person", "truck")
         for record, other in zip(dataset, expected, strict=True):

@@ -12,7 +12,7 @@ import pytest
 import tf_fast_rcnn as frcnn
 from tf_fast_rcnn import boxes as box_algebra
 from tf_fast_rcnn import cli, load_dataset
-from tf_fast_rcnn.data.proposals.orders import ORDERS, from_order
+from tf_fast_rcnn.data.box_orders import ORDERS, from_order
 
 PAGE = (Path(__file__).parents[2] / "docs" / "proposals.md").read_text()
 PYTHON = re.findall(r"```python\n(.*?)```", PAGE, flags=re.DOTALL)

@@ -1,5 +1,6 @@
 """AP of PASCAL VOC compared with a naive implementation of the kit and with cases computed by hand."""
 
+import dataclasses
 import math
 import time
 
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 from tf_fast_rcnn.data.detections import Detections
 from tf_fast_rcnn.data.records import DetectionDataset, ImageRecord
 from tf_fast_rcnn.evaluation import score_detections
-from tf_fast_rcnn.evaluation.average_precision import area_ap, eleven_point_ap
+from tf_fast_rcnn.evaluation.average_precision import ELEVEN_RECALLS, area_ap, eleven_point_ap
 
 SIDE = 100  # pixels of the square test images
 
@@ -66,14 +67,25 @@ def naive_curve(images, label, threshold):
     return npos, curve
 
 
+def matlab_colon(start, step, count):
+    """MATLAB's `start:step:start + count * step`, which counts from both ends to the middle.
+
+    MathWorks, "How does the COLON operator work?": the k-th number is start + k * step in the first half, and
+    stop - (count - k) * step in the second.
+    """
+    stop = start + count * step
+    ends = [start + k * step if k <= count // 2 else stop - (count - k) * step for k in range(count + 1)]
+    return [(start + stop) / 2 if 2 * k == count else end for k, end in enumerate(ends)]
+
+
 def naive_ap(npos, curve, protocol):
     if npos == 0:
         return math.nan
     points = [(true / npos, true / (true + false)) for true, false in curve]
     if protocol == "voc07":
         levels = [
-            max([true / (true + false) for true, false in curve if 10 * true >= tenth * npos], default=0.0)
-            for tenth in range(11)
+            max([true / (true + false) for true, false in curve if true / npos >= level], default=0.0)
+            for level in matlab_colon(0.0, 0.1, 10)
         ]
         return sum(levels) / 11
     recall = [0.0, *[point[0] for point in points], 1.0]
@@ -180,12 +192,46 @@ def test_detections_on_a_difficult_object_count_for_nothing():
     np.testing.assert_allclose(result.precision, [1.0])
 
 
+def test_the_eleven_recalls_are_those_of_matlab():
+    """0:0.1:1 holds 3 * 0.1, which is greater than 0.3, but 1 - 4 * 0.1 and 1 - 3 * 0.1, which are 0.6 and 0.7.
+
+    NumPy's arange(0, 1.1, 0.1), which ports of the kit use, has three other numbers.
+    """
+    assert list(ELEVEN_RECALLS) == matlab_colon(0.0, 0.1, 10)
+    assert [tenth for tenth in range(11) if ELEVEN_RECALLS[tenth] != tenth / 10] == [3]
+    assert ELEVEN_RECALLS[3] == 0.30000000000000004
+    assert [tenth for tenth in range(11) if np.arange(0, 1.1, 0.1)[tenth] != ELEVEN_RECALLS[tenth]] == [6, 7]
+
+
 @pytest.mark.parametrize("num_objects", [10, 20, 30, 70])
 @pytest.mark.parametrize("tenth", range(1, 11))
-def test_eleven_points_reach_a_recall_of_exactly_a_tenth(num_objects, tenth):
-    """0.1 * 3 is greater than 3 / 10 in floating point, so levels computed as 0.1 * k would miss a point."""
+def test_a_recall_of_exactly_k_tenths_reaches_k_plus_one_points_but_for_three_tenths(num_objects, tenth):
+    """By hand: all detections are right, so AP is the number of points reached / 11: 2, 3, 3, 5, 6, ... 11."""
     hits = np.arange(1, num_objects * tenth // 10 + 1)
-    assert eleven_point_ap(hits / num_objects, np.ones(len(hits))) == pytest.approx((tenth + 1) / 11)
+    points = 3 if tenth == 3 else tenth + 1
+    assert eleven_point_ap(hits / num_objects, np.ones(len(hits))) == pytest.approx(points / 11)
+
+
+def test_three_of_ten_objects_found_computed_by_hand():
+    """Three right detections, then a wrong one, of ten objects: the recalls 0, 0.1 and 0.2 are reached, 0.3 is not."""
+    boxes = [[0, 10 * n, 10, 10 * n + 10] for n in range(10)]
+    dataset = DetectionDataset("ten", ["cat"], [record("0", boxes, [1] * 10)])
+    found = detections([*boxes[:3], [50, 50, 90, 90]], [0.9, 0.8, 0.7, 0.6], [1] * 4)
+    assert score_detections(dataset, [found], "voc07").mean_ap == pytest.approx(3 / 11)
+    # A fourth hit reaches 0.3 and 0.4, at a precision of 4 / 5.
+    found = detections([*boxes[:3], [50, 50, 90, 90], boxes[3]], [0.9, 0.8, 0.7, 0.6, 0.5], [1] * 5)
+    assert score_detections(dataset, [found], "voc07").mean_ap == pytest.approx((3 + 2 * 0.8) / 11)
+
+
+def test_equal_scores_are_in_the_order_of_the_lines_that_they_were_read_from():
+    """The kit sorts the lines of a class's file; here the second image's, which is right, comes before the first's."""
+    dataset = DetectionDataset("two", ["cat"], [record("a", [], []), record("b", [[0, 0, 20, 20]], [1])])
+    wrong, right = detections([[50, 50, 90, 90]], [0.5], [1]), detections([[0, 0, 20, 20]], [0.5], [1])
+    assert score_detections(dataset, [wrong, right], "voc10").mean_ap == 0.5
+    later, earlier = (dataclasses.replace(found, file_positions=np.array([n])) for found, n in [(wrong, 8), (right, 3)])
+    result = score_detections(dataset, [later, earlier], "voc10")
+    assert result.mean_ap == 1.0
+    np.testing.assert_allclose(result.classes[0].precision, [1, 1 / 2])
 
 
 def test_area_is_that_under_the_staircase():

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tf_fast_rcnn import check_keras_backend
+from tf_fast_rcnn.data.box_orders import ANNOTATION_ORDERS
 from tf_fast_rcnn.errors import InputError
 from tf_fast_rcnn.files import write_json
 
@@ -106,6 +107,7 @@ def add_data_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--skip-bad", action="store_true", help="skip unreadable images and annotations, and count them"
     )
+    add_boxes_order(parser)
     parser.add_argument(
         "--workers", type=number(int, 1), metavar="N", help="processes that compute proposals (default: one per core)"
     )
@@ -113,6 +115,17 @@ def add_data_arguments(parser: argparse.ArgumentParser) -> None:
         "--cache",
         metavar="DIR",
         help="cache folder for proposals and tfds: images (default: $TF_FAST_RCNN_CACHE, else the user's cache)",
+    )
+
+
+def add_boxes_order(parser: argparse.ArgumentParser) -> None:
+    """Adds `--boxes-order ORDER`, of the annotations of a dataset."""
+    parser.add_argument(
+        "--boxes-order",
+        choices=ANNOTATION_ORDERS,
+        metavar="ORDER",
+        help="coordinate order and unit of the boxes of voc:, coco: and csv: data: "
+        f"{', '.join(ANNOTATION_ORDERS)} (default: that of the format, which is checked)",
     )
 
 
@@ -158,6 +171,7 @@ def load_data(
     import tf_fast_rcnn as frcnn
 
     sources = {"skip_bad": options.skip_bad, "cache_dir": options.cache}
+    sources["boxes_order"] = options.boxes_order
     if class_map is None:
         return frcnn.load_dataset(spec, class_names=class_names, **sources)
     dataset = frcnn.load_dataset(spec, **sources)
@@ -167,14 +181,12 @@ def load_data(
 
 
 def load_images(spec: str, options: argparse.Namespace, class_names: Sequence[str] | None) -> DetectionDataset:
-    """Like `load_data`, for detection: reads only the images of `voc:` data, since test sets may lack annotations.
+    """Like `load_data`, for detection: reads only the images of `voc:` and `coco:`, since test sets lack annotations.
 
-    Without class names, those of the dataset are needed, and so are its annotations.
+    Without class names, those of the dataset are needed, and so are the annotations of `voc:`.
     """
     from tf_fast_rcnn.data.specs import load_images
 
-    if class_names is None:
-        return load_data(spec, options)
     return load_images(spec, class_names, skip_bad=options.skip_bad, cache_dir=options.cache)
 
 

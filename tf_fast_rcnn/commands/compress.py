@@ -4,6 +4,7 @@ import argparse
 
 import tf_fast_rcnn as frcnn
 from tf_fast_rcnn.commands.common import (
+    add_boxes_order,
     add_json_argument,
     check_new,
     load_data,
@@ -64,6 +65,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_file_arguments(parser)
     parser.add_argument("--out", required=True, metavar="RUN", help="a new folder")
     parser.add_argument("--skip-bad", action="store_true", help="skip unreadable images of --data")
+    add_boxes_order(parser)
     parser.add_argument(
         "--workers", type=number(int, 1), metavar="N", help="number of processes that compute the proposals of --data"
     )

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from tf_fast_rcnn.commands.common import number, with_proposals
+from tf_fast_rcnn.data.box_orders import ORDERS
 from tf_fast_rcnn.data.proposals import METHODS, FileProposals, dense_grid, file_proposals, proposal_settings
-from tf_fast_rcnn.data.proposals.orders import ORDERS
 from tf_fast_rcnn.errors import InputError
 
 if TYPE_CHECKING:

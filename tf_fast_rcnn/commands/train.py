@@ -132,7 +132,7 @@ def run(options: argparse.Namespace) -> None:
     start_tensorflow()
     from tf_fast_rcnn.evaluation.models import ValidationMap
     from tf_fast_rcnn.models.backbones import check_backbone
-    from tf_fast_rcnn.training.settings import check_classes
+    from tf_fast_rcnn.training.settings import check_classes, check_objects
 
     recipe = frcnn.recipe(options.recipe, _changes(options))
     weights = None if options.weights == "none" else options.weights
@@ -143,6 +143,7 @@ def run(options: argparse.Namespace) -> None:
     class_map = parse_class_map(options.classes) if options.classes else None
     train = load_data(options.train, options, class_map=class_map)
     check_classes(recipe, train)  # before computing proposals, which takes long
+    check_objects(train)
     refuse_second_proposals(options, train)
     validation = None
     if options.val:

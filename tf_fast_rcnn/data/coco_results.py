@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import reprlib
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -33,6 +33,7 @@ class Result(NamedTuple):
         category_id: as in the file; None if missing.
         box: x, y, width and height in pixels, four finite numbers.
         score: a finite number; None if missing.
+        file_name, category_name: the name of the image file and of the class, which some tools add; None if missing.
     """
 
     where: str
@@ -40,17 +41,20 @@ class Result(NamedTuple):
     category_id: object
     box: tuple
     score: float | None
+    file_name: str | None = None
+    category_name: str | None = None
 
 
 def coco_results(
-    dataset: DetectionDataset, detections: Sequence[Detections], category_ids: Mapping[str, int] | None = None
+    dataset: DetectionDataset, detections: Sequence[Detections], category_ids: Mapping[str, int] | int | None = None
 ) -> list[dict[str, Any]]:
     """Converts detections to COCO's results format, for its evaluation server and other tools.
 
     Args:
-        dataset: `DetectionDataset`; image ids that consist of digits, such as those of `coco:`, are written as numbers.
+        dataset: `DetectionDataset`; see `result_image_ids` for the image ids.
         detections: `Detections` of each of its images, in order.
-        category_ids: dict from class name to category id, as returned by `coco_category_ids`; None for 1..K.
+        category_ids: dict from class name to category id, as returned by `coco_category_ids`; a number for the first
+            class, from which the others are counted; None for 1..K.
 
     Returns:
         A list of dicts with image_id, category_id, bbox (x, y, width and height in pixels) and score, for `json.dump`.
@@ -64,10 +68,15 @@ def coco_results(
     """
     category_ids = check_category_ids(dataset, category_ids)
     by_label = {label: category_ids[name] for label, name in enumerate(dataset.class_names, start=1)}
-    results = []
+    names, parts = [], []
     for record, found in zip(dataset, detections, strict=True):
-        results += image_results(found, result_image_id(record), record.height, record.width, by_label)
-    return results
+        names.append((record.image_id, record.source_id))
+        parts.append(image_results(found, record.image_id, record.height, record.width, by_label))
+    return [
+        entry | {"image_id": image_id}
+        for image_id, part in zip(_result_ids(names), parts, strict=True)
+        for entry in part
+    ]
 
 
 def image_results(
@@ -86,15 +95,40 @@ def image_results(
     ]
 
 
-def result_image_id(record: ImageRecord) -> int | str:
-    """The image's id in COCO's results: a number if the record's id consists of digits, else the record's id."""
-    return int(record.image_id) if record.image_id.isdecimal() else record.image_id
+def result_image_ids(records: Iterable[ImageRecord]) -> list[int | str]:
+    """The image ids in COCO's results.
+
+    Ids of COCO files are written as they are there, with their type. Other ids that consist of digits are written as
+    numbers, "000042" as 42, unless two ids of the data set would then be the same; all others as text.
+
+    Example:
+        >>> result_image_ids(test)                                                          # doctest: +SKIP
+        [139, 285, 632]
+    """
+    return _result_ids([(record.image_id, record.source_id) for record in records])
 
 
-def check_category_ids(dataset: DetectionDataset, category_ids: Mapping[str, int] | None) -> Mapping[str, int]:
-    """The category id of each class name; 1..K if `category_ids` is None. Raises an InputError if one is missing."""
-    if category_ids is None:
-        return {name: label for label, name in enumerate(dataset.class_names, start=1)}
+def _result_ids(names):
+    """`result_image_ids` of pairs of `image_id` and `source_id`."""
+    numbered = [_as_number(image_id) if source_id is None else source_id for image_id, source_id in names]
+    if len(set(numbered)) == len(set(names)):
+        return numbered
+    return [image_id if source_id is None else source_id for image_id, source_id in names]
+
+
+def _as_number(text):
+    return int(text) if text.isascii() and text.isdecimal() else text
+
+
+def check_category_ids(dataset: DetectionDataset, category_ids: Mapping[str, int] | int | None) -> Mapping[str, int]:
+    """The category id of each class name; 1..K if `category_ids` is None, or K numbers from `category_ids` on.
+
+    Raises:
+        InputError: if one is missing.
+    """
+    if category_ids is None or isinstance(category_ids, int):
+        first = 1 if category_ids is None else category_ids
+        return {name: number for number, name in enumerate(dataset.class_names, start=first)}
     missing = [name for name in dataset.class_names if name not in category_ids]
     if missing:
         raise InputError(
@@ -144,7 +178,7 @@ def _result(where, entry, fields):
         needed = f"{', '.join(fields[:-1])} and {fields[-1]}"
         raise InputError(f"{where}: found {reprlib.repr(entry)}; expected {needed}; add what is missing")
     image_id, box, score = entry["image_id"], entry["bbox"], entry.get("score")
-    if not isinstance(image_id, (int, float, str)):
+    if isinstance(image_id, bool) or not isinstance(image_id, (int, float, str)):
         raise InputError(f"{where}: found the image {reprlib.repr(image_id)}; expected a number or a string")
     sides = tuple(map(finite, box)) if isinstance(box, list) and len(box) == 4 else (None,)
     if None in sides:
@@ -157,4 +191,7 @@ def _result(where, entry, fields):
         raise InputError(
             f"{where}: found the score {reprlib.repr(score)}; expected a finite number; the model may have diverged"
         )
-    return Result(where, image_id, entry.get("category_id"), sides, number)
+    names = [entry.get(key) for key in ("file_name", "category_name")]
+    file_name, category_name = (name if isinstance(name, str) and name else None for name in names)
+    image_id = int(image_id) if isinstance(image_id, float) and image_id.is_integer() else image_id
+    return Result(where, image_id, entry.get("category_id"), sides, number, file_name, category_name)

@@ -43,13 +43,18 @@ class Detections:
     `Detection`; a slice, a boolean mask or an array of positions returns `Detections`. A notebook shows the image with
     the boxes, or a table if the image is not known.
 
+    Boxes and scores are float64 if they were read from a file, which may have more digits than float32, and otherwise
+    float32.
+
     Attributes:
-        boxes: float32 `[D, 4]`, `[ymin, xmin, ymax, xmax]` relative to the image.
-        scores: float32 `[D]`, 0 to 1.
+        boxes: float `[D, 4]`, `[ymin, xmin, ymax, xmax]` relative to the image.
+        scores: float `[D]`, 0 to 1.
         class_ids: int32 `[D]`, 1..K.
         class_names: names of the classes 1..K; None if they are not known.
         image: uint8 `[H, W, 3]` RGB, the path of the file, or a function without arguments that returns the array; None
             if it is not known.
+        file_positions: int64 `[D]`, the position of each among all detections of the file that they were read from;
+            None if they were not. Orders detections of different images with equal scores.
 
     Example:
         >>> found = Detections([[0.1, 0.2, 0.5, 0.6], [0, 0, 1, 1]], [0.9, 0.3], [2, 1], ["cat", "dog"])
@@ -64,6 +69,7 @@ class Detections:
     class_ids: np.ndarray
     class_names: Sequence[str] | None = None
     image: np.ndarray | str | Path | Callable[[], np.ndarray] | None = None
+    file_positions: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         # object.__setattr__ is how a frozen dataclass normalises its own fields.
@@ -95,7 +101,11 @@ class Detections:
             return Detection(self.boxes[index], float(self.scores[index]), class_id, self._name(class_id))
         index = index if isinstance(index, slice) else _positions(index, len(self))
         return dataclasses.replace(
-            self, boxes=self.boxes[index], scores=self.scores[index], class_ids=self.class_ids[index]
+            self,
+            boxes=self.boxes[index],
+            scores=self.scores[index],
+            class_ids=self.class_ids[index],
+            file_positions=None if self.file_positions is None else self.file_positions[index],
         )
 
     def filter(self, min_score: float = 0.0, class_names: str | Sequence[str] | None = None) -> "Detections":

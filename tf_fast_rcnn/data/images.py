@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import ExifTags, Image
 
+from tf_fast_rcnn.data.image_files import damage, png_bit_depth
 from tf_fast_rcnn.errors import InputError
 
 if TYPE_CHECKING:
@@ -33,6 +34,9 @@ _TURNS = {
 }
 # Orientations that swap height and width.
 _SIDEWAYS = (5, 6, 7, 8)
+
+# The high byte of 4095.
+_LARGEST_OF_12_BITS = 15
 
 # Pillow's modes of files that TensorFlow decodes to the same pixels. MPO is a phone's JPEG with a second image inside.
 _PLAIN_MODES = {
@@ -53,8 +57,9 @@ def read_image(path: StrPath, contents: bytes | None = None) -> np.ndarray:
         contents: the file's bytes if they are in memory; `path` is then only used in error messages.
 
     Raises:
-        InputError: if the file is missing, truncated, not an image, larger than Pillow's limit against decompression
-            bombs, or has 32-bit samples, whose range is unknown.
+        InputError: if the file is missing, truncated, damaged so that TensorFlow refuses it (see `image_files`), not
+            an image, larger than Pillow's limit against decompression bombs, or has 32-bit samples, whose range is
+            unknown.
 
     Example:
         >>> read_image("photo.jpg").shape           # doctest: +SKIP
@@ -64,6 +69,8 @@ def read_image(path: StrPath, contents: bytes | None = None) -> np.ndarray:
         # Before the pixels are loaded, as in image_layout; afterwards Pillow would also use trailing chunks of a PNG.
         orientation = _orientation(image)
         rgb = _to_rgb(image, path)
+        if image.format in _PLAIN_MODES:
+            _refuse_damage(path, Path(path).read_bytes() if contents is None else contents)
         return np.array(rgb.transpose(_TURNS[orientation]) if orientation in _TURNS else rgb)
 
 
@@ -111,6 +118,35 @@ def encode_png(image: np.ndarray) -> bytes:
     file = io.BytesIO()
     Image.fromarray(image).save(file, "PNG")
     return file.getvalue()
+
+
+def uses_few_bits(path: StrPath, image: np.ndarray, contents: bytes | None = None) -> bool:
+    """Whether a file has 16 bits per sample, of which the image only uses the lower 12 or fewer.
+
+    Cameras and microscopes of 12 bits write such files. As their high bytes are at most 15 of 255, they are read as
+    almost black images.
+
+    Args:
+        path: the image file.
+        image: uint8 `[H, W, 3]`, as `read_image` returns it.
+        contents: the file's bytes if they are in memory.
+    """
+    if image.max(initial=0) > _LARGEST_OF_12_BITS:
+        return False
+    with _opened(path, contents) as opened:
+        if opened.mode.startswith("I;16"):
+            return True
+    # Pillow reads colours of 16 bits as 8 bits.
+    return png_bit_depth(Path(path).read_bytes() if contents is None else contents) == 16
+
+
+def _refuse_damage(path, contents):
+    problem = damage(contents)
+    if problem is not None:
+        raise InputError(
+            f"{path}: cannot read the image ({problem}); expected a complete image file; replace or remove it, or open "
+            "it and save it again"
+        )
 
 
 @contextlib.contextmanager

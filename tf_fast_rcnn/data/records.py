@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, overload
+from typing import TYPE_CHECKING, NamedTuple, overload
 
 import numpy as np
 
@@ -18,6 +18,45 @@ from tf_fast_rcnn.errors import InputError
 if TYPE_CHECKING:
     from tf_fast_rcnn.data.proposals.files import FileProposals
     from tf_fast_rcnn.data.proposals.settings import ProposalSettings
+
+
+class CocoObjects(NamedTuple):
+    """The objects of an image exactly as a COCO file has them, which COCO's metrics count.
+
+    Attributes:
+        windows: float64 `[A, 4]`, x, y, width and height in pixels of the image as displayed, neither clipped to the
+            image nor dropped if they have no area in it.
+        areas: float64 `[A]`, in square pixels.
+        class_ids: int32 `[A]`, 1..K.
+        crowd: bool `[A]`.
+        objects: int64 `[A]`, the index of each in the boxes of its `ImageRecord`; -1 for a box that was dropped.
+    """
+
+    windows: np.ndarray
+    areas: np.ndarray
+    class_ids: np.ndarray
+    crowd: np.ndarray
+    objects: np.ndarray
+
+    def to_rows(self) -> np.ndarray:
+        """The columns side by side: float64 `[A, 8]`."""
+        return np.column_stack([np.asarray(column, np.float64) for column in self])
+
+    @classmethod
+    def from_rows(cls, rows: np.ndarray) -> CocoObjects:
+        """The inverse of `to_rows`."""
+        return cls(
+            rows[:, :4], rows[:, 4], rows[:, 5].astype(np.int32), rows[:, 6].astype(bool), rows[:, 7].astype(np.int64)
+        )
+
+    def relabelled(self, label_map: np.ndarray) -> CocoObjects:
+        """See `ImageRecord.relabelled`."""
+        labels = label_map[self.class_ids]
+        kept = labels > 0
+        left = self.objects[kept]
+        # The kept objects are numbered again, in the same order.
+        objects = np.where(left < 0, -1, np.searchsorted(np.sort(left[left >= 0]), left))
+        return CocoObjects(self.windows[kept], self.areas[kept], labels[kept], self.crowd[kept], objects)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -35,8 +74,11 @@ class ImageRecord:
             default: none.
         proposal_boxes: float32 `[P, 4]`, the object proposals, relative to the image; None before `prepare`.
         image_bytes: the image as the bytes of a JPEG or PNG file; None if it is read from `image_path`.
-        areas: float32 `[G]`, the objects' areas as fractions of the image's area, which may be smaller than their
+        areas: float64 `[G]`, the objects' areas as fractions of the image's area, which may be smaller than their
             boxes' (COCO's areas of segmentation masks); None if the annotations have only boxes.
+        coco_objects: the objects as in a COCO file, if `boxes` and `areas` do not restore them: because boxes were
+            clipped or dropped, or have more than three decimals; otherwise None.
+        source_id: the image's id in its COCO file, a number or text as it is there, for results; None for others.
     """
 
     image_id: str
@@ -50,6 +92,8 @@ class ImageRecord:
     proposal_boxes: np.ndarray | None = None
     image_bytes: bytes | None = None
     areas: np.ndarray | None = None
+    coco_objects: CocoObjects | None = None
+    source_id: int | str | None = None
 
     def __post_init__(self) -> None:
         # A frozen dataclass can only set its own fields like this.
@@ -62,7 +106,7 @@ class ImageRecord:
             proposals = np.asarray(self.proposal_boxes, np.float32).reshape(-1, 4)
             object.__setattr__(self, "proposal_boxes", proposals)
         if self.areas is not None:
-            object.__setattr__(self, "areas", np.asarray(self.areas, np.float32).reshape(-1))
+            object.__setattr__(self, "areas", np.asarray(self.areas, np.float64).reshape(-1))
         num_areas = len(self.boxes) if self.areas is None else len(self.areas)
         if not len(self.boxes) == len(self.class_ids) == len(self.difficult) == len(self.crowd) == num_areas:
             raise ValueError(
@@ -100,6 +144,7 @@ class ImageRecord:
             difficult=self.difficult[kept],
             crowd=self.crowd[kept],
             areas=None if self.areas is None else self.areas[kept],
+            coco_objects=None if self.coco_objects is None else self.coco_objects.relabelled(label_map),
         )
 
 

@@ -22,7 +22,11 @@ PROTOCOLS = ("voc07", "voc10", "coco")
 
 
 def score_detections(
-    dataset: DetectionDataset, detections: Sequence[Detections], protocol: str = "voc07", iou_threshold: float = 0.5
+    dataset: DetectionDataset,
+    detections: Sequence[Detections],
+    protocol: str = "voc07",
+    iou_threshold: float = 0.5,
+    max_detections: int | None = None,
 ) -> EvaluationResult:
     """Scores detections against the ground truth of a dataset.
 
@@ -31,20 +35,22 @@ def score_detections(
         detections: sequence of `Detections` with relative boxes, one per image in the order of the dataset.
         protocol: "voc07" (11 points), "voc10" (area under the curve) or "coco".
         iou_threshold: minimum IoU of a match under the VOC protocols (COCO uses ten fixed thresholds).
+        max_detections: how many detections of each class count in an image under "coco"; None for COCO's 100. All
+            detections count under the VOC protocols.
 
     Returns:
         `EvaluationResult`.
 
     Raises:
-        InputError: if the protocol is unknown, the number of images differs from the dataset's, scores are not finite,
-            class ids are out of range, or boxes are malformed, reversed or in pixels.
+        InputError: if the protocol is unknown, `max_detections` is not positive, the number of images differs from the
+            dataset's, scores are not finite, class ids are out of range, or boxes are malformed, reversed or in pixels.
 
     Example:
         >>> result = score_detections(test, detections, "voc10")        # doctest: +SKIP
         >>> print(result.table())                                       # doctest: +SKIP
     """
     detections = [found if isinstance(found, Detections) else Detections(*found) for found in detections]
-    score = _scorer(protocol, iou_threshold)
+    score = _scorer(protocol, iou_threshold, max_detections)
     if len(detections) != len(dataset):
         raise InputError(
             f"detections of {dataset.name}: found {len(detections)} entries; expected {len(dataset)}, one per image in "
@@ -63,7 +69,9 @@ def annotations_of(dataset: DetectionDataset) -> DetectionDataset:
     )
 
 
-def _scorer(protocol, iou_threshold):
+def _scorer(protocol, iou_threshold, max_detections):
+    if max_detections is not None and max_detections < 1:
+        raise InputError(f"max_detections: found {max_detections}; expected a whole number from 1; COCO's is 100")
     if not 0.0 < iou_threshold <= 1.0:
         raise InputError(
             f"iou_threshold: found {iou_threshold}; expected a number greater than 0 and at most 1; 0.5 is usual"
@@ -73,9 +81,9 @@ def _scorer(protocol, iou_threshold):
 
         return functools.partial(evaluate_voc, protocol=protocol, iou_threshold=iou_threshold)
     if protocol == "coco":
-        from tf_fast_rcnn.evaluation.coco import evaluate_coco
+        from tf_fast_rcnn.evaluation.coco import MAX_DETECTIONS, evaluate_coco
 
-        return evaluate_coco
+        return functools.partial(evaluate_coco, max_detections=max_detections or MAX_DETECTIONS)
     raise InputError(f"protocol: found {protocol!r}; expected one of {', '.join(PROTOCOLS)}; choose one of them")
 
 

@@ -16,8 +16,16 @@ if TYPE_CHECKING:
     from tf_fast_rcnn.evaluation.matching import ClassMatches, Matching
 
 
+# What MATLAB's 0:0.1:1 makes of the recalls 0, 0.1, ... 1 in VOCevaldet.m. It counts in steps of 0.1 from both ends to
+# the middle, so that all but one are the numbers nearest to the decimals: 3 * 0.1 is greater than 0.3, and a recall of
+# exactly 3 / 10 does not reach it.
+ELEVEN_RECALLS = (0.0, 0.1, 0.2, 3 * 0.1, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
+
+
 def eleven_point_ap(recall: np.ndarray, precision: np.ndarray) -> np.ndarray:
     """AP of VOC 2007: the mean over the recalls 0, 0.1, ... 1 of the highest precision at that recall or above.
+
+    The recalls are `ELEVEN_RECALLS`, the binary fractions of the development kit.
 
     Args:
         recall, precision: float64 `[..., D]`, with non-decreasing recall.
@@ -26,8 +34,7 @@ def eleven_point_ap(recall: np.ndarray, precision: np.ndarray) -> np.ndarray:
         >>> float(eleven_point_ap(np.array([0.5, 1.0]), np.array([1.0, 1.0])))
         1.0
     """
-    # k / 10 instead of 0.1 * k, so that a recall of 3 / 10 equals the fourth threshold exactly.
-    return _ap_at(np.arange(11) / 10, recall, precision)
+    return _ap_at(np.array(ELEVEN_RECALLS), recall, precision)
 
 
 def area_ap(recall: np.ndarray, precision: np.ndarray) -> np.ndarray:

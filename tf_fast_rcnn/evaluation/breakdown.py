@@ -11,7 +11,8 @@ IoU threshold of a match and t_b = 0.1, the type of a false positive is the firs
 - background: its IoU with every object is below t_b;
 - both: the remaining false positives, with an IoU of at least t_b and below t_f only with an object of another class.
 
-An undetected object without a classification or localisation error is missed.
+An undetected object without a classification or localisation error is missed, unless a detection beyond the number that
+COCO scores matches it.
 
 Fixing the classification or localisation errors turns the highest-scoring error of each undetected object into a true
 positive of the object's class and removes the other errors of that type. (TIDE takes the highest-scoring error of both
@@ -105,8 +106,8 @@ def break_down(dataset: DetectionDataset, detections: Sequence[Detections], resu
     targets = np.full(len(kinds), -1)
     for kind, objects in (("localisation", overlaps.same_object), ("classification", overlaps.other_object)):
         targets = np.where(kinds == KINDS.index(kind), objects, targets)
-    found = matching.found()
-    missed = matching.object_counts & ~found
+    # Those that only detections beyond the protocol's number match are detected, although not scored.
+    missed = matching.object_counts & ~matching.detected()
     missed[targets[targets >= 0]] = False
     labels = np.concatenate([matching.class_ids, matching.object_class_ids[missed]])
     all_kinds = np.concatenate([kinds, np.full(np.count_nonzero(missed), KINDS.index("missed"))])

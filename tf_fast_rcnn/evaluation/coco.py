@@ -13,18 +13,19 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from tf_fast_rcnn import boxes
-from tf_fast_rcnn.evaluation.matching import matching_of
+from tf_fast_rcnn.data.coco_results import result_image_ids
+from tf_fast_rcnn.data.records import CocoObjects
+from tf_fast_rcnn.evaluation.matching import concatenated, matching_of
 from tf_fast_rcnn.evaluation.results import ClassResult, EvaluationResult
+from tf_fast_rcnn.evaluation.voc import round_pixels
 
 if TYPE_CHECKING:
     from tf_fast_rcnn.data.detections import Detections
     from tf_fast_rcnn.data.records import DetectionDataset
 
-# In the order of COCOeval.stats. AR_n is the recall of the n highest-scoring detections of each image.
-_METRICS = (
-    *("AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large"),
-    *("AR_1", "AR_10", "AR_100", "AR_small", "AR_medium", "AR_large"),
-)
+# The number of detections per image and class that COCO's evaluation server scores.
+MAX_DETECTIONS = 100
+_SIZES = ("small", "medium", "large")
 
 
 class _DifficultAwareEval(COCOeval):
@@ -37,44 +38,97 @@ class _DifficultAwareEval(COCOeval):
                 annotation["ignore"] = annotation["ignore"] or annotation["difficult"]
 
 
-def evaluate_coco(dataset: DetectionDataset, detections: Sequence[Detections]) -> EvaluationResult:
+def evaluate_coco(
+    dataset: DetectionDataset, detections: Sequence[Detections], max_detections: int = MAX_DETECTIONS
+) -> EvaluationResult:
     """The COCO metrics: AP over IoU 0.50 to 0.95, AP50, AP75, AP by object size, and average recall.
 
     Small objects have an area below 32 x 32 pixels of the image file, large objects above 96 x 96. The area is that of
     the annotation if it has one (as in COCO), otherwise that of the box. Detections that match a difficult object or
-    are inside a crowd are ignored.
+    are inside a crowd are ignored. Detections with equal scores are in the order of their images' ids, as in
+    pycocotools: that of numbers if all ids in COCO's results would be numbers, otherwise that of text.
 
     Args:
         dataset: `DetectionDataset`.
         detections: `Detections` of each of its images, in order; not checked here (`score_detections` does).
+        max_detections: how many detections of each class count in an image, those with the highest scores.
 
     Returns:
         `EvaluationResult`: the `ap` of each class is averaged over the IoU thresholds; its curve is that at IoU 0.5,
         at the 101 recall levels of COCO.
     """
+    ranks = _id_ranks(dataset)
+    most = max([max_detections, *(np.bincount(found.class_ids).max(initial=0) for found in detections)])
     with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints its progress
-        evaluation = _DifficultAwareEval(_ground_truth(dataset), _results(dataset, detections), "bbox")
+        truth, numbers = _ground_truth(dataset, ranks)
+        evaluation = _DifficultAwareEval(truth, _results(dataset, detections, ranks), "bbox")
+        # All detections are matched, but only the best ones count; their matches are the same.
+        evaluation.params.maxDets = sorted({1, 10, max_detections, int(most)})
         evaluation.evaluate()
         evaluation.accumulate()
-        evaluation.summarize()
-    metrics = {name: _or_nan(value) for name, value in zip(_METRICS, evaluation.stats, strict=True)}
-    classes = [
-        _class_result(evaluation, dataset, detections, label) for label in range(1, len(dataset.class_names) + 1)
-    ]
-    matchings = tuple(_matchings(evaluation, dataset, detections))
-    return EvaluationResult("coco", None, len(dataset), tuple(classes), metrics, matchings=matchings)
+    scored = _Scored(evaluation, max_detections)
+    classes = [_class_result(scored, dataset, detections, label) for label in range(1, len(dataset.class_names) + 1)]
+    matchings, beyond = _matchings(scored, dataset, detections, ranks, numbers)
+    return EvaluationResult(
+        "coco",
+        None,
+        len(dataset),
+        tuple(classes),
+        scored.metrics(),
+        matchings=matchings,
+        max_detections=max_detections,
+        num_beyond=beyond,
+    )
 
 
-def _or_nan(value):
-    """COCOeval uses -1 for undefined metrics."""
-    return math.nan if value < 0 else float(value)
+class _Scored:
+    """What COCOeval has accumulated, for the detections that count."""
+
+    def __init__(self, evaluation: COCOeval, max_detections: int) -> None:
+        self.evaluation, self.max_detections = evaluation, max_detections
+        self._limits = list(evaluation.params.maxDets)
+
+    def precision(self, size: str = "all") -> np.ndarray:
+        """Precision at each IoU, recall level and class; -1 for classes without objects of the size."""
+        return self._values("precision", size, self.max_detections)
+
+    def scores(self) -> np.ndarray:
+        """The score at each of these."""
+        return self._values("scores", "all", self.max_detections)
+
+    def metrics(self) -> dict[str, float]:
+        """All metrics by name. AR_n is the recall of the n highest-scoring detections of each image and class."""
+        precision, limit = self.precision(), self.max_detections
+        metrics = {"AP": _mean(precision), "AP50": _mean(precision[:1]), "AP75": _mean(precision[5:6])}
+        metrics |= {f"AP_{size}": _mean(self.precision(size)) for size in _SIZES}
+        metrics |= {f"AR_{n}": _mean(self._values("recall", "all", n)) for n in sorted({1, 10, limit}) if n <= limit}
+        return metrics | {f"AR_{size}": _mean(self._values("recall", size, limit)) for size in _SIZES}
+
+    def _values(self, name, size, limit):
+        area = self.evaluation.params.areaRngLbl.index(size)
+        return self.evaluation.eval[name][..., area, self._limits.index(limit)]
+
+
+def _mean(values):
+    """The mean of the defined values: COCOeval uses -1 for undefined ones."""
+    defined = values[values > -1]
+    return float(np.mean(defined)) if defined.size else math.nan
+
+
+def _id_ranks(dataset):
+    """The position of each image in the order of the ids, int64 `[I]`; pycocotools sorts images by their ids."""
+    ids = result_image_ids(dataset)
+    keys = ids if all(isinstance(image_id, int) for image_id in ids) else list(map(str, ids))
+    ranks = np.empty(len(ids), np.int64)
+    ranks[sorted(range(len(ids)), key=keys.__getitem__)] = np.arange(len(ids))
+    return ranks
 
 
 def _index(dataset, annotations):
     """A `COCO` object, the index of images, categories and annotations in pycocotools."""
     coco = COCO()
     coco.dataset = {
-        "images": [{"id": position} for position in range(len(dataset))],
+        "images": [{"id": rank} for rank in range(len(dataset))],
         "categories": [{"id": label} for label in range(1, len(dataset.class_names) + 1)],
         # Ids start at 1 because COCOeval uses 0 for "not matched".
         "annotations": [{"id": number} | annotation for number, annotation in enumerate(annotations, start=1)],
@@ -83,13 +137,11 @@ def _index(dataset, annotations):
     return coco
 
 
-def _annotations(position, record, relative_boxes, labels, **columns):
+def _annotations(rank, windows, labels, **columns):
     """One dict for each box of an image, with the COCO fields and those of `columns`."""
-    # COCO boxes have two decimals. Three decimals undo the float32 rounding, so 32 x 32 pixels stay exactly that.
-    windows = np.round(boxes.to_coco(np.asarray(relative_boxes, np.float64), record.height, record.width), 3)
     return [
         {
-            "image_id": position,
+            "image_id": int(rank),
             "category_id": int(label),
             "bbox": window.tolist(),
             "area": float(window[2] * window[3]),
@@ -100,65 +152,85 @@ def _annotations(position, record, relative_boxes, labels, **columns):
     ]
 
 
-def _areas(record):
-    """The column of annotated object areas in pixels, if the annotations have them."""
-    if record.areas is None:
-        return {}
-    # Two decimals undo the float32 rounding of relative areas, so an object of exactly 1024 pixels stays small.
-    return {"area": np.round(record.areas.astype(float) * record.height * record.width, 2)}
+def _windows(relative_boxes, record):
+    """COCO's x, y, width and height in pixels, rounded so that 32 x 32 pixels are exactly that."""
+    windows = boxes.to_coco(np.asarray(relative_boxes, np.float64), record.height, record.width)
+    return round_pixels(windows, relative_boxes.dtype)
 
 
-def _ground_truth(dataset):
-    annotations = []
-    for position, record in enumerate(dataset):
+def _coco_objects(record):
+    """The `CocoObjects` of an image, from its boxes if it has none."""
+    if record.coco_objects is not None:
+        return record.coco_objects
+    windows = _windows(record.boxes, record)
+    areas = windows[:, 2] * windows[:, 3]
+    if record.areas is not None:
+        # Six decimals undo the rounding of relative areas, so an object of exactly 1024 pixels stays small.
+        areas = np.round(record.areas * record.height * record.width, 6)
+    return CocoObjects(windows, areas, record.class_ids, record.crowd, np.arange(len(windows)))
+
+
+def _ground_truth(dataset, ranks):
+    """The index of the objects, and for each of them its dataset-wide number, -1 if its box was dropped."""
+    annotations, numbers, first = [], [], 0
+    for rank, record in zip(ranks, dataset, strict=True):
+        coco = _coco_objects(record)
+        difficult = np.append(record.difficult, False)[coco.objects]  # False for -1, those dropped
         annotations += _annotations(
-            position,
-            record,
-            record.boxes,
-            record.class_ids,
-            difficult=record.difficult.astype(int),
-            iscrowd=record.crowd.astype(int),
-            **_areas(record),
+            rank,
+            coco.windows,
+            coco.class_ids,
+            area=coco.areas,
+            iscrowd=coco.crowd.astype(int),
+            difficult=difficult.astype(int),
         )
-    return _index(dataset, annotations)
+        numbers.append(np.where(coco.objects < 0, -1, coco.objects + first))
+        first += len(record.boxes)
+    return _index(dataset, annotations), concatenated(numbers, np.int64)
 
 
-def _results(dataset, detections):
+def _results(dataset, detections, ranks):
     annotations = []
-    for position, (record, found) in enumerate(zip(dataset, detections, strict=True)):
-        annotations += _annotations(position, record, found.boxes, found.class_ids, score=found.scores)
+    for rank, record, found in zip(ranks, dataset, detections, strict=True):
+        annotations += _annotations(rank, _windows(found.boxes, record), found.class_ids, score=found.scores)
     return _index(dataset, annotations)
 
 
-def _matchings(evaluation, dataset, detections):
-    """Yields the `Matching` at each of the ten IoU thresholds. Ids of objects and detections are dataset-wide."""
-    shape = (len(evaluation.params.iouThrs), sum(len(found.scores) for found in detections))
-    # Detections beyond the 100 best of a class and image keep these values: they do not count.
-    objects, counts = np.full(shape, -1), np.zeros(shape, bool)
+def _matchings(scored, dataset, detections, ranks, numbers):
+    """The `Matching` at each of the ten IoU thresholds, and the number of detections beyond those that count."""
+    evaluation = scored.evaluation
+    total = sum(len(found.scores) for found in detections)
+    shape = (len(evaluation.params.iouThrs), total)
+    objects, counts, is_beyond = np.full(shape, -1), np.zeros(shape, bool), np.zeros(total, bool)
+    numbers = np.concatenate([[-1], numbers])  # dtMatches has 0 for "not matched" and ids from 1
     all_areas = evaluation.params.areaRng[0]
     for image in evaluation.evalImgs:
         if image is not None and image["aRng"] == all_areas and image["dtIds"]:
             places = np.array(image["dtIds"]) - 1
-            objects[:, places] = image["dtMatches"].astype(int) - 1
-            counts[:, places] = ~image["dtIgnore"].astype(bool)
-    for of_overlap, counting in zip(objects, counts, strict=True):
-        yield matching_of(dataset, detections, of_overlap, (of_overlap >= 0) & counting, counting)
+            is_beyond[places[scored.max_detections :]] = True
+            objects[:, places] = numbers[image["dtMatches"].astype(int)]
+            # A match with an object whose box was dropped does not count: the dataset does not have the object.
+            dropped = (image["dtMatches"] > 0) & (objects[:, places] < 0)
+            counts[:, places] = ~image["dtIgnore"].astype(bool) & ~dropped
+    counts &= ~is_beyond
+    images = np.repeat(ranks, [len(found.scores) for found in detections])
+    order = np.empty(total, np.int64)
+    order[np.argsort(images, kind="stable")] = np.arange(total)
+    columns = [(found, (found >= 0) & counting, counting) for found, counting in zip(objects, counts, strict=True)]
+    return tuple(matching_of(dataset, detections, *each, order) for each in columns), int(is_beyond.sum())
 
 
-def _class_result(evaluation, dataset, detections, label):
-    # precision [IoU, recall, class, area range, maximum number of detections]: all areas, 100 detections.
-    precision = evaluation.eval["precision"][:, :, label - 1, 0, -1]
-    scores = evaluation.eval["scores"][0, :, label - 1, 0, -1]
+def _class_result(scored, dataset, detections, label):
+    precision, scores = scored.precision()[:, :, label - 1], scored.scores()[0, :, label - 1]
     exists = precision[0, 0] >= 0
-    recall = evaluation.params.recThrs
+    recall = scored.evaluation.params.recThrs
+    objects = scored.evaluation.cocoGt.dataset["annotations"]
     return ClassResult(
         dataset.class_names[label - 1],
         float(precision.mean()) if exists else math.nan,
         precision[0] if exists else np.zeros(0),
         recall if exists else np.zeros(0),
         (scores if exists else np.zeros(0)).astype(np.float32),
-        num_objects=sum(
-            np.count_nonzero((record.class_ids == label) & ~record.difficult & ~record.crowd) for record in dataset
-        ),
+        num_objects=sum(each["category_id"] == label and not each["ignore"] for each in objects),
         num_detections=sum(np.count_nonzero(found.class_ids == label) for found in detections),
     )

@@ -23,13 +23,15 @@ class Matching(NamedTuple):
     Attributes:
         images: int64 `[N]`, index of each detection's image in the dataset.
         class_ids: int32 `[N]`, its class, 1..K.
-        scores: float32 `[N]`, its score.
+        scores: float32 `[N]`, its score; float64 if it was read from a file.
         objects: int64 `[N]`, dataset-wide index of the object that it matches; -1 for none.
         true: bool `[N]`, whether it is a true positive.
-        counts: bool `[N]`, False for detections that match difficult objects or crowds and are ignored.
+        counts: bool `[N]`, False for detections that are ignored: those that match difficult objects or crowds, and
+            those beyond the number that the protocol scores.
         object_images: int64 `[M]`, index of each object's image.
         object_class_ids: int32 `[M]`, its class, 1..K.
         object_counts: bool `[M]`, whether it has to be detected; False for difficult objects and crowds.
+        ranks: int64 `[N]`, by which detections of equal scores are ordered; None for the order given here.
     """
 
     images: np.ndarray
@@ -41,6 +43,7 @@ class Matching(NamedTuple):
     object_images: np.ndarray
     object_class_ids: np.ndarray
     object_counts: np.ndarray
+    ranks: np.ndarray | None = None
 
     def found(self) -> np.ndarray:
         """Which objects are matched by a true positive: bool `[M]`."""
@@ -48,13 +51,19 @@ class Matching(NamedTuple):
         found[self.objects[self.true]] = True
         return found
 
+    def detected(self) -> np.ndarray:
+        """Which objects are matched by any detection, even by one that does not count: bool `[M]`."""
+        detected = np.zeros(len(self.object_class_ids), bool)
+        detected[self.objects[self.objects >= 0]] = True
+        return detected
+
 
 class ClassMatches(NamedTuple):
-    """The detections of one class that count, by decreasing score; ties are in the order of the images.
+    """The detections of one class that count, by decreasing score; ties are in the order of the protocol.
 
     Attributes:
         images: int64 `[D]`, index of each detection's image in the dataset.
-        scores: float32 `[D]`, its score.
+        scores: float `[D]`, its score.
         true: bool `[D]`, whether it is a true positive.
         object_images: int64 `[G]`, the image of each object that has to be detected.
     """
@@ -71,19 +80,27 @@ def matching_of(
     objects: np.ndarray,
     true: np.ndarray,
     counts: np.ndarray,
+    ranks: np.ndarray | None = None,
 ) -> Matching:
-    """The `Matching` of a dataset from the columns `objects`, `true` and `counts`, which are in the order of images."""
+    """The `Matching` of a dataset from its last columns, which are in the order of images; see there."""
     return Matching(
         images=np.repeat(np.arange(len(detections)), [len(found.scores) for found in detections]),
         class_ids=concatenated([found.class_ids for found in detections], np.int32),
-        scores=concatenated([found.scores for found in detections], np.float32),
+        scores=scores_of(detections),
         objects=objects,
         true=true,
         counts=counts,
         object_images=np.repeat(np.arange(len(dataset)), [len(record.class_ids) for record in dataset]),
         object_class_ids=concatenated([record.class_ids for record in dataset], np.int32),
         object_counts=~concatenated([record.difficult | record.crowd for record in dataset], bool),
+        ranks=ranks,
     )
+
+
+def scores_of(detections: Sequence[Detections]) -> np.ndarray:
+    """The scores of all detections, image by image: float64 `[N]` if any image's are, otherwise float32."""
+    scores = [found.scores for found in detections]
+    return concatenated(scores, np.result_type(np.float32, *scores))
 
 
 def concatenated(arrays: Iterable[np.ndarray], dtype: npt.DTypeLike) -> np.ndarray:
@@ -109,7 +126,8 @@ def first_matches(objects: np.ndarray, scores: np.ndarray) -> np.ndarray:
 def class_matches(matching: Matching, label: int) -> ClassMatches:
     """`ClassMatches` of one class."""
     chosen = np.flatnonzero((matching.class_ids == label) & matching.counts)
-    chosen = chosen[np.argsort(-matching.scores[chosen], kind="stable")]
+    ranks = chosen if matching.ranks is None else matching.ranks[chosen]
+    chosen = chosen[np.lexsort((ranks, -matching.scores[chosen]))]
     to_find = (matching.object_class_ids == label) & matching.object_counts
     return ClassMatches(
         matching.images[chosen], matching.scores[chosen], matching.true[chosen], matching.object_images[to_find]

@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from tf_fast_rcnn.errors import InputError
 from tf_fast_rcnn.evaluation import score_detections
-from tf_fast_rcnn.evaluation.detection_files import read_detections
+from tf_fast_rcnn.evaluation.detection_files import read_matched
 from tf_fast_rcnn.inference.detect import detect_dataset
 from tf_fast_rcnn.inference.graph import EVALUATION_SCORE_THRESHOLD, DetectionSettings
 from tf_fast_rcnn.inference.predictor import Predictor
@@ -47,6 +47,8 @@ def evaluate(
     cache_dir: StrPath | None = None,
     workers: int | None = None,
     progress: bool = True,
+    iou_threshold: float = 0.5,
+    max_detections: int | None = None,
 ) -> EvaluationResult:
     """Detects objects in every image of a dataset and scores the detections.
 
@@ -61,6 +63,9 @@ def evaluate(
             Exported models and servers keep their own.
         cache_dir, workers: see `cached_proposals`.
         progress: whether to show a progress bar on standard error.
+        iou_threshold: see `score_detections`.
+        max_detections: detections per image that the model keeps, if its settings can be changed, and detections per
+            image and class that count under "coco"; None for those of the settings, and COCO's 100.
 
     Returns:
         `EvaluationResult`.
@@ -73,19 +78,23 @@ def evaluate(
     """
     predictor = model if isinstance(model, Predictor) else Predictor(model)
     if settings is None:
-        predictor = for_evaluation(predictor)
+        predictor = for_evaluation(predictor, max_detections)
     else:
-        predictor = predictor.with_settings(**dataclasses.asdict(settings))
+        chosen = {} if max_detections is None else {"max_detections": max_detections}
+        predictor = predictor.with_settings(**dataclasses.asdict(settings) | chosen)
     _check_classes(predictor, dataset)
     options: dict[str, Any] = {"cache_dir": cache_dir, "workers": workers, "progress": progress}
-    return score_detections(dataset, list(predictor.detect_each(dataset, proposals, **options)), protocol)
+    detections = list(predictor.detect_each(dataset, proposals, **options))
+    return score_detections(dataset, detections, protocol, iou_threshold, max_detections)
 
 
-def for_evaluation(predictor: Predictor) -> Predictor:
+def for_evaluation(predictor: Predictor, max_detections: int | None = None) -> Predictor:
     """The predictor with a score threshold of 0.01, if its settings can be changed: average precision looks at the
-    whole curve."""
-    changeable = predictor.adjustable
-    return predictor.with_settings(score_threshold=EVALUATION_SCORE_THRESHOLD) if changeable else predictor
+    whole curve. `max_detections`: detections per image; None for the predictor's."""
+    if not predictor.adjustable:
+        return predictor
+    chosen = {} if max_detections is None else {"max_detections": max_detections}
+    return predictor.with_settings(score_threshold=EVALUATION_SCORE_THRESHOLD, **chosen)
 
 
 def _check_classes(predictor: Predictor, dataset: DetectionDataset) -> None:
@@ -102,17 +111,24 @@ class _FileSource(Source):
 
     takes_proposals = False
 
-    def __init__(self, path: StrPath, category_ids: Mapping[str, int] | None) -> None:
+    def __init__(self, path: StrPath, category_ids: Mapping[str, int] | int | None, images_by: str | None) -> None:
         super().__init__(str(path), description={"detections": str(path)})
-        self._path, self._category_ids = path, category_ids
+        self._path, self._category_ids, self._images_by = path, category_ids, images_by
 
     def detect_dataset(self, dataset: DetectionDataset, batch_size: int, progress: bool) -> Iterator[Detections]:
-        return iter(read_detections(self._path, dataset, self._category_ids))
+        detections, matched = read_matched(self._path, dataset, self._category_ids, self._images_by)
+        print(matched, file=sys.stderr)
+        return iter(detections)
 
 
-def file_predictor(path: StrPath, category_ids: Mapping[str, int] | None = None) -> Predictor:
-    """A `Predictor` that reads the detections of a dataset from files; arguments as those of `read_detections`."""
-    return Predictor(_FileSource(path, category_ids))
+def file_predictor(
+    path: StrPath, category_ids: Mapping[str, int] | int | None = None, images_by: str | None = None
+) -> Predictor:
+    """A `Predictor` that reads the detections of a dataset from files; arguments as those of `read_detections`.
+
+    It reports on standard error how the images of the files were matched with those of the dataset.
+    """
+    return Predictor(_FileSource(path, category_ids, images_by))
 
 
 class ValidationMap(keras.callbacks.Callback):

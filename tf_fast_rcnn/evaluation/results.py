@@ -63,6 +63,8 @@ class EvaluationResult:
         metrics: the other COCO metrics by name (AP50, AP75, AP_small, ...); empty for VOC.
         confidence: confidence interval of the mean AP; see `with_confidence`.
         matchings: the `Matching` at the IoU threshold, or at each of the ten of COCO.
+        max_detections: how many detections of each class count in an image; None if all do, as under VOC.
+        num_beyond: number of detections beyond these.
 
     Example:
         >>> result = score_detections(test, detections, "voc07")        # doctest: +SKIP
@@ -77,6 +79,8 @@ class EvaluationResult:
     metrics: dict[str, float] = dataclasses.field(default_factory=dict)
     confidence: Confidence | None = None
     matchings: tuple[Matching, ...] = dataclasses.field(default=(), repr=False)
+    max_detections: int | None = None
+    num_beyond: int = 0
 
     @property
     def mean_ap(self) -> float:
@@ -98,6 +102,8 @@ class EvaluationResult:
             "metrics": {name: json_number(value) for name, value in self.metrics.items()},
             "classes": [_class_to_json(result, curves) for result in self.classes],
         }
+        if self.max_detections is not None:
+            facts |= {"max_detections": self.max_detections, "detections_beyond": self.num_beyond}
         if self.confidence is not None:
             facts["confidence"] = self.confidence._asdict() | {"mean_ap": _interval_to_json(self.confidence.mean_ap)}
         return facts
@@ -114,7 +120,18 @@ class EvaluationResult:
             mean += _interval_text(self.confidence.mean_ap)
         lines.append(f"{mean}  ({self.rule()})")
         lines += [f"{name:<{width}}  {'':>8}  {'':>10}  {_text(value)}" for name, value in self.metrics.items()]
+        if self.num_beyond:
+            lines.append(self.limit_text())
         return "\n".join(lines)
+
+    def limit_text(self) -> str:
+        """A sentence on the detections beyond `max_detections`; empty if there are none."""
+        if not self.num_beyond:
+            return ""
+        return (
+            f"{self.num_beyond} detections do not count: they are beyond the {self.max_detections} best of their class "
+            "in an image (--max-detections changes this limit)"
+        )
 
     def rule(self) -> str:
         """The protocol and IoU threshold, for titles: "voc07, IoU 0.50" or "coco, IoU 0.50 to 0.95"."""

@@ -16,10 +16,19 @@ import numpy as np
 
 from tf_fast_rcnn import boxes
 from tf_fast_rcnn.evaluation.average_precision import class_ap
-from tf_fast_rcnn.evaluation.matching import class_matches, concatenated, first_matches, matching_of, precision_recall
+from tf_fast_rcnn.evaluation.matching import (
+    class_matches,
+    concatenated,
+    first_matches,
+    matching_of,
+    precision_recall,
+    scores_of,
+)
 from tf_fast_rcnn.evaluation.results import ClassResult, EvaluationResult
 
 if TYPE_CHECKING:
+    import numpy.typing as npt
+
     from tf_fast_rcnn.data.detections import Detections
     from tf_fast_rcnn.data.records import DetectionDataset, ImageRecord
     from tf_fast_rcnn.evaluation.matching import Matching
@@ -30,8 +39,9 @@ def evaluate_voc(
 ) -> EvaluationResult:
     """Average precision of each class of `dataset`.
 
-    Detections with equal scores keep the order of the images in the dataset and of the detections in an image, as with
-    the stable sort of the kit. The box widths of the kit, with "+ 1", are equal to those between continuous edges.
+    Detections with equal scores keep their order, as with the stable sort of the kit: the order of the lines if they
+    were read from files, otherwise that of the images in the dataset and of the detections in an image. The box widths
+    of the kit, with "+ 1", are equal to those between continuous edges.
 
     Args:
         dataset: `DetectionDataset`.
@@ -67,9 +77,15 @@ def match_voc(dataset: DetectionDataset, detections: Sequence[Detections], iou_t
     ignored = concatenated([record.difficult | record.crowd for record in dataset], bool)
     counts = objects < 0
     counts[~counts] = ~ignored[objects[~counts]]
-    scores = concatenated([found.scores for found in detections], np.float32)
-    true = first_matches(objects, scores) & counts
-    return matching_of(dataset, detections, objects, true, counts)
+    true = first_matches(objects, scores_of(detections)) & counts
+    return matching_of(dataset, detections, objects, true, counts, _file_positions(detections))
+
+
+def _file_positions(detections):
+    """The positions of all detections in their file, which the kit sorts; None if they were not read from one."""
+    if any(found.file_positions is None for found in detections):
+        return None
+    return concatenated([found.file_positions for found in detections], np.int64)
 
 
 def _match(record, found, iou_threshold):
@@ -83,7 +99,18 @@ def _match(record, found, iou_threshold):
 
 
 def pixel_boxes(relative_boxes: np.ndarray, record: ImageRecord) -> np.ndarray:
-    """Boxes `[N, 4]` of an image in pixels for computing IoUs: float64, rounded to 0.001 pixel."""
-    # Rounding to 0.001 pixel undoes the float32 rounding of relative edges. Boxes on whole pixels, as in VOC, then have
-    # the same IoU as in the kit, and an IoU of exactly 0.5 is a match.
-    return np.round(boxes.scale(np.asarray(relative_boxes, np.float64), record.height, record.width), 3)
+    """Boxes `[N, 4]` of an image in pixels for computing IoUs: float64, rounded as by `round_pixels`."""
+    pixels = boxes.scale(np.asarray(relative_boxes, np.float64), record.height, record.width)
+    return round_pixels(pixels, relative_boxes.dtype)
+
+
+def round_pixels(pixels: np.ndarray, dtype: npt.DTypeLike) -> np.ndarray:
+    """Pixel coordinates without the rounding errors of the relative ones that they were computed from.
+
+    Boxes on whole pixels, as in VOC, then have the same IoU as in the kit, and an IoU of exactly 0.5 is a match.
+
+    Args:
+        pixels: float64 `[...]`.
+        dtype: type of the relative coordinates: float32 is exact to 0.001 pixel, float64 to 0.000000001 pixel.
+    """
+    return np.round(pixels, 9 if dtype == np.float64 else 3)

@@ -14,7 +14,7 @@ from PIL import Image
 from tf_fast_rcnn.data.images import read_encoded, read_image
 from tf_fast_rcnn.data.prepared.workers import end_with_parent
 from tf_fast_rcnn.data.proposals import compute_proposals
-from tf_fast_rcnn.data.proposals.opencv_search import use_one_thread
+from tf_fast_rcnn.data.proposals.selective_search import use_one_thread
 
 if TYPE_CHECKING:
     from tf_fast_rcnn.data.proposals.settings import ProposalSettings

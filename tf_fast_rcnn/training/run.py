@@ -28,7 +28,7 @@ from tf_fast_rcnn.training.initial_model import initial_model
 from tf_fast_rcnn.training.optimizers import optimizer_of
 from tf_fast_rcnn.training.precision import set_precision
 from tf_fast_rcnn.training.recipes import small_data
-from tf_fast_rcnn.training.settings import BACKGROUND, check_classes
+from tf_fast_rcnn.training.settings import BACKGROUND, check_classes, check_objects
 
 if TYPE_CHECKING:
     from tf_fast_rcnn.data.proposals.files import FileProposals
@@ -138,6 +138,7 @@ def _settled(recipe, dataset, backbone, weights):
     backbone = backbone or recipe.backbone
     recipe = dataclasses.replace(recipe, backbone=backbone if isinstance(backbone, str) else backbone.name)
     check_classes(recipe, dataset)
+    check_objects(dataset)
     start = run_folder.read_description(weights) if weights and Path(weights).is_dir() else None
     recipe, reasons = settle(recipe, dataset, backbone, start)
     return recipe, backbone, reasons

@@ -196,6 +196,20 @@ def check_classes(recipe: Recipe, dataset: DetectionDataset) -> None:
         )
 
 
+def check_objects(dataset: DetectionDataset) -> None:
+    """Raises InputError if all objects of a data set are crowds, on which nothing is trained but the background."""
+    num_crowds = 0
+    for record in dataset:
+        if not record.crowd.all():
+            return
+        num_crowds += len(record.crowd)
+    if num_crowds:
+        raise InputError(
+            f"{dataset.name}: all {num_crowds} objects are crowds (iscrowd=1), which are ignored in training; expected "
+            "single objects; set iscrowd to 0 where a box is one object"
+        )
+
+
 _GROUPS = {"optimizer": OptimizerSettings, "network": NetworkSettings, "sampling": SamplingRules}
 
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from tf_fast_rcnn.data.prepared.examples import PreparedRecords, example_reader, input_errors, read_record, to_example
-from tf_fast_rcnn.data.records import DetectionDataset, ImageRecord
+from tf_fast_rcnn.data.records import CocoObjects, DetectionDataset, ImageRecord
 from tf_fast_rcnn.errors import InputError
 
 CLASS_NAMES = ("cat", "dög", "ox")
@@ -41,7 +41,15 @@ def records(draw):
         proposal_boxes=corners[objects:],
         image_bytes=png(rng.integers(100)),
         areas=rng.random(objects) if draw(st.booleans()) else None,
+        coco_objects=coco_objects(rng) if draw(st.booleans()) else None,
     )
+
+
+def coco_objects(rng):
+    count = rng.integers(0, 4)
+    windows = rng.normal(0, 1000, (count, 4))
+    labels, crowd, objects = rng.integers(1, 4, count, np.int32), rng.random(count) < 0.5, rng.integers(-1, 5, count)
+    return CocoObjects(windows, rng.random(count), labels, crowd, objects)
 
 
 def written(path, images):
@@ -82,6 +90,9 @@ def test_every_value_comes_back(tmp_path_factory, images, data):
         assert (record.areas is None) == (images[number].areas is None)
         if record.areas is not None:
             np.testing.assert_allclose(record.areas, images[number].areas, rtol=1e-6)
+        assert (record.coco_objects is None) == (images[number].coco_objects is None)
+        for column, expected in zip(record.coco_objects or (), images[number].coco_objects or (), strict=True):
+            np.testing.assert_array_equal(column, expected)
         for name in FIELDS:
             np.testing.assert_array_equal(getattr(record, name), getattr(images[number], name))
 

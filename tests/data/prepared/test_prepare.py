@@ -1,4 +1,5 @@
 import contextlib
+import dataclasses
 import fcntl
 import os
 import shutil
@@ -22,6 +23,7 @@ from tf_fast_rcnn.data.proposals import compute_proposals
 from tf_fast_rcnn.data.proposals.dense import DenseBoxes
 from tf_fast_rcnn.data.proposals.settings import ProposalSettings
 from tf_fast_rcnn.data.readers.voc import read_voc
+from tf_fast_rcnn.data.records import DetectionDataset
 from tf_fast_rcnn.errors import InputError
 from tf_fast_rcnn.files import PARTIAL_PREFIX
 
@@ -99,7 +101,7 @@ def test_the_folder_reads_back_the_same(cats, tmp_path):
 
 def test_counts_of_fixes_are_kept(voc_folder, tmp_path):
     voc_folder.simple(1)
-    voc_folder.annotation("a0", [("cat", 1, 1, 99, 20), ("cat", 5, 5, 5, 9)])
+    voc_folder.annotation("a0", [("cat", 1, 1, 99, 20), ("cat", 6, 5, 5, 9)])
     run(read_voc(voc_folder.path, "train"), tmp_path / "out")
     assert read_prepared(tmp_path / "out").fixes == {
         "boxes clipped to their image": 1,
@@ -438,3 +440,43 @@ def test_an_interruption_ends_all_processes(started_script):
     assert process.returncode == 1
     assert "interrupted" in output
     assert workers_of(process) == []
+
+
+def test_all_unreadable_images_are_named_at_once_and_the_others_are_kept(voc_folder, tmp_path, computed):
+    """Twelve bad images of fifteen; skipping them afterwards computes nothing again."""
+    dataset = read_voc(voc_folder.simple(15).path, "train")
+    for number in range(12):
+        path = voc_folder.path / "JPEGImages" / f"a{number}.png"
+        path.write_bytes(path.read_bytes()[:-12])  # without IEND, which only TensorFlow misses
+    with pytest.raises(InputError, match="12 images cannot be used: ") as caught:
+        run(dataset, tmp_path / "out", BOTH, images_per_shard=4)
+    line = str(caught.value)
+    assert [f"a{number}.png: cannot read the image (a PNG without its end" in line for number in range(12)] == [
+        *[True] * 10,
+        *[False] * 2,
+    ]
+    assert line.endswith("and 2 more; repair or remove them, or leave them out with --skip-bad (skip_bad=True)")
+    assert len(computed) == 3
+    prepared = run(dataset, tmp_path / "out", BOTH, images_per_shard=4, skip_bad=True)
+    assert [record.image_id for record in prepared] == ["a12", "a13", "a14"]
+    assert (len(computed), prepared.fixes) == (3, {"unreadable images skipped": 12})
+
+
+def test_images_of_12_bits_in_16_are_told(voc_folder, tmp_path):
+    voc_folder.simple(2)
+    words = np.random.default_rng(0).integers(0, 4096, (40, 60), np.uint16)
+    Image.fromarray(words).save(voc_folder.path / "JPEGImages" / "a0.png")
+    Image.fromarray(words << 4).save(voc_folder.path / "JPEGImages" / "a1.png")
+    ((what, count),) = run(read_voc(voc_folder.path, "train"), tmp_path / "out").fixes.items()
+    assert count == 1
+    assert "16-bit images with 12 bits or fewer" in what
+
+
+def test_ids_of_coco_files_keep_their_type(cats, tmp_path):
+    ids = [42, "000042", -(10**30)]
+    records = [dataclasses.replace(cat, source_id=source_id) for cat, source_id in zip(cats, ids, strict=True)]
+    dataset = DetectionDataset(cats.name, cats.class_names, records)
+    assert [record.source_id for record in run(dataset, tmp_path / "out")] == ids
+    # A folder that was prepared without them is written again.
+    run(cats, tmp_path / "older")
+    assert [record.source_id for record in run(dataset, tmp_path / "older")] == ids

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from proposal_writers import make_record
 
 from tf_fast_rcnn import boxes as box_algebra
+from tf_fast_rcnn.data.box_orders import ORDERS
 from tf_fast_rcnn.data.proposals import file_proposals
-from tf_fast_rcnn.data.proposals.orders import ORDERS
 from tf_fast_rcnn.errors import InputError
 
 # The inverse of each order's conversion.

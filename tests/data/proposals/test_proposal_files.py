@@ -1,5 +1,6 @@
 """Proposal files as written by other libraries."""
 
+import dataclasses
 import json
 import os
 import pickle
@@ -14,9 +15,9 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from proposal_writers import make_record
 
+from tf_fast_rcnn.data.box_orders import ORDERS, from_order
 from tf_fast_rcnn.data.proposals import FileProposals, file_proposals, settings_from_json
 from tf_fast_rcnn.data.proposals.matlab import read_variables
-from tf_fast_rcnn.data.proposals.orders import ORDERS, from_order
 from tf_fast_rcnn.data.proposals.pickles import load_arrays
 from tf_fast_rcnn.errors import InputError
 
@@ -260,3 +261,19 @@ def test_other_content_is_refused(tmp_path, name, content, message):
     assert message in str(error.value)
     assert len(str(error.value).splitlines()) == 1
     assert str(sys.getrecursionlimit()) not in str(error.value)
+
+
+def test_entries_with_folders_are_told_apart(tmp_path):
+    """Two cameras with files of the same names; the entries are paths on another machine."""
+    boxes = {f"/data/{camera}/1.png": np.float32([[0, 0, 0.5, side]]) for camera, side in (("a", 0.25), ("b", 0.75))}
+    np.savez(tmp_path / "boxes.npz", **boxes)
+    records = [
+        dataclasses.replace(make_record(str(number), 100, 100, [[0, 0, 0.5, 0.5]]), image_path=f"here/{camera}/1.png")
+        for number, camera in enumerate("ba")
+    ]
+    proposals = file_proposals(tmp_path / "boxes.npz", records)
+    assert [proposals.of(record)[0, 3] for record in records] == [0.75, 0.25]
+    other = dataclasses.replace(records[0], image_path="here/c/1.png")
+    assert proposals.name_of(other) is None
+    with pytest.raises(InputError, match="found no proposals for 1 of 3 images"):
+        file_proposals(tmp_path / "boxes.npz", [*records, other])

@@ -7,7 +7,9 @@ import pytest
 from annotation_files import one_line_error, write_image
 from PIL import Image
 
-from tf_fast_rcnn.data.readers.coco import coco_category_ids, read_coco
+from tf_fast_rcnn.data.coco_results import result_image_ids
+from tf_fast_rcnn.data.readers.coco import coco_category_ids, read_coco, read_coco_images
+from tf_fast_rcnn.data.specs import load_images
 
 CATEGORIES = [{"id": 90, "name": "toothbrush"}, {"id": 1, "name": "person"}, {"id": 13, "name": "stop sign"}]
 
@@ -91,6 +93,22 @@ def test_boxes_are_clipped_and_dropped(coco):
     expected = [[0, 0, 0.5, 0.25], [0.75, 50 / 60, 1, 1], [0.25, 10 / 60, 0.375, 0.25], [0, 0, 1, 1]]
     np.testing.assert_allclose(dataset[0].boxes, expected, atol=1e-6)
     assert dataset.fixes == {"boxes without area dropped": 3, "boxes clipped to their image": 2}
+
+
+def test_what_clipping_changes_is_kept_for_cocos_metrics(coco):
+    """Boxes that the record restores to three decimals are not kept twice."""
+    boxes = [[-5, 0, 20, 20], [70, 0, 5, 5], [10.25, 10, 5, 5]]
+    beyond = [annotation(5, 1, box, area=7.5, iscrowd=n == 2) for n, box in enumerate(boxes)]
+    kept = coco(content(annotations=beyond))()[0].coco_objects
+    np.testing.assert_array_equal(kept.windows, boxes)
+    assert kept.objects.tolist() == [0, -1, 1]
+    assert kept.areas.tolist() == [7.5] * 3
+    assert kept.crowd.tolist() == [False, False, True]
+    assert coco(content(annotations=beyond[2:]))()[0].coco_objects is None
+    digits = [annotation(5, 1, [10.123456789, 10, 5, 5])]
+    np.testing.assert_array_equal(
+        coco(content(annotations=digits))()[0].coco_objects.windows, [[10.123456789, 10, 5, 5]]
+    )
 
 
 @pytest.mark.parametrize("file_name", ["train/a.jpg", r"train\a.jpg", "../images/train/a.jpg", "/elsewhere/b.jpg"])
@@ -218,3 +236,95 @@ def test_outlines_do_not_stay_in_memory(coco, tmp_path):
     assert len(dataset[0].boxes) == 10
     # Ten masks of 20,000 floats take 6.4 MB in Python; one at a time is allowed, besides the file's bytes and text.
     assert peak < 2 * size + 3e6
+
+
+# --- ids, names and files ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("ids", [[42, -1, 7], ["000042", "42", "-1"], ["007", "7", "a b"]])
+def test_image_ids_come_out_as_they_went_in(coco, ids):
+    entries = [image(number, f"{place}.jpg") for place, number in enumerate(ids)]
+    dataset = coco(content(entries, [annotation(ids[1], 1, [1, 1, 9, 9])]))()
+    assert [record.image_id for record in dataset] == [str(number) for number in ids]
+    assert [record.source_id for record in dataset] == ids
+    found = result_image_ids(dataset)
+    assert found == ids
+    assert [type(number) for number in found] == [type(number) for number in ids]
+
+
+def test_a_file_listed_twice_is_refused_or_left_out(coco):
+    entries = [image(5, "a.jpg"), image(6, "./a.jpg"), image(7, "b.jpg")]
+    read = coco(content(entries, []))
+    one_line_error(read, "image a.jpg", "for 2 images (5, 6)", "expected a file for each")
+    dataset = read(skip_bad=True)
+    assert [record.image_id for record in dataset] == ["7"]
+    assert dataset.fixes == {"unreadable images or annotations skipped": 2}
+
+
+@pytest.mark.parametrize("name", ["cam1/0001.png", r"C:\data\cam1\0001.png", "/data/cam1/0001.png"])
+def test_folders_of_a_name_choose_among_files_of_that_name(coco, tmp_path, name):
+    for camera in ("cam1", "cam2"):
+        write_image(tmp_path / "images" / camera / "0001.png")
+    write_image(tmp_path / "images" / "0001.png")
+    record = coco(content([image(5, name)]), write_images=False)()[0]
+    assert record.image_path == str(tmp_path / "images" / "cam1" / "0001.png")
+
+
+def test_the_folder_of_other_images_is_refused(tmp_path):
+    """IMAGES is one camera's folder; both cameras have a file of the same name."""
+    for camera in ("cam1", "cam2"):
+        write_image(tmp_path / camera / "0001.png")
+    entries = [image(1, "cam1/0001.png"), image(2, "cam2/0001.png")]
+    (tmp_path / "a.json").write_text(json.dumps(content(entries, [])))
+    one_line_error(lambda: read_coco(tmp_path / "a.json", tmp_path / "cam1"), "cam2/0001.png", f"pass {tmp_path} as")
+    dataset = read_coco(tmp_path / "a.json", tmp_path / "cam1", skip_bad=True)
+    assert [record.image_id for record in dataset] == ["1"]
+
+
+def test_names_that_come_down_to_one_file_are_refused(tmp_path):
+    write_image(tmp_path / "flat" / "0001.png")
+    entries = [image(1, "cam1/0001.png"), image(2, "cam2/0001.png")]
+    (tmp_path / "a.json").write_text(json.dumps(content(entries, [])))
+    one_line_error(lambda: read_coco(tmp_path / "a.json", tmp_path / "flat"), "for 2 images (1, 2)")
+
+
+def test_all_bad_images_are_named_in_one_message(coco, tmp_path):
+    read = coco(content([image(number) for number in range(13)], []), write_images=False)
+    write_image(tmp_path / "images" / "000000000012.jpg")
+    line = one_line_error(read, "12 images or annotations cannot be used: (1) ", "(10) ", "and 2 more", "--skip-bad")
+    assert "000000000009.jpg" in line
+    assert "000000000010.jpg" not in line
+    assert len(read(skip_bad=True)) == 1
+
+
+# --- what is told -----------------------------------------------------------------------------------------------------
+
+
+def test_the_root_category_of_roboflow_is_left_out(coco):
+    categories = [
+        {"id": 0, "name": "cells", "supercategory": "none"},
+        {"id": 1, "name": "RBC", "supercategory": "cells"},
+        {"id": 2, "name": "WBC", "supercategory": "cells"},
+    ]
+    dataset = coco(content(annotations=[annotation(5, 2, [1, 1, 9, 9])], categories=categories))()
+    assert dataset.class_names == ("RBC", "WBC")
+    assert dataset.fixes == {"categories that only group others and have no objects left out": 1}
+    used = coco(content(annotations=[annotation(5, 0, [1, 1, 9, 9])], categories=categories))()
+    assert used.class_names == ("cells", "RBC", "WBC")
+    assert used.fixes == {}
+
+
+def test_a_file_of_crowds_alone_is_told(coco):
+    dataset = coco(content(annotations=[annotation(5, 1, [1, 1, 9, 9], iscrowd=1)] * 3))()
+    assert dataset.fixes == {"crowds (iscrowd=1), which all objects are: training and evaluation ignore them": 3}
+
+
+def test_images_alone_of_a_file_without_annotations(coco, tmp_path):
+    value = content([image(5), image(9)])
+    del value["annotations"]
+    one_line_error(coco(value), "no list 'annotations'")
+    dataset = read_coco_images(tmp_path / "instances.json", tmp_path / "images")
+    assert dataset.class_names == ("person", "stop sign", "toothbrush")
+    assert [(record.source_id, len(record.boxes)) for record in dataset] == [(5, 0), (9, 0)]
+    named = load_images(f"coco:{tmp_path / 'instances.json'},{tmp_path / 'images'}", ["cat"])
+    assert named.class_names == ("cat",)

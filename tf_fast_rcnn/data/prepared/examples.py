@@ -7,6 +7,7 @@ API, plus one for the proposals; docs/prepared_data.md describes them.
 from __future__ import annotations
 
 import contextlib
+import json
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
@@ -15,7 +16,8 @@ import tensorflow as tf
 from google.protobuf.message import DecodeError
 from tqdm import tqdm
 
-from tf_fast_rcnn.data.records import ImageRecord
+from tf_fast_rcnn.data.network_input import decode_image
+from tf_fast_rcnn.data.records import CocoObjects, ImageRecord
 from tf_fast_rcnn.errors import InputError
 
 if TYPE_CHECKING:
@@ -26,7 +28,9 @@ if TYPE_CHECKING:
 _SIDES = tuple(f"image/object/bbox/{side}" for side in ("ymin", "xmin", "ymax", "xmax"))
 _LABEL, _NAME = "image/object/class/label", "image/object/class/text"
 _AREA = "image/object/area"  # in pixels; only if objects have areas other than their boxes'
+_COCO = "image/object/coco"  # the rows of `CocoObjects`; only if the record has them
 _DIFFICULT, _CROWD = "image/object/difficult", "image/object/is_crowd"
+_SOURCE_ID = "image/source_id_json"  # the id in the image's COCO file; only if it has one
 _ENCODED, _PATH, _PROPOSALS = "image/encoded", "image/path", "image/proposals"
 
 # The tensors that `example_reader` returns: type and shape by name.
@@ -218,6 +222,8 @@ def to_example(record: ImageRecord, class_names: Sequence[str]) -> bytes:
     if record.image_bytes is not None:
         contents[_ENCODED] = record.image_bytes
         contents["image/format"] = b"png" if record.image_bytes.startswith(b"\x89PNG") else b"jpeg"
+    if record.source_id is not None:
+        contents[_SOURCE_ID] = json.dumps(record.source_id).encode()
     integers = {"image/height": [record.height], "image/width": [record.width], _LABEL: record.class_ids}
     integers |= {_DIFFICULT: record.difficult.astype(int), _CROWD: record.crowd.astype(int)}
     feature = {
@@ -232,6 +238,8 @@ def to_example(record: ImageRecord, class_names: Sequence[str]) -> bytes:
     if record.areas is not None:
         pixels = record.areas.astype(float) * record.height * record.width
         feature[_AREA] = tf.train.Feature(float_list=tf.train.FloatList(value=pixels))
+    if record.coco_objects is not None:
+        feature[_COCO] = _bytes_feature([record.coco_objects.to_rows().astype("<f8").tobytes()])
     return tf.train.Example(features=tf.train.Features(feature=feature)).SerializeToString()
 
 
@@ -269,6 +277,7 @@ def _to_record(feature):
     encoded = feature[_ENCODED].bytes_list.value
     height, width = (feature[f"image/{side}"].int64_list.value[0] for side in ("height", "width"))
     areas = np.array(feature[_AREA].float_list.value) / (height * width) if _AREA in feature else None
+    coco = np.frombuffer(feature[_COCO].bytes_list.value[0], "<f8").reshape(-1, 8) if _COCO in feature else None
     return ImageRecord(
         image_id=text("image/source_id"),
         image_path=text(_PATH),
@@ -281,6 +290,8 @@ def _to_record(feature):
         proposal_boxes=np.frombuffer(feature[_PROPOSALS].bytes_list.value[0], "<f4").reshape(-1, 4),
         image_bytes=encoded[0] if encoded else None,
         areas=areas,
+        coco_objects=None if coco is None else CocoObjects.from_rows(coco),
+        source_id=json.loads(feature[_SOURCE_ID].bytes_list.value[0]) if _SOURCE_ID in feature else None,
     )
 
 
@@ -288,7 +299,8 @@ def _to_record(feature):
 def input_errors(dataset: DetectionDataset) -> Iterator[None]:
     """Converts TensorFlow's errors while reading a data set to an `InputError` that names the file.
 
-    TensorFlow's messages name neither image nor shard, so all images are read again to find it.
+    TensorFlow's messages name neither image nor shard, so all images are read again to find it, as TensorFlow reads
+    them.
     """
     try:
         yield
@@ -296,6 +308,18 @@ def input_errors(dataset: DetectionDataset) -> Iterator[None]:
         if "IteratorGetNext" not in error.message:
             raise
         for record in tqdm(dataset, desc="looking for the damaged file", unit="image", delay=2):
-            record.image()
             record.proposals()
+            check_decodes(record)
         raise
+
+
+def check_decodes(record: ImageRecord) -> None:
+    """Raises an InputError that names the file if Pillow or TensorFlow cannot decode the image of a record."""
+    record.image()
+    try:
+        decode_image(record.encoded_image())
+    except tf.errors.OpError as error:
+        raise InputError(
+            f"{record.image_path}: TensorFlow cannot decode the image ({' '.join(error.message.split())[:120]}); "
+            "expected a file that it reads; save the image again, or remove it"
+        ) from None

@@ -80,8 +80,10 @@ def _identity(record):
 
 def _annotations(record):
     arrays = (record.boxes, record.class_ids, record.difficult, record.crowd)
-    arrays += () if record.areas is None else (record.areas,)
-    return [record.image_id, record.height, record.width, *(array.tobytes().hex() for array in arrays)]
+    arrays += () if record.areas is None else (record.areas.astype(np.float32),)
+    arrays += () if record.coco_objects is None else (record.coco_objects.to_rows(),)
+    names = [record.image_id] if record.source_id is None else [record.image_id, record.source_id]
+    return [*names, record.height, record.width, *(array.tobytes().hex() for array in arrays)]
 
 
 def _hash(value):
@@ -89,15 +91,15 @@ def _hash(value):
 
 
 def write_shard(
-    path: Path, plan: ShardPlan, records: Iterator[ImageRecord | None], class_names: Sequence[str]
+    path: Path, plan: ShardPlan, records: Iterator[tuple[ImageRecord | None, bool]], class_names: Sequence[str]
 ) -> dict[str, Any]:
     """Writes a shard atomically.
 
     Args:
         path: `Path` of the shard.
         plan: its `ShardPlan`.
-        records: iterator of `ImageRecord`s with proposals, or None for unreadable images; the planned number is
-            consumed.
+        records: iterator of `ImageRecord`s with proposals, or None for unreadable images, each with whether
+            `uses_few_bits` is true; the planned number is consumed.
         class_names: names of the classes 1..K.
 
     Returns:
@@ -107,11 +109,11 @@ def write_shard(
 
     from tf_fast_rcnn.data.prepared.examples import to_example
 
-    lengths, sizes, keys, proposals = [], [], [], 0
+    lengths, sizes, keys, proposals, few_bits = [], [], [], 0, 0
     objects, recalled = np.zeros((2, len(class_names) + 1), int)
     with replacing_path(path) as temporary:
         with tf.io.TFRecordWriter(str(temporary)) as writer:
-            for key, record in zip(plan.image_keys, records, strict=False):
+            for key, (record, has_few_bits) in zip(plan.image_keys, records, strict=False):
                 if record is None:
                     continue
                 example = to_example(record, class_names)
@@ -119,6 +121,7 @@ def write_shard(
                 lengths.append(len(example))
                 sizes.append([record.height, record.width])
                 keys.append(key)
+                few_bits += has_few_bits
                 proposals += len(record.proposals())
                 np.add.at(objects, record.class_ids, ~record.crowd)
                 np.add.at(recalled, record.class_ids, ~record.crowd & (best_overlaps(record).iou >= MIN_IOU))
@@ -133,6 +136,7 @@ def write_shard(
         "image_sizes": sizes,
         "image_keys": keys,
         "unreadable": len(plan.image_keys) - len(keys),
+        "few_bits": few_bits,
         "objects": objects[1:].tolist(),
         "recalled": recalled[1:].tolist(),
         "proposals": proposals,

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 from joblib.externals import loky
 from joblib.externals.loky.process_executor import BrokenProcessPool
 
-from tf_fast_rcnn.data.images import is_plain
+from tf_fast_rcnn.data.images import is_plain, uses_few_bits
 from tf_fast_rcnn.data.proposals import compute_proposals
-from tf_fast_rcnn.data.proposals.opencv_search import use_one_thread
+from tf_fast_rcnn.data.proposals.selective_search import use_one_thread
 from tf_fast_rcnn.errors import InputError
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ _AHEAD = 4
 
 def prepare_image(
     record: ImageRecord, proposals: ProposalSettings | None, embed: bool
-) -> tuple[ImageRecord, None] | tuple[None, str]:
+) -> tuple[ImageRecord, None, bool] | tuple[None, str, bool]:
     """Decodes an image and computes its proposals.
 
     Args:
@@ -40,7 +40,8 @@ def prepare_image(
             always stored, as PNG.
 
     Returns:
-        `(record, None)` with `proposal_boxes` and possibly `image_bytes`; or `(None, message)` for an unreadable image.
+        `(record, None, few_bits)` with `proposal_boxes` and possibly `image_bytes`, and whether `uses_few_bits` is
+        true; or `(None, message, False)` for an unreadable image.
     """
     use_one_thread()
     try:
@@ -51,12 +52,13 @@ def prepare_image(
                 f"{record.width}x{record.height} as annotated; load the data set again"
             )
         contents = record.image_bytes
+        few_bits = uses_few_bits(record.image_path, image, contents)
         if contents is None and (embed or not is_plain(record.image_path)):
             contents = record.encoded_image()
         rows = record.proposals() if proposals is None else compute_proposals(image, proposals)
     except InputError as error:
-        return None, str(error)
-    return dataclasses.replace(record, image_bytes=contents, proposal_boxes=rows), None
+        return None, str(error), False
+    return dataclasses.replace(record, image_bytes=contents, proposal_boxes=rows), None, few_bits
 
 
 def in_order(function: Callable[..., Any], jobs: Iterable[tuple], workers: int) -> Iterator[Any]:

@@ -24,7 +24,7 @@ from tf_fast_rcnn.data.prepared.read import FORMAT, MANIFEST, VERSION, dataset_o
 from tf_fast_rcnn.data.prepared.shards import plan_shards, statistics_of, write_shard
 from tf_fast_rcnn.data.prepared.workers import in_order, prepare_image
 from tf_fast_rcnn.data.proposals import ProposalSettings, proposal_settings
-from tf_fast_rcnn.errors import InputError
+from tf_fast_rcnn.errors import InputError, in_one_go
 from tf_fast_rcnn.files import PARTIAL_PREFIX, cache_folder, replacing
 
 if TYPE_CHECKING:
@@ -50,8 +50,9 @@ def prepare(
 ) -> DetectionDataset:
     """Writes a prepared folder with images, annotations and proposals; the original files are not needed afterwards.
 
-    Every image is decoded, so that broken ones are found now and not during training. After an interruption, the same
-    call continues; images that have changed are processed again. Memory use does not grow with the number of images.
+    Every image is decoded, so that broken ones are found now and not during training, and all of them in one message.
+    After an interruption, the same call continues; images that have changed are processed again. Memory use does not
+    grow with the number of images.
 
     Args:
         dataset: `DetectionDataset`.
@@ -67,7 +68,8 @@ def prepare(
         The data set as `prepared:OUT_DIR` reads it, but with the name of `dataset`.
 
     Raises:
-        InputError: for an unreadable image, a folder that contains another data set, or a worker that was killed.
+        InputError: for unreadable images, after all others are prepared (with `skip_bad`, the next call goes on from
+            there), a folder that contains another data set, or a worker that was killed.
 
     Example:
         >>> proposals = proposal_settings("selective-search+dense", train)    # doctest: +SKIP
@@ -162,7 +164,7 @@ def _finished_shards(out_dir, dataset, skip_bad):
             # The last line may be incomplete if the process was killed.
             with contextlib.suppress(ValueError):
                 entries.append(json.loads(line))
-    # Without skip_bad, shards that leave out images are written again, to report the first of these.
+    # Without skip_bad, shards that leave out images are written again, to report these.
     usable = (entry for entry in entries if skip_bad or not entry["unreadable"])
     return {entry["file"]: entry for entry in usable if _is_whole(out_dir, entry)}
 
@@ -224,36 +226,44 @@ def _write_shards(out_dir, dataset, plans, finished, jobs, workers, progress, sk
         unit="image",
         disable=not (progress and missing),
     )
+    problems: list[str] = []
     with contextlib.closing(outcomes), bar:
-        checked = _checked(outcomes, skip_bad, bar)
+        checked = _checked(outcomes, problems, bar)
         for plan in missing:
             entry = write_shard(out_dir / plan.file, plan, checked, dataset.class_names)
             with open(out_dir / _PROGRESS, "a") as file:
                 # Starts with a new line, because the previous line may be incomplete if the process was killed.
                 file.write(f"\n{json.dumps(entry)}\n")
             finished[plan.file] = entry
+    if problems and not skip_bad:
+        raise in_one_go(problems, "images")
     return [finished[plan.file] for plan in plans]
 
 
-def _checked(outcomes, skip_bad, bar):
-    """Yields the records of `prepare_image`'s results, None for unreadable images; raises the first error unless
-    `skip_bad` is set."""
-    for record, error in outcomes:
-        if error and not skip_bad:
-            raise InputError(error)
+def _checked(outcomes, problems, bar):
+    """Yields the records of `prepare_image`'s results, None for unreadable images, whose errors `problems` collects;
+    each with whether it uses few bits."""
+    for record, error, few_bits in outcomes:
+        if error:
+            problems.append(error)
         bar.update()
-        yield record
+        yield record, few_bits
 
 
 def _write_manifest(out_dir, dataset, proposals, shards):
     unreadable = sum(shard["unreadable"] for shard in shards)
+    few_bits = sum(shard.get("few_bits", 0) for shard in shards)
     manifest = {
         "format": FORMAT,
         "version": VERSION,
         "spec": dataset.name,
         "class_names": list(dataset.class_names),
         "settings": proposals.to_json(),
-        "mended": {**dataset.fixes, "unreadable images skipped": unreadable},
+        "mended": {
+            **dataset.fixes,
+            "unreadable images skipped": unreadable,
+            "16-bit images with 12 bits or fewer, which are read almost black (multiply their values by 16)": few_bits,
+        },
         "statistics": statistics_of(shards, dataset.class_names),
         "shards": shards,
     }

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from tf_fast_rcnn import boxes as box_algebra
-from tf_fast_rcnn.data.proposals.orders import ORDERS, from_order
+from tf_fast_rcnn.data.box_orders import ORDERS, from_order
 from tf_fast_rcnn.data.proposals.recall import MIN_IOU, recall
 from tf_fast_rcnn.errors import InputError
 

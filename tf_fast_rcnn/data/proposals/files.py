@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
-import re
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any, Self
@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 
 from tf_fast_rcnn import boxes as box_algebra
+from tf_fast_rcnn.data.box_orders import check_order, from_order
+from tf_fast_rcnn.data.image_names import best_by_folders, path_parts, trailing_number
 from tf_fast_rcnn.data.proposals.checks import ProposalReport, check_proposals
 from tf_fast_rcnn.data.proposals.matlab import read_mat, read_mat_folder
 from tf_fast_rcnn.data.proposals.numpy_files import ANY_IMAGE, read_npy, read_npz
-from tf_fast_rcnn.data.proposals.orders import check_order, from_order
 from tf_fast_rcnn.data.proposals.pickles import read_detectron
 from tf_fast_rcnn.data.proposals.tables import one_line_errors
 from tf_fast_rcnn.data.proposals.text_files import read_coco_results, read_proposal_csv
@@ -87,15 +88,30 @@ class FileProposals:
     def name_of(self, record: ImageRecord) -> str | None:
         """The name of an image in the file, or None.
 
-        Tried in this order: the image's id; its file name, with and without extension; and the number at the end of
-        that (42 for COCO_val2014_000000000042), as in files with COCO's ids.
+        Tried in this order: the image's id; its file name, with its folders, without them, and without its extension;
+        and the number at the end of that (42 for COCO_val2014_000000000042), as in files with COCO's ids. If several
+        entries have the file name, the one that has more of its folders is taken, or none if as many have.
         """
         self.check_read()
         path = PurePath(record.image_path)
-        names = [record.image_id, path.name, path.stem, ANY_IMAGE]
-        number = re.search(r"(?:^|_)0*(\d+)$", path.stem)
-        names += [number[1]] if number else []
+        number = trailing_number(path.stem)
+        names = [record.image_id, *self._by_path(path), path.stem, ANY_IMAGE]
+        names += [] if number is None else [str(number)]
         return next((name for name in names if name in (self.rows or ())), None)
+
+    def _by_path(self, path):
+        """The entry of a file name, if there is exactly one that fits best."""
+        parts = path_parts(str(path))
+        entries = {name: path_parts(name) for name in self._names_by_last_part.get(parts[-1], ())}
+        found = best_by_folders(parts, entries)
+        return found if len(found) == 1 else []
+
+    @functools.cached_property
+    def _names_by_last_part(self):
+        names = defaultdict(list)
+        for name in self.rows or ():
+            names[path_parts(str(name))[-1]].append(name)
+        return names
 
     def of(self, record: ImageRecord) -> np.ndarray:
         """The proposals of an image, float32 `[P, 4]` relative, best first; see `file_proposals`.
