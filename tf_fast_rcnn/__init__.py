@@ -31,6 +31,8 @@ _PUBLIC_NAMES = {
     "split_dataset": "data.selection",
     "with_classes": "data.selection",
     "coco_category_ids": "data.readers.coco",
+    "convert": "data.writers.convert",
+    "save_detections": "data.writers.convert",
     "prepare": "data.prepared.write",
     "cached_proposals": "data.prepared.write",
     "verify_prepared": "data.prepared.read",

@@ -16,6 +16,8 @@ COMMANDS = {
     "demo": "train, evaluate and export on generated images, and show the results on a page",
     "browse": "check a dataset's annotations and show its images on a page",
     "prepare": "compute object proposals for a dataset",
+    "convert": "write a dataset in the format of another tool",
+    "formats": "list the formats of datasets, or say which one a file or folder has",
     "train": "train a detector",
     "evaluate": "score a trained detector on a dataset",
     "detect": "find objects in images and draw them",

@@ -11,6 +11,7 @@ import tf_fast_rcnn as frcnn
 from tf_fast_rcnn.commands.common import (
     SOURCES,
     add_json_argument,
+    check_new,
     given_options,
     load_images,
     number,
@@ -29,6 +30,8 @@ from tf_fast_rcnn.data.proposals import METHODS, FileProposals
 from tf_fast_rcnn.data.readers.annotations import images_in, is_image_file, no_images
 from tf_fast_rcnn.data.records import DetectionDataset, ImageRecord
 from tf_fast_rcnn.data.specs import coco_file, split_name
+from tf_fast_rcnn.data.writers.convert import SAVE_KINDS
+from tf_fast_rcnn.data.writers.label_studio import LOCAL_FILES
 from tf_fast_rcnn.errors import InputError, in_one_go
 from tf_fast_rcnn.files import replacing_path, write_json
 
@@ -40,9 +43,13 @@ EXAMPLES = """\
   tf-fast-rcnn detect runs/coco --data coco:image_info_test-dev2017.json,test2017 --coco-results results.json
   tf-fast-rcnn detect runs/cells cells --shorter-side 480,600,800 --box-refinement-steps 2 --classes WBC,RBC
   tf-fast-rcnn detect runs/pages page.png --classify-regions boxes.npy --json -
+  tf-fast-rcnn detect runs/cells new --save-as label-studio --save-to to-correct
   tf-fast-rcnn detect cells.tflite cells/*.jpg --out detections
   tf-fast-rcnn detect models/cells cells/*.jpg                                  # an exported SavedModel
   tf-fast-rcnn detect grpc://127.0.0.1:8500/cells cells --class-names class_names.txt --proposals dense"""
+
+# Options that --classify-regions does not go with.
+_NOT_WITH_REGIONS = ("data", "proposals", "out", "coco_results", "comp4", "save_as")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -92,6 +99,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="COCO file with the category ids for --coco-results (default: that of --data coco:, otherwise 1, 2, ...)",
     )
     parser.add_argument("--comp4", metavar="DIR", help="write the detections there as VOC's comp4_det_SPLIT_CLASS.txt")
+    parser.add_argument(
+        "--save-as",
+        choices=SAVE_KINDS,
+        metavar="KIND",
+        help=f"write the detections as annotations to correct in an annotation tool: {', '.join(SAVE_KINDS)}",
+    )
+    parser.add_argument("--save-to", metavar="DIR", help="new folder for --save-as (default: annotations-KIND)")
+    parser.add_argument(
+        "--image-url",
+        metavar="URL",
+        help=f"for --save-as label-studio: what the images' addresses begin with (default: {LOCAL_FILES})",
+    )
     parser.add_argument("--skip-bad", action="store_true", help="go on without unreadable images, and report them")
     parser.add_argument(
         "--workers", type=number(int, 1), metavar="N", help="number of processes that compute the proposals of --data"
@@ -104,6 +123,7 @@ def run(options: argparse.Namespace) -> None:
     if bool(options.images) == bool(options.data):
         found = "both" if options.images else "neither"
         raise InputError(f"IMAGE and --data: found {found}; expected one of them; pass images or a dataset")
+    _check_save_options(options)
     paths = _readable(_image_paths(options.images), options.skip_bad)
     out = _drawing_folder(options)
     pictures = _picture_paths(paths, out) if out and paths else None
@@ -137,8 +157,23 @@ def _summary(options, predictor, detections, rate, out):
         text += f" with a score above {predictor.settings.score_threshold}"
     text += f", {rate:.1f} images per second"
     written = [f"drawn in {out}"] if out else []
-    written += [f"written to {path}" for path in (options.coco_results, options.comp4) if path]
+    written += [f"written to {path}" for path in (options.coco_results, options.comp4, _save_folder(options)) if path]
     return "; ".join([text, *written])
+
+
+def _save_folder(options):
+    """The folder of --save-as; None without it."""
+    return (options.save_to or f"annotations-{options.save_as}") if options.save_as else None
+
+
+def _check_save_options(options):
+    for name, kinds in (("save_to", SAVE_KINDS), ("image_url", ("label-studio",))):
+        if getattr(options, name) and options.save_as not in kinds:
+            raise InputError(
+                f"--{name.replace('_', '-')} is only used with --save-as {'|'.join(kinds)}; add that, or remove this"
+            )
+    if options.save_as:
+        check_new(_save_folder(options), "--save-to")
 
 
 def _predictor(options):
@@ -167,7 +202,8 @@ def _drawing_folder(options):
     """The folder for drawn images; None if none are drawn."""
     if options.out:
         return Path(options.out)
-    others = options.json == "-" or options.coco_results or options.comp4 or options.data or options.classify_regions
+    others = options.json == "-" or options.data or options.classify_regions
+    others = others or options.coco_results or options.comp4 or options.save_as
     return None if others else Path("detections")
 
 
@@ -231,10 +267,10 @@ def _file_detections(options, predictor, paths):
         for record in records:
             proposals.of(record)
     names = predictor.class_names
-    if names is None and (options.coco_results or options.comp4):
+    if names is None and (options.coco_results or options.comp4 or options.save_as):
         raise InputError(
-            f"{options.folder}: servers do not report class names, which --coco-results and --comp4 need; pass "
-            "--class-names FILE"
+            f"{options.folder}: servers do not report class names, which --coco-results, --comp4 and --save-as need; "
+            "pass --class-names FILE"
         )
     dataset = DetectionDataset("images", names or (), [_named_by_stem(record) for record in records])
     return dataset, predictor.detect_each(paths, proposals, batch_size=options.batch_size)
@@ -280,6 +316,16 @@ def _write_files(options, dataset, detections):
 
     if options.coco_results:
         write_json(options.coco_results, frcnn.coco_results(dataset, detections, _category_ids(options)))
+    if options.save_as:
+        frcnn.save_detections(
+            dataset,
+            detections,
+            _save_folder(options),
+            options.save_as,
+            class_names=dataset.class_names,
+            image_url=options.image_url or LOCAL_FILES,
+            model_version=os.path.basename(os.path.normpath(options.folder)),
+        )
     if options.comp4:
         split = split_name(options.data or "") or "test"
         write_comp4(options.comp4, dataset, detections, dataset.class_names, split=split)
@@ -289,7 +335,7 @@ def _classify_regions(options, predictor, paths):
     """Writes the class probabilities of the boxes of --classify-regions."""
     from tf_fast_rcnn.inference.detect import unannotated
 
-    clashing = [name for name in ("data", "proposals", "out", "coco_results", "comp4") if getattr(options, name)]
+    clashing = [name for name in _NOT_WITH_REGIONS if getattr(options, name)]
     if clashing:
         raise InputError(
             f"--classify-regions: found --{clashing[0].replace('_', '-')} too; expected images and --json only; omit it"

@@ -9,10 +9,18 @@ import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from tf_fast_rcnn.data.formats import hint
 from tf_fast_rcnn.data.prepared.read import read_prepared
 from tf_fast_rcnn.data.readers.coco import read_coco, read_coco_images
 from tf_fast_rcnn.data.readers.csv_boxes import read_csv
+from tf_fast_rcnn.data.readers.cvat import read_cvat
+from tf_fast_rcnn.data.readers.imagefolder import read_imagefolder
+from tf_fast_rcnn.data.readers.kitti import read_kitti
+from tf_fast_rcnn.data.readers.label_studio import read_label_studio
+from tf_fast_rcnn.data.readers.labelme import read_labelme
 from tf_fast_rcnn.data.readers.tfds import read_tfds
+from tf_fast_rcnn.data.readers.tfrecord import read_tfrecord
+from tf_fast_rcnn.data.readers.via import read_via
 from tf_fast_rcnn.data.readers.voc import read_voc, read_voc_images
 from tf_fast_rcnn.data.readers.yolo import read_yolo
 from tf_fast_rcnn.data.selection import select_part, without_part
@@ -24,7 +32,7 @@ if TYPE_CHECKING:
 
 # The plus sign of a union is followed by a kind and a colon; any other belongs to a location ("voc:c++/cells@train").
 # A kind has at least two letters: one letter and a colon is a Windows drive.
-_UNION = re.compile(r"\+(?=[a-z]{2,}:)")
+_UNION = re.compile(r"\+(?=[a-z][a-z-]*[a-z]:)")
 
 
 def load_dataset(
@@ -38,10 +46,19 @@ def load_dataset(
 
     Kinds:
 
-    - `voc:DIR@SPLIT`: the folder that contains Annotations/, ImageSets/Main/ and JPEGImages/ (see `read_voc`).
+    - `voc:DIR[@SPLIT]`: the folder that contains Annotations/, ImageSets/Main/ and JPEGImages/, or images and XML
+      files (see `read_voc`).
     - `coco:JSON[,IMAGES]`: COCO's instances file and the folder of its images (see `read_coco`).
     - `csv:FILE[,IMAGES]`: a CSV file with one box per line, and the folder of the images (see `read_csv`).
-    - `yolo:DIR[@SPLIT]`: the folder that contains data.yaml, images/ and labels/ (see `read_yolo`).
+    - `yolo:DIR[@SPLIT]`: the folder that contains data.yaml, images/ and labels/, or images with their labels, or the
+      YAML file itself (see `read_yolo`).
+    - `labelme:DIR`: the folder with LabelMe's JSON files and their images (see `read_labelme`).
+    - `cvat:XML[,IMAGES][@SUBSET]`: "CVAT for images" and the folder of its images (see `read_cvat`).
+    - `label-studio:JSON[,IMAGES]`: Label Studio's export and the folder of its images (see `read_label_studio`).
+    - `via:JSON[,IMAGES]`: annotations of the VGG Image Annotator and the folder of its images (see `read_via`).
+    - `kitti:DIR[@SPLIT]`: the folder that contains image_2/ and label_2/ (see `read_kitti`).
+    - `imagefolder:DIR[@SPLIT]`: the folder that contains metadata.jsonl and images (see `read_imagefolder`).
+    - `tfrecord:FILE`: records of the TensorFlow Object Detection API, or a pattern (see `read_tfrecord`).
     - `tfds:NAME@SPLIT`: a TensorFlow Datasets data set that is on disk, e.g. tfds:voc/2007@train (see `read_tfds`).
     - `prepared:DIR`: the folder that `prepare` wrote.
 
@@ -78,7 +95,7 @@ def _load_part(spec, class_names, skip_bad, cache_dir, boxes_order=None):
     if not colon or kind not in _READERS or not location:
         raise InputError(
             f"data set {spec!r}: unknown kind; expected KIND:LOCATION[@SPLIT] with one of the kinds "
-            f"{', '.join(_READERS)}"
+            f"{', '.join(_READERS)}{_hint('', whole)}"
         )
     arguments = {"class_names": class_names, "skip_bad": skip_bad}
     if boxes_order is not None and kind != "prepared":
@@ -88,8 +105,18 @@ def _load_part(spec, class_names, skip_bad, cache_dir, boxes_order=None):
                 "leave it out"
             )
         arguments["boxes_order"] = boxes_order
-    dataset = _READERS[kind](location, cache_dir, **arguments)
+    try:
+        dataset = _READERS[kind](location, cache_dir, **arguments)
+    except InputError as error:
+        raise InputError(f"{error}{_hint(kind, location)}") from None
     return dataset if part is None else select_part(dataset, part)
+
+
+def _hint(kind, location):
+    """The end of a message: the kind of data that is at the location, if it is another one."""
+    places = (location, _location_and_split(location)[0], location.partition(",")[0])
+    place = next((place for place in places if place and os.path.exists(place)), "")
+    return hint(kind, place) if place else ""
 
 
 def load_images(
@@ -169,7 +196,6 @@ def _file_and_images(location):
 
 
 def _load_voc(location, cache_dir, **arguments):
-    # If there is no split, read_voc's error lists the splits.
     return read_voc(*_location_and_split(location), **arguments)
 
 
@@ -178,7 +204,9 @@ def _load_coco(location, cache_dir, **arguments):
 
 
 def _load_csv(location, cache_dir, **arguments):
-    return read_csv(*_file_and_images(location), **arguments)
+    path, images = _file_and_images(location)
+    path, split = (path, "") if os.path.exists(path) else _location_and_split(path)
+    return read_csv(path, images, split=split, **arguments)
 
 
 def _load_yolo(location, cache_dir, **arguments):
@@ -194,12 +222,48 @@ def _load_prepared(location, cache_dir, class_names, skip_bad):
     return dataset if class_names is None else dataset.with_class_names(class_names)
 
 
+def _load_labelme(location, cache_dir, **arguments):
+    return read_labelme(location, **arguments)
+
+
+def _load_cvat(location, cache_dir, **arguments):
+    place, split = (location, "") if os.path.isfile(location) else _location_and_split(location)
+    return read_cvat(*_file_and_images(place), split, **arguments)
+
+
+def _load_label_studio(location, cache_dir, **arguments):
+    return read_label_studio(*_file_and_images(location), **arguments)
+
+
+def _load_via(location, cache_dir, **arguments):
+    return read_via(*_file_and_images(location), **arguments)
+
+
+def _load_kitti(location, cache_dir, **arguments):
+    return read_kitti(*_location_and_split(location), **arguments)
+
+
+def _load_imagefolder(location, cache_dir, **arguments):
+    return read_imagefolder(*_location_and_split(location), **arguments)
+
+
+def _load_tfrecord(location, cache_dir, **arguments):
+    return read_tfrecord(location, cache_dir=cache_dir, **arguments)
+
+
 _READERS = {
     "voc": _load_voc,
     "coco": _load_coco,
     "csv": _load_csv,
     "yolo": _load_yolo,
     "tfds": _load_tfds,
+    "labelme": _load_labelme,
+    "cvat": _load_cvat,
+    "label-studio": _load_label_studio,
+    "via": _load_via,
+    "kitti": _load_kitti,
+    "imagefolder": _load_imagefolder,
+    "tfrecord": _load_tfrecord,
     "prepared": _load_prepared,
 }
 # The kinds whose boxes may have another coordinate order than the format's.

@@ -1,8 +1,10 @@
 import numpy as np
 import pytest
+from annotation_files import write_image
 from PIL import Image
+from voc_folder import VocFolder
 
-from tf_fast_rcnn.data.readers.voc import read_voc
+from tf_fast_rcnn.data.readers.voc import read_voc, read_voc_images
 from tf_fast_rcnn.errors import InputError
 
 
@@ -109,7 +111,8 @@ def test_unknown_class_names_the_file_the_class_and_the_known(voc_folder, skip_b
 def test_unknown_split_lists_those_there_are(voc_folder):
     voc_folder.simple(1, split="trainval")
     one_line_error(lambda: read_voc(voc_folder.path, "tran"), "'tran'", "trainval")
-    one_line_error(lambda: read_voc(voc_folder.path / "JPEGImages", "train"), "ImageSets/Main")
+    one_line_error(lambda: read_voc(voc_folder.path / "JPEGImages", "train"), "no split 'train'", "ImageSets/Main")
+    one_line_error(lambda: read_voc(voc_folder.path / "JPEGImages"), "no XML files", "ImageSets/Main")
 
 
 def test_empty_split(voc_folder):
@@ -117,12 +120,94 @@ def test_empty_split(voc_folder):
     one_line_error(lambda: read_voc(voc_folder.path, "train"), "train.txt", "no image names")
 
 
+def test_a_listed_image_without_xml_is_background(voc_folder):
+    """Datumaro, the library of CVAT's exports, lists images without objects and writes no XML file for them."""
+    voc_folder.simple(3)
+    (voc_folder.path / "Annotations" / "a1.xml").unlink()
+    dataset = read_voc(voc_folder.path, "train")
+    assert [(record.image_id, len(record.boxes)) for record in dataset] == [("a0", 1), ("a1", 0), ("a2", 1)]
+    assert dataset.fixes == {"images without an XML file (no objects)": 1}
+    (voc_folder.path / "JPEGImages" / "a1.png").unlink()
+    one_line_error(lambda: read_voc(voc_folder.path, "train"), "a1: found no image", "Annotations/a1.xml")
+
+
+def test_a_split_without_any_xml_is_an_error(voc_folder):
+    voc_folder.simple(2)
+    for path in voc_folder.path.glob("Annotations/*"):
+        path.unlink()
+    one_line_error(lambda: read_voc(voc_folder.path, "train"), "a0.xml: no such file, and no other image")
+
+
+def side_by_side(folder, names=("b", "a"), background="c"):
+    """Images with their XML files in one folder, and an image without one."""
+    write_image(folder / f"{background}.png")
+    for name in names:
+        write_image(folder / f"{name}.jpg")
+        write_xml_with_a_cat(folder / f"{name}.xml", f"{name}.jpg")
+
+
+def write_xml_with_a_cat(path, filename):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    box = VocFolder.object("cat", 1, 1, 30, 20)
+    path.write_text(f"<annotation><folder>x</folder><filename>{filename}</filename>{box}</annotation>")
+
+
+def check_flat(dataset, ids=("a", "b", "c")):
+    assert tuple(record.image_id for record in dataset) == ids
+    assert [record.boxes.tolist() for record in dataset] == [[[0, 0, 0.5, 0.5]], [[0, 0, 0.5, 0.5]], []]
+    assert dataset.fixes == {"images without an XML file (no objects)": 1}
+
+
+def test_images_and_xml_files_side_by_side(tmp_path):
+    """As labelImg writes them; the class list that it adds for YOLO is ignored."""
+    side_by_side(tmp_path / "cells")
+    (tmp_path / "cells" / "predefined_classes.txt").write_text("dog\n")
+    dataset = read_voc(tmp_path / "cells")
+    check_flat(dataset)
+    assert dataset.name == f"voc:{tmp_path / 'cells'}"
+    assert [record.image_id for record in read_voc_images(tmp_path / "cells", "", ["cat"])] == ["a", "b", "c"]
+
+
+def test_splits_as_folders(tmp_path):
+    """As Roboflow writes them: train/, valid/ and test/, each with images and XML files."""
+    side_by_side(tmp_path / "train")
+    side_by_side(tmp_path / "valid", names=("e", "d"), background="f")
+    check_flat(read_voc(tmp_path, "train"))
+    check_flat(read_voc(tmp_path, "valid"), ("d", "e", "f"))
+    for split in ("test", ""):
+        one_line_error(lambda split=split: read_voc(tmp_path, split), "expected one of train, valid", "as @SPLIT")
+
+
+@pytest.mark.parametrize("images", ["images", "JPEGImages"])
+@pytest.mark.parametrize("split", ["", "train"])
+def test_folders_of_xml_files_and_of_images(tmp_path, images, split):
+    """As Label Studio writes them: Annotations/ and images/, without lists."""
+    write_xml_with_a_cat(tmp_path / "Annotations" / split / "night" / "a.xml", "a.jpg")
+    write_xml_with_a_cat(tmp_path / "Annotations" / split / "b.xml", "b.jpg")
+    for name in ("night/a", "b", "c"):
+        write_image(tmp_path / images / split / f"{name}.jpg")
+    dataset = read_voc(tmp_path, split)
+    counts = {record.image_id: len(record.boxes) for record in dataset}
+    assert counts == {"night/a": 1, "b": 1, "c": 0}
+    if split:
+        one_line_error(lambda: read_voc(tmp_path, "val"), "expected one of train")
+
+
+def test_an_image_that_only_the_filename_tag_names_is_not_background_too(tmp_path):
+    write_image(tmp_path / "IMG 7.jpg")
+    write_xml_with_a_cat(tmp_path / "7.xml", "C:\\photos\\IMG 7.jpg")
+    assert [(record.image_id, len(record.boxes)) for record in read_voc(tmp_path)] == [("7", 1)]
+
+
+def test_an_xml_file_without_image_is_an_error_or_skipped(tmp_path):
+    side_by_side(tmp_path)
+    (tmp_path / "b.jpg").unlink()
+    one_line_error(lambda: read_voc(tmp_path), "b: found no image", "b.xml")
+    assert [record.image_id for record in read_voc(tmp_path, skip_bad=True)] == ["a", "c"]
+
+
 def remove_image(folder):
     (folder.path / "JPEGImages" / "a1.png").unlink()
-
-
-def remove_annotation(folder):
-    (folder.path / "Annotations" / "a1.xml").unlink()
 
 
 def write_xml(text):
@@ -152,7 +237,6 @@ ENTITY_BOMB = (
     ("spoil", "patterns"),
     [
         (remove_image, ["a1", "no image"]),
-        (remove_annotation, ["a1.xml", "no such file"]),
         (no_image, ["a1.png", "cannot read the image"]),
         (wrong_size, ["a1.xml", "61x40", "60x40"]),
         (write_xml("<annotation>\n<object>\n</annotation>"), ["a1.xml", "line 3"]),

@@ -171,13 +171,16 @@ def test_no_labels_at_all(yolo):
     ("lines", "patterns"),
     [
         ("0 0.5 0.5 0.5", ["a.txt, line 1", "five numbers"]),
-        ("0 0.5 0.5 0.5 0.5 0.9", ["five numbers"]),
+        ("0 0.5 0.5 0.5 0.5 1.5", ["five numbers", "of a polygon"]),
+        ("0 0.1 0.1 0.2 0.1 0.2 0.2 0.1 0.2 7", ["of a polygon"]),
         ("0 0.5 0.5 0.5 0.5\n0 0.5 0.5 nan 0.5", ["a.txt, line 2", "five numbers"]),
         ("2 0.5 0.5 0.5 0.5", ["class '2'", "0 to 1"]),
         ("-1 0.5 0.5 0.5 0.5", ["class '-1'"]),
         ("cat 0.5 0.5 0.5 0.5", ["class 'cat'"]),
         ("9" * 5000 + " 0.5 0.5 0.5 0.5", ["class '9999"]),
         ("0 30 20 10 10", ["relative to the image"]),
+        ("0 10 10 20 10 20 20", ["relative to the image"]),
+        ("0.5 0.5 0.5 0.5 0.5", ["class '0.5'"]),
         (b"0 \xff", ["not valid UTF-8"]),
     ],
 )
@@ -188,6 +191,122 @@ def test_a_bad_line_is_one_line_or_its_image_is_skipped_and_counted(yolo, lines,
     dataset = read_yolo(yolo, "train", skip_bad=True)
     assert [record.image_id for record in dataset] == ["images/train/b.jpg"]
     assert dataset.fixes == {"unreadable images or annotations skipped": 1}
+
+
+@pytest.mark.parametrize(
+    ("line", "box", "fix"),
+    [
+        ("0 0.5 0.5 0.2 0.4 0.9", [0.3, 0.4, 0.7, 0.6], "confidences of boxes ignored"),
+        ("0.0 0.5 0.5 0.2 0.4", [0.3, 0.4, 0.7, 0.6], None),
+        # A triangle, an oriented box and a polygon with a confidence.
+        (
+            "0 0.1 0.9 0.5 0.2 0.3 0.4",
+            [0.2, 0.1, 0.9, 0.5],
+            "polygons and oriented boxes replaced by their bounding boxes",
+        ),
+        (
+            "0 0.3 0.1 0.5 0.3 0.3 0.5 0.1 0.3",
+            [0.1, 0.1, 0.5, 0.5],
+            "polygons and oriented boxes replaced by their bounding boxes",
+        ),
+        ("0 0.1 0.9 0.5 0.2 0.3 0.4 0.8", [0.2, 0.1, 0.9, 0.5], "confidences of boxes ignored"),
+    ],
+)
+def test_lines_with_more_than_a_box(yolo, line, box, fix):
+    write(yolo / "labels" / "train" / "a.txt", line)
+    dataset = read_yolo(yolo, "train")
+    np.testing.assert_allclose(dataset[0].boxes, [box], atol=1e-6)
+    assert fix is None or dataset.fixes[fix] == 1
+
+
+@pytest.mark.parametrize("confidence", ["", " 0.75"])
+def test_keypoints_are_not_a_polygon(yolo, confidence):
+    """`class x y width height`, then x, y and visibility of two keypoints: eleven numbers, as a polygon may have."""
+    write(yolo / "data.yaml", YAML + "kpt_shape: [2, 3]\n")
+    write(yolo / "labels" / "train" / "a.txt", f"0 0.5 0.5 0.2 0.4 0.45 0.5 2 0.5 0.5 0{confidence}\n1 0.5 0.5 0.5 0.5")
+    dataset = read_yolo(yolo, "train")
+    np.testing.assert_allclose(dataset[0].boxes, [[0.3, 0.4, 0.7, 0.6], [0.25, 0.25, 0.75, 0.75]], atol=1e-6)
+    assert dataset.fixes["keypoints ignored"] == 1
+    write(yolo / "labels" / "train" / "a.txt", "0 0.1 0.1 0.5 0.1 0.5 0.5")
+    one_line_error(lambda: read_yolo(yolo, "train"), "6 of the keypoints (kpt_shape)")
+
+
+def side_by_side(folder):
+    """As labelImg writes them: images, labels and classes.txt in one folder."""
+    for name in ("a", "b"):
+        write_image(folder / f"{name}.jpg")
+    write(folder / "a.txt", LABELS)
+    write(folder / "classes.txt", "cat\ndog\n")
+
+
+@pytest.mark.parametrize("name", ["cells", "images", "images/cells"])
+def test_labelimg(tmp_path, name):
+    side_by_side(tmp_path / name)
+    write_image(tmp_path / name / "other" / "c.jpg")
+    check(read_yolo(tmp_path / name, ""), ("a.jpg", "b.jpg"))
+    one_line_error(lambda: read_yolo(tmp_path / name, "a"), "no split 'a'", "images/SPLIT")
+
+
+def test_names_in_the_folder_of_the_split(tmp_path):
+    side_by_side(tmp_path / "train")
+    check(read_yolo(tmp_path, "train"), ("train/a.jpg", "train/b.jpg"))
+
+
+def darknet(folder, prefix="data/"):
+    """As Darknet's users and CVAT write them: obj.data, obj.names and lists of paths relative to another folder."""
+    for name in ("a", "b"):
+        write_image(folder / "obj_train_data" / f"{name}.jpg")
+    write(folder / "obj_train_data" / "a.txt", LABELS)
+    write(folder / "obj.names", "cat\ndog\n")
+    write(folder / "obj.data", "classes = 2\ntrain = data/some.list\nnames = data/obj.names\nbackup = backup/\n")
+    lines = "".join(f"{prefix}obj_train_data/{name}.jpg\n" for name in ("a", "b"))
+    write(folder / "some.list", lines)
+    write(folder / "train.txt", lines)
+
+
+DARKNET_IDS = ("obj_train_data/a.jpg", "obj_train_data/b.jpg")
+
+
+@pytest.mark.parametrize("prefix", ["data/", "", "./", "/home/someone/darknet/data/", "data\\"])
+def test_darknet(tmp_path, prefix):
+    darknet(tmp_path, prefix)
+    check(read_yolo(tmp_path, "train"), DARKNET_IDS)
+    check(read_yolo(tmp_path / "obj.data", "train"), DARKNET_IDS)
+    (tmp_path / "obj.data").unlink()
+    check(read_yolo(tmp_path, "train"), DARKNET_IDS)
+    one_line_error(lambda: read_yolo(tmp_path, "valid"), "expected one of train")
+
+
+def test_absolute_paths_of_this_machine(tmp_path):
+    darknet(tmp_path, f"{tmp_path}/")
+    check(read_yolo(tmp_path, "train"), DARKNET_IDS)
+
+
+def test_lists_whose_paths_lead_to_one_file_are_refused(tmp_path):
+    """Two cameras have images of one name, and only one of the files is here."""
+    darknet(tmp_path)
+    write(tmp_path / "some.list", "cam1/obj_train_data/a.jpg\ncam2/obj_train_data/a.jpg\n")
+    one_line_error(lambda: read_yolo(tmp_path, "train"), "some.list", "'cam1/obj_train_data/a.jpg'", "of which only")
+
+
+@pytest.mark.parametrize("path", ["", "/home/someone/cells", "{}", "."])
+def test_any_yaml_file_itself(yolo, path):
+    (yolo / "data.yaml").unlink()
+    write(yolo / "my cells.yaml", f"path: '{path.format(yolo)}'\n{YAML}")
+    dataset = read_yolo(yolo / "my cells.yaml", "train")
+    check(dataset)
+    assert dataset.name == f"yolo:{yolo}/my cells.yaml@train"
+
+
+def test_absolute_paths_of_another_machine(yolo):
+    write(yolo / "data.yaml", YAML.replace("images/train", "/home/someone/cells/images/train"))
+    check(read_yolo(yolo, "train"))
+
+
+def test_names_may_be_the_path_of_a_list(yolo):
+    write(yolo / "my.names", "cat\ndog\n")
+    write(yolo / "data.yaml", "train: images/train\nnames: my.names\n")
+    check(read_yolo(yolo, "train"))
 
 
 def test_labels_without_an_image_are_counted(tmp_path):

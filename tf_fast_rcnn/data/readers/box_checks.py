@@ -80,11 +80,10 @@ def check_boxes(annotations: Iterable[Annotation]) -> None:
 def _refuse_relative(found, order):
     """All coordinates of many boxes are 0 to 1: in pixels, none of these boxes would be larger than one.
 
-    If they are whole numbers in a file with others, they may be objects of one pixel.
+    Boxes of whole numbers are not counted: they may be one pixel as well as the whole image.
     """
     within = ((found.corners >= 0) & (found.corners <= 1)).all(axis=1)
-    if not within.all():
-        within &= (found.corners != np.round(found.corners)).any(axis=1)
+    within &= (found.corners != np.round(found.corners)).any(axis=1)
     candidates = [_RELATIVE[0 if order.startswith("xywh") else 1], *_RELATIVE]
     best = min(candidates, key=lambda name: _misfits(found, name)[within].sum())
     with_area = within & ~_flat(found, best)
@@ -151,7 +150,8 @@ def _refusal(found, which, what, order, fitting):
     if order == "cxcywh-relative":
         todo = f"they fit as {fitting[0]}; convert them" if fitting else "correct them"
     elif fitting:
-        todo = f"pass --boxes-order {' or '.join(fitting)} (boxes_order=...), with which all fit; {right}"
+        option = f"--boxes-order {' or '.join(fitting)} (boxes_order=...; for voc:, coco: and csv:)"
+        todo = f"pass {option}, with which all fit; {right}"
         if len(fitting) > 1:
             todo = f"{todo} (edges: a full side is 0 to its length; 0based: to its length - 1)"
     else:

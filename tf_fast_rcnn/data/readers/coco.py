@@ -24,6 +24,7 @@ from tf_fast_rcnn.data.readers.annotations import (
     to_dataset,
     whole_pixels,
 )
+from tf_fast_rcnn.data.readers.outlines import coco_outline_box
 from tf_fast_rcnn.errors import InputError
 
 if TYPE_CHECKING:
@@ -47,7 +48,8 @@ def read_coco(
       annotations are kept; files that the JSON does not list are ignored, and so are annotation ids.
     - Boxes are clipped to the image; those without area are dropped. Both are counted in `fixes`.
     - `iscrowd` marks crowds. `area`, if it is a number above 0, sets the object's size class in COCO's evaluation;
-      segmentation masks are ignored.
+      segmentation masks are ignored, unless an annotation has no `bbox`: then the mask's bounding box is read.
+    - LVIS's files are read too: its images have no `file_name`, but a `coco_url`, whose end is the name.
     - The stated image size must be that of the file; see `read_voc` for the effect of EXIF orientation.
 
     Args:
@@ -152,8 +154,14 @@ def _load(path, keys=("images", "annotations", "categories")):
 
 
 def _without_outline(value):
-    """Drops segmentation masks, which are most of a COCO file, during parsing to save memory."""
-    value.pop("segmentation", None)
+    """Drops segmentation masks, which are most of a COCO file, during parsing to save memory.
+
+    An annotation without a box gets that of its mask.
+    """
+    segmentation = value.pop("segmentation", None)
+    if segmentation and not value.get("bbox") and "image_id" in value:
+        box = coco_outline_box(segmentation)
+        value["bbox"] = None if box is None else [box[0], box[1], box[2] - box[0], box[3] - box[1]]
     return value
 
 
@@ -221,7 +229,7 @@ def _by_image(path, content, entries, skip_bad, fixes):
 
 
 def _read_image(path, folder, entry, annotations, names, to_relative, fixes):
-    file_name = entry.get("file_name")
+    file_name = entry.get("file_name") or _end_of_url(entry.get("coco_url"))
     if not isinstance(file_name, str) or not file_name:
         raise InputError(f"{path}: found no file_name for image {entry['id']!r}; expected the image file; add it")
     source = f"{path}, image {file_name}"
@@ -229,6 +237,11 @@ def _read_image(path, folder, entry, annotations, names, to_relative, fixes):
     objects = [_object(source, annotation, names) for annotation in annotations]
     image_path = find_image(source, folder, file_name)
     return annotate(source, str(entry["id"]), image_path, objects, to_relative, fixes, stated, source_id=entry["id"])
+
+
+def _end_of_url(url):
+    """The folder and name of the file in LVIS's `coco_url`, "val2017/000000397133.jpg"."""
+    return "/".join(url.split("/")[-2:]) if isinstance(url, str) else None
 
 
 def _side(source, entry, side):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import os
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING
 from tf_fast_rcnn import boxes as box_algebra
 from tf_fast_rcnn.data.box_orders import annotation_order
 from tf_fast_rcnn.data.readers.annotations import (
+    IMAGE_EXTENSIONS,
     AnnotatedObject,
     annotate,
     find_image,
@@ -21,6 +23,7 @@ from tf_fast_rcnn.data.readers.annotations import (
     to_dataset,
     whole_pixels,
 )
+from tf_fast_rcnn.data.readers.csv_dialects import translate
 from tf_fast_rcnn.errors import InputError
 
 if TYPE_CHECKING:
@@ -31,7 +34,7 @@ _CORNERS = ("xmin", "ymin", "xmax", "ymax")
 _REQUIRED = ("filename", *_CORNERS, "class")
 # Column -> alternative names; case is ignored.
 _OTHER_NAMES = {
-    "filename": ("file", "file_name", "path", "image", "image_path", "image_name"),
+    "filename": ("file", "file_name", "path", "image", "image_path", "image_name", "image_id"),
     "class": ("label", "class_name", "name"),
     "xmin": ("x1", "x_min", "left"),
     "ymin": ("y1", "y_min", "top"),
@@ -48,6 +51,7 @@ def read_csv(
     images: StrPath | None = None,
     class_names: Sequence[str] | None = None,
     skip_bad: bool = False,
+    split: str = "",
     boxes_order: str | None = None,
 ) -> DetectionDataset:
     """Reads a CSV file with one box per line, with a header or, as in keras-retinanet, without one.
@@ -58,6 +62,8 @@ def read_csv(
     - Coordinates are pixels, 0-based, with continuous edges: a full 640-pixel side is 0 to 640.
     - A line with empty corners and class is an image without objects.
     - The lines of an image need not be adjacent. Its `image_id` is its file name as written.
+    - The files of Open Images, Kaggle (a column bbox), VIA, makesense and Vertex AI are read too: see `csv_dialects`.
+      The name of an image may lack its extension, and a file without a column for the class has one class, "object".
     - Fields are separated by commas, semicolons or tabs; the text is UTF-8.
     - Boxes are clipped to the image; those without area are dropped. Both are counted in `fixes`.
 
@@ -67,6 +73,7 @@ def read_csv(
         class_names: the classes in the order of their ids 1..K; default: those found, sorted.
         skip_bad: leave out missing or unreadable images and those with an invalid line, and count them in `fixes`,
             instead of raising.
+        split: "train", "validation" or "test", for files of Vertex AI, which contain all of them.
         boxes_order: one of `ANNOTATION_ORDERS`, for files whose xmin, ymin, xmax and ymax have another meaning.
 
     Returns:
@@ -83,31 +90,42 @@ def read_csv(
     path = Path(path)
     folder = path.parent if images is None else Path(images)
     fixes = Counter()
-    to_relative = box_algebra.from_xyxy if boxes_order is None else annotation_order(boxes_order)
-    lines = _lines_by_image(path)
-    if boxes_order is None:
+    lines, relative = _lines_by_image(path, split, fixes)
+    to_relative = _from_relative if relative else box_algebra.from_xyxy
+    if boxes_order is not None:
+        to_relative = annotation_order(boxes_order)
+    elif not relative:
         _refuse_relative(path, lines)
 
     def read_image(file_name):
         return _read_image(path, folder, file_name, lines[file_name], to_relative, fixes)
 
     annotations = read_each(read_image, lines, skip_bad, fixes)
-    name = f"csv:{path}" + ("" if images is None else f",{images}")
+    name = f"csv:{path}" + (f"@{split}" if split else "") + ("" if images is None else f",{images}")
     return to_dataset(name, annotations, class_names, fixes)
 
 
-def _lines_by_image(path):
-    """`[(line number, {column: text})]` of each image by its file name."""
+def _from_relative(corners, height, width):
+    return corners[:, [1, 0, 3, 2]]
+
+
+def _lines_by_image(path, split, fixes):
+    """`[(line number, {column: text})]` of each image by its file name, and whether the coordinates are relative."""
     rows = _rows(path)
     number, first = next(rows, (1, []))
-    columns = _columns(path, first)
     images = defaultdict(list)
+    translated = translate(path, first, rows, split, fixes)
+    if translated is not None:
+        for number, values in translated.lines:
+            _add_values(path, images, number, values)
+        return images, translated.relative
+    columns = _columns(path, first)
     if columns is None:
         columns = _REQUIRED
         _add(path, images, number, first, columns)
     for number, row in rows:
         _add(path, images, number, row, columns)
-    return images
+    return images, False
 
 
 def _rows(path):
@@ -146,6 +164,10 @@ def _add(path, images, number, row, columns):
     values = dict(zip(columns, row, strict=False))
     if len(row) < len(columns):
         values |= dict.fromkeys(columns[len(row) :], "")
+    _add_values(path, images, number, values)
+
+
+def _add_values(path, images, number, values):
     if not values["filename"]:
         raise InputError(
             f"{path}, line {number}: found no file name; expected that of an image; fix or remove the line"
@@ -169,8 +191,17 @@ def _read_image(path, folder, file_name, lines, to_relative, fixes):
     source = f"{path}, line {number}"
     stated = [_side(source, first, side) for side in ("height", "width")]
     objects = [_object(f"{path}, line {number}", values) for number, values in lines if not _is_background(values)]
-    image_path = find_image(source, folder, file_name)
+    image_path = _find_image(source, folder, file_name)
     return annotate(source, file_name, image_path, objects, to_relative, fixes, stated)
+
+
+def _find_image(source, folder, file_name):
+    """The image of a name, which may be one without extension, as the ids of Kaggle and Open Images are."""
+    if not file_name.lower().endswith(IMAGE_EXTENSIONS):
+        for extension in IMAGE_EXTENSIONS:
+            if os.path.isfile(folder / f"{file_name}{extension}"):
+                return folder / f"{file_name}{extension}"
+    return find_image(source, folder, file_name)
 
 
 def _is_background(values):

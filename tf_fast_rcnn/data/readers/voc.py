@@ -1,4 +1,4 @@
-"""Reads Pascal VOC folders: Annotations/*.xml, ImageSets/Main/SPLIT.txt, JPEGImages/*.
+"""Reads Pascal VOC's XML files; `voc_folders` lists the images of VOC's layout and of those that other tools write.
 
 Follows the VOC devkit; `read_voc` documents how it handles files that deviate from it.
 """
@@ -6,7 +6,6 @@ Follows the VOC devkit; `read_voc` documents how it handles files that deviate f
 from __future__ import annotations
 
 import os
-import re
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,15 +18,14 @@ from defusedxml import DefusedXmlException
 from tf_fast_rcnn import boxes as box_algebra
 from tf_fast_rcnn.data.box_orders import annotation_order
 from tf_fast_rcnn.data.readers.annotations import (
-    IMAGE_EXTENSIONS,
     AnnotatedObject,
     annotate,
     finite,
     read_each,
-    read_text,
     to_dataset,
     whole_pixels,
 )
+from tf_fast_rcnn.data.readers.voc_folders import voc_images
 from tf_fast_rcnn.errors import InputError
 
 if TYPE_CHECKING:
@@ -35,20 +33,21 @@ if TYPE_CHECKING:
     from tf_fast_rcnn.files import StrPath
 
 _CORNERS = ("xmin", "ymin", "xmax", "ymax")
-_EXTENSIONS = tuple(cased for extension in IMAGE_EXTENSIONS for cased in (extension, extension.upper()))
 
 
 def read_voc(
     directory: StrPath,
-    split: str,
+    split: str = "",
     class_names: Sequence[str] | None = None,
     skip_bad: bool = False,
     boxes_order: str | None = None,
 ) -> DetectionDataset:
-    """Reads one split of a data set in Pascal VOC's layout. Only the headers of images are read.
+    """Reads one split of a data set with Pascal VOC's XML files. Only the headers of images are read.
 
     - An image is `JPEGImages/ID` with any common extension, or else the XML's `<filename>`; ID is a line of
-      `ImageSets/Main/SPLIT.txt`, in which the second column of VOC's class lists (-1, 0, 1) is ignored.
+      `ImageSets/Main/SPLIT.txt`, in which the second column of VOC's class lists (-1, 0, 1) is ignored. Folders without
+      such lists, as labelImg, Roboflow and Label Studio write them, are read too: see `voc_images`.
+    - An image without an XML file has no objects; the number of such images is counted in `fixes`.
     - Boxes are 1-based inclusive pixels, whole or fractional, so xmin = xmax is one column. They are clipped to the
       image; reversed ones and those with no area inside the image are dropped. Both are counted in `fixes`.
     - `<difficult>` and `<size>` may be missing. A size of 0 counts as missing.
@@ -57,8 +56,8 @@ def read_voc(
       belong to another image.
 
     Args:
-        directory: folder that contains Annotations/, ImageSets/Main/ and JPEGImages/.
-        split: name of a file in ImageSets/Main, without .txt.
+        directory: folder that contains Annotations/, ImageSets/Main/ and JPEGImages/, or XML files and images.
+        split: name of a file in ImageSets/Main, without .txt, or of a folder; "" for `directory` itself.
         class_names: the classes in the order of their ids 1..K; default: those found in this split, sorted. For a test
             split, pass those of the training split.
         skip_bad: leave out unreadable annotations and images, and count them in `fixes`, instead of raising.
@@ -69,8 +68,9 @@ def read_voc(
         `DetectionDataset`.
 
     Raises:
-        InputError: for an unknown or empty split, a class that is not in `class_names`, boxes that fit in another
-            order or unit only, and, without `skip_bad`, for missing or invalid annotations or images, in one message.
+        InputError: for an unknown or empty split, one without any XML file, a class that is not in `class_names`, boxes
+            that fit in another order or unit only, and, without `skip_bad`, for invalid annotations and missing or
+            invalid images, in one message.
 
     Example:
         >>> train = read_voc("VOCdevkit/VOC2007", "trainval")                              # doctest: +SKIP
@@ -78,14 +78,15 @@ def read_voc(
     """
     directory = Path(directory)
     fixes = Counter()
-    image_ids = _image_ids(directory, split, fixes)
     to_relative = box_algebra.from_voc if boxes_order is None else annotation_order(boxes_order)
-
-    def read(image_id):
-        return _read_annotation(directory, image_id, to_relative, fixes)
-
-    annotations = read_each(read, image_ids, skip_bad, fixes)
-    return to_dataset(f"voc:{directory}@{split}", annotations, class_names, fixes)
+    images = voc_images(directory, split, fixes)
+    annotations = read_each(lambda image: _read_annotation(image, to_relative, fixes), images, skip_bad, fixes)
+    if annotations and not any(os.path.isfile(image.xml) for image in images):
+        raise InputError(
+            f"{images[0].xml}: no such file, and no other image of the split has an XML file; expected one, named like "
+            "this, for each image with objects"
+        )
+    return to_dataset(_name(directory, split), annotations, class_names, fixes)
 
 
 def read_voc_images(
@@ -105,64 +106,36 @@ def read_voc_images(
     """
     directory = Path(directory)
     fixes = Counter()
-    image_ids = _image_ids(directory, split, fixes)
-
-    def read(image_id):
-        path = _find_image(directory, image_id)
-        return annotate(path, image_id, path, [], box_algebra.from_voc, fixes)
-
-    return to_dataset(
-        f"voc:{directory}@{split}", read_each(read, image_ids, skip_bad, fixes), tuple(class_names), fixes
-    )
+    images = voc_images(directory, split, fixes)
+    found = read_each(lambda image: _without_objects(image, fixes), images, skip_bad, fixes)
+    return to_dataset(_name(directory, split), found, tuple(class_names), fixes)
 
 
-def _image_ids(directory, split, fixes):
-    lists = directory / "ImageSets" / "Main"
-    known = ", ".join(sorted(path.stem for path in lists.glob("*.txt"))) or "none"
-    if not lists.is_dir():
-        raise InputError(
-            f"{directory}: found no folder ImageSets/Main; expected Annotations/, ImageSets/Main/ and JPEGImages/; "
-            "pass the folder that contains them"
-        )
-    path = lists / f"{split}.txt"
-    if not split or not path.is_file():
-        raise InputError(f"{directory}: no split {split!r}; expected one of ImageSets/Main: {known}; add it as @SPLIT")
-    lines = read_text(path, "one image name per line").splitlines()
-    names = [_without_column(line.strip(), directory) for line in lines if line.strip()]
-    if not names:
-        raise InputError(f"{path}: found no image names; expected one per line; add some or use another split: {known}")
-    unique = list(dict.fromkeys(names))
-    fixes["repeated images of the split left out"] += len(names) - len(unique)
-    return unique
+def _name(directory, split):
+    return f"voc:{directory}" + (f"@{split}" if split else "")
 
 
-def _without_column(line, directory):
-    """The image name of a line such as "000012 -1"; a name may itself look like that ("scan 1")."""
-    match = re.fullmatch(r"(.+?)\s+-?[01]", line)
-    if match is None or _xml_path(directory, line).is_file():
-        return line
-    return match[1]
+def _without_objects(image, fixes):
+    path = image.find()
+    return annotate(path, image.image_id, path, [], box_algebra.from_voc, fixes)
 
 
-def _xml_path(directory, image_id):
-    return directory / "Annotations" / f"{image_id}.xml"
-
-
-def _read_annotation(directory, image_id, to_relative, fixes):
-    path = _xml_path(directory, image_id)
+def _read_annotation(image, to_relative, fixes):
+    path = image.xml
+    if not os.path.isfile(path):
+        annotation = _without_objects(image, fixes)
+        fixes["images without an XML file (no objects)"] += 1
+        return annotation
     root = _parse(path)
-    # <filename> may be a path on the annotator's machine, with either kind of slash.
-    image_path = _find_image(directory, image_id, re.split(r"[\\/]", _text(root, "filename"))[-1])
+    image_path = image.find(_text(root, "filename"))
     stated = [_pixels(path, root, side) for side in ("height", "width")]
     objects = [_object(path, number, element) for number, element in enumerate(root.findall("object"), 1)]
-    return annotate(path, image_id, image_path, objects, to_relative, fixes, stated)
+    return annotate(path, image.image_id, image_path, objects, to_relative, fixes, stated)
 
 
 def _parse(path):
     try:
         root = defusedxml.ElementTree.parse(path).getroot()
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file; expected the annotation of an image of the split; add it") from None
     except DefusedXmlException:
         raise InputError(
             f"{path}: found XML entities; expected a plain annotation; remove the <!ENTITY> lines"
@@ -172,18 +145,6 @@ def _parse(path):
     if root.tag != "annotation":
         raise InputError(f"{path}: found <{root.tag}>; expected <annotation>, as in Pascal VOC; fix or remove it")
     return root
-
-
-def _find_image(directory, image_id, filename=""):
-    folder = directory / "JPEGImages"
-    candidates = [folder / f"{image_id}{extension}" for extension in _EXTENSIONS]
-    for candidate in [*candidates, folder / filename] if filename else candidates:
-        if os.path.isfile(candidate):  # Path.is_file raises for a name that is too long.
-            return candidate
-    raise InputError(
-        f"{folder / image_id}: found no image with an extension of {', '.join(_EXTENSIONS[::2])}"
-        f"{f' and no {filename}' if filename else ''}; expected the image of {_xml_path(directory, image_id)}; add it"
-    )
 
 
 def _pixels(path, root, side):
