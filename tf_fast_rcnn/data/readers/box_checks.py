@@ -82,13 +82,13 @@ def _refuse_relative(found, order):
 
     Boxes of whole numbers are not counted: they may be one pixel as well as the whole image.
     """
-    within = ((found.corners >= 0) & (found.corners <= 1)).all(axis=1)
-    within &= (found.corners != np.round(found.corners)).any(axis=1)
+    in_range = ((found.corners >= 0) & (found.corners <= 1)).all(axis=1)
+    within = in_range & (found.corners != np.round(found.corners)).any(axis=1)
     candidates = [_RELATIVE[0 if order.startswith("xywh") else 1], *_RELATIVE]
     best = min(candidates, key=lambda name: _misfits(found, name)[within].sum())
     with_area = within & ~_flat(found, best)
     if with_area.sum() > _MAX_MISFITS * len(within):
-        many = "all coordinates" if within.all() else f"all coordinates of {with_area.sum()} of {len(within)} boxes"
+        many = "all coordinates" if in_range.all() else f"all coordinates of {with_area.sum()} of {len(within)} boxes"
         raise _refusal(found, with_area, f"{many} are in the range 0 to 1; expected pixels", order, [best])
 
 
