@@ -34,11 +34,11 @@ _MARGIN = 1.5
 # Another reading is looked for if more than this fraction of the boxes do not fit; it must have a tenth of the misfits.
 _MAX_MISFITS = 0.1
 _MUCH_BETTER = 0.1
-# A single box of several may be wrong by itself.
-_MIN_MISFITS = 2
-# The centre of a box is only mistaken for its corner, or the other way round, if at least so many boxes do not fit:
-# a box that is a little too large fits either way.
-_MIN_MISFITS_OF_CENTRES = 3
+# A few boxes may be wrong by themselves, and so may a single one.
+_MIN_MISFITS = 3
+# A box that is a little too large often fits if its corner is taken for its centre, or the other way round: at least so
+# many boxes must not fit, and then fit so.
+_MIN_MISFITS_OF_CENTRES = 10
 # Boxes may touch the border of pixel 0 in a file whose first pixel is 1 by mistake; not in more than this fraction.
 _MAX_TOUCHING_ZERO = 0.01
 # Boxes in pixels all lie within the first 100 columns and rows by chance with less than this probability.
@@ -116,7 +116,7 @@ def _refuse_other_letters(found, order):
     fitting = []
     for name in _OTHERS[order]:
         of_centres = name.startswith("cxcywh") or order.startswith("cxcywh")
-        least = _MIN_MISFITS_OF_CENTRES if of_centres else min(_MIN_MISFITS, len(given))
+        least = _MIN_MISFITS_OF_CENTRES if of_centres else min(_MIN_MISFITS, max(2, len(given)))
         if name.endswith("-anycorner") and _reversed(found, order).mean() <= 0.5:
             continue
         if given.sum() >= least and _misfits(found, name).sum() <= _MUCH_BETTER * given.sum():
