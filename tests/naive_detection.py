@@ -53,7 +53,8 @@ def naive_detections(model, image, proposals, settings):
 
 
 def naive_suppression(probabilities, class_boxes, settings):
-    """Non-maximum suppression per class, then the best detections over all classes."""
+    """Non-maximum suppression per class, then the best detections over all classes. Of equal scores, the lower class
+    and then the earlier row comes first; boxes without area are no detections."""
     found = []
     for label in range(1, probabilities.shape[1]):
         kept = []
@@ -61,6 +62,8 @@ def naive_suppression(probabilities, class_boxes, settings):
             box = class_boxes[row, label - 1]
             if probabilities[row, label] <= settings.score_threshold:
                 break
+            if box[2] - box[0] < 1e-6 or box[3] - box[1] < 1e-6:
+                continue
             if all(overlap(box, other) <= settings.nms_iou_threshold for _, _, other in kept):
                 kept.append((probabilities[row, label], label, box))
         found += kept

@@ -1,6 +1,7 @@
 """`keras.models.load_model` in a new process that imports the package and does nothing else with it."""
 
 import ast
+import os
 import re
 import subprocess
 import sys
@@ -13,10 +14,10 @@ import tf_fast_rcnn
 from tf_fast_rcnn.keras_objects import MODULES
 
 
-def run_python(code, *arguments):
+def run_python(code, *arguments, env=None):
     """Runs the code in a new process and returns what it prints."""
     done = subprocess.run(
-        [sys.executable, "-c", code, *map(str, arguments)], capture_output=True, text=True, check=False
+        [sys.executable, "-c", code, *map(str, arguments)], capture_output=True, text=True, check=False, env=env
     )
     assert done.returncode == 0, done.stderr
     return done.stdout
@@ -61,6 +62,30 @@ def test_classes_take_the_places_of_their_placeholders():
         "print(keras.saving.get_custom_objects()['tf_fast_rcnn>RoIPooling'] is tf_fast_rcnn.RoIPooling)"
     )
     assert run_python(code).split() == ["_Placeholder", "False", "True"]
+
+
+@pytest.mark.parametrize("imports", ["import tf_fast_rcnn, keras", "import tf_fast_rcnn\nfrom keras import saving"])
+def test_load_model_whatever_backend_keras_json_names(imports, tiny_run, tmp_path):
+    """Keras would fail to import the backend of this configuration file, which does not exist."""
+    (tmp_path / "keras.json").write_text('{"backend": "another", "floatx": "float32"}')
+    code = (
+        f"{imports}\nimport sys, keras\nmodel = keras.saving.load_model(sys.argv[1])\n"
+        "print(keras.config.backend(), model.output['class_logits'].shape)"
+    )
+    environment = {name: value for name, value in os.environ.items() if name != "KERAS_BACKEND"}
+    printed = run_python(code, tiny_run[0] / "model.keras", env=environment | {"KERAS_HOME": str(tmp_path)})
+    assert printed.splitlines()[-1] == "tensorflow (None, None, 11)"
+
+
+@pytest.mark.parametrize("use", ["tf_fast_rcnn.fast_rcnn", "keras.saving.load_model(sys.argv[1])"])
+def test_keras_with_another_backend_is_one_clear_error(use, tiny_run):
+    """Keras was imported first and says that it has another backend: which one it really has does not matter here."""
+    code = (
+        "import sys, keras, tf_fast_rcnn\nkeras.config.backend = lambda: 'another'\n"
+        f"try: {use}\nexcept tf_fast_rcnn.InputError as error: print(error)"
+    )
+    printed = run_python(code, tiny_run[0] / "model.keras")
+    assert printed.splitlines()[-1].startswith("keras.json: found backend 'another', which Keras has read")
 
 
 def test_importing_the_package_imports_neither_tensorflow_nor_keras():

@@ -1,6 +1,7 @@
 """TFDS's own `voc` and `coco` builders over small data, and builders of users, for the tests of what reads them."""
 
 import json
+import shutil
 
 import numpy as np
 import tensorflow_datasets as tfds
@@ -79,6 +80,38 @@ class Faces(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
     def _generate_examples(self):
         yield 0, {"image": np.zeros((4, 4, 3), np.uint8), "faces": []}
+
+
+class Boxes(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+    """One image per split with one box, in a format that the features do not tell."""
+
+    name = "boxes"
+    VERSION = tfds.core.Version("1.0.0")
+    splits = None
+
+    def _info(self):
+        objects = {"bbox": tfds.features.BBoxFeature(bbox_format=None), "label": tfds.features.ClassLabel(names=["a"])}
+        features = {
+            "image": tfds.features.Image(),
+            "filename": tfds.features.Text(),
+            "objects": tfds.features.Sequence(objects),
+        }
+        return tfds.core.DatasetInfo(builder=self, features=tfds.features.FeaturesDict(features))
+
+    def _split_generators(self, dl_manager):
+        return {split: self._generate_examples(split, value) for split, value in self.splits.items()}
+
+    def _generate_examples(self, split, value):
+        filename, box = (value, [0, 0, 1, 1]) if isinstance(value, str) else (split, value)
+        image = np.zeros((40, 60, 3), np.uint8)
+        yield 0, {"image": image, "filename": filename, "objects": [{"bbox": np.float32(box), "label": 0}]}
+
+
+def build_boxes(folder, splits):
+    """Builds `Boxes` anew: for each split, the four numbers of its box, or the file name of its image."""
+    shutil.rmtree(folder / "data" / "boxes", ignore_errors=True)
+    Boxes.splits = splits
+    Boxes(data_dir=folder / "data").download_and_prepare()
 
 
 def write_voc(folder):

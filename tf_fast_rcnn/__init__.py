@@ -6,11 +6,10 @@ Public names are loaded on first use, so worker processes and `tf-fast-rcnn --he
 from __future__ import annotations
 
 import importlib
-import os
 from typing import Any
 
-from tf_fast_rcnn.errors import InputError
-from tf_fast_rcnn.keras_objects import register_with_keras
+from tf_fast_rcnn.errors import InputError as InputError
+from tf_fast_rcnn.keras_objects import check_keras_backend, register_with_keras
 
 __version__ = "0.1.0"
 
@@ -50,6 +49,7 @@ _PUBLIC_NAMES = {
     "hierarchical_batches": "data.batches.hierarchical",
     "roi_centric_batches": "data.batches.hierarchical",
     "box_statistics": "data.statistics",
+    "resume_position": "training.keras_backup",
     "sgd": "training.optimizers",
     "adamw": "training.optimizers",
     "FineTuningSGD": "training.optimizers",
@@ -95,13 +95,6 @@ _PUBLIC_NAMES = {
 }
 
 __all__ = sorted([*_PUBLIC_NAMES, "InputError"])
-
-
-def check_keras_backend() -> None:
-    """Raises an InputError if the environment selects a Keras backend other than TensorFlow."""
-    backend = os.environ.get("KERAS_BACKEND", "tensorflow")
-    if backend != "tensorflow":
-        raise InputError(f"KERAS_BACKEND: found {backend!r}; expected 'tensorflow'; unset it")
 
 
 def __getattr__(name: str) -> Any:

@@ -64,6 +64,7 @@ from tf_fast_rcnn.models.truncated_svd import compression_summary as compression
 from tf_fast_rcnn.ops.native import native_ops_available as native_ops_available
 from tf_fast_rcnn.ops.roi_pooling import RoIPooling as RoIPooling
 from tf_fast_rcnn.ops.roi_pooling import roi_pool as roi_pool
+from tf_fast_rcnn.training.keras_backup import resume_position as resume_position
 from tf_fast_rcnn.training.optimizers import FineTuningAdamW as FineTuningAdamW
 from tf_fast_rcnn.training.optimizers import FineTuningSGD as FineTuningSGD
 from tf_fast_rcnn.training.optimizers import adamw as adamw

@@ -52,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     os.environ.setdefault("KERAS_BACKEND", "tensorflow")
     try:
-        options = _parser(arguments).parse_args(arguments)
+        options = _parse(arguments)
         options.run(options)
     except (InputError, OSError) as error:
         print(f"tf-fast-rcnn: error: {error}", file=sys.stderr)
@@ -61,6 +61,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("tf-fast-rcnn: interrupted", file=sys.stderr)
         return 130
     return 0
+
+
+def _parse(arguments):
+    """The parsed options; for `serve`, those after -- are for the server that it starts, and not parsed."""
+    more = []
+    if arguments[:1] == ["serve"] and "--" in arguments:
+        end = arguments.index("--")
+        arguments, more = arguments[:end], arguments[end + 1 :]
+    options = _parser(arguments).parse_args(arguments)
+    options.server_options = more
+    return options
 
 
 def _parser(arguments):

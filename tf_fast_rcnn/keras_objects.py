@@ -7,9 +7,12 @@ already been imported; otherwise a finder in `sys.meta_path` registers them righ
 """
 
 import importlib
+import os
 import sys
 from types import ModuleType
 from typing import Any
+
+from tf_fast_rcnn.errors import InputError
 
 _PACKAGE = "tf_fast_rcnn"
 
@@ -19,6 +22,7 @@ MODULES = {
     "Preprocessing": "models.backbones.preprocessing",
     "CaffeMaxPooling2D": "models.backbones.caffe_layers",
     "LocalResponseNormalization": "models.backbones.caffe_layers",
+    "PretrainedNetwork": "models.pretrained",
     "RoICorners": "models.fast_rcnn",
     "BoxDenormalization": "models.fast_rcnn",
     "RoIsToBatch": "models.fast_rcnn",
@@ -38,6 +42,7 @@ class _Placeholder:
 
     def from_config(self, config: dict[str, Any]) -> Any:
         """Imports the module, which replaces this placeholder, and returns an object of the actual class."""
+        check_keras_backend()
         module = importlib.import_module(f"{_PACKAGE}.{MODULES[self._name]}")
         return getattr(module, self._name).from_config(config)
 
@@ -65,6 +70,20 @@ def _call_after_import(loader: Any, function: Any) -> None:
     loader.exec_module = exec_module
 
 
+def check_keras_backend() -> None:
+    """Raises an InputError if Keras has or will have a backend other than TensorFlow."""
+    backend = os.environ.get("KERAS_BACKEND", "tensorflow")
+    if backend != "tensorflow":
+        raise InputError(f"KERAS_BACKEND: found {backend!r}; expected 'tensorflow'; unset it")
+    keras = sys.modules.get("keras")
+    backend = keras.config.backend() if keras is not None and hasattr(keras, "config") else backend
+    if backend != "tensorflow":
+        raise InputError(
+            f"keras.json: found backend {backend!r}, which Keras has read from its configuration file; expected "
+            "'tensorflow'; set KERAS_BACKEND=tensorflow, import tf_fast_rcnn before keras, or change the file"
+        )
+
+
 def _register(keras: ModuleType) -> None:
     known = keras.saving.get_custom_objects()
     for name in MODULES:
@@ -73,9 +92,12 @@ def _register(keras: ModuleType) -> None:
 
 
 def register_with_keras() -> None:
-    """Registers the placeholders, now or as soon as Keras is imported."""
+    """Registers the placeholders, now or as soon as Keras is imported. Until then, TensorFlow is the default backend,
+    whatever Keras's configuration file names."""
     keras = sys.modules.get("keras")
     if keras is not None and hasattr(keras, "saving"):
         _register(keras)
-    elif not any(isinstance(finder, _KerasFinder) for finder in sys.meta_path):
+        return
+    os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+    if not any(isinstance(finder, _KerasFinder) for finder in sys.meta_path):
         sys.meta_path.insert(0, _KerasFinder())

@@ -3,8 +3,8 @@
 //
 //     roi_pool_cuda_check [ROUNDS]
 //
-// `make -C custom_ops cuda-check` runs it on a GPU. tests/test_cuda_kernels.py compiles it for the CPU, where
-// cuda_on_cpu/ emulates CUDA.
+// `make -C custom_ops cuda-check` runs it on a GPU. tests/ops/test_cuda_kernels.py compiles it for the CPU,
+// where cuda_on_cpu/ emulates CUDA.
 
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>

@@ -1,5 +1,5 @@
 // Compares the CPU kernels of every instruction set that this CPU has with naive loops, on random shapes and values at
-// unaligned addresses. tests/test_native_op_fuzz.py compiles it together with the kernels under sanitizers, without
+// unaligned addresses. tests/ops/test_native_op_fuzz.py compiles it together with the kernels under sanitizers, without
 // TensorFlow.
 //
 //     roi_pool_fuzz [ROUNDS]

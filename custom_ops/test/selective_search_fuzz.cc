@@ -1,5 +1,5 @@
 // Searches random images on several threads and compares the results with those of one thread.
-// tests/test_selective_search_fuzz.py compiles it together with the search under sanitizers, without TensorFlow.
+// tests/ops/test_selective_search_fuzz.py compiles it together with the search under sanitizers, without TensorFlow.
 //
 //     selective_search_fuzz ROUNDS
 //

@@ -46,7 +46,7 @@ def refused(command):
 
 @pytest.fixture
 def broken_digits(digits, tmp_path):
-    """A copy of the data set that a test may break."""
+    """A copy of the dataset that a test may break."""
     return shutil.copytree(digits, tmp_path / "digits")
 
 

@@ -93,6 +93,7 @@ from google.protobuf import text_format
 from tensorflow_serving.config import model_server_config_pb2
 from tf_fast_rcnn.cli import main
 options = dict(option.removeprefix("--").split("=", 1) for option in sys.argv[1:])
+print("started with", sys.argv[1:], file=sys.stderr)
 config = text_format.Parse(open(options["model_config_file"]).read(), model_server_config_pb2.ModelServerConfig())
 (model,) = config.model_config_list.config
 assert options["enable_grpc_healthcheck_service"] == "true"
@@ -111,13 +112,18 @@ def free_port():
         return listening.getsockname()[1]
 
 
-def test_tensorflow_model_server_is_started_where_it_is_on_the_path(half_plus_two, tmp_path):
+@pytest.fixture
+def environment(tmp_path):
+    """A PATH with a stand-in for TensorFlow Serving."""
     program = tmp_path / "bin" / "tensorflow_model_server"
     program.parent.mkdir()
     program.write_text(STUB.format(python=sys.executable))
     program.chmod(0o755)
+    return {"PATH": f"{program.parent}:{os.environ['PATH']}"}
+
+
+def test_tensorflow_model_server_is_started_where_it_is_on_the_path(half_plus_two, tmp_path, environment):
     ports = ("--grpc-port", free_port(), "--rest-port", free_port())
-    environment = {"PATH": f"{program.parent}:{os.environ['PATH']}"}
     (tmp_path / "latest").symlink_to(half_plus_two / "7")
     folder, name = tmp_path / "latest", ("--name", "half")
     server = running((folder,), tmp_path / "addresses.json", *ports, *name, environment=environment)
@@ -130,6 +136,34 @@ def test_tensorflow_model_server_is_started_where_it_is_on_the_path(half_plus_tw
         with pytest.raises(requests.ConnectionError):
             requests.get(addresses["rest"], timeout=5)
     assert "listens on every network interface" in (tmp_path / "addresses.log").read_text()
+
+
+def test_tensorflow_model_server_gets_free_ports_and_more_options(half_plus_two, tmp_path, environment):
+    options = (*FREE_PORTS, "--enable-cors", "--", "--monitoring_config_file=monitoring.config", "--v=1")
+    server = running((half_plus_two,), tmp_path / "addresses.json", *options, environment=environment)
+    with server as (process, addresses):
+        assert not addresses["grpc"].endswith(":0")
+        answer = requests.post(f"{addresses['rest']}:predict", json={"instances": [1.0]}, timeout=60)
+        assert answer.json() == {"predictions": [2.5]}
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=60) == 0
+    log = (tmp_path / "addresses.log").read_text()
+    assert "'--monitoring_config_file=monitoring.config', '--v=1']" in log
+    assert "'--rest_api_enable_cors_support=true'" in log
+
+
+def test_options_after_the_dashes(refused, tmp_path, environment, monkeypatch):
+    monkeypatch.setenv("PATH", environment["PATH"])
+    (tmp_path / "1").mkdir()
+    (tmp_path / "1" / "saved_model.pb").touch()
+    tensorflow = ("--server", "tensorflow", "--")
+    text = refused("serve", tmp_path, *tensorflow, "--port=9")
+    assert "--port=9: found an option that serve sets itself" in text
+    assert "monitoring: found no option of tensorflow_model_server" in refused(
+        "serve", tmp_path, *tensorflow, "monitoring"
+    )
+    text = refused("serve", tmp_path, *FREE_PORTS, "--server", "embedded", "--", "--v=1")
+    assert "--v=1: found an option of tensorflow_model_server for the embedded server" in text
 
 
 def test_what_cannot_be_served(refused, tmp_path, monkeypatch):

@@ -36,6 +36,7 @@ def test_train_end_to_end(command, refused, digits, tmp_path):
     assert f"next: tf-fast-rcnn evaluate {tmp_path}/run --data SPEC" in done.out
     assert "Traceback" not in done.err
     assert "RoIs are pooled from strides 8, 16 and 32: the small objects of class " in done.err
+    assert "recall of the proposals at IoU 0.5 on the training objects: all " in done.err
     run = load_run(tmp_path / "run")
     assert (run.shorter_side, run.longer_side) == (64, 96)
     (pictures,) = (tmp_path / "run" / "tensorboard" / "validation").iterdir()

@@ -1,4 +1,4 @@
-"""The demo's data set: boxes compared with the drawn masks, disjoint splits, and reproducible files."""
+"""The demo's dataset: boxes compared with the drawn masks, disjoint splits, and reproducible files."""
 
 import numpy as np
 import pytest

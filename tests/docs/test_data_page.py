@@ -113,7 +113,7 @@ def test_python(there, code):
 
 
 def test_prepare(there, capsys):
-    """Every `prepare` of the page, in its order; the kinds of one data set agree."""
+    """Every `prepare` of the page, in its order; the kinds of one dataset agree."""
     prepared = [arguments for arguments in COMMANDS if arguments[0] == "prepare"]
     assert len(prepared) >= 8
     for arguments in prepared:

@@ -40,7 +40,7 @@ def write_folder(folder, images, suffix):
 
 @pytest.fixture(scope="module")
 def files(digits, tmp_path_factory):
-    """A folder with the data set and every file that the page names."""
+    """A folder with the dataset and every file that the page names."""
     folder = tmp_path_factory.mktemp("page")
     (folder / "streets").symlink_to(digits)
     train, test = (load_dataset(f"voc:{digits}@{split}").records for split in ("train", "test"))

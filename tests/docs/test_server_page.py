@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from tf_fast_rcnn import cli
-from tf_fast_rcnn.serving.gateway import _detections
+from tf_fast_rcnn.inference.signature import signature_detections
 from tf_fast_rcnn.serving.server import ServerSettings
 
 PROJECT = Path(__file__).parents[2]
@@ -35,7 +35,8 @@ def test_the_gateways_answer():
     outputs = {"num_detections": [1], "detection_classes": [[2]], "detection_scores": [[0.98]]}
     outputs["detection_boxes"] = [[shown["box"]]]
     arrays = {name: np.array(values) for name, values in outputs.items()}
-    assert _detections(arrays, ["RBC", "WBC"]) == [shown]
+    [found] = signature_detections(arrays, ["RBC", "WBC"])
+    assert found.to_dicts() == [shown]
     assert set(answer) == {"image", "proposals", "model_version", "seconds"}
 
 

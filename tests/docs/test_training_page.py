@@ -1,11 +1,15 @@
 """What docs/training.md shows: its commands and settings are ones that the command line takes, its Python runs, and its
 table says what the recipes say."""
 
+import functools
 import re
 import shlex
 from pathlib import Path
 
+import keras
+import numpy as np
 import pytest
+import tensorflow as tf
 
 import tf_fast_rcnn as frcnn
 from tf_fast_rcnn import cli
@@ -53,7 +57,7 @@ def test_python(digits, tmp_path, monkeypatch, capsys):
         return TrainingSummary(out, recipe.steps, 0.0, 0.25, None)
 
     monkeypatch.setattr(frcnn, "train", train, raising=False)
-    (code,) = PYTHON
+    code, *_ = PYTHON
     exec(code, {})
     ((name, recipe),) = taken
     assert name == "voc:cells@train"
@@ -70,3 +74,29 @@ def test_the_table_says_what_the_recipe_says(name):
     if recipe.optimizer.schedule == "step" and name not in ("voc10", "voc12"):
         falls = round(recipe.optimizer.lr_milestones[0] * recipe.steps / 1000)
         assert f"0.0001 from {falls}k on" in row
+
+
+def test_the_other_python_runs(prepared_digits, tiny_backbone, tmp_path, monkeypatch):
+    """Resuming, several devices and weights of images: each defines a function, called here with small settings."""
+    monkeypatch.chdir(tmp_path)
+    batches = frcnn.hierarchical_batches
+    small = {"shorter_side": 64, "longer_side": 96, "rois_per_batch": 16}
+    monkeypatch.setattr(frcnn, "hierarchical_batches", lambda data, **options: batches(data, **options | small))
+    monkeypatch.setattr(frcnn, "fast_rcnn", functools.partial(frcnn.fast_rcnn, stride=8, fc_units=(8,)))
+    resuming, devices, weights = (run_definitions(code) for code in PYTHON[1:])
+
+    model = frcnn.fast_rcnn(tiny_backbone, 10)
+    model.compile(frcnn.sgd(0.001), frcnn.multi_task_loss(model), jit_compile=False)
+    assert len(resuming["fit"](model, prepared_digits[0], epochs=1).history["loss"]) == 1
+    with monkeypatch.context() as patch:
+        patch.setattr(keras.Model, "fit", lambda model, data, **_: next(iter(data))[0]["images"].shape)
+        shape = devices["fit"](tf.distribute.get_strategy(), tiny_backbone, prepared_digits[0])
+    assert shape == (4, 600, 1000, 3)
+    weighted = batches(prepared_digits[0], 2, 16).take(1).map(weights["favour_first_image"])
+    assert np.isfinite(model.evaluate(weighted, verbose=0)).all()
+
+
+def run_definitions(code):
+    names = {"tf": tf}
+    exec(code, names)
+    return names

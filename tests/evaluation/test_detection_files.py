@@ -1,5 +1,6 @@
 """Detection files: hand-written files, COCO results as read by pycocotools, round trips, and rejected files."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -212,9 +213,27 @@ def test_missing_and_doubled_files(tmp_path):
         read_detections(tmp_path, DATASET)
 
 
-def test_nothing_is_written_for_a_class_that_cannot_name_a_file(tmp_path):
-    with pytest.raises(InputError, match="found the class name 'a/b'"):
-        write_comp4(tmp_path / "results", DATASET, random_detections(0), ["cat", "a/b"])
+@pytest.mark.parametrize("names", [["/m/01g317", "Ram C/V Van"], ["a/b", "b"], ["a\\b", "/"]])
+def test_slashes_in_class_names_are_read_back(tmp_path, names):
+    dataset = DetectionDataset(DATASET.name, names, DATASET.records)
+    found = random_detections(0)
+    paths = write_comp4(tmp_path / "results", dataset, found, names)
+    assert {path.parent for path in paths} == {tmp_path / "results"}
+    assert [path.is_file() for path in paths] == [True, True]
+    assert not any(mark in path.name for path in paths for mark in "/\\")
+    assert_same(read_detections(tmp_path / "results", dataset), found, 0.001)
+
+
+def test_nothing_is_written_for_classes_of_one_file(tmp_path):
+    with pytest.raises(InputError, match="found the class names a/b, a%2Fb, of which two"):
+        write_comp4(tmp_path / "results", DATASET, random_detections(0), ["a/b", "a%2Fb"])
+    assert not (tmp_path / "results").exists()
+
+
+def test_nothing_is_written_for_an_image_id_of_two_lines(tmp_path):
+    records = [dataclasses.replace(record, image_id=f"{record.image_id}\n") for record in DATASET]
+    with pytest.raises(InputError, match=r"found the image id '.*\\n'; expected one without line breaks"):
+        write_comp4(tmp_path / "results", records, random_detections(0), DATASET.class_names)
     assert not (tmp_path / "results").exists()
 
 

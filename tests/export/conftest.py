@@ -1,5 +1,7 @@
 """Exports shared by several tests: with dense boxes, for any server; with selective search, for one with our ops."""
 
+import shutil
+import subprocess
 import threading
 from pathlib import Path
 from typing import NamedTuple
@@ -29,6 +31,7 @@ OPTIONS = {
 }
 GRID = ProposalSettings(dense=DenseBoxes(((0.3, 0.3), (0.6, 0.4)), 0.5), min_size=0.2)
 LIMITS = frcnn.ServingLimits(max_side=400, max_pixels=12_000, max_images=3, max_proposals=1000)
+EXAMPLE = Path(frcnn.__file__).parent.parent / "examples" / "browser"
 LIBRARY = native.find_library(Path(native.__file__).parents[1], tf.__version__)
 
 
@@ -102,3 +105,19 @@ def detector_with_igamma():
         ]
     )
     return frcnn.fast_rcnn(network, num_classes=3, fc_units=(8,), stride=8)
+
+
+@pytest.fixture(scope="session")
+def example(tmp_path_factory):
+    """A copy of examples/browser with its dependencies, built."""
+    if shutil.which("npm") is None:
+        pytest.skip("no npm on the PATH: TensorFlow.js was not run; install Node.js 20 or later")
+    folder = tmp_path_factory.mktemp("example") / "browser"
+    shutil.copytree(EXAMPLE, folder, ignore=shutil.ignore_patterns("node_modules", "dist", "model"))
+    done = subprocess.run(
+        ["npm", "ci", "--no-audit", "--no-fund"], cwd=folder, capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        pytest.skip(f"npm ci could not install TensorFlow.js, which was not run: {done.stderr.strip()[-200:]}")
+    subprocess.run(["npm", "run", "build"], cwd=folder, capture_output=True, check=True)
+    return folder

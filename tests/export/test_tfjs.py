@@ -1,15 +1,13 @@
 """TensorFlow.js models in Node.js and in a browser, in JavaScript only, without this package."""
 
-import json
 import shutil
-import subprocess
-from pathlib import Path
 
 import numpy as np
 import pytest
 from browser_page import answer_of, browser
 from naive_detection import assert_same, naive_detections, some_image, some_proposals
 from PIL import Image
+from runtimes import node_detections, run_in_node
 
 import tf_fast_rcnn as frcnn
 from tf_fast_rcnn import DetectionSettings, InputError, detect, export_tfjs
@@ -17,74 +15,6 @@ from tf_fast_rcnn.data.proposals import ProposalSettings, compute_proposals, den
 
 CLASS_NAMES = ("cat", "dog", "ox")
 SETTINGS = DetectionSettings(shorter_side=96, longer_side=144, max_detections=20)
-EXAMPLE = Path(frcnn.__file__).parent.parent / "examples" / "browser"
-
-# Runs Detector of the example on images and proposals of a JSON file.
-RUNNER = """
-import "@tensorflow/tfjs-backend-cpu";
-import { setWasmPaths } from "@tensorflow/tfjs-backend-wasm";
-import * as tf from "@tensorflow/tfjs-core";
-import { readFileSync } from "node:fs";
-import { Detector } from "./src/detector.js";
-
-const [backend, folder, calls] = process.argv.slice(2);
-setWasmPaths("node_modules/@tensorflow/tfjs-backend-wasm/dist/");
-if (!(await tf.setBackend(backend))) throw new Error(`no back end ${backend}`);
-const model = JSON.parse(readFileSync(`${folder}/model.json`));
-const [{ paths, weights }] = model.weightsManifest;
-const data = Buffer.concat(paths.map((path) => readFileSync(`${folder}/${path}`)));
-const weightData = data.buffer.slice(data.byteOffset, data.byteOffset + data.byteLength);
-const detector = await Detector.load({ load: async () => ({ ...model, weightSpecs: weights, weightData }) });
-const found = [];
-for (const { pixels, height, width, proposals } of JSON.parse(readFileSync(calls))) {
-  found.push({
-    detections: await detector.detect(pixels, height, width, Float32Array.from(proposals)),
-    proposals: Array.from(detector.proposals(height, width)),
-    tensors: tf.memory().numTensors,
-  });
-}
-console.log(JSON.stringify(found));
-"""
-
-
-@pytest.fixture(scope="module")
-def example(tmp_path_factory):
-    """A copy of examples/browser with its dependencies, built."""
-    if shutil.which("npm") is None:
-        pytest.skip("no npm on the PATH: TensorFlow.js was not run; install Node.js 20 or later")
-    folder = tmp_path_factory.mktemp("example") / "browser"
-    shutil.copytree(EXAMPLE, folder, ignore=shutil.ignore_patterns("node_modules", "dist", "model"))
-    done = subprocess.run(
-        ["npm", "ci", "--no-audit", "--no-fund"], cwd=folder, capture_output=True, text=True, check=False
-    )
-    if done.returncode:
-        pytest.skip(f"npm ci could not install TensorFlow.js, which was not run: {done.stderr.strip()[-200:]}")
-    subprocess.run(["npm", "run", "build"], cwd=folder, capture_output=True, check=True)
-    return folder
-
-
-def run_in_node(example, backend, model, pairs, folder):
-    """The output of RUNNER for pairs of an image and its proposals."""
-    calls = [
-        {"pixels": image.ravel().tolist(), "height": image.shape[0], "width": image.shape[1]}
-        | {"proposals": proposals.ravel().tolist()}
-        for image, proposals in pairs
-    ]
-    (folder / "calls.json").write_text(json.dumps(calls))
-    (example / "run.mjs").write_text(RUNNER)
-    command = ["node", "run.mjs", backend, str(model), str(folder / "calls.json")]
-    done = subprocess.run(command, cwd=example, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout.splitlines()[-1])
-
-
-def detections(found):
-    """The list from JavaScript as `Detections`."""
-    return frcnn.Detections(
-        np.float32([each["box"] for each in found]).reshape(-1, 4),
-        np.float32([each["score"] for each in found]),
-        np.int32([CLASS_NAMES.index(each["className"]) + 1 for each in found]),
-    )
 
 
 @pytest.fixture(scope="module")
@@ -100,7 +30,9 @@ def test_node_detects_what_loops_do(example, any_size, tiny_model, tmp_path, bac
     pairs.append((some_image(60, 60, 2), some_proposals(0)))
     found = run_in_node(example, backend, any_size, pairs, tmp_path)
     for each, (image, proposals) in zip(found[:2], pairs, strict=False):
-        assert_same(detections(each["detections"]), naive_detections(tiny_model, image, proposals, SETTINGS))
+        assert_same(
+            node_detections(each["detections"], CLASS_NAMES), naive_detections(tiny_model, image, proposals, SETTINGS)
+        )
     assert found[2]["detections"] == []
     # No tensors are leaked in GPU or WebAssembly memory.
     assert found[0]["tensors"] == found[1]["tensors"] == found[2]["tensors"]
@@ -114,7 +46,9 @@ def test_float16_weights_and_fixed_shapes(example, tiny_model, tmp_path):
     )  # fmt: skip
     (found,) = run_in_node(example, "wasm", tmp_path / "half", [(image, proposals)], tmp_path)
     expected = detect(tiny_model, image, proposals, SETTINGS)
-    np.testing.assert_allclose(detections(found["detections"]).scores[:5], expected.scores[:5], atol=2e-2)
+    np.testing.assert_allclose(
+        node_detections(found["detections"], CLASS_NAMES).scores[:5], expected.scores[:5], atol=2e-2
+    )
 
 
 def stored_bytes(folder):
@@ -182,7 +116,7 @@ def test_the_page_in_a_browser(example, tiny_model, tmp_path):
     assert "error" not in answer["status"].lower()
     expected = detect(tiny_model, image, proposals, SETTINGS)
     assert len(answer["detections"]) == answer["rows"] == len(expected.scores) > 0
-    assert_same(detections(answer["detections"]), expected)
+    assert_same(node_detections(answer["detections"], CLASS_NAMES), expected)
     drawn = np.array(answer["pixel"]).reshape(400, 400, 4)[:90, :120, :3]
     assert 0.01 < np.any(drawn != image, axis=2).mean() < 1
     assert {name.split("/")[2].split(":")[0] for name in answer["resources"]} == {"127.0.0.1"}

@@ -1,9 +1,6 @@
 """TF Lite files, run by interpreters in processes that do not import this package."""
 
 import dataclasses
-import pickle
-import subprocess
-import sys
 import zipfile
 
 import keras
@@ -11,6 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from naive_detection import assert_same, naive_detections, some_image, some_proposals
+from runtimes import run_tflite, tflite_detections, tflite_inputs
 
 import tf_fast_rcnn as frcnn
 from tf_fast_rcnn import DetectionSettings, InputError, TFLiteDetector, detect, export_tflite
@@ -20,40 +18,6 @@ from tf_fast_rcnn.inference.tflite import fit
 CLASS_NAMES = ("cat", "dog", "ox")
 SETTINGS = DetectionSettings(shorter_side=96, longer_side=144, max_detections=20)
 IMAGE, PROPOSALS = some_image(90, 120), some_proposals(40)
-
-# Runs the signature on inputs of a pickle: by LiteRT's interpreter, or TensorFlow's older one.
-RUNNER = """
-import pickle, sys
-model, kind, calls, results = sys.argv[1:]
-if kind == "litert":
-    from ai_edge_litert.interpreter import Interpreter
-else:
-    import tensorflow as tf
-    Interpreter = tf.lite.Interpreter
-run = Interpreter(model, num_threads=2).get_signature_runner("serving_default")
-found = [run(**inputs) for inputs in pickle.load(open(calls, "rb"))]
-assert not any(module.startswith("tf_fast_rcnn") for module in sys.modules)
-pickle.dump(found, open(results, "wb"))
-"""
-
-
-def run_file(path, calls, folder, kind="litert"):
-    """The outputs of each call, in a process that does not import this package."""
-    (folder / "calls").write_bytes(pickle.dumps(calls))
-    command = [sys.executable, "-c", RUNNER, path, kind, folder / "calls", folder / "results"]
-    done = subprocess.run(list(map(str, command)), cwd=folder, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return pickle.loads((folder / "results").read_bytes())
-
-
-def inputs(image, proposals, count=None):
-    count = len(proposals) if count is None else count
-    return {"images": image[None], "proposals": proposals[None], "num_proposals": np.int32([count])}
-
-
-def detections(outputs):
-    count = outputs["num_detections"][0]
-    return frcnn.Detections(*(outputs[f"detection_{name}"][0, :count] for name in ("boxes", "scores", "classes")))
 
 
 @pytest.fixture(scope="module")
@@ -75,12 +39,14 @@ def fixed(tiny_model, tmp_path_factory):
 @pytest.mark.parametrize("kind", ["litert", "tensorflow"])
 def test_images_of_any_size_give_what_loops_give(any_size, tiny_model, tmp_path, kind):
     pairs = [(some_image(90, 120, 0), some_proposals(40, 0)), (some_image(130, 80, 1), some_proposals(7, 1))]
-    for outputs, pair in zip(run_file(any_size, [inputs(*pair) for pair in pairs], tmp_path, kind), pairs, strict=True):
-        assert_same(detections(outputs), naive_detections(tiny_model, *pair, SETTINGS))
+    for outputs, pair in zip(
+        run_tflite(any_size, [tflite_inputs(*pair) for pair in pairs], tmp_path, kind), pairs, strict=True
+    ):
+        assert_same(tflite_detections(outputs), naive_detections(tiny_model, *pair, SETTINGS))
 
 
 def test_shapes_and_what_fills_up(any_size, tmp_path):
-    (outputs,) = run_file(any_size, [inputs(IMAGE, PROPOSALS[:0])], tmp_path)
+    (outputs,) = run_tflite(any_size, [tflite_inputs(IMAGE, PROPOSALS[:0])], tmp_path)
     assert {name: (values.dtype, values.shape) for name, values in outputs.items()} == {
         "detection_boxes": (np.float32, (1, 20, 4)),
         "detection_scores": (np.float32, (1, 20)),
@@ -93,14 +59,14 @@ def test_shapes_and_what_fills_up(any_size, tmp_path):
 def test_rows_that_are_not_real_change_nothing(fixed, tiny_model, tmp_path):
     expected = naive_detections(tiny_model, IMAGE, PROPOSALS, SETTINGS)
     fills = [np.zeros((10, 4), np.float32), np.full((10, 4), np.nan, np.float32), np.repeat(PROPOSALS[:1], 10, 0)]
-    calls = [inputs(IMAGE, np.concatenate([PROPOSALS, fill]), 40) for fill in fills]
-    for outputs in run_file(fixed, calls, tmp_path):
-        assert_same(detections(outputs), expected)
+    calls = [tflite_inputs(IMAGE, np.concatenate([PROPOSALS, fill]), 40) for fill in fills]
+    for outputs in run_tflite(fixed, calls, tmp_path):
+        assert_same(tflite_detections(outputs), expected)
 
 
 def test_counts_beyond_the_proposals_mean_all_or_none(any_size, tmp_path):
-    calls = [inputs(IMAGE, PROPOSALS, count) for count in (40, 99, -1)]
-    every, more, none = run_file(any_size, calls, tmp_path)
+    calls = [tflite_inputs(IMAGE, PROPOSALS, count) for count in (40, 99, -1)]
+    every, more, none = run_tflite(any_size, calls, tmp_path)
     np.testing.assert_array_equal(more["detection_scores"], every["detection_scores"])
     assert every["num_detections"] > 0
     assert none["num_detections"] == 0
@@ -120,10 +86,10 @@ def test_counts_beyond_the_proposals_mean_all_or_none(any_size, tmp_path):
 def test_settings_are_fixed_in_the_file(tiny_model, tmp_path, changes):
     settings = dataclasses.replace(SETTINGS, **changes)
     export_tflite(tiny_model, tmp_path / "m.tflite", class_names=CLASS_NAMES, settings=settings)
-    (outputs,) = run_file(tmp_path / "m.tflite", [inputs(IMAGE, PROPOSALS)], tmp_path)
+    (outputs,) = run_tflite(tmp_path / "m.tflite", [tflite_inputs(IMAGE, PROPOSALS)], tmp_path)
     expected = detect(tiny_model, IMAGE, PROPOSALS, settings)
     assert len(expected.scores)
-    assert_same(detections(outputs), expected)
+    assert_same(tflite_detections(outputs), expected)
 
 
 def operators(path):
@@ -153,9 +119,9 @@ def test_float16_halves_the_weights(tiny_model, tmp_path):
     export_tflite(tiny_model, path, class_names=CLASS_NAMES, settings=SETTINGS, precision="float16")
     kernels = [dtype for dtype, shape in types_of_constants(path).values() if tuple(shape) == (8, 3, 3, 8)]
     assert np.float16 in kernels
-    (outputs,) = run_file(path, [inputs(IMAGE, PROPOSALS)], tmp_path)
+    (outputs,) = run_tflite(path, [tflite_inputs(IMAGE, PROPOSALS)], tmp_path)
     expected = detect(tiny_model, IMAGE, PROPOSALS, SETTINGS)
-    np.testing.assert_allclose(detections(outputs).scores[:5], expected.scores[:5], atol=2e-2)
+    np.testing.assert_allclose(tflite_detections(outputs).scores[:5], expected.scores[:5], atol=2e-2)
 
 
 def test_dynamic_range_keeps_weights_in_bytes(tiny_run, tmp_path):
@@ -192,8 +158,8 @@ def test_int8_leaves_rois_and_boxes_in_float(int8):
 
 def test_int8_detects_nearly_the_same(int8, tiny_model, tmp_path):
     image, proposals = some_image(90, 120, 9), some_proposals(40, 9)
-    (outputs,) = run_file(int8, [inputs(image, proposals)], tmp_path)
-    found, expected = detections(outputs), detect(tiny_model, image, proposals, SETTINGS)
+    (outputs,) = run_tflite(int8, [tflite_inputs(image, proposals)], tmp_path)
+    found, expected = tflite_detections(outputs), detect(tiny_model, image, proposals, SETTINGS)
     np.testing.assert_allclose(found.scores[:5], expected.scores[:5], atol=0.05)
 
 

@@ -1,7 +1,9 @@
-"""Inputs and targets for a small detector with three classes, and RoI pooling by loops."""
+"""Inputs and targets for a small detector with three classes, its RoI pooling by loops, and what training changes."""
 
 import numpy as np
 from keras import layers
+
+from tf_fast_rcnn import multi_task_loss, sgd
 
 CLASSES = 3
 
@@ -61,6 +63,41 @@ def naive_roi_pool(features, rois, output_size, stride):
 
 def dense(vectors, layer):
     return vectors @ layer.kernel.numpy().astype(np.float64) + layer.bias.numpy()
+
+
+def naive_predictions(model, hidden, std, mean=0.0):
+    """The outputs of the two predictor layers for the features `hidden` [B, R, D] of the RoIs."""
+    regression = dense(hidden, model.get_layer("box_regression")).reshape(*hidden.shape[:2], CLASSES, 4)
+    return {
+        "class_logits": dense(hidden, model.get_layer("class_logits")),
+        "box_deltas": regression * np.asarray(std, np.float32) + mean,
+    }
+
+
+def fit_two_steps(model, optimizer=None):
+    """Trains on the same mini-batch twice; returns the losses."""
+    inputs = some_inputs()
+    model.compile(optimizer=optimizer or sgd(0.01), loss=multi_task_loss(model), jit_compile=False)
+    return model.fit(inputs, targets_for(inputs), batch_size=2, epochs=2, verbose=0).history["loss"]
+
+
+def changed_by_training(model):
+    """Names of the layers whose weights all changed; no layer may change partially."""
+    before = _weights_by_layer(model)
+    fit_two_steps(model)
+    after = _weights_by_layer(model)
+    changes = {
+        name: {not np.array_equal(a, b) for a, b in zip(values, after[name], strict=True)}
+        for name, values in before.items()
+    }
+    assert all(len(change) == 1 for change in changes.values()), changes
+    return {name for name, (change,) in changes.items() if change and "dropout" not in name}
+
+
+def _weights_by_layer(model):
+    """Including the layers of the models in it, such as the backbone."""
+    inner = [layer for part in model.layers for layer in getattr(part, "layers", [part])]
+    return {layer.name: layer.get_weights() for layer in inner if layer.weights}
 
 
 def assert_outputs(found, expected, **tolerance):

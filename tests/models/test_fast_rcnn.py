@@ -1,6 +1,5 @@
 """`fast_rcnn` compared with its layers one by one: NumPy loops for the RoIs, the given network for the rest."""
 
-import itertools
 import zipfile
 
 import keras
@@ -10,15 +9,17 @@ from keras import layers
 from naive_model import (
     CLASSES,
     assert_outputs,
+    changed_by_training,
     dense,
+    fit_two_steps,
+    naive_predictions,
     naive_roi_pool,
     some_inputs,
-    targets_for,
     with_large_predictors,
     with_lived_in_statistics,
 )
 
-from tf_fast_rcnn import BoxStatistics, InputError, fast_rcnn, multi_task_loss, sgd
+from tf_fast_rcnn import BoxStatistics, InputError, fast_rcnn, multi_task_loss
 from tf_fast_rcnn.models.backbones import Preprocessing
 from tf_fast_rcnn.models.fast_rcnn import DEFAULT_TARGET_STD, BoxDenormalization
 from tf_fast_rcnn.models.losses import BoxLoss
@@ -87,14 +88,6 @@ def preprocessed(images):
     return (images[..., ::-1] - np.float32(PREPROCESSING["mean"])) * np.float32(PREPROCESSING["scale"])
 
 
-def naive_siblings(model, hidden):
-    regression = dense(hidden, model.get_layer("box_regression")).reshape(*hidden.shape[:2], CLASSES, 4)
-    return {
-        "class_logits": dense(hidden, model.get_layer("class_logits")),
-        "box_deltas": regression * STATISTICS.std + STATISTICS.mean,
-    }
-
-
 def naive_residual(model, inputs):
     backbone = residual_backbone()
     convolve = keras.Model(backbone.input, backbone.get_layer("features").output)
@@ -102,7 +95,7 @@ def naive_residual(model, inputs):
     hidden = naive_roi_pool(features, inputs["rois"], (2, 3), 4).reshape(*inputs["rois"].shape[:2], 48)
     for name in ("fc6", "fc7"):
         hidden = np.maximum(dense(hidden, model.get_layer(name)), 0)
-    return naive_siblings(model, hidden)
+    return naive_predictions(model, hidden, STATISTICS.std, STATISTICS.mean)
 
 
 def naive_vgg_like(model, inputs):
@@ -115,7 +108,7 @@ def naive_vgg_like(model, inputs):
     gamma, beta, mean, variance = backbone.get_layer("fc1_bn").get_weights()
     hidden = (dense(hidden, backbone.get_layer("fc1")) - mean) / np.sqrt(variance + 1e-3) * gamma + beta
     hidden = np.maximum(dense(np.maximum(hidden, 0), backbone.get_layer("fc2")), 0)
-    return naive_siblings(model, hidden)
+    return naive_predictions(model, hidden, STATISTICS.std, STATISTICS.mean)
 
 
 # --- the three transformations ----------------------------------------------------------------------------------------
@@ -163,10 +156,10 @@ def test_a_spatial_pyramid_equals_the_naive_computation(roi_pooling):
     hidden = np.concatenate([level.reshape(2, 6, -1) for level in levels], axis=-1)  # 8, 32 and 72 values
     for name in ("fc6", "fc7"):
         hidden = np.maximum(dense(hidden, model.get_layer(name)), 0)
-    assert_outputs(model(inputs), naive_siblings(model, hidden))
+    assert_outputs(model(inputs), naive_predictions(model, hidden, STATISTICS.std, STATISTICS.mean))
     parts = stages(model)
     outputs = parts.classify(parts.pool(parts.convolve(inputs["images"]), inputs["rois"]))
-    assert_outputs(outputs, naive_siblings(model, hidden))
+    assert_outputs(outputs, naive_predictions(model, hidden, STATISTICS.std, STATISTICS.mean))
 
 
 def test_a_pyramid_over_several_maps_has_their_channels_side_by_side():
@@ -189,7 +182,7 @@ def test_no_rois(make):
     assert outputs["box_deltas"].shape == (2, 0, CLASSES, 4)
 
 
-def test_siblings_start_as_in_section_2_3():
+def test_predictor_layers_start_as_in_section_2_3():
     """N(0, 0.01) for classes, N(0, 0.001) for boxes, biases 0; within 4 standard errors of 2,560 and 7,680 draws."""
     model = fast_rcnn(residual_backbone(), 30, stride=4, fc_units=(256,))
     class_kernel, class_bias = model.get_layer("class_logits").get_weights()
@@ -237,30 +230,6 @@ def test_dropout_is_what_was_asked_for_and_differs_from_layer_to_layer():
         assert all(abs(mask.mean() - 0.4) < 4 * np.sqrt(0.24 / mask.size) for mask in masks)
         assert not np.array_equal(*masks)
     assert dropped(vgg_like_model(dropout=0.0)) == []
-
-
-def fit_two_steps(model):
-    inputs = some_inputs()
-    model.compile(optimizer=sgd(0.01), loss=multi_task_loss(model), jit_compile=False)
-    model.fit(inputs, targets_for(inputs), batch_size=2, epochs=2, verbose=0)
-
-
-def weights_by_layer(model):
-    every = itertools.chain(model.layers, model.get_layer("convolutions").layers)
-    return {layer.name: layer.get_weights() for layer in every if layer.weights and layer.name != "convolutions"}
-
-
-def changed_by_training(model):
-    """Names of the layers whose weights all changed; no layer may change partially."""
-    before = weights_by_layer(model)
-    fit_two_steps(model)
-    after = weights_by_layer(model)
-    changes = {
-        name: [not np.array_equal(a, b) for a, b in zip(values, after[name], strict=True)]
-        for name, values in before.items()
-    }
-    assert all(len(set(change)) == 1 for change in changes.values()), changes
-    return {name for name, change in changes.items() if change[0] and "dropout" not in name}
 
 
 def test_training_reaches_all_layers_but_batch_normalization():

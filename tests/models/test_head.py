@@ -9,7 +9,9 @@ from keras import layers
 from naive_model import (
     CLASSES,
     assert_outputs,
-    dense,
+    changed_by_training,
+    fit_two_steps,
+    naive_predictions,
     naive_roi_pool,
     some_inputs,
     targets_for,
@@ -99,11 +101,7 @@ def naive_reused(model, network, cut_layer, kept_layer, inputs, size, stride, av
     rois = naive_roi_pool(features, inputs["rois"], size, stride).astype(np.float32)
     hidden = np.stack([[after.call(roi[None]).numpy()[0] for roi in of_image] for of_image in rois])
     hidden = hidden.mean(axis=(2, 3)) if averaged else hidden
-    regression = dense(hidden, model.get_layer("box_regression")).reshape(*hidden.shape[:2], CLASSES, 4)
-    return {
-        "class_logits": dense(hidden, model.get_layer("class_logits")),
-        "box_deltas": regression * np.float32(DEFAULT_TARGET_STD),
-    }
+    return naive_predictions(model, hidden, DEFAULT_TARGET_STD)
 
 
 def reusing_model(network=None, **options):
@@ -182,30 +180,6 @@ def test_an_exported_model_computes_the_same(tmp_path):
 # --- training ---------------------------------------------------------------------------------------------------------
 
 
-def fit_two_steps(model, optimizer=None):
-    inputs = some_inputs()
-    model.compile(optimizer=optimizer or sgd(0.01), loss=multi_task_loss(model), jit_compile=False)
-    return model.fit(inputs, targets_for(inputs), batch_size=2, epochs=2, verbose=0).history["loss"]
-
-
-def changed_by_training(model):
-    """Names of the layers whose weights all changed; no layer may change partially."""
-
-    def weights():
-        every = [*model.get_layer("convolutions").layers, *model.get_layer("last_stage").layers, *model.layers]
-        return {layer.name: layer.get_weights() for layer in every if layer.weights and not hasattr(layer, "layers")}
-
-    before = weights()
-    fit_two_steps(model)
-    changes = {
-        name: {not np.array_equal(a, b) for a, b in zip(before[name], values, strict=True)}
-        for name, values in weights().items()
-        if "dropout" not in name
-    }
-    assert all(len(change) == 1 for change in changes.values()), changes
-    return {name for name, (change,) in changes.items() if change}
-
-
 STAGE = {"strided", "fc1", "fc2", "kept"}
 PREDICTOR_LAYERS = {"class_logits", "box_regression"}
 
@@ -236,11 +210,11 @@ def test_the_stage_learns_at_the_backbones_rate():
     """With learning rate 0 for the pre-trained layers, only the predictor layers learn."""
     model = reusing_model(two_stages(*LAYOUTS["convolution"]()[0]))
     before = model.get_layer("last_stage").get_weights()
-    sibling = model.get_layer("class_logits").get_weights()[0]
+    predictor = model.get_layer("class_logits").get_weights()[0]
     fit_two_steps(model, adamw(model, backbone_lr_multiplier=0.0))
     for found, expected in zip(model.get_layer("last_stage").get_weights(), before, strict=True):
         np.testing.assert_array_equal(found, expected)
-    assert not np.array_equal(model.get_layer("class_logits").get_weights()[0], sibling)
+    assert not np.array_equal(model.get_layer("class_logits").get_weights()[0], predictor)
 
 
 def test_the_stage_computes_in_half_types():

@@ -6,6 +6,7 @@ import pytest
 import tensorflow as tf
 
 from tf_fast_rcnn import multi_task_loss
+from tf_fast_rcnn.errors import InputError
 from tf_fast_rcnn.models.losses import BoxLoss, ClassLoss, smooth_l1
 
 CLASSES = 3
@@ -178,3 +179,86 @@ def test_class_weights_reach_the_class_loss_alone():
     losses = multi_task_loss(linear_detector(), class_weights=[1, 2, 3, 4])
     assert losses["class_logits"].class_weights == [1.0, 2.0, 3.0, 4.0]
     assert losses["box_deltas"].get_config() == multi_task_loss(linear_detector())["box_deltas"].get_config()
+
+
+# --- weights of images and of RoIs ------------------------------------------------------------------------------------
+
+# Two images with two RoIs each: foreground of class 1 and background; foreground of class 1 and an ignored RoI. Three
+# labels count. Class losses: p = 1/2, 1/4, 1/8 cost log 2, log 4 and log 8. Box losses: |x| - 0.5 = 1 and 2 for each of
+# four sides.
+WEIGHED_LABELS = np.int32([[1, 0], [1, -1]])
+WEIGHED_LOGITS = np.log(np.float32([[[0.5, 0.5], [0.25, 0.75]], [[0.875, 0.125], [0.5, 0.5]]]))
+WEIGHED_TARGETS = np.float32([[[1, 1.5, 1.5, 1.5, 1.5], [0] * 5], [[1, 2.5, 2.5, 2.5, 2.5], [-1, 9, 9, 9, 9]]])
+LOG_2 = np.log(2.0)
+
+
+@pytest.mark.parametrize(
+    ("weights", "class_sum", "box_sum"),
+    [
+        (None, (1 + 2 + 3) * LOG_2, 4 * 1 + 4 * 2),
+        ([1, 1], (1 + 2 + 3) * LOG_2, 4 * 1 + 4 * 2),
+        ([2, 2], 2 * (1 + 2 + 3) * LOG_2, 2 * (4 * 1 + 4 * 2)),
+        ([1, 0], (1 + 2) * LOG_2, 4 * 1),
+        ([0, 1], 3 * LOG_2, 4 * 2),
+        ([[1], [0]], (1 + 2) * LOG_2, 4 * 1),
+        ([[0, 5], [0.5, 7]], (5 * 2 + 0.5 * 3) * LOG_2, 0.5 * 4 * 2),
+        ([[0, 0], [0, 1]], 0, 0),
+    ],
+)
+@pytest.mark.parametrize("compiled", [False, True])
+def test_sample_weights_by_hand(weights, class_sum, box_sum, compiled):
+    """As in Keras's losses, a weight multiplies its loss, and the divisor stays: here the three labels from 0 on."""
+    wrap = tf.function if compiled else lambda function: function
+    weights = None if weights is None else np.float32(weights)
+    class_loss = wrap(ClassLoss())(WEIGHED_LABELS, WEIGHED_LOGITS, weights)
+    box_loss = wrap(BoxLoss(np.ones((1, 4))))(WEIGHED_TARGETS, np.zeros((2, 2, 1, 4), np.float32), weights)
+    np.testing.assert_allclose([class_loss, box_loss], [class_sum / 3, box_sum / 3], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("weights", [[1, 0], [[1, 1], [0, 0]]])
+def test_sample_weights_in_evaluate_and_fit(weights):
+    """An image of weight 0 changes nothing but the divisor."""
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, CLASSES + 1, (2, 2)).astype(np.int32)
+    targets = np.concatenate([labels[..., None], rng.normal(size=(2, 2, 4))], axis=-1).astype(np.float32)
+    rois = {"rois": rng.uniform(-1, 1, (2, 2, 4)).astype(np.float32)}
+    others = {"rois": np.concatenate([rois["rois"][:1], rois["rois"][1:] + 1])}
+    expected = {"class_logits": labels, "box_deltas": targets}
+    keras.utils.set_random_seed(0)
+    model = linear_detector()
+    model.compile(optimizer=keras.optimizers.SGD(0.1), loss=multi_task_loss(model))
+    weights = np.float32(weights)
+    if weights.ndim == 2:  # Keras takes these for each output
+        weights = dict.fromkeys(expected, weights)
+    first, second = (
+        model.evaluate(inputs, expected, sample_weight=weights, batch_size=2, verbose=0) for inputs in (rois, others)
+    )
+    np.testing.assert_array_equal(first, second)
+    assert first[0] < model.evaluate(rois, expected, batch_size=2, verbose=0)[0]
+    start = model.get_weights()
+    found = []
+    for inputs in (rois, others):
+        model.set_weights(start)
+        model.fit(inputs, expected, sample_weight=weights, batch_size=2, verbose=0, shuffle=False)
+        found.append(model.get_weights())
+    for one, other, before in zip(*found, start, strict=True):
+        np.testing.assert_array_equal(one, other)
+        assert (one != before).any()
+
+
+@pytest.mark.parametrize("shape", [(), (2, 3), (2, 2, 1), (1, 2, 2)])
+def test_sample_weights_of_another_shape_are_an_input_error(shape):
+    with pytest.raises(InputError, match=r"^sample_weight: found shape .*; expected \[B\] .* or \[B, R\] .*\(2, 2\)"):
+        ClassLoss()(WEIGHED_LABELS, WEIGHED_LOGITS, np.ones(shape, np.float32))
+
+
+def test_the_losses_are_float32_under_any_default():
+    before = keras.config.floatx()
+    keras.config.set_floatx("float16")
+    try:
+        losses = ClassLoss(), BoxLoss(DEVIATION)
+    finally:
+        keras.config.set_floatx(before)
+    assert [loss.dtype for loss in losses] == ["float32", "float32"]
+    labels = np.ones((1, 70000), np.int32)  # more than float16 can count
+    assert losses[0](labels, tf.zeros([1, 70000, 2])).numpy() == pytest.approx(LOG_2, rel=1e-4)

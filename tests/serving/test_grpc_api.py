@@ -11,7 +11,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from servers import SETTINGS
-from tensorflow_serving.apis import get_model_metadata_pb2, get_model_status_pb2, predict_pb2
+from tensorflow_serving.apis import (
+    classification_pb2,
+    get_model_metadata_pb2,
+    get_model_status_pb2,
+    predict_pb2,
+    regression_pb2,
+)
 
 from tf_fast_rcnn import detect
 
@@ -139,13 +145,45 @@ def test_status_of_versions(example):
 def test_health(example):
     stub = health_pb2_grpc.HealthStub(example.channel)
     assert stub.Check(health_pb2.HealthCheckRequest()).status == health_pb2.HealthCheckResponse.SERVING
-    assert code_of(stub.Check, health_pb2.HealthCheckRequest(service="other"))[0] == "NOT_FOUND"
+    for service in ("ModelService", "PredictionService"):  # as in TensorFlow Serving
+        answer = stub.Check(health_pb2.HealthCheckRequest(service=service))
+        assert answer.status == health_pb2.HealthCheckResponse.SERVING
+    for service in ("other", "tensorflow.serving.PredictionService"):
+        assert code_of(stub.Check, health_pb2.HealthCheckRequest(service=service))[0] == "NOT_FOUND"
 
 
 def test_what_detectors_do_not_have(example):
+    call = example.channel.unary_unary("/tensorflow.serving.PredictionService/MultiInference", lambda _: b"", bytes)
+    assert code_of(call, b"")[0] == "UNIMPLEMENTED"
+    request = classification_pb2.ClassificationRequest()
+    assert code_of(example.prediction.Classify, request) == ("INVALID_ARGUMENT", "Missing ModelSpec")
+    request.model_spec.name = "other"
+    assert code_of(example.prediction.Classify, request) == (
+        "NOT_FOUND",
+        "Servable not found for request: Latest(other)",
+    )
+    request = regression_pb2.RegressionRequest()
+    request.model_spec.name = "example"
+    assert code_of(example.prediction.Regress, request) == (
+        "INVALID_ARGUMENT",
+        "Expected regression signature method_name to be tensorflow/serving/regress. Was: tensorflow/serving/predict",
+    )
+
+
+def test_labels(example):
+    """As in TensorFlow Serving without labels in its configuration: unknown in predictions, ignored in the status."""
     request = predict_pb2.PredictRequest()
-    call = example.channel.unary_unary("/tensorflow.serving.PredictionService/Classify", lambda _: b"", bytes)
-    assert code_of(call, request)[0] == "UNIMPLEMENTED"
+    request.model_spec.name, request.model_spec.version_label = "example", "stable"
+    assert code_of(example.prediction.Predict, request) == (
+        "INVALID_ARGUMENT",
+        "Unrecognized servable version label: stable",
+    )
+    status = get_model_status_pb2.GetModelStatusRequest(model_spec=request.model_spec)
+    assert [row.version for row in example.models.GetModelStatus(status).model_version_status] == [3]
+    assert code_of(example.models.GetModelStatus, get_model_status_pb2.GetModelStatusRequest()) == (
+        "INVALID_ARGUMENT",
+        "Missing ModelSpec",
+    )
 
 
 @st.composite

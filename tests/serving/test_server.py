@@ -167,6 +167,7 @@ def test_overload_is_refused_at_once(example_versions, tmp_path):
             refused = requests.post(server.url(":predict"), json=body, timeout=60)
             assert refused.status_code == 503
             assert "queue is full" in refused.json()["error"]
+            assert refused.headers["Retry-After"] == "1"
             assert states(server)[3] == "AVAILABLE"  # Status requests are not queued.
             assert not first.done()
             (tmp_path / "end").touch()

@@ -128,7 +128,7 @@ def test_a_folder_of_other_settings(measured, setup_in):
 
 def test_a_folder_of_something_else(setup_in, tmp_path):
     (tmp_path / "letter.txt").touch()
-    with pytest.raises(InputError, match=r"not empty and not a folder of tables; choose a new folder for --out"):
+    with pytest.raises(InputError, match=r"not empty and not a folder of tables; choose another --out"):
         measure_tables(setup_in(tmp_path), ["multi-task"], 1)
     assert [path.name for path in tmp_path.iterdir()] == ["letter.txt"]
 

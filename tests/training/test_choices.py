@@ -1,4 +1,4 @@
-"""Choices that a recipe leaves to the data, against data sets whose object sizes are worked out by hand."""
+"""Choices that a recipe leaves to the data, against datasets whose object sizes are worked out by hand."""
 
 import dataclasses
 

@@ -43,7 +43,7 @@ def place(random, taken, low, high):
 
 
 def write_images(folder, size, classes):
-    """A CSV data set of shapes on noise; returns its SPEC."""
+    """A CSV dataset of shapes on noise; returns its SPEC."""
     random = np.random.default_rng(1)
     low, high, count = SIZES[size]
     rows = ["filename,class,xmin,ymin,xmax,ymax"]

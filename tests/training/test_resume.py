@@ -113,7 +113,8 @@ TRAINER = """
 import os, pickle, sys, time
 import keras
 import tf_fast_rcnn as frcnn
-from tf_fast_rcnn.training import callbacks, run_folder
+from tf_fast_rcnn import files
+from tf_fast_rcnn.training import callbacks
 callbacks._CHECKPOINT_INTERVAL = 3
 dataset, recipe, folder, backbone = pickle.load(open(sys.argv[1], "rb"))
 def say(text):
@@ -124,9 +125,9 @@ class Steps(keras.callbacks.Callback):
         say("step")
 replace = os.replace
 def slow_replace(source, target):
-    say("writing " + target.name)
+    say("writing " + os.path.basename(target))
     replace(source, target)
-run_folder.os.replace = slow_replace
+files.os.replace = slow_replace
 frcnn.train(dataset, folder, recipe=recipe, backbone=backbone, progress=False, callbacks=[Steps()])
 """
 

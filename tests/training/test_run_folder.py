@@ -80,7 +80,7 @@ def test_a_finished_run_is_not_opened_again(run_copy):
 def test_a_folder_with_other_files_and_a_file_are_refused(tmp_path):
     (tmp_path / "notes.txt").write_text("mine")
     for path in (tmp_path, tmp_path / "notes.txt"):
-        with pytest.raises(InputError, match="not empty and not a training run; choose a new folder for --out"):
+        with pytest.raises(InputError, match="not empty and not a training run; choose another --out"):
             run_folder.open_run(path, DESCRIPTION)
     assert (tmp_path / "notes.txt").read_text() == "mine"
 

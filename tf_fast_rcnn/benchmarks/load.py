@@ -20,7 +20,7 @@ import tensorflow as tf
 from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
 
 from tf_fast_rcnn.benchmarks.measure import resident_bytes
-from tf_fast_rcnn.serving.json_tensors import write_outputs
+from tf_fast_rcnn.serving.tensors import write_outputs
 
 OK, REFUSED = "ok", "refused"
 _TIMEOUT = 60.0

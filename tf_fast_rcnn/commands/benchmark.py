@@ -27,6 +27,7 @@ PyTorch, which is large. Libraries that are not installed are skipped with a not
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds a subcommand with options for each benchmark."""
     names = parser.add_subparsers(metavar="NAME", required=True, title="benchmarks")
     roi_pooling = names.add_parser(
         "roi-pooling", help="RoI pooling and its gradient, against ONNX Runtime and OpenVINO"
@@ -53,6 +54,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> None:
+    """Runs the chosen benchmark."""
     options.measure(options)
 
 

@@ -16,6 +16,7 @@ EXTRAS = {"PyTorch": "pytorch", "OpenVINO": "benchmark"}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the options of the benchmark."""
     numbers = [300, 1000, 2000]
     parser.add_argument(
         "--proposals", type=number(int, 1), nargs="+", default=numbers, metavar="N", help="default: 300 1000 2000"
@@ -24,6 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def measure(options: argparse.Namespace) -> None:
+    """Runs the benchmark with its parsed options."""
     results = []
     for network, dtype in tqdm(
         [(network, dtype) for network in options.network for dtype in options.dtype], "networks", unit="run", delay=2

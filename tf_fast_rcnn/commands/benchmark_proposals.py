@@ -11,6 +11,7 @@ MODES = ("fast", "quality")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the options of the benchmark."""
     count = number(int, 1)
     parser.add_argument("--data", required=True, nargs="+", metavar="SPEC", help="annotated images to search")
     parser.add_argument("--mode", nargs="+", choices=MODES, default=["fast"], help="default: fast")
@@ -24,6 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def measure(options: argparse.Namespace) -> None:
+    """Runs the benchmark with its parsed options."""
     searches = [
         in_a_fresh_process(_proposals, spec, mode, options.images, options.threads)
         for spec in options.data

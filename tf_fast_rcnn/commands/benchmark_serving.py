@@ -8,6 +8,7 @@ from tf_fast_rcnn.commands.common import add_json_argument, in_a_fresh_process, 
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the options of the benchmark."""
     count = number(int, 1)
     parser.add_argument("--network", default="efficientnet_lite0", metavar="NAME", help="default: efficientnet_lite0")
     parser.add_argument("--proposals", type=count, default=300, metavar="N", help="per image (default: 300)")
@@ -27,6 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def measure(options: argparse.Namespace) -> None:
+    """Runs the benchmark with its parsed options."""
     names = ("network", "proposals", "clients", "seconds", "rounds", "soak")
     arguments = {name: getattr(options, name) for name in names}
     found = in_a_fresh_process(_serving, *arguments.values())

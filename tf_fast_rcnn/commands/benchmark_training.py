@@ -30,10 +30,12 @@ def add_network_arguments(parser: argparse.ArgumentParser, rounds: int) -> None:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the options of the benchmark."""
     add_network_arguments(parser, rounds=3)
 
 
 def measure(options: argparse.Namespace) -> None:
+    """Runs the benchmark with its parsed options."""
     results = [_measure_network(network, options) for network in options.network]
     if options.plot:
         plot_parts({f"{result['network']}, a training step": result["parts"] for result in results}, options.plot)

@@ -32,6 +32,7 @@ Then open index.html in the folder; it works offline."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the options of `browse`."""
     parser.add_argument("spec", metavar="SPEC", help="the dataset, as for `prepare`, or prepared:DIR")
     parser.add_argument("--out", required=True, metavar="DIR", help="a new folder")
     add_proposal_arguments(parser, "dense, fitted to the dataset's objects; prepared datasets have their own")
@@ -49,6 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> None:
+    """Runs `browse` with its parsed options."""
     check_new(options.out, "--out")
     if options.no_proposals and options.proposals:
         raise InputError(f"--no-proposals: cannot be combined with --proposals {options.proposals}; remove one of them")

@@ -27,6 +27,7 @@ _SEARCH_OPTIONS = ("data", "proposals")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the options of `compress`."""
     parser.add_argument("folder", metavar="RUN", help="folder that `train` wrote")
     parser.add_argument(
         "--fc6", type=number(int, 1), metavar="T", help="singular values to keep in the first fully connected layer"
@@ -73,6 +74,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> None:
+    """Runs `compress` with its parsed options."""
     _check_options(options)
     check_new(options.out, "--out")
     start_tensorflow()
@@ -97,7 +99,9 @@ def _check_options(options):
     fixed = options.fc6 or options.fc7 or options.energy or options.rank
     if (options.max_loss is None) == (not fixed):
         found = "none" if not fixed else "--max-loss too"
-        raise InputError(f"--fc6, --fc7, --energy, --rank: found {found}; expected one of them or --max-loss; choose")
+        raise InputError(
+            f"--fc6, --fc7, --energy, --rank: found {found}; expected one of them or --max-loss; choose one"
+        )
     given = [name for name in _SEARCH_OPTIONS if getattr(options, name)]
     if options.max_loss is None and given:
         raise InputError(

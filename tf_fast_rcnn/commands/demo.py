@@ -20,6 +20,7 @@ _SHOWN_IMAGES = 12
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the options of `demo`."""
     parser.add_argument("--out", default="demo", metavar="DIR", help="a new folder (default: demo)")
     parser.add_argument(
         "--steps", type=number(int, 1), default=800, metavar="N", help="training mini-batches (default: 800)"
@@ -32,6 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> None:
+    """Runs `demo` with its parsed options."""
     started = time.monotonic()
     out = Path(options.out)
     check_new(out, "--out")

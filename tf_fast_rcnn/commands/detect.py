@@ -53,6 +53,7 @@ _NOT_WITH_REGIONS = ("data", "proposals", "out", "coco_results", "comp4", "save_
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the options of `detect`."""
     parser.add_argument("folder", metavar="MODEL", help=SOURCES)
     parser.add_argument(
         "images",
@@ -99,6 +100,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="COCO file with the category ids for --coco-results (default: that of --data coco:, otherwise 1, 2, ...)",
     )
     parser.add_argument("--comp4", metavar="DIR", help="write the detections there as VOC's comp4_det_SPLIT_CLASS.txt")
+    parser.add_argument("--skip-bad", action="store_true", help="go on without unreadable images, and report them")
     parser.add_argument(
         "--save-as",
         choices=SAVE_KINDS,
@@ -111,7 +113,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="URL",
         help=f"for --save-as label-studio: what the images' addresses begin with (default: {LOCAL_FILES})",
     )
-    parser.add_argument("--skip-bad", action="store_true", help="go on without unreadable images, and report them")
     parser.add_argument(
         "--workers", type=number(int, 1), metavar="N", help="number of processes that compute the proposals of --data"
     )
@@ -120,6 +121,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> None:
+    """Runs `detect` with its parsed options."""
     if bool(options.images) == bool(options.data):
         found = "both" if options.images else "neither"
         raise InputError(f"IMAGE and --data: found {found}; expected one of them; pass images or a dataset")
@@ -296,7 +298,7 @@ def _check_outputs(options, dataset):
         category_ids = _category_ids(options)
         if category_ids is not None:
             check_category_ids(dataset, category_ids)
-    if options.coco_results or options.comp4:
+    if options.coco_results or options.comp4 or options.save_as:
         names = [record.image_id for record in dataset]
         twice = sorted({name for name in names if names.count(name) > 1}) if len(set(names)) < len(names) else ()
         if twice:

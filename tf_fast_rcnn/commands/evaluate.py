@@ -44,6 +44,7 @@ Then open index.html in the report's folder; it needs no network."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the options of `evaluate`."""
     parser.add_argument(
         "model",
         nargs="?",
@@ -116,6 +117,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> None:
+    """Runs `evaluate` with its parsed options."""
     start_tensorflow()
     from tf_fast_rcnn.data.coco_results import check_category_ids
     from tf_fast_rcnn.evaluation import score_detections

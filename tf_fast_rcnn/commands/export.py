@@ -53,6 +53,7 @@ _LIMIT_OPTIONS = {name: name for name in _LIMITS} | {"max_proposals": "max_reque
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the options of `export`."""
     parser.add_argument("folder", metavar="RUN", help="folder that `train` wrote")
     parser.add_argument("--format", default="saved-model", choices=FORMATS, help="default: saved-model")
     parser.add_argument(
@@ -115,6 +116,7 @@ def _add_saved_model_arguments(parser):
 
 
 def run(options: argparse.Namespace) -> None:
+    """Runs `export` with its parsed options."""
     if options.format != "saved-model":
         _refuse(options, _add_saved_model_arguments)
         return export_small.run(options)

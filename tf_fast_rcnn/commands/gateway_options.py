@@ -48,6 +48,20 @@ def add_gateway_arguments(parser: argparse.ArgumentParser) -> None:
         help="processes that compute proposals (default: one per core)",
     )
     group.add_argument(
+        "--allow-host",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="a further name of this server in requests, such as a proxy's; * for any (default: that of --host)",
+    )
+    group.add_argument(
+        "--allow-origin",
+        action="append",
+        default=[],
+        metavar="URL",
+        help="a further site whose pages may use the gateway, such as http://localhost:3000; * for any (default: none)",
+    )
+    group.add_argument(
         "--class-names", metavar="FILE", help="with --remote: one name per line, like the export's class_names.txt"
     )
 
@@ -72,6 +86,7 @@ async def start_gateway(
     from tf_fast_rcnn.serving.limits import Limits
     from tf_fast_rcnn.serving.proposal_workers import ProposalWorkers
     from tf_fast_rcnn.serving.server import listening
+    from tf_fast_rcnn.serving.sites import Sites
 
     number_of = options.workers or len(os.sched_getaffinity(0))
     limits = Limits(number_of, server_settings.queue)
@@ -79,7 +94,8 @@ async def start_gateway(
     stack.callback(workers.stop)
     gateway = Gateway(name, grpc_address, workers, limits, _class_names(options))
     stack.push_async_callback(gateway.close)
-    application = gateway_application(gateway, limits, server_settings.max_message_bytes)
+    sites = Sites(options.host, options.allow_host, options.allow_origin)
+    application = gateway_application(gateway, limits, server_settings.max_message_bytes, sites)
     return await stack.enter_async_context(
         listening(application, options.host, options.gateway_port, server_settings.grace_seconds)
     )

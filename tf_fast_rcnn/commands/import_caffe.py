@@ -23,6 +23,7 @@ _WEIGHTS_SUFFIX = ".weights.h5"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the options of `import-caffe`."""
     parser.add_argument("file", metavar="FILE", help=".caffemodel of a trained detector or an ImageNet network")
     parser.add_argument("--network", required=True, choices=NETWORKS, help="S, M or L of the paper")
     parser.add_argument(
@@ -37,6 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> None:
+    """Runs `import-caffe` with its parsed options."""
     check_new(options.out, "--out")
     start_tensorflow()
     from tf_fast_rcnn.models.backbones.caffemodel import read_caffemodel

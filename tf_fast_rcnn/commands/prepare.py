@@ -29,6 +29,7 @@ Use the result as SPEC prepared:DIR. After an interruption, run the same command
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the options of `prepare`."""
     parser.add_argument("spec", metavar="SPEC", help="voc:, coco:, csv:, yolo: or tfds: data, or several joined by +")
     parser.add_argument("--out", required=True, metavar="DIR", help="folder to write")
     add_proposal_arguments(parser, "dense, fitted to the dataset's objects")
@@ -42,6 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> None:
+    """Runs `prepare` with its parsed options."""
     start_tensorflow()
     like = frcnn.load_dataset(f"prepared:{options.like}") if options.like else None
     class_map = parse_class_map(options.classes) if options.classes else None

@@ -19,16 +19,18 @@ EXAMPLES = """\
   tf-fast-rcnn serve export/1 --name cells --rest-port 9001
   tf-fast-rcnn serve export --batching batching_parameters.txt --host 0.0.0.0
   tf-fast-rcnn serve export --with-proposals            # and a page at http://127.0.0.1:8502
+  tf-fast-rcnn serve export --server tensorflow -- --monitoring_config_file=serving/monitoring.config
   tf-fast-rcnn serve --with-proposals --remote models.example.com:8500 --name cells --class-names class_names.txt
 
-If tensorflow_model_server is on the PATH, it is used; otherwise the server embedded in this package, which implements
-the same protocols and is meant for development, tests and small deployments. SIGTERM or Ctrl-C stops either server
-after it has answered the requests in progress."""
+If tensorflow_model_server is on the PATH, it is used, with the options after --; otherwise the server embedded in this
+package, which implements the same protocols and is meant for development, tests and small deployments. SIGTERM or
+Ctrl-C stops either server after it has answered the requests in progress."""
 
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the options of `serve`."""
     parser.add_argument(
         "folder", metavar="DIR", nargs="?", help="a model's folder with versions 1, 2, ..., or a SavedModel"
     )
@@ -44,6 +46,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     port = number(int, 0, 65535)
     parser.add_argument("--grpc-port", type=port, default=8500, metavar="N", help="0: any free port (default: 8500)")
     parser.add_argument("--rest-port", type=port, default=8501, metavar="N", help="0: any free port (default: 8501)")
+    parser.add_argument(
+        "--enable-cors", action="store_true", help="let pages of any site read the answers of REST (default: none)"
+    )
     parser.add_argument(
         "--batching", metavar="FILE", help="batch requests; a file in the format of --batching_parameters_file"
     )
@@ -87,6 +92,7 @@ def _add_limits(parser):
 
 
 def run(options: argparse.Namespace) -> None:
+    """Runs `serve` with its parsed options."""
     check_gateway_options(options)
     start_tensorflow()
     _check_installed()
@@ -140,7 +146,7 @@ def _server_settings(options):
     from tf_fast_rcnn.serving.batching import read_batching_parameters
     from tf_fast_rcnn.serving.server import ServerSettings
 
-    names = ("host", "grpc_port", "rest_port", "concurrency", "queue", "poll_seconds", "grace_seconds")
+    names = ("host", "grpc_port", "rest_port", "concurrency", "queue", "poll_seconds", "grace_seconds", "enable_cors")
     return ServerSettings(
         **{name: getattr(options, name) for name in names},
         max_message_bytes=options.max_message_mb << 20,
@@ -154,13 +160,20 @@ async def _start_server(options, stack, stop, name, server_settings):
     from tf_fast_rcnn.serving.server import embedded_server
 
     if options.server == "embedded" or (options.server == "auto" and not shutil.which(PROGRAM)):
+        if options.server_options:
+            raise InputError(
+                f"{options.server_options[0]}: found an option of {PROGRAM} for the embedded server; expected options "
+                "after -- only with --server tensorflow"
+            )
         return await stack.enter_async_context(embedded_server(name, options.folder, server_settings))
-    process = await stack.enter_async_context(model_server(name, options.folder, server_settings, options.batching))
+    process, ports = await stack.enter_async_context(
+        model_server(name, options.folder, server_settings, options.batching, options.server_options)
+    )
     if options.host in _LOOPBACK:
         print(f"{PROGRAM} listens on every network interface; --server embedded does not", file=sys.stderr)
     watch = asyncio.create_task(_stop_with(process, stop))
     stack.callback(watch.cancel)
-    return {"grpc": server_settings.grpc_port, "rest": server_settings.rest_port}
+    return ports
 
 
 async def _stop_with(process, stop):

@@ -27,6 +27,7 @@ After an interruption, run the same command again to continue; you can add seeds
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the options of `tables`."""
     parser.add_argument("--data", required=True, metavar="SPEC", help="images to train on")
     parser.add_argument("--test", metavar="SPEC", help="images to test on (default: three tenths of --data, held out)")
     parser.add_argument("--out", required=True, metavar="DIR", help="a new folder, or that of an interrupted command")
@@ -58,6 +59,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> None:
+    """Runs `tables` with its parsed options."""
     start_tensorflow()
     from tf_fast_rcnn.tables.definitions import TABLES
     from tf_fast_rcnn.tables.measuring import measure_tables

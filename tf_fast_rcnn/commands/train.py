@@ -41,6 +41,7 @@ After an interruption, run the same command again to continue from the last chec
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the options of `train`."""
     parser.add_argument(
         "--train", required=True, metavar="SPEC", help="training images: voc:, coco:, csv:, yolo:, tfds: or prepared:"
     )
@@ -127,6 +128,7 @@ def _add_recipe_arguments(parser):
 
 
 def run(options: argparse.Namespace) -> None:
+    """Runs `train` with its parsed options."""
     start_tensorflow()
     from tf_fast_rcnn.evaluation.models import ValidationMap
     from tf_fast_rcnn.models.backbones import check_backbone

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import re
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import yaml
 
-from tf_fast_rcnn.data.readers.annotations import IMAGE_EXTENSIONS
+from tf_fast_rcnn.data.readers.annotations import IMAGE_EXTENSIONS, finite
 from tf_fast_rcnn.data.readers.imagefolder import METADATA
 from tf_fast_rcnn.data.readers.kitti import kitti_folders
 from tf_fast_rcnn.data.readers.label_studio import is_label_studio
@@ -38,6 +39,8 @@ FORMATS = {
     "tfds:NAME@SPLIT": "TensorFlow Datasets, from disk",
     "prepared:DIR": "the output of `tf-fast-rcnn prepare`",
 }
+
+_BOX_COLUMNS = {"xmin", "x1", "x_min", "left", "bbox", "bbox_x", "region_shape_attributes"}
 
 # Only so much of a file is looked at, unless it is JSON of a moderate size.
 _HEAD = 4096
@@ -95,12 +98,20 @@ def _kind_of_file(path):
     if suffix in (".yaml", ".yml"):
         return "yolo" if re.search(rb"^names\s*:", path.read_bytes()[:1_000_000], re.MULTILINE) else None
     if suffix in (".csv", ".tsv"):
-        return "csv"
+        return "csv" if _has_boxes(head.decode("utf-8-sig", "replace").partition("\n")[0]) else None
     if suffix == ".data":
         return "yolo" if re.search(rb"^\s*names\s*=", head, re.MULTILINE) else None
     # A record is its length, a checksum of the length, and an Example, whose first byte is 0x0a.
     is_record = len(head) > 13 and int.from_bytes(head[:8], "little") <= os.path.getsize(path) and head[12] == 0x0A
     return "tfrecord" if is_record else None
+
+
+def _has_boxes(line):
+    """Whether the first line of a CSV file has the columns of boxes, or is a box."""
+    fields = [field.strip(' "\r') for field in next(csv.reader([line], delimiter=max(",;\t", key=line.count)), [])]
+    names = {field.lower() for field in fields}
+    corners = sum(finite(field) is not None for field in fields) >= 4
+    return corners or bool(names & _BOX_COLUMNS) or names >= {"x", "y"}
 
 
 def _kind_of_json(path):
@@ -143,7 +154,7 @@ def _specs_of_folder(folder: Path) -> Iterator[str]:
     for place in ("annotations", "Annotations"):
         for path in sorted(folder.glob(f"{place}/*.json"))[:20]:
             if _kind_of_json(path) == "coco":
-                yield f"coco:{path},{_images_beside(folder)}"
+                yield f"coco:{path},{_images_beside(folder, path.stem)}"
     for path in sorted(folder.glob("*.tfrecord*"))[:1]:
         if _kind_of_file(path) == "tfrecord":
             yield f"tfrecord:{folder}/*.tfrecord*"
@@ -157,8 +168,11 @@ def _stems(names):
     return {Path(name).stem for name in names if name.lower().endswith(IMAGE_EXTENSIONS)}
 
 
-def _images_beside(folder):
-    return next((folder / name for name in ("images", "JPEGImages") if (folder / name).is_dir()), folder)
+def _images_beside(folder, name):
+    """The folder of the images of "instances_train": images/train, train or images."""
+    subset = name.rpartition("_")[2]
+    places = [folder / "images" / subset, folder / subset, folder / "images", folder / "JPEGImages"]
+    return next((place for place in places if place.is_dir()), folder)
 
 
 def _voc_specs(folder, names):
@@ -193,7 +207,7 @@ def _yolo_specs(folder, names):
             split for split in ("train", "val", "valid", "test") if isinstance(content, dict) and content.get(split)
         ]
         place = folder if name in ("data.yaml", "dataset.yaml", "data.yml", "dataset.yml") else folder / name
-        yield from (f"yolo:{place}@{split}" for split in splits)
+        yield from (f"yolo:{place}@{split}" for split in splits) if splits else (f"yolo:{place}",)
         return
     lists = ("classes.txt", "obj.names", "obj.data", "_darknet.labels")
     if any(name in names for name in lists):

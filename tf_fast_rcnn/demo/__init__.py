@@ -1,1 +1,1 @@
-"""The demo: a data set of handwritten digits, and the result page."""
+"""The demo: a dataset of handwritten digits, and the result page."""

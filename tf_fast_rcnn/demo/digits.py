@@ -1,4 +1,4 @@
-"""The demo's data set: real handwritten digits on cluttered backgrounds, in Pascal VOC's layout.
+"""The demo's dataset: real handwritten digits on cluttered backgrounds, in Pascal VOC's layout.
 
 The digits are the 1797 scans of 8 x 8 pixels that come with scikit-learn (UCI's "Optical Recognition of Handwritten
 Digits"). They are enlarged, rotated by at most 25 degrees so that 6 and 9 remain different, and drawn in a random
@@ -43,7 +43,7 @@ _DISTRACTORS = (
 
 
 class Scene(NamedTuple):
-    """One image of the data set.
+    """One image of the dataset.
 
     Attributes:
         pixels: uint8 `[H, W, 3]` RGB.
@@ -57,7 +57,7 @@ class Scene(NamedTuple):
 
 
 def generate_digits(directory: StrPath, images: Mapping[str, int] | None = None, seed: int = 0) -> Path:
-    """Writes the data set in Pascal VOC's layout; 300 images take a few seconds.
+    """Writes the dataset in Pascal VOC's layout; 300 images take a few seconds.
 
     No scan is used in two splits. The same arguments always write the same files.
 
@@ -79,7 +79,9 @@ def generate_digits(directory: StrPath, images: Mapping[str, int] | None = None,
     images = {"train": 240, "test": 60} if images is None else images
     directory = Path(directory)
     if directory.exists() and any(directory.iterdir()):
-        raise InputError(f"{directory}: not empty; expected a new or empty folder; choose another or remove it")
+        raise InputError(
+            f"{directory}: not empty; expected a new or empty folder; choose another folder or remove this one"
+        )
     scans, digits = _load_scans()
     sources = split_sources(digits, images, seed)
     directory.parent.mkdir(parents=True, exist_ok=True)

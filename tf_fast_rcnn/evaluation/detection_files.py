@@ -170,24 +170,30 @@ def write_comp4(
         competition: "comp4", or "comp3" for a detector trained on VOC only.
 
     Returns:
-        The paths of the files, in the order of the classes.
+        The paths of the files, in the order of the classes. Slashes in class names are %2F in file names, as in URLs:
+        Open Images has classes such as "/m/01g317".
 
     Raises:
-        InputError: if a class name cannot be part of a file name.
+        InputError: for an image id with a line break, or classes whose files would have the same name.
 
     Example:
         >>> write_comp4("results", test, detections, test.class_names)[0]       # doctest: +SKIP
         PosixPath('results/comp4_det_test_aeroplane.txt')
     """
     folder = Path(folder)
-    paths = [folder / f"{competition}_det_{split}_{name}.txt" for name in class_names]
-    if spoilt := [name for name, path in zip(class_names, paths, strict=True) if path.parent != folder]:
+    paths = [folder / f"{competition}_det_{split}_{_in_file_name(name)}.txt" for name in class_names]
+    if len(set(paths)) < len(paths):
         raise InputError(
-            f"comp4 files: found the class name {spoilt[0]!r}; expected a name without slashes, because it is part of "
-            "a file name; rename the class"
+            f"comp4 files: found the class names {', '.join(class_names)}, of which two would have the same file; "
+            "expected different names; rename one"
         )
     lines = [[] for _ in class_names]
     for record, found in zip(records, detections, strict=True):
+        if str(record.image_id).splitlines() != [str(record.image_id)]:
+            raise InputError(
+                f"comp4 files: found the image id {record.image_id!r}; expected one without line breaks, because each "
+                "detection is a line; rename the image"
+            )
         corners = boxes.to_voc(np.asarray(found.boxes, np.float64), record.height, record.width)
         # Enough significant digits that scores are read back as they are, and no ties come or go.
         digits = 17 if found.scores.dtype == np.float64 else 9
@@ -198,6 +204,10 @@ def write_comp4(
     for path, of_class in zip(paths, lines, strict=True):
         write_text(path, "".join(of_class))
     return paths
+
+
+def _in_file_name(class_name):
+    return class_name.replace("/", "%2F").replace("\\", "%5C")
 
 
 def _coco_rows(path, dataset, category_ids, images_by):
@@ -332,7 +342,7 @@ def _voc_files(path, dataset):
     files = {}
     for file in candidates:
         # A class name may end with another one: "cat" and "wild_cat".
-        fitting = [name for name in dataset.class_names if file.stem.endswith(f"_{name}")]
+        fitting = [name for name in dataset.class_names if file.stem.endswith(f"_{_in_file_name(name)}")]
         if not fitting:
             raise InputError(
                 f"{file}: found a file of an unknown class; expected one of {', '.join(dataset.class_names)}; exclude "

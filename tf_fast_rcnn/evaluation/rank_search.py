@@ -10,6 +10,7 @@ from tqdm import tqdm
 
 from tf_fast_rcnn.errors import InputError
 from tf_fast_rcnn.evaluation.models import evaluate
+from tf_fast_rcnn.models.pretrained import kernel_and_bias
 from tf_fast_rcnn.models.truncated_svd import (
     break_even,
     factor_ranks,
@@ -73,7 +74,7 @@ def smallest_ranks(
         bar.update()
         for name in names:
             layer = model.get_layer(name)
-            vectors[name] = singular_vectors(layer.get_weights()[0])
+            vectors[name] = singular_vectors(kernel_and_bias(layer)[0])
             candidates = sorted({max(1, int(share * break_even(layer))) for share in _SHARES})
             low, high = 0, len(candidates)
             while low < high:

@@ -28,7 +28,7 @@ class ServingLimits:
     max_side: int = 16384
     max_pixels: int = 50_000_000
     max_images: int = 64
-    max_proposals: int = 10_000
+    max_proposals: int = 50_000
 
     def __post_init__(self) -> None:
         for name, value in dataclasses.asdict(self).items():

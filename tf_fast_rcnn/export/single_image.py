@@ -16,6 +16,7 @@ from tf_fast_rcnn import boxes
 from tf_fast_rcnn.data.network_input import network_size
 from tf_fast_rcnn.errors import InputError
 from tf_fast_rcnn.inference.graph import Detector
+from tf_fast_rcnn.inference.suppression import suppress_in_one_image
 
 if TYPE_CHECKING:
     import keras
@@ -105,7 +106,7 @@ def serving_function(
         is_real = tf.range(tf.shape(rows)[0]) < tf.minimum(num_proposals[0], tf.shape(rows)[0] - 1)
         # A score of zero is below any threshold.
         probabilities = tf.where(tf.expand_dims(is_real, 1), probabilities, 0.0)
-        found = _suppress(detector, probabilities, class_boxes)
+        found = suppress_in_one_image(detector.settings, probabilities, class_boxes)
         return {name: tf.expand_dims(value, 0) for name, value in zip(OUTPUTS, found, strict=True)}
 
     return serving_default
@@ -126,32 +127,3 @@ def _classify(detector, features, size, proposals):
         best = tf.argmax(probabilities[:, 1:], axis=1, output_type=tf.int32)
         probabilities, class_boxes = classify(tf.gather(class_boxes, best, batch_dims=1))
     return probabilities, class_boxes
-
-
-def _suppress(detector, probabilities, class_boxes):
-    """Non-maximum suppression per class, then the best of all classes: `Detector.suppress` for one image."""
-    limit, found = detector.settings.max_detections, []
-    # TensorFlow.js does not pad its output beyond the number of boxes.
-    probabilities = tf.pad(probabilities, [[0, limit], [0, 0]])
-    class_boxes = tf.pad(class_boxes, [[0, limit], [0, 0], [0, 0]])
-    for label in detector.settings.class_ids or range(1, detector.num_classes + 1):
-        of_class, scores = class_boxes[:, label - 1], probabilities[:, label]
-        kept, count = tf.raw_ops.NonMaxSuppressionV4(
-            boxes=of_class,
-            scores=scores,
-            max_output_size=limit,
-            iou_threshold=detector.settings.nms_iou_threshold,
-            score_threshold=detector.settings.score_threshold,
-            pad_to_max_output_size=True,
-        )
-        scores = tf.where(tf.range(limit) < count, tf.gather(scores, kept), 0.0)
-        found.append((tf.gather(of_class, kept), scores, tf.fill([limit], label)))
-    of_classes, scores, labels = (tf.concat(parts, 0) for parts in zip(*found, strict=True))
-    scores, best = tf.math.top_k(scores, limit)
-    is_found = scores > 0
-    return (
-        tf.where(tf.expand_dims(is_found, 1), tf.gather(of_classes, best), 0.0),
-        scores,
-        tf.where(is_found, tf.gather(labels, best), 0),
-        tf.reduce_sum(tf.cast(is_found, tf.int32)),
-    )

@@ -18,6 +18,7 @@ from tf_fast_rcnn import boxes
 from tf_fast_rcnn.data.network_input import resize_to_network
 from tf_fast_rcnn.errors import InputError
 from tf_fast_rcnn.files import renamed
+from tf_fast_rcnn.inference.suppression import suppress
 from tf_fast_rcnn.models.parts import number_of_classes, stages
 from tf_fast_rcnn.training.precision import in_precision
 
@@ -49,7 +50,7 @@ class DetectionSettings:
         longer_side: limit for the longer side in pixels, at every scale.
         score_threshold: detections with a score at or below this are dropped.
         nms_iou_threshold: of two boxes of a class that overlap by more than this, the one with the lower score is
-            dropped.
+            dropped; of equal scores, the box of the later proposal. 1: none is dropped.
         max_detections: number of detections kept per image, over all classes; those with the highest scores.
         box_refinement_steps: how many times each proposal is classified and its box regressed; 1 as in the paper. Each
             further step starts from the previous step's box of the highest-scoring class. The result is that of the
@@ -127,7 +128,7 @@ class Detector:
         roi_pooling: implementation of RoI pooling; None for the model's own.
 
     Attributes:
-        settings, num_classes (K), stages (see `model.stages`), variables (the weights, as Keras variables).
+        settings, num_classes (K), stages (see `models.parts.stages`), variables (the weights, as Keras variables).
 
     Raises:
         InputError: if `settings.class_ids` contains a class that the model does not have.
@@ -188,34 +189,8 @@ class Detector:
         return proposals.with_values(probabilities), proposals.with_values(class_boxes)
 
     def suppress(self, probabilities: tf.Tensor, class_boxes: tf.Tensor) -> tuple[tf.Tensor, ...]:
-        """Non-maximum suppression, separately for each class and image.
-
-        Args:
-            probabilities: float32 `[B, R, K + 1]`; rows of zeros yield no detections.
-            class_boxes: float32 `[B, R, K, 4]`.
-
-        Returns:
-            boxes float32 `[B, D, 4]`, scores float32 `[B, D]` in decreasing order, classes int32 `[B, D]` in 1..K (0 in
-            padding rows), counts int32 `[B]`; D is `max_detections`.
-        """
-        class_ids = tf.constant(self.settings.class_ids or [*range(1, self.num_classes + 1)], tf.int32)
-        if self.settings.class_ids:
-            probabilities = tf.gather(probabilities, class_ids, axis=2)
-            class_boxes = tf.gather(class_boxes, class_ids - 1, axis=2)
-        else:
-            probabilities = probabilities[..., 1:]
-        found = tf.image.combined_non_max_suppression(
-            class_boxes,
-            probabilities,
-            max_output_size_per_class=self.settings.max_detections,
-            max_total_size=self.settings.max_detections,
-            iou_threshold=self.settings.nms_iou_threshold,
-            score_threshold=self.settings.score_threshold,
-            clip_boxes=False,
-        )
-        filled = tf.sequence_mask(found.valid_detections, self.settings.max_detections)
-        classes = tf.where(filled, tf.gather(class_ids, tf.cast(found.nmsed_classes, tf.int32)), 0)
-        return found.nmsed_boxes, found.nmsed_scores, classes, found.valid_detections
+        """Non-maximum suppression, separately for each class and image: see `inference.suppression.suppress`."""
+        return suppress(self.settings, probabilities, class_boxes)
 
     def to_scores(self, class_logits: tf.Tensor) -> tf.Tensor:
         """Class probabilities of logits `[..., K + 1]`, by softmax or sigmoid as `settings.scores` says."""

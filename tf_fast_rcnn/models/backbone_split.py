@@ -6,6 +6,7 @@ Works on the graph of any functional or sequential Keras model, not on a list of
 from __future__ import annotations
 
 import collections
+import functools
 import itertools
 import math
 from collections.abc import Sequence
@@ -15,6 +16,21 @@ import keras
 import numpy as np
 
 from tf_fast_rcnn.errors import InputError, check_choice
+from tf_fast_rcnn.models.backbone_checks import (
+    check_copy,
+    check_is_graph,
+    check_layer,
+    is_augmentation,
+    is_transformer,
+    no_other_size,
+)
+from tf_fast_rcnn.models.pretrained import (
+    PretrainedNetwork,
+    copy_layer,
+    copy_layer_weights,
+    copy_weights,
+    is_composite,
+)
 from tf_fast_rcnn.ops.roi_pooling import is_pyramid, pooling_grids
 
 if TYPE_CHECKING:
@@ -91,7 +107,7 @@ def cut_at_roi_pooling(
 
 
 def _cut(network, features, grids, fc_layers=(), stage=None):
-    convolutions = keras.Model(network.input, features, name="convolutions")
+    convolutions = PretrainedNetwork(network.input, features, name="convolutions")
     return Cut(convolutions, [_stride(network, each) for each in features], grids, list(fc_layers), stage)
 
 
@@ -122,7 +138,7 @@ def _cut_before_stage(network, features, grids):
     if len(features) > 1:
         raise InputError(
             f"stride: found {len(features)} feature maps with head='reuse'; expected one, the input of the last stage "
-            f"of {network.name}; give one stride, or use new layers (head='fc')"
+            f"of {network.name}; pass one stride, or use new layers (head='fc')"
         )
     if len(network.outputs) > 1 or all(node.outputs[0] is not features[0] for node in _waists(network)):
         raise InputError(
@@ -149,10 +165,10 @@ def _stage_after(network, features, grid):
     vectors = network.outputs[0] if classifier is None else classifier.input_tensors[0]
     if len(vectors.shape) == 4:
         vectors = keras.layers.GlobalAveragePooling2D(name="pooled_stage")(vectors)
-    after = keras.Model(features, vectors)
+    after = PretrainedNetwork(features, vectors)
     pooled = keras.Input((*grid, features.shape[-1]), name="pooled_rois")
     stage = keras.models.clone_model(after, input_tensors=pooled)
-    stage.set_weights(after.get_weights())
+    copy_weights(after, stage)
     stage.name = STAGE_NAME
     return stage
 
@@ -168,42 +184,53 @@ def _classifier(network):
 
 
 def with_any_image_size(convolutions: keras.Model, name: str) -> keras.Model:
-    """A copy with the same weights that accepts images of any height and width."""
+    """A copy with the same weights that accepts images of any height and width.
+
+    Raises:
+        InputError: if its layers do not.
+    """
     images = keras.Input((None, None, convolutions.input.shape[-1]), name="preprocessed_images")
-    copy = keras.models.clone_model(convolutions, input_tensors=images)
-    copy.set_weights(convolutions.get_weights())
+    try:
+        copy = keras.models.clone_model(convolutions, input_tensors=images)
+        copy_weights(convolutions, copy)
+    except Exception as error:  # The code of any layer may raise any error.
+        raise no_other_size("a network", error) from error
     copy.name = name
     return copy
 
 
 def _flat_copy(network):
     """A copy without nested models and with a fixed input size, so that the stride of every layer is known."""
-    _check_is_graph(network)
+    check_is_graph(network)
     sides = [side or _LAYOUT_SIDE for side in network.inputs[0].shape[1:3]]
     images = keras.Input((*sides, network.inputs[0].shape[-1]), name="preprocessed_images")
-    return keras.Model(images, _replay(network, images, copies={}), name=network.name)
-
-
-def _check_is_graph(network):
-    if not isinstance(network, keras.Model) or len(getattr(network, "inputs", None) or ()) != 1:
-        raise InputError(
-            f"backbone: found {type(network).__name__} without one image input; expected a functional or sequential "
-            "Keras model; build it with keras.Model(inputs, outputs)"
-        )
+    try:
+        copy = keras.Model(images, _replay(network, images, copies={}), name=network.name)
+    except InputError:
+        raise
+    except Exception as error:  # The code of any layer may raise any error.
+        raise no_other_size(network.name, error) from error
+    check_copy(network, copy)
+    return copy
 
 
 def _replay(network, tensor, copies):
-    """Applies copies of a network's layers to a tensor, including those of nested models."""
+    """Applies copies of a network's layers to a tensor, including those of nested models, but not its augmentation."""
 
     def call(layer, *args, **kwargs):
         if isinstance(layer, keras.Model):
-            _check_is_graph(layer)
+            check_is_graph(layer)
             return _replay(layer, args[0], copies)
+        if isinstance(layer, keras.layers.Pipeline):
+            return functools.reduce(lambda tensor, part: call(part, tensor), layer.layers, args[0])
         if not isinstance(layer, keras.layers.Layer) or layer in copies:
             return copies.get(layer, layer)(*args, **kwargs)
-        copies[layer] = type(layer).from_config(layer.get_config())
+        if is_augmentation(layer):
+            return args[0]
+        check_layer(layer, network.name)
+        copies[layer] = copy_layer(layer)
         result = copies[layer](*args, **kwargs)
-        copies[layer].set_weights(layer.get_weights())
+        copy_layer_weights(layer, copies[layer])
         return result
 
     if isinstance(network, keras.Sequential):
@@ -243,6 +270,7 @@ def _last_feature_map(network, stride):
     last of the widest maps that join paths is used: the concatenated output of the stage.
     """
     maps = _feature_maps(network)
+    _check_is_convolutional(network, maps)
     maps_at_stride = [node for node in maps if _stride(network, node.outputs[0]) == stride]
     if not maps_at_stride:
         found = sorted({_stride(network, node.outputs[0]) for node in maps})
@@ -253,7 +281,7 @@ def _last_feature_map(network, stride):
     waists = {id(node) for node in _waists(network)}
     at_stride = [node for node in maps_at_stride if id(node) in waists]
     if not at_stride:
-        joints = [node for node in maps_at_stride if len(node.input_tensors) > 1]
+        joints = [node for node in maps_at_stride if len(node.input_tensors) > 1] or maps_at_stride
         return max(reversed(joints), key=lambda node: node.outputs[0].shape[-1]).outputs[0]
     features = at_stride[-1].outputs[0]
     for node in reversed(at_stride):
@@ -262,6 +290,19 @@ def _last_feature_map(network, stride):
         if _mixes(node):
             break
     return features
+
+
+def _check_is_convolutional(network, maps):
+    """Refuses transformers. They cut images into patches by one convolution and process the sequence of the patches, so
+    that the convolution would be all that is left of them."""
+    weighted = [node for node in _nodes(network) if getattr(node.operation, "weights", None)]
+    before = {layer for node in maps[-1:] for layer in keras.Model(network.input, node.outputs[0]).layers}
+    on_maps = {node.operation for node in weighted if node.operation in before}
+    on_sequences = {node.operation for node in weighted if len(node.outputs[0].shape) == 3} - before
+    convolutions = sum(_mixes(node) or is_composite(node.operation) for node in weighted if node.operation in before)
+    sizes = [sum(layer.count_params() for layer in group) for group in (on_maps, on_sequences)]
+    if not maps or (on_sequences and (convolutions <= 1 or sizes[0] < sizes[1])):
+        raise is_transformer(network.name)
 
 
 def feature_strides(network: keras.Model) -> list[int]:
@@ -309,7 +350,7 @@ def _mixes(node):
 def _waists(network):
     """The nodes, in order, whose output is on every path from the network's input to its output.
 
-    Going through the nodes in order, a node is such a waist if no output of an earlier node is still needed after it.
+    Going through the nodes in order, a node is on every path if no output of an earlier node is still needed after it.
     """
     nodes = _nodes(network)
     uses = collections.Counter(id(tensor) for node in nodes for tensor in node.input_tensors)

@@ -61,7 +61,9 @@ def load_caffe_detector(path: StrPath, network: str, roi_pooling: str = "auto") 
     caffe_model = read_caffemodel(path)
     make_network = CAFFE_NETWORKS.get(network, network)
     if not callable(make_network):
-        raise InputError(f"network: found {network!r}; expected one of {', '.join(CAFFE_NETWORKS)}; give one of these")
+        raise InputError(
+            f"network: found {network!r}; expected one of {', '.join(CAFFE_NETWORKS)}; choose one of these"
+        )
     backbone = make_network(fc_ranks=_ranks(caffe_model))
     load_caffe_layers(backbone, caffe_model)
     (scores, score_bias), (regression, regression_bias) = predictor_weights(caffe_model, _fc7_units(backbone))

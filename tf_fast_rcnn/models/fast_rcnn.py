@@ -25,8 +25,10 @@ from tf_fast_rcnn import boxes
 from tf_fast_rcnn.errors import InputError
 from tf_fast_rcnn.files import renamed
 from tf_fast_rcnn.models import parts
+from tf_fast_rcnn.models.backbone_checks import check_any_image_size, check_network, check_preprocessing
 from tf_fast_rcnn.models.backbone_split import cut_at_roi_pooling, with_any_image_size
 from tf_fast_rcnn.models.backbones import load_backbone
+from tf_fast_rcnn.models.pretrained import copy_layer, copy_layer_weights, freeze_normalization, is_composite
 from tf_fast_rcnn.ops.roi_pooling import RoIPooling
 
 if TYPE_CHECKING:
@@ -169,7 +171,7 @@ def fast_rcnn(
         weights: "imagenet", None (random), or a weights file of the backbone.
         preprocessing: if the backbone is a `keras.Model`, the layer that converts RGB 0..255 to its input; None if the
             model itself accepts RGB 0..255.
-        box_statistics: `boxes.BoxStatistics` of the training set; None for constants that suit most data sets.
+        box_statistics: `boxes.BoxStatistics` of the training set; None for constants that suit most datasets.
         head: the layers after RoI pooling. "reuse": the network's own layers up to its classifier, with their weights.
             These are its fully connected layers (fc6 and fc7 of VGG16) or else all layers after the split, which then
             run on each pooled RoI (conv5 and global average pooling in ResNets, as in K. He et al., CVPR 2016). "fc":
@@ -192,8 +194,8 @@ def fast_rcnn(
             dropout of the network.
         finetune_from: name of the first layer that is fine-tuned, in the backbone or after RoI pooling; all layers
             before it are frozen. "head": the whole backbone is frozen. None: conv3_1 for VGG networks and conv2 for S
-            and M as in the paper, all layers for other networks. Batch normalisation is always frozen: mini-batches of
-            two images are too small for its statistics.
+            and M as in the paper, all layers for other networks. Batch normalisation is always frozen, inside composite
+            layers too: mini-batches of two images are too small for its statistics.
         roi_pooling: the `implementation` of RoI pooling: "native", "portable" or "auto" (see `roi_pool`). All functions
             of `models` use this argument name.
         seed: seed for the initial weights of new layers and for dropout.
@@ -210,7 +212,8 @@ def fast_rcnn(
 
     Raises:
         InputError: if the backbone is unknown, cannot be split at `stride`, or has no layer `finetune_from`; if reused
-            layers do not fit `stride` or `roi_output_size`.
+            layers do not fit `stride` or `roi_output_size`; if a network or preprocessing of your own cannot be used
+            (see docs/networks.md).
 
     Example:
         >>> model = fast_rcnn("vgg16", num_classes=20, weights=None)
@@ -223,12 +226,16 @@ def fast_rcnn(
     if num_classes < 1:
         raise InputError(f"num_classes: found {num_classes}; expected at least one class besides the background")
     name, network, preprocess = load_backbone(backbone, weights=weights, preprocessing=preprocessing)
-    cut = cut_at_roi_pooling(network, stride, roi_output_size, head)
-    convolutions = with_any_image_size(cut.convolutions, name=parts.BACKBONE)
-
     images = keras.Input((None, None, 3), name="images", dtype="float32")
     rois = keras.Input((None, 4), name="rois", dtype="float32")
-    features = keras.tree.flatten(convolutions(preprocess(images)))
+    preprocessed = preprocess(images)
+    check_preprocessing(preprocess, preprocessed)
+    check_network(network, preprocessed.shape[-1])
+    cut = cut_at_roi_pooling(network, stride, roi_output_size, head)
+    convolutions = with_any_image_size(cut.convolutions, name=parts.BACKBONE)
+    if isinstance(backbone, keras.Model):
+        check_any_image_size(convolutions, cut.strides, network.name)
+    features = keras.tree.flatten(convolutions(preprocessed))
     if lateral_channels is not None and not cut.fc_layers and cut.stage is None:
         features = _lateral(features, cut, lateral_channels, seed)
     pooled = _pool(features, rois, cut, context, roi_pooling)
@@ -284,6 +291,11 @@ def _fully_connected(vectors, reused_layers, fc_units, dropout, seed):
     # `dropout` replaces the network's own dropout layers; together they would drop too much.
     layers = [layer for layer in reused_layers if not isinstance(layer, keras.layers.Dropout)]
     for number, (layer, following) in enumerate(itertools.zip_longest(layers, layers[1:])):
+        if is_composite(layer):
+            raise InputError(
+                f"head: found {layer.name} ({type(layer).__name__}), which contains other layers, among the fully "
+                "connected layers; expected single layers; use new layers (head='fc')"
+            )
         vectors = _apply_copy(layer, vectors)
         if isinstance(layer, keras.layers.Dense) and dropout > 0 and not _are_factors(layer, following):
             # Each layer needs a different seed: with the same seed, layers of equal size would drop the same units.
@@ -300,10 +312,10 @@ def _are_factors(layer, following):
 
 def _apply_copy(layer, tensor):
     """Applies a copy of a layer, with its configuration and weights, so that the original network is not modified."""
-    copy = type(layer).from_config(layer.get_config())
+    copy = copy_layer(layer)
     result = copy(tensor)
     if layer.built:
-        copy.set_weights(layer.get_weights())
+        copy_layer_weights(layer, copy)
     return result
 
 
@@ -316,7 +328,7 @@ def _predictors(hidden, num_classes, box_statistics, seed):
     if np.shape(box_statistics.mean) != (num_classes, 4):
         raise InputError(
             f"box_statistics: found shape {np.shape(box_statistics.mean)}; expected ({num_classes}, 4), one row per "
-            "class; compute them on a data set with these classes"
+            "class; compute them on a dataset with these classes"
         )
     class_logits = keras.layers.Dense(
         num_classes + 1, kernel_initializer=normal(stddev=0.01, seed=seed), dtype="float32", name=parts.CLASS_LOGITS
@@ -333,14 +345,16 @@ def _predictors(hidden, num_classes, box_statistics, seed):
 
 
 def _freeze(model, finetune_from):
-    """Freezes batch normalisation everywhere, and all layers before `finetune_from`."""
+    """Freezes batch normalisation everywhere, inside other layers too, and all layers before `finetune_from`."""
     convolutions, head = parts.backbone_layers(model), parts.head_layers(model)
     names = [*(layer.name for layer in convolutions), "head", *(layer.name for layer in head if layer.weights)]
     if finetune_from is not None and finetune_from not in names:
         raise InputError(
-            f"finetune_from: found {finetune_from!r}; expected one of the layers {', '.join(names)}; choose one"
+            f"finetune_from: found {finetune_from!r}; expected one of the layers {', '.join(names)}; choose one of "
+            "these"
         )
     frozen = set() if finetune_from is None else set(names[: names.index(finetune_from)])
     for layer in (*convolutions, *head):
-        if layer.name in frozen or isinstance(layer, keras.layers.BatchNormalization):
+        if layer.name in frozen:
             layer.trainable = False
+        freeze_normalization(layer)

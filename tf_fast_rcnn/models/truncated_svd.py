@@ -17,6 +17,7 @@ import numpy as np
 
 from tf_fast_rcnn.errors import InputError
 from tf_fast_rcnn.models.parts import PREDICTOR_LAYERS
+from tf_fast_rcnn.models.pretrained import copy_weights, kernel_and_bias
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -99,13 +100,15 @@ def with_factors(model: keras.Model, ranks: Mapping[str, int]) -> keras.Model:
             trainable=layer.trainable,
         )
         name = layer.name if layer.name in PREDICTOR_LAYERS else f"{layer.name}_u"
-        return type(layer).from_config({**layer.get_config(), "name": name})(first(*args))
+        # The factors are those of the kernel with LoRA, whose matrices the second layer no longer has.
+        config = {key: value for key, value in layer.get_config().items() if not key.startswith("lora_")}
+        return type(layer).from_config({**config, "name": name})(first(*args))
 
     copy = keras.models.clone_model(model, call_function=call)
     known = {layer.name: layer for layer in model.layers if layer.name not in ranks}
     for layer in copy.layers:
         if layer.name in known:
-            layer.set_weights(known[layer.name].get_weights())
+            copy_weights(known[layer.name], layer)
     return copy
 
 
@@ -128,7 +131,7 @@ def factorize(
     """
     copy = with_factors(model, ranks)
     for name, rank in ranks.items():
-        kernel, *bias = model.get_layer(name).get_weights()
+        kernel, *bias = kernel_and_bias(model.get_layer(name))
         _, left = (vectors or {}).get(name) or singular_vectors(kernel)
         left = left[:, :rank].astype(np.float32)
         copy.get_layer(f"{name}_v").set_weights([kernel @ left])
@@ -193,13 +196,13 @@ def compress(
     """
     asked = _by_name(model, fc6, fc7, ranks or {})
     if energy is None and not asked:
-        raise InputError("compress: found no layer to compress; expected fc6, fc7, energy or ranks; give one of them")
+        raise InputError("compress: found no layer to compress; expected fc6, fc7, energy or ranks; pass one of them")
     vectors = {}
     if energy is not None:
         if not 0 < energy <= 1:
             raise InputError(f"energy: found {energy}; expected a share above 0, at most 1; 0.9 keeps 90 %")
         left = [name for name in fully_connected_names(model) if name not in {*asked, *factor_ranks(model)}]
-        vectors = {name: singular_vectors(model.get_layer(name).get_weights()[0]) for name in left}
+        vectors = {name: singular_vectors(kernel_and_bias(model.get_layer(name))[0]) for name in left}
         asked |= _ranks_by_energy(model, vectors, energy)
     return factorize(model, asked, vectors)
 
@@ -225,7 +228,7 @@ def _by_name(model, fc6, fc7, ranks):
 
 
 def _ranks_by_energy(model, vectors, energy):
-    """The smallest t that keeps the share `energy` of each layer, for layers that become smaller by it."""
+    """The smallest t that keeps the share `energy` of each layer, for layers that this makes smaller."""
     ranks = {}
     for name, (squares, _) in vectors.items():
         kept = np.cumsum(squares) / squares.sum()
@@ -309,7 +312,7 @@ def compression_summary(model: keras.Model, compressed: keras.Model) -> Compress
             continue
         layer, first = model.get_layer(name), compressed.get_layer(f"{name}_v")
         inputs, outputs = layer.kernel.shape
-        kernel, small = (each.get_weights()[0].astype(np.float64) for each in (layer, first))
+        kernel, small = (kernel_and_bias(each)[0].astype(np.float64) for each in (layer, first))
         before = layer.count_params()
         after = before - inputs * outputs + rank * (inputs + outputs)
         # The rows of the second kernel are orthonormal, so the first one contains the singular values.

@@ -5,8 +5,6 @@ The server is the embedded one or TensorFlow Serving. A web page displays the de
 
 from __future__ import annotations
 
-import base64
-import binascii
 import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -23,9 +21,10 @@ from tensorflow_serving.apis import (
 )
 
 from tf_fast_rcnn.inference.signature import signature_detections, signature_inputs
-from tf_fast_rcnn.serving.json_tensors import read_body
-from tf_fast_rcnn.serving.metrics import CONTENT_TYPE, Metrics
-from tf_fast_rcnn.serving.rest_api import METRICS_PATH, errors_as_json
+from tf_fast_rcnn.serving.json_values import decode_base64, read_body
+from tf_fast_rcnn.serving.limits import CONTENT_TYPE, Metrics
+from tf_fast_rcnn.serving.rest_api import METRICS_PATH, decoded_body, errors_as_json, without_server_version
+from tf_fast_rcnn.serving.sites import Sites
 from tf_fast_rcnn.serving.status import ServingError, invalid_argument
 from tf_fast_rcnn.visualization.drawing import PALETTE
 from tf_fast_rcnn.visualization.pages import render_page
@@ -130,14 +129,18 @@ async def _of_server(call):
         raise ServingError(error.code(), error.details()) from None
 
 
-def gateway_application(gateway: Gateway, limits: Limits, max_message_bytes: int) -> web.Application:
+def gateway_application(
+    gateway: Gateway, limits: Limits, max_message_bytes: int, sites: Sites | None = None
+) -> web.Application:
     """The aiohttp application.
 
     Args:
         gateway: `Gateway`.
         limits: the `Limits` of the gateway.
         max_message_bytes: maximum size of a request body; larger ones are rejected (413).
+        sites: `Sites` whose pages may send requests; None: only those of the gateway itself, on the loopback interface.
     """
+    sites = sites or Sites()
     metrics = Metrics(limits)
     page = render_page("serving/page.html", model=gateway.name, palette=list(PALETTE)).encode()
 
@@ -148,7 +151,7 @@ def gateway_application(gateway: Gateway, limits: Limits, max_message_bytes: int
         with metrics.observed("rest", "detect"):
             if request.match_info["name"] != gateway.name:
                 raise ServingError(grpc.StatusCode.NOT_FOUND, f"found no model named {request.match_info['name']}")
-            return web.json_response(await gateway.detect(_image_of(request, await request.read())))
+            return web.json_response(await gateway.detect(await _image_of(request, max_message_bytes)))
 
     async def health(_):
         await gateway.check()
@@ -157,7 +160,8 @@ def gateway_application(gateway: Gateway, limits: Limits, max_message_bytes: int
     async def counts(_):
         return web.Response(body=metrics.text(), headers={"Content-Type": CONTENT_TYPE})
 
-    application = web.Application(client_max_size=max_message_bytes, middlewares=[errors_as_json])
+    application = web.Application(client_max_size=max_message_bytes, middlewares=[errors_as_json, sites.check])
+    application.on_response_prepare.extend([without_server_version, sites.add_headers])
     application.router.add_get("/", show)
     application.router.add_post("/v1/models/{name}:detect", detect)
     application.router.add_get("/healthz", health)
@@ -165,11 +169,12 @@ def gateway_application(gateway: Gateway, limits: Limits, max_message_bytes: int
     return application
 
 
-def _image_of(request, body):
+async def _image_of(request, max_bytes):
     """The bytes of the image: the body, or for JSON the content of {"image_bytes": {"b64": ...}}."""
+    body = decoded_body(await request.read(), request.headers.get("Content-Encoding", ""), max_bytes)
     if request.content_type != "application/json":
         return body
     try:
-        return base64.b64decode(read_body(body)["image_bytes"]["b64"], validate=True)
-    except (KeyError, TypeError, binascii.Error, ValueError):
+        return decode_base64(read_body(body)["image_bytes"]["b64"])
+    except (KeyError, TypeError, AttributeError):
         raise invalid_argument('expected {"image_bytes": {"b64": TEXT}}, or an image file as the body') from None

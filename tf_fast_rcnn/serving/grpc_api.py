@@ -9,12 +9,18 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Collection
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 import grpc
 from google.protobuf.message import DecodeError
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-from tensorflow_serving.apis import get_model_metadata_pb2, get_model_status_pb2, predict_pb2
+from tensorflow_serving.apis import (
+    classification_pb2,
+    get_model_metadata_pb2,
+    get_model_status_pb2,
+    predict_pb2,
+    regression_pb2,
+)
 
 from tf_fast_rcnn.errors import InputError
 from tf_fast_rcnn.serving.status import invalid_argument, to_serving_error
@@ -23,11 +29,13 @@ from tf_fast_rcnn.serving.tensors import array_to_proto, proto_to_array
 if TYPE_CHECKING:
     from tensorflow_serving.apis import model_pb2
 
-    from tf_fast_rcnn.serving.limits import Limits
-    from tf_fast_rcnn.serving.metrics import Metrics
+    from tf_fast_rcnn.serving.limits import Limits, Metrics
     from tf_fast_rcnn.serving.versions import Model
 
 _log = logging.getLogger(__name__)
+
+# What health checks may ask for in TensorFlow Serving: the server, and two services without their package.
+_HEALTH_NAMES = ("", "ModelService", "PredictionService")
 
 
 def start_grpc(
@@ -68,9 +76,10 @@ def start_grpc(
 
 
 async def set_health(servicer: health.HealthServicer, serving: bool) -> None:
-    """Sets the result of health checks: SERVING or NOT_SERVING."""
+    """Sets the result of health checks, of the server and of its services: SERVING or NOT_SERVING."""
     status = health_pb2.HealthCheckResponse.SERVING if serving else health_pb2.HealthCheckResponse.NOT_SERVING
-    await servicer.set("", status)
+    for name in _HEALTH_NAMES:
+        await servicer.set(name, status)
 
 
 def _services(model, limits, metrics):
@@ -93,6 +102,8 @@ def _services(model, limits, metrics):
     return {
         "tensorflow.serving.PredictionService": {
             "Predict": answered("predict", _predict, True),
+            "Classify": answered("classify", _classify, False),
+            "Regress": answered("regress", _regress, False),
             "GetModelMetadata": answered("metadata", _metadata, False),
         },
         "tensorflow.serving.ModelService": {"GetModelStatus": answered("status", _status, False)},
@@ -101,11 +112,14 @@ def _services(model, limits, metrics):
 
 def _parsed(kind, message):
     try:
-        return kind.FromString(message)
+        request = kind.FromString(message)
     except DecodeError as error:
         raise invalid_argument(
             f"found a message that cannot be parsed ({error}); expected a {kind.DESCRIPTOR.name}"
         ) from None
+    if not request.HasField("model_spec"):
+        raise invalid_argument("Missing ModelSpec")
+    return request
 
 
 def _predict(model, message):
@@ -120,6 +134,24 @@ def _predict(model, message):
     for key, array in outputs.items():
         array_to_proto(array, response.outputs[key])
     return response.SerializeToString()
+
+
+def _classify(model, message):
+    refuse_method(model, _parsed(classification_pb2.ClassificationRequest, message).model_spec, "classify")
+
+
+def _regress(model, message):
+    refuse_method(model, _parsed(regression_pb2.RegressionRequest, message).model_spec, "regress")
+
+
+def refuse_method(model: Model, spec: model_pb2.ModelSpec, method: str) -> NoReturn:
+    """Raises the error of TensorFlow Serving for a method that detectors do not have, "classify" or "regress".
+
+    Raises:
+        ServingError: always; NOT_FOUND if the model or version is not available.
+    """
+    with model.using(spec) as (_, servable):
+        servable.refuse_method(spec.signature_name, method)
 
 
 def _metadata(model, message):

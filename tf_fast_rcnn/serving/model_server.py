@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import shutil
+import socket
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -50,9 +52,22 @@ def model_config(name: str, directory: StrPath, folder: StrPath) -> str:
 
 
 def model_server_arguments(
-    server_settings: ServerSettings, config_file: StrPath, batching_file: StrPath | None = None
+    server_settings: ServerSettings,
+    config_file: StrPath,
+    batching_file: StrPath | None = None,
+    more_options: Sequence[str] = (),
 ) -> list[str]:
-    """Command-line options for `ServerSettings`; only the batching parameters limit the number of waiting requests."""
+    """Command-line options for `ServerSettings`; only the batching parameters limit the number of waiting requests.
+
+    Args:
+        server_settings: `ServerSettings`, with ports.
+        config_file: file for --model_config_file.
+        batching_file: file for --batching_parameters_file.
+        more_options: further options, "--NAME=VALUE".
+
+    Raises:
+        InputError: if one of `more_options` is not an option, or is one of those set here.
+    """
     options = {
         "port": server_settings.grpc_port,
         "rest_api_port": server_settings.rest_port,
@@ -62,13 +77,34 @@ def model_server_arguments(
     }
     if batching_file is not None:
         options |= {"enable_batching": "true", "batching_parameters_file": batching_file}
-    return [f"--{name}={value}" for name, value in options.items()]
+    if server_settings.enable_cors:
+        options["rest_api_enable_cors_support"] = "true"
+    for option in more_options:
+        name = option.removeprefix("--").split("=")[0]
+        if not option.startswith("--"):
+            raise InputError(f"{option}: found no option of {PROGRAM}; expected --NAME=VALUE after --")
+        if name in options:
+            raise InputError(f"{option}: found an option that serve sets itself (to {options[name]}); leave it out")
+    return [*(f"--{name}={value}" for name, value in options.items()), *more_options]
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports on which nothing listens, because TensorFlow Serving cannot choose one itself."""
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for each in sockets:
+            each.bind(("", 0))
+        return [each.getsockname()[1] for each in sockets]
 
 
 @contextlib.asynccontextmanager
 async def model_server(
-    name: str, directory: StrPath, server_settings: ServerSettings, batching_file: StrPath | None = None
-) -> AsyncIterator[asyncio.subprocess.Process]:
+    name: str,
+    directory: StrPath,
+    server_settings: ServerSettings,
+    batching_file: StrPath | None = None,
+    more_options: Sequence[str] = (),
+) -> AsyncIterator[tuple[asyncio.subprocess.Process, dict[str, int]]]:
     """Runs the binary until the context exits.
 
     Args:
@@ -76,13 +112,21 @@ async def model_server(
         directory: folder of its versions, or a SavedModel.
         server_settings: `ServerSettings`; the host and the limits are ignored.
         batching_file: file for --batching_parameters_file.
+        more_options: further options of the binary, "--NAME=VALUE".
 
     Yields:
-        The process.
+        `(process, ports)`: the process, and a dict with the ports "grpc" and "rest".
 
     Raises:
-        InputError: if TensorFlow Serving is not installed, or exits before the model is available.
+        InputError: if TensorFlow Serving is not installed, or exits before the model is available; if one of
+            `more_options` is not an option, or is set here.
     """
+    grpc_port, rest_port = free_ports(2)
+    server_settings = dataclasses.replace(
+        server_settings,
+        grpc_port=server_settings.grpc_port or grpc_port,
+        rest_port=server_settings.rest_port or rest_port,
+    )
     if shutil.which(PROGRAM) is None:
         raise InputError(
             f"{PROGRAM}: found none on the PATH; expected TensorFlow Serving; install it, or use the embedded server"
@@ -92,11 +136,11 @@ async def model_server(
         config_file = Path(folder) / "models.config"
         config_file.write_text(model_config(name, directory, folder))
         process = await asyncio.create_subprocess_exec(
-            PROGRAM, *model_server_arguments(server_settings, config_file, batching_file)
+            PROGRAM, *model_server_arguments(server_settings, config_file, batching_file, more_options)
         )
         try:
             await _until_available(process, name, f"127.0.0.1:{server_settings.grpc_port}")
-            yield process
+            yield process, {"grpc": server_settings.grpc_port, "rest": server_settings.rest_port}
         finally:
             await _end(process, server_settings.grace_seconds)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 import grpc
 import numpy as np
@@ -77,6 +77,25 @@ class Servable:
         if name not in self._functions:
             raise ServingError(grpc.StatusCode.FAILED_PRECONDITION, f'Serving signature key "{name}" not found.')
         return name, self.signature_defs[name]
+
+    def refuse_method(self, name: str, method: str) -> NoReturn:
+        """Raises the error of TensorFlow Serving for a method that detectors do not have.
+
+        Args:
+            name: name of the signature; "" for serving_default.
+            method: "classify" or "regress".
+
+        Raises:
+            ServingError: always.
+        """
+        name = name or DEFAULT_SIGNATURE
+        if name not in self.signature_defs:
+            raise invalid_argument(f"No signature was found with the name: {name}")
+        found, expected = self.signature_defs[name].method_name, f"tensorflow/serving/{method}"
+        if found != expected:
+            kind = {"classify": "classification", "regress": "regression"}[method]
+            raise invalid_argument(f"Expected {kind} signature method_name to be {expected}. Was: {found}")
+        raise ServingError(grpc.StatusCode.UNIMPLEMENTED, f"{method}: expected predict, the only method of detectors")
 
     def run(
         self, signature_name: str, inputs: Mapping[str, np.ndarray], output_names: Iterable[str] = ()

@@ -15,8 +15,7 @@ from aiohttp import web
 from tf_fast_rcnn.errors import InputError
 from tf_fast_rcnn.serving.batching import BatchingParameters
 from tf_fast_rcnn.serving.grpc_api import set_health, start_grpc
-from tf_fast_rcnn.serving.limits import Limits
-from tf_fast_rcnn.serving.metrics import Metrics
+from tf_fast_rcnn.serving.limits import Limits, Metrics
 from tf_fast_rcnn.serving.rest_api import rest_application
 from tf_fast_rcnn.serving.versions import Model
 
@@ -43,6 +42,7 @@ class ServerSettings:
         poll_seconds: interval between checks for new versions, in seconds.
         grace_seconds: time for running requests to finish when the server stops, in seconds.
         batching: `BatchingParameters`; None to run each request separately.
+        enable_cors: whether pages of any site may read the responses of REST.
     """
 
     host: str = "127.0.0.1"
@@ -54,6 +54,7 @@ class ServerSettings:
     poll_seconds: float = 1.0
     grace_seconds: float = 30.0
     batching: BatchingParameters | None = None
+    enable_cors: bool = False
 
     @property
     def threads(self) -> int:
@@ -95,7 +96,9 @@ async def embedded_server(
     address = socket_address(server_settings.host, server_settings.grpc_port)
     server, grpc_port, health = start_grpc(model, limits, metrics, address, server_settings.max_message_bytes)
     await server.start()
-    application = rest_application(model, limits, metrics, server_settings.max_message_bytes)
+    application = rest_application(
+        model, limits, metrics, server_settings.max_message_bytes, enable_cors=server_settings.enable_cors
+    )
     try:
         async with listening(
             application, server_settings.host, server_settings.rest_port, server_settings.grace_seconds
@@ -119,11 +122,18 @@ async def embedded_server(
 async def listening(application: web.Application, host: str, port: int, grace_seconds: float) -> AsyncIterator[int]:
     """Serves an aiohttp application until the context exits; yields the port.
 
+    The application gets bodies as they were sent, and decompresses them itself.
+
     Raises:
         InputError: if the port cannot be used.
     """
     runner = web.AppRunner(
-        application, access_log=None, handler_cancellation=True, shutdown_timeout=grace_seconds, keepalive_timeout=75
+        application,
+        access_log=None,
+        handler_cancellation=True,
+        shutdown_timeout=grace_seconds,
+        keepalive_timeout=75,
+        auto_decompress=False,
     )
     await runner.setup()
     try:

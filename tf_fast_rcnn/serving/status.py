@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import grpc
 import tensorflow as tf
 
@@ -27,6 +29,9 @@ HTTP_STATUS = {
     grpc.StatusCode.UNAUTHENTICATED: 401,
 }
 
+_HEADINGS = ("Graph execution error", "Detected at node", "  File ", "<stack traces unavailable>")
+_OF_PYTHON = re.compile(r"\{\{function_node [^}]*\}\} ?| ?\[Op:[^]]*\]( name: \S*)?")
+
 # gRPC sends messages in headers, which clients limit to 8 kB.
 _LONGEST_MESSAGE = 1024
 
@@ -35,6 +40,7 @@ class ServingError(Exception):
     """A failed request, with `code`, a `grpc.StatusCode`, and `message`."""
 
     def __init__(self, code: grpc.StatusCode, message: str) -> None:
+        message = message.encode("utf-8", "replace").decode()  # Requests may contain characters that are none.
         super().__init__(message)
         self.code = code
         self.message = message if len(message) <= _LONGEST_MESSAGE else f"{message[:_LONGEST_MESSAGE]}...TRUNCATED"
@@ -62,6 +68,6 @@ def to_serving_error(error: BaseException) -> ServingError:
 
 
 def _without_stack(message):
-    """The message of a TensorFlow error without the Python stack trace of the graph."""
-    headings = ("Graph execution error", "Detected at node", "  File ")
-    return " ".join(line.strip() for line in message.splitlines() if line.strip() and not line.startswith(headings))
+    """The message of a TensorFlow error without what only calls from Python have: stack traces, names of functions."""
+    lines = (_OF_PYTHON.sub("", line).strip() for line in message.splitlines() if not line.startswith(_HEADINGS))
+    return " ".join(line for line in lines if line)

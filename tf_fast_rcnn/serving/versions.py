@@ -144,9 +144,13 @@ class Model:
         """The requested version as `(number, Servable)`; it is not unloaded before the context exits.
 
         Raises:
-            ServingError: if it is not available.
+            ServingError: if it is not available. The messages are those of TensorFlow Serving, where only its
+                configuration defines version labels.
         """
-        self._check(spec)
+        if not spec.name:
+            raise invalid_argument("ModelSpec has no name specified.")
+        if spec.HasField("version_label"):
+            raise invalid_argument(f"Unrecognized servable version label: {spec.version_label}")
         with self._changed:
             ready = [number for number, version in self._versions.items() if version.state == State.AVAILABLE]
             wanted = spec.version.value if spec.HasField("version") else max(ready, default=None)
@@ -163,12 +167,11 @@ class Model:
                 self._changed.notify_all()
 
     def statuses(self, spec: model_pb2.ModelSpec) -> list[get_model_status_pb2.ModelVersionStatus]:
-        """`ModelVersionStatus` of the requested versions, latest first.
+        """`ModelVersionStatus` of the requested versions, latest first; like TensorFlow Serving, whatever the label.
 
         Raises:
             ServingError: if there are none.
         """
-        self._check(spec)
         versions = self._versions if spec.name == self.name else {}
         if spec.HasField("version"):
             versions = {number: value for number, value in versions.items() if number == spec.version.value}
@@ -176,13 +179,6 @@ class Model:
             what = f"version {spec.version.value}" if spec.HasField("version") else "any versions"
             raise ServingError(grpc.StatusCode.NOT_FOUND, f"Could not find {what} of model {spec.name}")
         return [_status(number, versions[number]) for number in sorted(versions, reverse=True)]
-
-    def _check(self, spec):
-        """Messages are those of TensorFlow Serving, where only its configuration defines version labels."""
-        if not spec.name:
-            raise invalid_argument("ModelSpec has no name specified.")
-        if spec.HasField("version_label"):
-            raise invalid_argument(f"Unrecognized servable version label: {spec.version_label}")
 
 
 def _files(directory):

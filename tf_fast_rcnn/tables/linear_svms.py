@@ -21,6 +21,7 @@ from tf_fast_rcnn.data.network_input import decode_image, resize_to_network
 from tf_fast_rcnn.data.prepared.examples import example_reader, input_errors
 from tf_fast_rcnn.errors import missing_package
 from tf_fast_rcnn.models.parts import class_layer
+from tf_fast_rcnn.models.pretrained import copy_weights
 
 if TYPE_CHECKING:
     from tf_fast_rcnn.data.records import DetectionDataset, ImageRecord
@@ -180,7 +181,7 @@ def _feature_reader(model, dataset, settings):
 
 def _with_class_weights(model, svms, scale):
     copy = keras.models.clone_model(model)
-    copy.set_weights(model.get_weights())
+    copy_weights(model, copy)
     kernel = np.stack([np.zeros(len(svms[0].weights)), *(scale * svm.weights for svm in svms)], axis=1)
     never = -100.0  # its sigmoid is 0
     bias = np.array([0.0, *(svm.bias if len(svm.positives) else never for svm in svms)])

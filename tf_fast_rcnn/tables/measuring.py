@@ -27,6 +27,7 @@ from tf_fast_rcnn.files import write_json
 from tf_fast_rcnn.inference.graph import EVALUATION_SCORE_THRESHOLD, DetectionSettings
 from tf_fast_rcnn.inference.predictor import Predictor
 from tf_fast_rcnn.models.parts import denormalization_layer, stages
+from tf_fast_rcnn.models.pretrained import copy_weights
 from tf_fast_rcnn.models.truncated_svd import compress, fully_connected_names
 from tf_fast_rcnn.tables.definitions import TABLES, measurements
 from tf_fast_rcnn.tables.linear_svms import linear_svc, with_linear_svms
@@ -93,7 +94,7 @@ def _open_folder(setup):
     path = setup.out / "settings.json"
     if not path.exists():
         if setup.out.exists() and (not setup.out.is_dir() or any(setup.out.iterdir())):
-            raise InputError(f"{setup.out}: not empty and not a folder of tables; choose a new folder for --out")
+            raise InputError(f"{setup.out}: not empty and not a folder of tables; choose another --out")
         setup.out.mkdir(parents=True, exist_ok=True)
         write_json(path, settings)
     found = json.loads(path.read_text())
@@ -169,7 +170,7 @@ def _timed_detections(model, dataset, settings, progress):
 def without_boxes(model: keras.Model) -> keras.Model:
     """A copy of a detector with zero box regression: its boxes are the proposals."""
     copy = keras.models.clone_model(model)
-    copy.set_weights(model.get_weights())
+    copy_weights(model, copy)
     box_deltas = denormalization_layer(copy)
     box_deltas.mean, box_deltas.std = np.zeros_like(box_deltas.mean), np.zeros_like(box_deltas.std)
     return copy

@@ -1,6 +1,6 @@
 """Chooses the settings that a recipe leaves to the data ("auto").
 
-The rules are the same for every data set. `train` prints each choice with its reason, and RUN stores the chosen values.
+The rules are the same for every dataset. `train` prints each choice with its reason, and RUN stores the chosen values.
 """
 
 import dataclasses
@@ -18,7 +18,7 @@ from tf_fast_rcnn.training.settings import Recipe
 # If an object has fewer cells at the middle stride than RoI pooling has bins, bins repeat cells and a finer map adds
 # detail.
 _FINE_STRIDES, _COARSE_STRIDES = (8, 16, 32), (16, 32)
-# The percentile of a class's object sizes that stands for its small objects.
+# The percentile of a class's object sizes that represents its small objects.
 _SMALL = 10
 
 
@@ -35,7 +35,7 @@ def settle(
         start: run.json of the run that training starts from: its strides are kept, because its weights fit them.
 
     Returns:
-        The recipe without "auto", and one sentence per choice that gives the reason.
+        The recipe without "auto", and one sentence per choice that states the reason.
 
     Example:
         >>> settled, reasons = settle(small_data(), train, "efficientnet_lite0")                # doctest: +SKIP
@@ -45,7 +45,6 @@ def settle(
     if recipe.network.stride != "auto":
         return recipe, []
     if start is not None:
-        stride = start["recipe"]["network"]["stride"]
         stride, reason = _as_in(start)
     elif recipe.network.head == "reuse":
         stride, reason = min(_COARSE_STRIDES), "RoIs are pooled from stride 16: a reused head continues from one map"
@@ -98,5 +97,5 @@ def _smallest_class(dataset, sampling):
         for class_id, area in zip(record.class_ids[~record.crowd], areas[~record.crowd], strict=True):
             sizes[dataset.class_names[class_id - 1]].append(area**0.5)
     small = {name: float(np.percentile(values, _SMALL)) for name, values in sizes.items() if values}
-    # A data set with only crowds has nothing to train on; that is an error elsewhere.
+    # A dataset with only crowds has nothing to train on; that is an error elsewhere.
     return min(small.items(), key=lambda item: item[1], default=("", 0.0))

@@ -6,17 +6,18 @@ import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import keras
+
 from tf_fast_rcnn import boxes
 from tf_fast_rcnn.data.statistics import box_statistics
 from tf_fast_rcnn.errors import InputError
 from tf_fast_rcnn.models.fast_rcnn import fast_rcnn
 from tf_fast_rcnn.models.parts import PREDICTOR_LAYERS, denormalization_layer, pretrained_parts
+from tf_fast_rcnn.models.pretrained import copy_weights, kernel_and_bias
 from tf_fast_rcnn.models.truncated_svd import with_factors_of
 from tf_fast_rcnn.training import run_folder
 
 if TYPE_CHECKING:
-    import keras
-
     from tf_fast_rcnn.data.records import DetectionDataset
     from tf_fast_rcnn.files import StrPath
     from tf_fast_rcnn.training.settings import Recipe
@@ -30,7 +31,7 @@ def initial_model(
     roi_pooling: str,
     seed: int,
 ) -> keras.Model:
-    """The detector before the first training step. Arguments as in `train`; the data set includes proposals.
+    """The detector before the first training step. Arguments as in `train`; the dataset includes proposals.
 
     Raises:
         InputError: if `weights` is a run with a different backbone, head or stride.
@@ -77,8 +78,12 @@ def _copy_layers(source, target, left_out=()):
         if layer.name in left_out or not layer.weights:
             continue
         other = known.get(layer.name)
-        if other and [weight.shape for weight in layer.weights] == [weight.shape for weight in other.weights]:
-            layer.set_weights(other.get_weights())
+        if isinstance(layer, keras.layers.Dense) and isinstance(other, keras.layers.Dense):
+            weights = kernel_and_bias(other)
+            fits = [weight.shape for weight in layer.weights] == [weight.shape for weight in weights]
+            layer.set_weights(weights) if fits else unfit.append(layer.name)
+        elif other and [weight.shape for weight in layer.weights] == [weight.shape for weight in other.weights]:
+            copy_weights(other, layer)
         else:
             unfit.append(layer.name)
     return unfit

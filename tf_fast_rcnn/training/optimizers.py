@@ -1,4 +1,4 @@
-"""Optimisers for fine-tuning: stochastic gradient descent as in the paper, and AdamW for small data sets.
+"""Optimisers for fine-tuning: stochastic gradient descent as in the paper, and AdamW for small datasets.
 
 Keras's own SGD applies weight decay directly to the variable and not through the gradient and the momentum, which makes
 it about ten times weaker than Caffe's with the same value. And Keras has no learning rates per variable.
@@ -69,7 +69,7 @@ def adamw(
     decay_biases: bool = False,
     **options: Any,
 ) -> FineTuningAdamW:
-    """AdamW with a lower learning rate for the backbone. On a small data set it takes minutes where SGD takes hours.
+    """AdamW with a lower learning rate for the backbone. On a small dataset it takes minutes where SGD takes hours.
 
     Args:
         model: a model made by `fast_rcnn`.

@@ -17,6 +17,7 @@ from tf_fast_rcnn.data.batches.hierarchical import hierarchical_batches
 from tf_fast_rcnn.data.prepared.examples import input_errors
 from tf_fast_rcnn.data.prepared.write import cached_proposals
 from tf_fast_rcnn.data.proposals import proposal_settings
+from tf_fast_rcnn.data.proposals.recall import ENOUGH_RECALL, MIN_IOU, recall_by_size
 from tf_fast_rcnn.errors import InputError
 from tf_fast_rcnn.models.losses import multi_task_loss
 from tf_fast_rcnn.training import run_folder
@@ -79,7 +80,7 @@ def train(
         train_dataset: `DetectionDataset`.
         out: RUN, a new folder or that of an interrupted run.
         recipe: `Recipe`; None for `small_data()`.
-        proposals: `ProposalSettings` or `FileProposals`; None for those of a prepared data set, or else of the recipe.
+        proposals: `ProposalSettings` or `FileProposals`; None for those of a prepared dataset, or else of the recipe.
         backbone: see `fast_rcnn`; None for that of the recipe.
         weights: weights of the backbone ("imagenet", None or a weights file), or the folder of another run, whose
             detector is fine-tuned further (layers without a counterpart of equal name and shape are initialised).
@@ -89,7 +90,7 @@ def train(
         cache_dir: folder in which proposals are cached.
         progress: whether to show a progress bar on standard error.
         skip_bad: skip images that cannot be read, instead of stopping.
-        class_map: the argument of `with_classes` that made the data set, if it was used: RUN stores it for `evaluate`.
+        class_map: the argument of `with_classes` that made the dataset, if it was used: RUN stores it for `evaluate`.
         callbacks: additional Keras callbacks, such as `evaluation.models.ValidationMap`.
 
     Returns:
@@ -102,15 +103,7 @@ def train(
         >>> train(load_dataset("voc:cells@trainval"), "runs/cells").loss          # doctest: +SKIP
         0.38
     """
-    if not any(len(record.boxes) for record in train_dataset):
-        raise InputError(f"{train_dataset.name}: found no objects; expected annotated images; check the split")
-    recipe = recipe or small_data()
-    backbone = backbone or recipe.backbone
-    recipe = dataclasses.replace(recipe, backbone=backbone if isinstance(backbone, str) else backbone.name)
-    check_classes(recipe, train_dataset)
-    check_objects(train_dataset)
-    start = run_folder.read_description(weights) if weights and Path(weights).is_dir() else None
-    recipe, reasons = settle(recipe, train_dataset, backbone, start)
+    recipe, backbone, reasons = _settled(recipe or small_data(), train_dataset, backbone, weights)
     proposals = train_dataset.proposals or proposals or proposal_settings(recipe.proposals, train_dataset)
     description = _description(train_dataset, recipe, weights, roi_pooling, seed, proposals, class_map)
     folder = run_folder.open_run(out, description)
@@ -123,25 +116,59 @@ def train(
     keras.utils.set_random_seed(seed)
     steps_per_epoch = max(1, len(train_dataset) // recipe.sampling.images_per_batch)
     steps = recipe.steps or (recipe.epochs or 1) * steps_per_epoch
-    checkpoint = run_folder.last_checkpoint(folder)
-    model, step = initial_model(train_dataset, recipe, backbone, None if checkpoint else weights, roi_pooling, seed), 0
-    if checkpoint:
-        _check_checkpoint(folder, checkpoint[0], model)
-        model, step = checkpoint
-    else:
-        _compile(model, recipe, train_dataset, steps)
+    model, step = _first_or_saved_model(folder, train_dataset, recipe, backbone, weights, roi_pooling, seed, steps)
     position, log = Position(step), RunLog(folder, step)
     best = BestModel(folder, log, recipe.early_stopping) if recipe.early_stopping else None
     callbacks = [position, *callbacks, LossLog(log, position), *([best] if best else []), Checkpoints(folder, position)]
     if progress:
-        # Only now: what is wrong with the options is reported in one line.
-        for reason in reasons:
-            print(reason, file=sys.stderr)
+        # Printed only after all checks, so that an error in the options is the only line.
+        for line in (*reasons, *_recall_lines(train_dataset)):
+            print(line, file=sys.stderr)
         callbacks.append(ProgressBar(steps, step))
     segments = [] if best and best.has_ended else _segments(step, steps, steps_per_epoch)
     _fit(model, train_dataset, recipe, segments, position, seed, callbacks)
     _finish(folder, model, best)
     return _summary(folder, log, position.step, time.monotonic() - started, best)
+
+
+def _settled(recipe, dataset, backbone, weights):
+    """The recipe without "auto", the backbone, and the reasons. Raises InputError if the data do not fit."""
+    if not any(len(record.boxes) for record in dataset):
+        raise InputError(f"{dataset.name}: found no objects; expected annotated images; check the split")
+    backbone = backbone or recipe.backbone
+    recipe = dataclasses.replace(recipe, backbone=backbone if isinstance(backbone, str) else backbone.name)
+    check_classes(recipe, dataset)
+    check_objects(dataset)
+    start = run_folder.read_description(weights) if weights and Path(weights).is_dir() else None
+    recipe, reasons = settle(recipe, dataset, backbone, start)
+    return recipe, backbone, reasons
+
+
+def _first_or_saved_model(folder, dataset, recipe, backbone, weights, roi_pooling, seed, steps):
+    """The compiled model to train and its step: that of the last checkpoint, or the initial model at step 0."""
+    checkpoint = run_folder.last_checkpoint(folder)
+    model = initial_model(dataset, recipe, backbone, None if checkpoint else weights, roi_pooling, seed)
+    if checkpoint:
+        _check_checkpoint(folder, checkpoint[0], model)
+        return checkpoint
+    _compile(model, recipe, dataset, steps)
+    return model, 0
+
+
+def _recall_lines(dataset):
+    """The recall of the proposals on the training objects, and a warning if it is low: detection cannot exceed it."""
+    recalls = recall_by_size(dataset)
+    if not recalls:
+        return []
+    by_size = ", ".join(f"{name} {value:.3f}" for name, value in recalls.items())
+    lines = [f"recall of the proposals at IoU {MIN_IOU} on the training objects: {by_size}"]
+    if recalls["all"] < ENOUGH_RECALL:
+        lines.append(
+            f"warning: the proposals miss {1 - recalls['all']:.0%} of the objects, which the detector cannot find "
+            "either; try --proposals selective-search+dense, --dense-scales for your sizes of objects, or images cut "
+            "into smaller ones"
+        )
+    return lines
 
 
 def _check_checkpoint(folder, model, expected):

@@ -161,7 +161,7 @@ def open_run(folder: StrPath, description: Mapping[str, Any]) -> Path:
     description = json.loads(json.dumps(description))
     if not (folder / "run.json").is_file():
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-            raise InputError(f"{folder}: not empty and not a training run; choose a new folder for --out")
+            raise InputError(f"{folder}: not empty and not a training run; choose another --out")
         folder.mkdir(parents=True, exist_ok=True)
     remove_partial_files(folder)
     finished = (folder / "model.keras").exists()

@@ -179,8 +179,8 @@ class Recipe:
 
 
 def check_classes(recipe: Recipe, dataset: DetectionDataset) -> None:
-    """Raises InputError if a data set has classes that the recipe is not for, or if the recipe has weights for classes
-    that the data set does not have."""
+    """Raises InputError if a dataset has classes that the recipe is not for, or if the recipe has weights for classes
+    that the dataset does not have."""
     known = recipe.class_names or dataset.class_names
     strange = [name for name in dataset.class_names if name not in known]
     if strange:

@@ -24,7 +24,7 @@ enum class ColorSpace {
   kLab,       // CIE 1976 of sRGB with white D65: L * 255 / 100, a + 128, b + 128
   kGray,      // 0.299 R + 0.587 G + 0.114 B
   kHue,       // the hue of kHsv
-  kRedGreen,  // R, G and gray
+  kRedGreen,  // R, G and grey
 };
 constexpr int kColorSpaces = 5;
 

@@ -115,6 +115,28 @@ def test_a_budget_too_small_for_any_size_is_told():
         fit_dense_boxes(dataset((480, 640, [[0, 0, 20, 20]], [1])), max_boxes=3)
 
 
+def test_small_objects_get_more_boxes_until_nine_tenths_are_found():
+    """Squares of 24 to 40 pixels in 1080p: 6000 boxes find few of them."""
+    objects = [random_objects(seed, 40, (24, 40), 1080, 1920) for seed in range(10)]
+    data = dataset(*[(1080, 1920, boxes, [1] * 40) for boxes in objects])
+    few, enough = fit_dense_boxes(data, max_boxes=6000), fit_dense_boxes(data)
+    assert recall(data, few) < 0.7
+    assert recall(data, enough) >= 0.9
+    assert 12_000 < len(dense_boxes(1080, 1920, enough)) <= 24_000
+
+
+def test_large_objects_keep_to_3000_boxes():
+    data = dataset(*[(480, 640, random_objects(seed, 10, (60, 300)), [1] * 10) for seed in range(10)])
+    assert fit_dense_boxes(data) == fit_dense_boxes(data, max_boxes=3000)
+
+
+def test_objects_too_small_for_any_number_of_boxes_are_told():
+    """Squares of 4 pixels in 1080p, at half their side from each other, are half a million."""
+    data = dataset((1080, 1920, [[500, 500, 504, 504]], [1]))
+    with pytest.raises(InputError, match=r"fits into 24000 boxes; expected at least \d{6} .* selective-search"):
+        fit_dense_boxes(data)
+
+
 @pytest.mark.parametrize("size", [(0.2, 0.2), (0.9, 0.1), (1.2, 1.6), (0.5, 0.33)])
 def test_the_fit_sees_the_iou_that_the_grid_has(size):
     """The nearest positions compared with all positions."""

@@ -7,7 +7,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tf_fast_rcnn.data.proposals.recall import best_overlaps, class_best_overlaps, class_recalls, recall_curves
+from tf_fast_rcnn.data.proposals.recall import (
+    best_overlaps,
+    class_best_overlaps,
+    class_recalls,
+    recall_by_size,
+    recall_curves,
+)
 from tf_fast_rcnn.data.records import ImageRecord
 
 COORDINATE = st.integers(0, 8).map(lambda value: value / 8)
@@ -87,3 +93,25 @@ def test_best_overlaps_by_class_are_those_of_each_object():
     ]
     found = class_best_overlaps(records, ("a", "b", "c"))
     assert {name: overlaps.tolist() for name, overlaps in found.items()} == {"a": [0.5, 0.0], "b": [], "c": [1.0]}
+
+
+def test_recall_by_size_by_hand():
+    """In an image of 40 x 60: a box of 20 x 30 = 600 pixels is small, one of 40 x 30 = 1200 medium; none is large."""
+    small, other_small, medium = (0, 0, 0.5, 0.5), (0.5, 0.5, 1, 1), (0, 0, 1, 0.5)
+    record = make_record([(small, 1, False), (other_small, 2, False), (medium, 1, False)], [small, (0, 0, 1, 0.45)])
+    assert recall_by_size([record]) == pytest.approx({"all": 2 / 3, "small": 1 / 2, "medium": 1})
+
+
+def test_recall_by_size_does_not_count_crowds_and_needs_objects():
+    box = (0, 0, 0.5, 0.5)
+    assert recall_by_size([make_record([(box, 1, True)], [box])]) == {}
+    assert recall_by_size([make_record([], [box])]) == {}
+    assert recall_by_size([]) == {}
+
+
+def test_recall_by_size_looks_at_a_sample_of_many_images():
+    box = (0, 0, 0.5, 0.5)
+    found, missed = make_record([(box, 1, False)], [box]), make_record([(box, 1, False)], [])
+    assert recall_by_size([found, missed, missed, missed, missed], max_images=2) == pytest.approx(
+        {"all": 0.5, "small": 0.5}
+    )

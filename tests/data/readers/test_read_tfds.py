@@ -1,15 +1,19 @@
 """TFDS: its `voc` and `coco` builders on generated data, compared with our readers of the same; and other builders."""
 
+import json
 import shutil
+import types
 from pathlib import Path
 
 import numpy as np
 import pytest
+import tensorflow_datasets as tfds
 from annotation_files import one_line_error
-from tfds_folder import build_all
+from tfds_folder import build_all, build_boxes
 
 from tf_fast_rcnn.data.readers.coco import read_coco
 from tf_fast_rcnn.data.readers.tfds import read_tfds
+from tf_fast_rcnn.data.readers.tfds_layout import find_layouts, own_builder
 from tf_fast_rcnn.data.readers.voc import read_voc
 
 
@@ -98,6 +102,19 @@ def test_an_interrupted_copy_goes_on(read, tmp_path):
     assert (folder / "00000000.jpg").stat().st_mtime_ns == kept
 
 
+def test_annotations_of_an_earlier_version_are_copied_again(read, tmp_path):
+    """Those of 0.1 had no areas and no groups."""
+    expected = [record.areas.tolist() for record in read("coco/2017", "validation") if len(record.boxes)]
+    (folder,) = (tmp_path / "cache" / "tfds").iterdir()
+    content = json.loads((folder / "annotations.json").read_text())
+    old = [image | {"objects": []} for image in content["images"]]
+    (folder / "annotations.json").write_text(json.dumps(old))
+    times = {path.name: path.stat().st_mtime_ns for path in folder.glob("*.jpg")}
+    again = [record.areas.tolist() for record in read("coco/2017", "validation") if len(record.boxes)]
+    assert again == expected
+    assert {path.name: path.stat().st_mtime_ns for path in folder.glob("*.jpg")} == times
+
+
 def test_data_that_were_built_again_are_copied_again(read, built, tmp_path, monkeypatch):
     shutil.copytree(built / "data", tmp_path / "data")
     monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "data"))
@@ -147,3 +164,103 @@ def test_damaged_examples_are_one_line(read, built, tmp_path, monkeypatch):
 def test_a_folder_that_cannot_be_written(read, built, tmp_path):
     (tmp_path / "cache").write_text("a file")
     one_line_error(lambda: read("shapes", "train"), "another --cache")
+
+
+IMAGE, LABEL = tfds.features.Image(), tfds.features.ClassLabel(names=["cat", "dog"])
+BOX, TEXT = tfds.features.BBoxFeature(), tfds.features.Text()
+OBJECTS = tfds.features.Sequence({"bbox": BOX, "label": LABEL})
+BOXES = tfds.features.Sequence({"bbox": BOX})
+
+
+def layouts_of(features, name="mine"):
+    """The layouts of a data set of a user's with these features."""
+    info = types.SimpleNamespace(features=tfds.features.FeaturesDict(features))
+    builder = types.SimpleNamespace(name=name, info=info, version=tfds.core.Version("1.0.0"))
+    return find_layouts(builder, own_builder(builder, name), name)
+
+
+@pytest.mark.parametrize(
+    ("features", "expected"),
+    [
+        ({"image": IMAGE, "objects": OBJECTS}, ("", "image", "objects", "bbox", "label", False)),
+        ({"image": IMAGE, "faces": OBJECTS, "objects": OBJECTS}, ("", "image", "objects", "bbox", "label", False)),
+        ({"photo": IMAGE, "label": LABEL, "dogs": BOXES}, ("", "photo", "dogs", "bbox", "label", True)),
+        ({"image": IMAGE, "mask": IMAGE, "kind": LABEL, "box": BOX}, ("", "image", "", "box", "kind", False)),
+        (
+            {"image": IMAGE, "objects": tfds.features.Sequence({"corners": BOX, "type": LABEL, "pose": LABEL})},
+            ("", "image", "objects", "corners", "type", False),
+        ),
+        ({"left": {"image": IMAGE, "objects": OBJECTS}}, ("left", "image", "objects", "bbox", "label", False)),
+        # Objects with a label come before boxes without one.
+        ({"image": IMAGE, "label": LABEL, "a": BOXES, "b": OBJECTS}, ("", "image", "b", "bbox", "label", False)),
+    ],
+)
+def test_where_objects_are(features, expected):
+    (layout,) = layouts_of(features)
+    assert layout[:6] == expected
+    assert layout.class_names == ["cat", "dog"]
+
+
+@pytest.mark.parametrize("name", ["kitti", "voc", "coco", "gref"])
+def test_data_of_a_user_with_the_name_of_one_of_tfds_are_as_they_are(name):
+    builder = types.SimpleNamespace(
+        name=name, info=types.SimpleNamespace(features=tfds.features.FeaturesDict({"image": IMAGE, "objects": OBJECTS}))
+    )
+    own = own_builder(builder, name)
+    box = np.array([[0.1, 0.2, 0.3, 0.4]])
+    np.testing.assert_array_equal(own.to_relative(box, 40, 60), box)
+    assert not own.areas_truncated
+
+
+def of_format(name):
+    return tfds.features.Sequence({"bbox": tfds.features.BBoxFeature(bbox_format=name), "label": LABEL})
+
+
+@pytest.mark.parametrize(
+    ("features", "patterns"),
+    [
+        (
+            {"image": IMAGE, "cats": OBJECTS, "dogs": OBJECTS},
+            ["several sequences of boxes, cats, dogs", "named objects"],
+        ),
+        ({"image": IMAGE, "objects": of_format("XYXY")}, ["the format XYXY", "REL_YXYX"]),
+        ({"image": IMAGE, "objects": of_format("REL_XYXY")}, ["the format REL_XYXY", "REL_YXYX"]),
+        ({"image": IMAGE, "objects": of_format("XYWH")}, ["the format XYWH", "REL_YXYX"]),
+        (
+            {"image": tfds.features.Image(shape=(4, 4, 1), dtype=np.float32), "o": OBJECTS},
+            ["images of float32", "uint8"],
+        ),
+        ({"a": IMAGE, "b": IMAGE, "objects": OBJECTS}, ["the features a, b, objects", "or without an image"]),
+        ({"image": IMAGE, "label": LABEL}, ["the features image, label, without boxes"]),
+        ({"image": IMAGE, "kind": LABEL, "pose": LABEL, "box": BOX}, ["without a class label next to the boxes box"]),
+        (
+            {
+                "image": IMAGE,
+                "objects": tfds.features.Sequence({"bbox": tfds.features.Tensor(shape=(4,), dtype=np.float32)}),
+            },
+            ["without boxes", "BBoxFeature"],
+        ),
+        (
+            {side: {"image": IMAGE, "objects": objects} for side, objects in [("left", OBJECTS), ("right", BOXES)]}
+            | {"rear": {"image": IMAGE, "label": tfds.features.ClassLabel(names=["x"]), "bbox": BOX}},
+            ["left, rear with different classes"],
+        ),
+    ],
+)
+def test_other_features_are_one_line(features, patterns):
+    one_line_error(lambda: layouts_of(features), "tfds:mine", *patterns)
+
+
+def test_boxes_of_an_unknown_format_are_checked(read, built):
+    """`bbox_format=None`, which is what data of older TFDS have: relative boxes are read, pixels are one line."""
+    build_boxes(built, {"relative": [0.25, 0.5, 0.75, 1.0], "pixels": [10, 5, 30, 20], "sizes": [0.5, 0.5, 0.25, 0.25]})
+    assert read("boxes", "relative")[0].boxes.tolist() == [[0.25, 0.5, 0.75, 1.0]]
+    one_line_error(lambda: read("boxes", "pixels"), "[10.0, 5.0, 30.0, 20.0]", "from 0 to 1")
+    one_line_error(lambda: read("boxes", "sizes"), "[0.5, 0.5, 0.25, 0.25]", "ymin, xmin, ymax and xmax")
+
+
+def test_names_of_images(read, built):
+    """White space at the ends and known extensions are dropped; another dot stays."""
+    build_boxes(built, {f"s{number}": name for number, name in enumerate(["a/1.jpg\n", "2011.05.01 cat", " b.PNG "])})
+    names = [read("boxes", f"s{number}")[0].image_id for number in range(3)]
+    assert names == ["a/1", "2011.05.01 cat", "b"]

@@ -193,6 +193,19 @@ def test_a_bad_line_is_one_line_or_its_image_is_skipped_and_counted(yolo, lines,
     assert dataset.fixes == {"unreadable images or annotations skipped": 1}
 
 
+def test_labels_without_an_image_are_counted(tmp_path):
+    write_image(tmp_path / "images" / "train" / "a.png")
+    write_image(tmp_path / "images" / "train" / "b.png")
+    (tmp_path / "labels" / "train").mkdir(parents=True)
+    (tmp_path / "classes.txt").write_text("cat\n")
+    for name in ("a", "c", "d", "classes"):
+        (tmp_path / "labels" / "train" / f"{name}.txt").write_text("0 0.5 0.5 0.2 0.2\n")
+    assert read_yolo(tmp_path, "train").fixes == {
+        "images without a labels file (no objects)": 1,
+        "labels files without an image": 2,
+    }
+
+
 @pytest.mark.parametrize(
     ("line", "box", "fix"),
     [
@@ -307,16 +320,3 @@ def test_names_may_be_the_path_of_a_list(yolo):
     write(yolo / "my.names", "cat\ndog\n")
     write(yolo / "data.yaml", "train: images/train\nnames: my.names\n")
     check(read_yolo(yolo, "train"))
-
-
-def test_labels_without_an_image_are_counted(tmp_path):
-    write_image(tmp_path / "images" / "train" / "a.png")
-    write_image(tmp_path / "images" / "train" / "b.png")
-    (tmp_path / "labels" / "train").mkdir(parents=True)
-    (tmp_path / "classes.txt").write_text("cat\n")
-    for name in ("a", "c", "d", "classes"):
-        (tmp_path / "labels" / "train" / f"{name}.txt").write_text("0 0.5 0.5 0.2 0.2\n")
-    assert read_yolo(tmp_path, "train").fixes == {
-        "images without a labels file (no objects)": 1,
-        "labels files without an image": 2,
-    }

@@ -141,7 +141,7 @@ def test_imagenet_weights_are_kerass_for_vgg16_alone(monkeypatch):
         small("caffe_vgg16", weights="imagenet").get_weights(), published.get_weights(), strict=True
     ):
         np.testing.assert_array_equal(found, expected)
-    with pytest.raises(InputError, match=r"^caffenet: found no ImageNet weights to download; .* give its \.caffemodel"):
+    with pytest.raises(InputError, match=r"^caffenet: found no ImageNet weights to download; .* pass its \.caffemodel"):
         small("caffenet", weights="imagenet")
 
 

@@ -8,11 +8,12 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from tf_fast_rcnn import boxes as box_algebra
+from tf_fast_rcnn.data.proposals.recall import ENOUGH_RECALL, MIN_IOU
 from tf_fast_rcnn.errors import InputError
 
 if TYPE_CHECKING:
@@ -24,6 +25,9 @@ _POSITIONS_BEYOND_BORDER = 1
 # positions do not reach an IoU of 0.5.
 _STEPS = (0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5)
 _CANDIDATE_SIZES = 80
+# Numbers of boxes in an image to choose from: the smallest with which the training boxes have enough recall. Detection
+# takes time in proportion.
+_BUDGETS = (3000, 6000, 12_000, 24_000)
 _MAX_BOXES = 1_000_000
 # A sample of the training boxes is enough for the fit, which then takes only seconds for a large data set.
 _MAX_FITTED_BOXES = 4000
@@ -123,7 +127,7 @@ def dense_boxes(height: float, width: float, dense: DenseBoxes) -> np.ndarray:
     return box_algebra.relative(boxes, rows, columns).astype(np.float32)
 
 
-def fit_dense_boxes(dataset: Iterable[ImageRecord], max_boxes: int = 3000, min_size: float = 0.0) -> DenseBoxes:
+def fit_dense_boxes(dataset: Iterable[ImageRecord], max_boxes: int | None = None, min_size: float = 0.0) -> DenseBoxes:
     """Finds the sizes and step that cover a data set's boxes best with a given number of boxes in a typical image.
 
     For each step, sizes are chosen greedily from clusters of the training boxes' sizes, each time the one with the
@@ -132,14 +136,19 @@ def fit_dense_boxes(dataset: Iterable[ImageRecord], max_boxes: int = 3000, min_s
 
     Args:
         dataset: `DetectionDataset`; its boxes are the training boxes. If there are none: `DEFAULT_DENSE_BOXES`.
-        max_boxes: maximum number of boxes in an image of the median height and width.
+        max_boxes: maximum number of boxes in an image of the median height and width. None: 3000, or as many more as
+            the recall of the training boxes at IoU 0.5, averaged over classes, needs to reach 0.9; at most 24,000.
         min_size: lower bound of the sides, in units of the image's shorter side.
 
     Returns:
         `DenseBoxes`.
 
     Raises:
-        InputError: if not even one size fits into `max_boxes`.
+        InputError: if not even one size fits into the number of boxes: the objects are too small for their images.
+
+    Example:
+        >>> fit_dense_boxes(load_dataset("voc:cells@train")).step                              # doctest: +SKIP
+        0.4
     """
     boxes, images, labels = _training_boxes(dataset)
     if not len(boxes):
@@ -147,19 +156,51 @@ def fit_dense_boxes(dataset: Iterable[ImageRecord], max_boxes: int = 3000, min_s
     weights = _class_balanced(labels)
     sizes = np.maximum(_cluster_sizes(boxes[:, 2:] - boxes[:, :2], weights), min_size)
     typical = np.median(images, axis=0)
-    best_score, best = -1.0, None
+    grids = []
     for step in _STEPS:
-        quality = np.stack([_quality(_best_iou(boxes, images, size, step)) for size in sizes], axis=1)
-        costs = np.array([_count(typical, size, step) for size in sizes])
-        chosen, score = _greedy_cover(weights[:, None] * quality, costs, max_boxes)
-        if score > best_score:
-            best_score, best = score, DenseBoxes(tuple(map(tuple, sizes[chosen])), step)
-    if best is None or not best.sizes:
+        overlaps = np.stack([_best_iou(boxes, images, size, step) for size in sizes], axis=1)
+        grids.append(_Grids(step, overlaps, np.array([_count(typical, size, step) for size in sizes])))
+    best, budgets = None, _BUDGETS if max_boxes is None else (max_boxes,)
+    for budget in budgets:
+        best = _best_within(budget, grids, weights)
+        if best is not None and best.recall >= ENOUGH_RECALL:
+            break
+    if best is None:
         name = getattr(dataset, "name", "the data set")
         raise InputError(
-            f"dense boxes: found no size of {name} that fits into {max_boxes} boxes; "
-            f"expected at least {costs.min()}; increase the number"
+            f"dense boxes: found no size of {name} that fits into {budgets[-1]} boxes; expected at least "
+            f"{min(each.costs.min() for each in grids)} for objects that small; cut the images into smaller ones, or "
+            "use selective search (--proposals selective-search)"
         )
+    return DenseBoxes(tuple(map(tuple, sizes[best.chosen])), best.step)
+
+
+class _Grids(NamedTuple):
+    """The grids of all candidate sizes M with one step: the best IoU of each training box `[N, M]`, and the number of
+    boxes of each `[M]`."""
+
+    step: float
+    overlaps: np.ndarray
+    costs: np.ndarray
+
+
+class _Fit(NamedTuple):
+    """Chosen sizes and step, the objective's value, and the class-balanced recall at IoU 0.5."""
+
+    chosen: list
+    step: float
+    score: float
+    recall: float
+
+
+def _best_within(budget, grids, weights):
+    """The best `_Fit` of at most `budget` boxes; None if not even one size fits."""
+    best = None
+    for step, overlaps, costs in grids:
+        chosen, score = _greedy_cover(weights[:, None] * _quality(overlaps), costs, budget)
+        if chosen and (best is None or score > best.score):
+            found = overlaps[:, chosen].max(axis=1) >= MIN_IOU
+            best = _Fit(chosen, step, score, float(weights[found].sum()))
     return best
 
 

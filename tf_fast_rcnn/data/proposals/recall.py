@@ -19,6 +19,10 @@ if TYPE_CHECKING:
 # RoIs with at least this IoU are foreground (section 2.3 of the paper).
 MIN_IOU = 0.5
 IOU_THRESHOLDS = tuple(float(iou) for iou in np.arange(50, 100, 5) / 100)
+# With less, proposals limit what a detector can find.
+ENOUGH_RECALL = 0.9
+# COCO's sizes of objects: their areas in pixels of the image.
+AREAS = {"small": (0.0, 32.0**2), "medium": (32.0**2, 96.0**2), "large": (96.0**2, np.inf)}
 COUNTS = (1, 3, 10, 30, 100, 300, 1000, 2000)
 
 
@@ -97,6 +101,32 @@ def recall_curves(
 def recall(overlaps: Sequence[float] | np.ndarray, min_iou: float = MIN_IOU) -> float:
     """Fraction of best IoUs `[G]` that are at least `min_iou`; NaN without objects."""
     return float(np.mean(np.asarray(overlaps) >= min_iou)) if len(overlaps) else float("nan")
+
+
+def recall_by_size(records: Sequence[ImageRecord], max_images: int = 500) -> dict[str, float]:
+    """Recall at `MIN_IOU` of the objects of each of COCO's sizes, by area in pixels of the image.
+
+    Args:
+        records: `ImageRecord`s with proposals.
+        max_images: of more images, this many are looked at, evenly spread.
+
+    Returns:
+        Dict with the recall of "all" objects and of those that are "small", "medium" and "large". Sizes without
+        objects are left out; without any object, the dict is empty.
+
+    Example:
+        >>> recall_by_size(prepared)                                      # doctest: +SKIP
+        {'all': 0.97, 'small': 0.92, 'large': 0.99}
+    """
+    overlaps, areas = [np.zeros(0, np.float32)], [np.zeros(0)]
+    for index in np.unique(np.linspace(0, len(records) - 1, max_images).astype(int)) if len(records) else ():
+        record = records[index]
+        pixels = box_algebra.scale(record.boxes.astype(np.float64), record.height, record.width)
+        overlaps.append(best_overlaps(record).iou[~record.crowd])
+        areas.append(box_algebra.area(pixels)[~record.crowd])
+    overlaps, areas = np.concatenate(overlaps), np.concatenate(areas)
+    of_size = {"all": areas >= 0} | {name: (areas >= low) & (areas < high) for name, (low, high) in AREAS.items()}
+    return {name: recall(overlaps[which]) for name, which in of_size.items() if which.any()}
 
 
 def class_recalls(

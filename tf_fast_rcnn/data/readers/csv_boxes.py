@@ -73,8 +73,8 @@ def read_csv(
         class_names: the classes in the order of their ids 1..K; default: those found, sorted.
         skip_bad: leave out missing or unreadable images and those with an invalid line, and count them in `fixes`,
             instead of raising.
-        split: "train", "validation" or "test", for files of Vertex AI, which contain all of them.
         boxes_order: one of `ANNOTATION_ORDERS`, for files whose xmin, ymin, xmax and ymax have another meaning.
+        split: "train", "validation" or "test", for files of Vertex AI, which contain all of them.
 
     Returns:
         `DetectionDataset`.

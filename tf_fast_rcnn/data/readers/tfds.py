@@ -2,13 +2,14 @@
 
     CACHE/tfds/NAME-SPLIT-KEY/
       00000000.jpg ...      the encoded images, byte for byte
-      annotations.json      their objects, written last: if it exists, the folder is complete
+      annotations.json      their objects as TFDS stores them, written last: if it exists, the folder is complete
 
 KEY is a hash of the source: location and modification time of the TFDS files, number of examples and bytes.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import logging
@@ -17,12 +18,18 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import PurePosixPath
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 
-from tf_fast_rcnn import boxes as box_algebra
-from tf_fast_rcnn.data.readers.annotations import AnnotatedObject, annotate, read_each, to_dataset
+from tf_fast_rcnn.data.readers.annotations import (
+    IMAGE_EXTENSIONS,
+    AnnotatedObject,
+    annotate,
+    read_each,
+    to_dataset,
+)
+from tf_fast_rcnn.data.readers.tfds_layout import find_layouts, own_builder
 from tf_fast_rcnn.errors import InputError, missing_package
 from tf_fast_rcnn.files import cache_folder, replacing
 
@@ -30,18 +37,20 @@ if TYPE_CHECKING:
     from tf_fast_rcnn.data.records import DetectionDataset
     from tf_fast_rcnn.files import StrPath
 
-_FILE_NAMES = ("image/filename", "image/file_name", "filename", "file_name")
+# Version of annotations.json; a folder with another one keeps its images.
+_VERSION = 2
+
 _IMAGE_IDS = ("image/id", "image_id")
-_LABELS = ("label", "type")
+_FILE_NAMES = ("image/filename", "image/file_name", "filename", "file_name", "image_filename")
+_OTHER_IDS = ("id",)
 _EXTENSIONS = {b"\xff\xd8": ".jpg", b"\x89P": ".png", b"BM": ".bmp", b"GI": ".gif", b"RI": ".webp"}
 
+# COCO's small objects have an area of up to the first, large ones from the second, medium ones from the first to the
+# second, in square pixels; both ends included.
+_AREA_BOUNDS = (32**2, 96**2)
 
-class _Features(NamedTuple):
-    """Where to find a data set's objects: the name of the feature, of its class label, and of the classes."""
-
-    objects: str
-    label: str
-    class_names: list[str]
+# A coordinate is a float32, so that it may exceed 1 by its rounding.
+_ROUNDING = 1e-6
 
 
 def read_tfds(
@@ -54,15 +63,18 @@ def read_tfds(
 ) -> DetectionDataset:
     """Reads one split of a TFDS data set that is on disk (`tfds.load` downloads it).
 
-    - Objects are the feature "objects" or, if there is none, the first sequence with a `bbox` (BBoxFeature) and a class
-      label; is_difficult and is_crowd are read if present. The classes are those of the label, in its order.
+    - There must be an image, and next to it a sequence of objects with a box (`BBoxFeature`) and a class label, or
+      boxes and a class label of the image. If an example has an image for each camera, each is read as an image.
+    - Flags of objects are read if present: `is_difficult`; `is_crowd` and `is_group_of` as crowds; `area`, in square
+      pixels, for the size classes of COCO evaluation.
+    - The classes are those of the label, in its order.
     - Nothing is downloaded. TFDS looks in $TFDS_DATA_DIR or, if that is not set, in ~/tensorflow_datasets.
     - The encoded images are copied once, byte for byte, to files in the cache folder, which need as much disk space as
       TFDS's own files. After an interruption the copy continues; later reads use only the copied files.
-    - TFDS's `voc` keeps VOC's 1-based corners; they are corrected here, so that `tfds:voc/2007@train` has the same
-      boxes and `image_id`s as `voc:VOC2007@train`. Its `coco` numbers the 80 classes in the order of COCO's ids, as
-      `coco:` does; `image_id` is COCO's.
-    - Boxes are clipped to the image; those without area are dropped. Both are counted in `fixes`.
+    - Where TFDS's own builders differ from their features, the boxes are corrected: 1-based corners of VOC's XML (voc,
+      bccd, stanford_dogs, oxford_iiit_pet) and kitti's boxes, which are upside down. docs/tfds.md lists all builders.
+    - Boxes are clipped to the image; those without area are dropped. Both are counted in `fixes`, as are images that
+      are not annotated, if no image of the split is.
 
     Args:
         name: as for `tfds.builder`: "voc/2007", "coco/2017", "my_data_set:1.0.0".
@@ -76,35 +88,35 @@ def read_tfds(
         `DetectionDataset`.
 
     Raises:
-        InputError: for a data set that TFDS does not know or that is not on disk, has no such split or no objects, and,
-            without `skip_bad`, for the first invalid image.
+        InputError: for a data set that TFDS does not know or that is not on disk, has no such split or no boxes with
+            classes, and, without `skip_bad`, for the first invalid image.
 
     Example:
         >>> train = read_tfds("voc/2007", "train")              # doctest: +SKIP
     """
     builder = _builder(name)
     _check_split(builder, name, split)
-    features = _features(builder, name)
+    own = own_builder(builder, name)
+    layouts = find_layouts(builder, own, name)
     folder = cache_folder(cache_dir) / "tfds" / _key(builder, name, split)
-    if not (folder / "annotations.json").is_file():
-        _copy(builder, split, features, folder, progress)
-    images = _read_copy(folder)
-    # The builder's own name is "voc" for any version.
-    to_relative = box_algebra.from_tfds_voc if builder.name == "voc" else _as_they_are
+    if not _is_complete(folder):
+        _copy(builder, split, layouts, own, folder, progress)
+    images = _read_copy(folder)["images"]
+    found_names = _class_names(layouts[0], images)
     fixes = Counter()
+    annotated = [image for image in images if not (own.zero_box_is_none and _has_zero_box(image))]
+    fixes["images without annotation left out"] += len(images) - len(annotated)
 
     def read_image(image):
         source = f"tfds:{name}@{split}, image {image['id']}"
-        objects = [_object(source, values, features) for values in image["objects"]]
-        return annotate(source, image["id"], folder / image["file"], objects, to_relative, fixes)
+        objects = [_object(source, values, found_names) for values in image["objects"]]
+        return annotate(source, image["id"], folder / image["file"], objects, own.to_relative, fixes)
 
-    annotations = read_each(read_image, images, skip_bad, fixes)
-    names = features.class_names if class_names is None else class_names
+    annotations = read_each(read_image, annotated, skip_bad, fixes)
+    if not any(image["objects"] for image in images):
+        fixes["images of a split without any object"] += len(images)
+    names = found_names if class_names is None else class_names
     return to_dataset(f"tfds:{name}@{split}", annotations, names, fixes)
-
-
-def _as_they_are(boxes, height, width):
-    return boxes
 
 
 def _builder(name):
@@ -114,20 +126,16 @@ def _builder(name):
         raise missing_package(f"tfds:{name}", error, "tfds") from None
 
     data_dir = os.environ.get("TFDS_DATA_DIR")
-    log = logging.getLogger("absl")
-    level = log.level
-    log.setLevel(logging.ERROR)  # TFDS logs warnings about missing files; the error below reports them.
     try:
-        builder = tfds.builder(name, **({"data_dir": data_dir} if data_dir else {}))
-        prepared = builder.is_prepared()
+        with _only_errors():  # TFDS logs warnings about missing files; the error below reports them.
+            builder = tfds.builder(name, **({"data_dir": data_dir} if data_dir else {}))
+            prepared = builder.is_prepared()
     except Exception as error:  # TFDS raises errors of many types, some with a long list of data sets.
         reason = str(error).strip().partition("\n")[0] or type(error).__name__
         raise InputError(
             f"tfds:{name}: no such data set ({reason}); expected one that `tfds.builder` knows; correct the name or "
             "set TFDS_DATA_DIR"
         ) from None
-    finally:
-        log.setLevel(level)
     if not prepared:
         raise InputError(
             f"tfds:{name}: found nothing in {builder.data_dir}; expected a data set; download it with "
@@ -136,43 +144,24 @@ def _builder(name):
     return builder
 
 
+@contextlib.contextmanager
+def _only_errors():
+    """Silences TFDS's warnings, which absl logs."""
+    log = logging.getLogger("absl")
+    level = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        log.setLevel(level)
+
+
 def _check_split(builder, name, split):
     if split not in builder.info.splits:
         raise InputError(
             f"tfds:{name}: no split {split!r}; expected one of {', '.join(sorted(builder.info.splits))}; "
             "add it as @SPLIT"
         )
-
-
-def _features(builder, name):
-    """Finds the objects; InputError if there are none or their boxes are not relative [ymin, xmin, ymax, xmax]."""
-    features = builder.info.features
-    found = {key: label for key in features for label in [_label_of(features[key])] if label}
-    if "image" not in features or not found:
-        raise InputError(
-            f"tfds:{name}: found the features {', '.join(sorted(features))}; expected `image`, and a sequence with "
-            "`bbox` and a class label; choose an object detection data set"
-        )
-    key = "objects" if "objects" in found else next(iter(found))
-    box = features[key].feature["bbox"]
-    bbox_format = getattr(getattr(box, "bbox_format", None), "name", "REL_YXYX")
-    if bbox_format != "REL_YXYX":
-        raise InputError(
-            f"tfds:{name}: found boxes in the format {bbox_format}; expected REL_YXYX, TFDS's default; rebuild it"
-        )
-    return _Features(key, found[key], list(features[key].feature[found[key]].names))
-
-
-def _label_of(feature):
-    """The name of the class label in a sequence of boxes; None for any other feature."""
-    import tensorflow_datasets as tfds
-
-    inner = getattr(feature, "feature", None)
-    if not isinstance(inner, tfds.features.FeaturesDict) or "bbox" not in inner:
-        return None
-    labels = [key for key in inner if isinstance(inner[key], tfds.features.ClassLabel)]
-    is_box = isinstance(inner["bbox"], tfds.features.BBoxFeature)
-    return next((key for key in (*_LABELS, *labels) if key in labels), None) if is_box else None
 
 
 def _key(builder, name, split):
@@ -185,7 +174,7 @@ def _key(builder, name, split):
     return re.sub(r"[^\w.-]+", "_", f"{name}-{split}")[-60:] + f"-{digest}"
 
 
-def _copy(builder, split, features, folder, progress):
+def _copy(builder, split, layouts, own, folder, progress):
     """Writes the images that do not exist yet, and then the annotations of all images."""
     totals = builder.info.splits[split]
     size = f"{totals.num_bytes / 1e9:.1f} GB" if totals.num_bytes >= 1e8 else f"{totals.num_bytes / 1e6:.1f} MB"
@@ -193,27 +182,39 @@ def _copy(builder, split, features, folder, progress):
     try:
         folder.mkdir(parents=True, exist_ok=True)
         examples = tqdm(
-            _examples(builder, split, features), title, totals.num_examples, unit="image", disable=not progress
+            _examples(builder, split, layouts), title, totals.num_examples, unit="image", disable=not progress
         )
-        images = [_copy_image(example, number, features, folder) for number, example in enumerate(examples)]
+        images = []
+        for example in examples:
+            for layout in layouts:
+                images.append(_copy_image(example, len(images), layout, own, folder, len(layouts)))
+        content = {"version": _VERSION, "images": _with_unique_ids(images)}
         with replacing(folder / "annotations.json") as file:
-            file.write(json.dumps(_with_unique_ids(images)).encode())
+            file.write(json.dumps(content).encode())
     except OSError as error:
         raise InputError(
             f"{folder}: cannot write ({error}); expected a folder with room for {size}; choose another --cache"
         ) from None
 
 
-def _examples(builder, split, features):
-    """Yields the examples of a split in a fixed order, without decoding images."""
+def _examples(builder, split, layouts):
+    """Yields the examples of a split in a fixed order, without decoding images, and only with what is needed."""
     import tensorflow as tf
     import tensorflow_datasets as tfds
 
-    wanted = {"image", features.objects, *_FILE_NAMES, *_IMAGE_IDS} & set(builder.info.features)
-    decoding = tfds.decode.PartialDecoding(dict.fromkeys(wanted, True), decoders={"image": tfds.decode.SkipDecoding()})
+    ids = (*_IMAGE_IDS, *_FILE_NAMES, *_OTHER_IDS)
+    wanted = {key: True for key in ids if key in builder.info.features}
+    decoders = {}
+    for layout in layouts:
+        scope = wanted.setdefault(layout.scope, {}) if layout.scope else wanted
+        scope.update(_wanted(layout))
+        (decoders.setdefault(layout.scope, {}) if layout.scope else decoders)[layout.image] = tfds.decode.SkipDecoding()
+    decoding = tfds.decode.PartialDecoding(wanted, decoders=decoders)
     config = tfds.ReadConfig(try_autocache=False)
     try:
-        yield from tfds.as_numpy(builder.as_dataset(split=split, decoders=decoding, read_config=config))
+        with _only_errors():  # TFDS warns of its own use of a deprecated attribute.
+            dataset = builder.as_dataset(split=split, decoders=decoding, read_config=config)
+        yield from tfds.as_numpy(dataset)
     except (tf.errors.OpError, ValueError) as error:
         reason = str(error).strip().partition("\n")[0]
         raise InputError(
@@ -221,36 +222,83 @@ def _examples(builder, split, features):
         ) from None
 
 
-def _copy_image(example, number, features, folder):
-    """Writes an example's image if it does not exist yet; returns its entry in annotations.json."""
-    encoded = example["image"]
+def _wanted(layout):
+    """The features that a layout needs, for `PartialDecoding`."""
+    wanted = {key: True for key in (layout.image, layout.label_text) if key}
+    in_object = dict.fromkeys((layout.box, *layout.flags.values()), True)
+    if layout.label:
+        (wanted if layout.label_of_image else in_object)[layout.label] = True
+    return wanted | ({layout.objects: in_object} if layout.objects else in_object)
+
+
+def _copy_image(example, number, layout, own, folder, num_layouts):
+    """Writes an image of an example if it does not exist yet; returns its entry in annotations.json."""
+    scope = example[layout.scope] if layout.scope else example
+    encoded = scope[layout.image]
     path = folder / f"{number:08d}{_EXTENSIONS.get(encoded[:2], '.img')}"
     if not path.is_file():
         with replacing(path) as file:
             file.write(encoded)
-    objects = example[features.objects]
-    names = ("bbox", features.label, "is_difficult", "is_crowd")
-    columns = {name: objects[name].tolist() for name in names if name in objects}
-    rows = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
-    return {"id": _image_id(example, number), "file": path.name, "objects": rows}
+    image_id = _image_id(example, number // num_layouts)
+    image_id = f"{image_id}-{layout.scope}" if layout.scope else image_id
+    return {"id": image_id, "file": path.name, "objects": _rows(scope, layout, own)}
+
+
+def _rows(scope, layout, own):
+    """One dict per object: bbox, label and, if given, difficult, crowd, area and the label's text."""
+    if not layout.objects:
+        rows = [{"bbox": scope[layout.box].tolist()}]
+    else:
+        objects = scope[layout.objects]
+        columns = {"bbox": objects[layout.box].reshape(-1, 4).tolist()}
+        columns |= {flag: _flag(objects[key], flag, layout, own) for flag, key in layout.flags.items()}
+        if layout.label and not layout.label_of_image:
+            columns["label"] = objects[layout.label].tolist()
+        rows = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
+    if layout.label and (layout.label_of_image or not layout.objects):
+        of_image = {"label": int(scope[layout.label])}
+        of_image |= {"text": scope[layout.label_text].decode()} if layout.label_text else {}
+        rows = [row | of_image for row in rows]
+    return rows
+
+
+def _flag(values, flag, layout, own):
+    """The values of a flag of all objects: whether it is 1, or the area."""
+    if flag != "area":
+        return (values == 1).tolist()
+    # TFDS drops the decimals of COCO's areas, which matters on the bounds of the size classes: 1024.9 is medium, but
+    # 1024 is small and medium. Whole numbers are rare in COCO.
+    truncated = own.areas_truncated == layout.objects
+    return [area + 0.5 if truncated and area in _AREA_BOUNDS else area for area in values.tolist()]
 
 
 def _image_id(example, number):
-    """COCO's id, the file name without extension as in VOC, or else the example's number."""
-    for key in _IMAGE_IDS:
-        if key in example:
+    """COCO's id, the file name without extension as in VOC, another id, or else the example's number."""
+    for key in (*_IMAGE_IDS, *_FILE_NAMES, *_OTHER_IDS):
+        if key in example and getattr(example[key], "shape", ()) == ():
             value = example[key]
-            return value.decode() if isinstance(value, bytes) else str(value)
-    for key in _FILE_NAMES:
-        if key in example:
-            return PurePosixPath(example[key].decode()).with_suffix("").as_posix()
+            # TFDS's bccd ends names with a line break.
+            text = value.decode(errors="replace").strip() if isinstance(value, bytes) else str(value)
+            return _without_extension(text) if key in _FILE_NAMES else text
     return f"{number:08d}"
+
+
+def _without_extension(name):
+    path = PurePosixPath(name)
+    return path.with_suffix("").as_posix() if path.suffix.lower() in (*IMAGE_EXTENSIONS, ".gif") else name
 
 
 def _with_unique_ids(images):
     if len({image["id"] for image in images}) == len(images):
         return images
     return [image | {"id": f"{number:08d}"} for number, image in enumerate(images)]
+
+
+def _is_complete(folder):
+    if not (folder / "annotations.json").is_file():
+        return False
+    content = _read_copy(folder)
+    return isinstance(content, dict) and content.get("version") == _VERSION
 
 
 def _read_copy(folder):
@@ -261,12 +309,33 @@ def _read_copy(folder):
         raise InputError(f"{path}: invalid JSON ({error}); remove {folder} to copy the images again") from None
 
 
-def _object(source, values, features):
-    label = values[features.label]
-    if not 0 <= label < len(features.class_names):
+def _class_names(layout, images):
+    """The names of the label; if it has only numbers, the texts that stand for them."""
+    texts = {row["label"]: row["text"] for image in images for row in image["objects"] if "text" in row}
+    names = [texts.get(number, name) for number, name in enumerate(layout.class_names)]
+    return names if len(set(names)) == len(names) else layout.class_names
+
+
+def _has_zero_box(image):
+    return any(not any(row["bbox"]) for row in image["objects"])
+
+
+def _object(source, values, class_names):
+    label = values.get("label", 0)
+    if not 0 <= label < len(class_names):
         raise InputError(
-            f"{source}: found the label {label}; expected 0 to {len(features.class_names) - 1}; skip invalid images"
+            f"{source}: found the label {label}; expected 0 to {len(class_names) - 1}; skip invalid images"
+        )
+    ymin, xmin, ymax, xmax = values["bbox"]
+    if not (-_ROUNDING <= ymin <= ymax <= 1 + _ROUNDING and -_ROUNDING <= xmin <= xmax <= 1 + _ROUNDING):
+        raise InputError(
+            f"{source}: found the box {values['bbox']}; expected ymin, xmin, ymax and xmax from 0 to 1, TFDS's default "
+            "format; rebuild the data set with it"
         )
     return AnnotatedObject(
-        features.class_names[label], values["bbox"], values.get("is_difficult", False), values.get("is_crowd", False)
+        class_names[label],
+        values["bbox"],
+        values.get("difficult", False),
+        values.get("crowd", False),
+        values.get("area") or None,
     )

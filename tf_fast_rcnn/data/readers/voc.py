@@ -69,8 +69,8 @@ def read_voc(
 
     Raises:
         InputError: for an unknown or empty split, one without any XML file, a class that is not in `class_names`, boxes
-            that fit in another order or unit only, and, without `skip_bad`, for invalid annotations and missing or
-            invalid images, in one message.
+            that fit in another order or unit only, and, without `skip_bad`, for missing or invalid annotations or
+            images, in one message.
 
     Example:
         >>> train = read_voc("VOCdevkit/VOC2007", "trainval")                              # doctest: +SKIP
@@ -78,8 +78,8 @@ def read_voc(
     """
     directory = Path(directory)
     fixes = Counter()
-    to_relative = box_algebra.from_voc if boxes_order is None else annotation_order(boxes_order)
     images = voc_images(directory, split, fixes)
+    to_relative = box_algebra.from_voc if boxes_order is None else annotation_order(boxes_order)
     annotations = read_each(lambda image: _read_annotation(image, to_relative, fixes), images, skip_bad, fixes)
     if annotations and not any(os.path.isfile(image.xml) for image in images):
         raise InputError(

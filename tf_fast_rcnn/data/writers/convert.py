@@ -118,7 +118,7 @@ def save_detections(
     if kind not in SAVE_KINDS:
         raise InputError(f"format {kind!r}: unknown; expected one of {', '.join(SAVE_KINDS)}")
     _check_new(out_dir)
-    images = list(detected_images(dataset, detections))
+    images = list(detected_images(dataset, detections, flat=kind == "voc"))
     with new_folder(out_dir) as folder:
         if kind == "voc":
             for image in images:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import itertools
 import re
 import shutil
 from collections.abc import Callable, Iterable, Sequence
@@ -62,45 +63,57 @@ class LabelledImage(NamedTuple):
             file.write(record.image_bytes)
 
 
-def labelled_images(dataset: DetectionDataset) -> Iterable[LabelledImage]:
-    """The images of a data set with their annotations."""
-    for index, (file, record) in enumerate(zip(file_names(dataset), dataset, strict=True)):
+def labelled_images(dataset: DetectionDataset, flat: bool = False) -> Iterable[LabelledImage]:
+    """The images of a data set with their annotations; with `flat`, all files are in one folder."""
+    for index, (file, record) in enumerate(zip(file_names(dataset, flat), dataset, strict=True)):
         names = [dataset.class_names[label - 1] for label in record.class_ids]
         light = dataclasses.replace(record, image_bytes=None, proposal_boxes=None)
         load = functools.partial(dataset.__getitem__, index)
         yield LabelledImage(file, light, load, record.boxes, names, None, record.difficult, record.crowd)
 
 
-def detected_images(dataset: DetectionDataset, detections: Sequence[Detections]) -> Iterable[LabelledImage]:
-    """The images of a data set with their detections."""
-    for image, found in zip(labelled_images(dataset), detections, strict=True):
+def detected_images(
+    dataset: DetectionDataset, detections: Sequence[Detections], flat: bool = False
+) -> Iterable[LabelledImage]:
+    """The images of a data set with their detections; with `flat`, all files are in one folder."""
+    for image, found in zip(labelled_images(dataset, flat), detections, strict=True):
         boxes = np.asarray(found.boxes, np.float32).reshape(-1, 4)
         none = np.zeros(len(boxes), bool)
         scores = np.asarray(found.scores)
         yield image._replace(boxes=boxes, names=found.names, scores=scores, difficult=none, crowd=none)
 
 
-def file_names(records: Iterable[ImageRecord]) -> list[str]:
-    """A unique relative file name for each image, made of its id, without the folders that all ids begin with.
+def file_names(records: Sequence[ImageRecord], flat: bool = False) -> list[str]:
+    """A unique relative file name for each image.
+
+    It is made of the image's id, or of the file's path if all ids are numbers, as COCO's are, without the folders that
+    all begin with.
+
+    Args:
+        records: the images.
+        flat: join folders and name by "_" instead of "/".
 
     Example:
         >>> file_names(load_dataset("yolo:cells@train"))[:2]                # doctest: +SKIP
         ['day 1/a.jpg', 'day 2/a.jpg']
     """
-    named = [(_safe_parts(record.image_id), _extension(record)) for record in records]
-    shared = _shared_start([parts[:-1] for parts, _ in named])
-    files: dict[str, None] = {}
-    folded = set()
-    for parts, extension in named:
-        stem, number = "/".join(parts[shared:]), 1
-        file = f"{stem}{extension}"
+    named = [(record.image_id, record.image_path, _extension(record)) for record in records]
+    numbered = all(image_id.isdecimal() for image_id, _, _ in named)
+    paths = [_safe_parts(path if numbered else image_id) for image_id, path, _ in named]
+    shared = _shared_start([parts[:-1] for parts in paths])
+    files, taken = [], set()
+    for parts, (_, _, extension) in zip(paths, named, strict=True):
+        stem = ("_" if flat else "/").join(parts[shared:])
         # File systems may ignore case; annotations are named by the stem alone.
-        while PurePosixPath(file).with_suffix("").as_posix().lower() in folded:
-            number += 1
-            file = f"{stem}-{number}{extension}"
-        folded.add(PurePosixPath(file).with_suffix("").as_posix().lower())
-        files[file] = None
-    return list(files)
+        unique = next(name for name in _candidates(stem) if name.lower() not in taken)
+        taken.add(unique.lower())
+        files.append(f"{unique}{extension}")
+    return files
+
+
+def _candidates(stem):
+    yield stem
+    yield from (f"{stem}-{number}" for number in itertools.count(2))
 
 
 def _shared_start(lists):

@@ -204,7 +204,7 @@ def _network(name, side, convolutions, fc_layers):
 def _with_weights(network, weights):
     if weights == "imagenet":
         raise InputError(
-            f"{network.name}: found no ImageNet weights to download; expected a weights file; give its .caffemodel "
+            f"{network.name}: found no ImageNet weights to download; expected a weights file; pass its .caffemodel "
             "(--weights FILE), or use random weights (weights=None)"
         )
     if weights is not None and os.fspath(weights).endswith(".caffemodel"):

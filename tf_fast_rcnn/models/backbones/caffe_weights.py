@@ -65,7 +65,7 @@ def predictor_weights(
     if outputs < 2:
         raise InputError(
             f"{caffe_model.path}: found a layer cls_score with {outputs} outputs; expected the background and at least "
-            "one class; give a trained Fast R-CNN network"
+            "one class; pass a trained Fast R-CNN network"
         )
     scores, score_bias = caffe_model.blobs("cls_score", [(outputs, inputs), (outputs,)])
     boxes, box_bias = caffe_model.blobs("bbox_pred", [(4 * outputs, inputs), (4 * outputs,)])

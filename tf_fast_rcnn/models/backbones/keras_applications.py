@@ -74,7 +74,7 @@ def _download(application):
     except Exception as error:  # Keras raises a bare Exception if a download fails.
         raise InputError(
             f"{application.name}: found no ImageNet weights ({first_line(error)}); expected Keras to download them; "
-            "check the connection, give a weights file (--weights FILE), or use random weights (weights=None)"
+            "check the connection, pass a weights file (--weights FILE), or use random weights (weights=None)"
         ) from error
 
 

@@ -41,7 +41,7 @@ def load_keras_weights(network: keras.Model, path: StrPath) -> None:
     except (ValueError, OSError, KeyError, RuntimeError, zipfile.BadZipFile) as error:
         raise InputError(
             f"{path}: found weights that do not load ({first_line(error)}); expected those of {network.name}; "
-            "give a file of this architecture including its top, or pass the keras.Model itself as the backbone"
+            "pass a file of this architecture including its top, or pass the keras.Model itself as the backbone"
         ) from error
 
 

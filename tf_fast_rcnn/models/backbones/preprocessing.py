@@ -47,7 +47,7 @@ class Preprocessing(keras.layers.Layer):
     ) -> None:
         super().__init__(autocast=False, **kwargs)
         if channel_order not in _CHANNEL_ORDERS:
-            raise InputError(f"channel_order: found {channel_order!r}; expected 'rgb' or 'bgr'; give one of these")
+            raise InputError(f"channel_order: found {channel_order!r}; expected 'rgb' or 'bgr'; choose one of these")
         self.channel_order = channel_order
         self.mean = _three_floats("mean", mean)
         self.scale = _three_floats("scale", scale)
@@ -72,7 +72,7 @@ class Preprocessing(keras.layers.Layer):
 
 def _three_floats(name, values):
     if np.shape(values) != (3,) or not np.all(np.isfinite(np.asarray(values, np.float64))):
-        raise InputError(f"{name}: found {values!r}; expected three finite numbers; give one per channel")
+        raise InputError(f"{name}: found {values!r}; expected three finite numbers; pass one per channel")
     return tuple(float(value) for value in values)
 
 
