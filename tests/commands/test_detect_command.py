@@ -341,7 +341,7 @@ def test_bad_options(refused, tiny_run, image, tmp_path, monkeypatch, options, m
 SAVED_SPECS = {
     "voc": "voc:{out}",
     "yolo": "yolo:{out}",
-    "coco": "coco:{out}/annotations.json,{images}",
+    "coco": "coco:{out}/annotations/instances_default.json,{images}",
     "cvat": "cvat:{out}/annotations.xml,{images}",
 }
 
