@@ -70,6 +70,7 @@ def _annotations(image, places):
             "bbox": box,
             "area": box[2] * box[3] if share is None else float(share * height * width),
             "iscrowd": int(image.crowd[index]),
+            "segmentation": [],
         }
         if image.scores is not None:
             entry["score"] = round(float(image.scores[index]), 6)
