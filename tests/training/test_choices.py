@@ -43,7 +43,7 @@ def test_objects_of_at_least_seven_cells_of_stride_16_do_without_stride_8():
 
 
 def test_the_class_with_the_smallest_objects_decides():
-    stride, (reason,) = strides(dataset((300, 300), (40, 40)))
+    stride, (reason, _) = strides(dataset((300, 300), (40, 40)))
     assert stride == (8, 16, 32)
     assert "of class c2 (tenth percentile) are 40 pixels" in reason
 
@@ -64,7 +64,7 @@ def test_sizes_are_those_in_the_networks_input():
 
 
 def test_a_network_without_a_stride_is_not_asked_for_it(tiny_backbone):
-    stride, (reason,) = strides(dataset((40,)), tiny_backbone)
+    stride, (reason, _) = strides(dataset((40,)), tiny_backbone)
     assert stride == (8,)  # its feature maps have strides 4 and 8
     assert reason.endswith("tiny_network has strides 1, 4, 8")
 
@@ -81,6 +81,34 @@ def test_a_run_to_start_from_decides():
         assert settle(small_data(), dataset((300,)), "efficientnet_lite0", start)[0].network.stride == expected
 
 
-@pytest.mark.parametrize("recipe", [voc07(), frcnn.recipe("small-data", {"network.stride": 8})])
-def test_given_strides_stay(recipe):
+@pytest.mark.parametrize("recipe", [voc07(), frcnn.recipe("small-data", {"network.stride": 8, "jitter": "given"})])
+def test_given_choices_stay(recipe):
     assert settle(recipe, dataset((40,)), recipe.backbone) == (recipe, [])
+
+
+def jitter(data, changes=None):
+    settled, reasons = settle(frcnn.recipe("small-data", changes or {}), data, "efficientnet_lite0")
+    assert settled.jitter == "given"
+    return settled.sampling, reasons[-1]
+
+
+def test_images_of_large_objects_change_their_scale_and_colours():
+    sampling, reason = jitter(dataset((112, 200)))
+    assert sampling.scale_jitter == (0.7, 1.2)
+    assert (sampling.brightness, sampling.contrast, sampling.saturation, sampling.hue) == (0.1, 0.2, 0.2, 0.0)
+    assert reason.startswith("images are scaled by 0.7 to 1.2 and change their colours at random: ")
+
+
+def test_images_of_small_objects_stay_as_they_are():
+    sampling, reason = jitter(dataset((200, 300), (60,)))
+    assert sampling == small_data().sampling
+    assert "the small objects of class c2 are 60 pixels in the network's input, smaller than 112" in reason
+
+
+def test_ranges_of_your_own_are_kept():
+    sampling, _ = jitter(dataset((200,)), {"sampling.brightness": "0.3"})
+    assert (sampling.brightness, sampling.scale_jitter) == (0.3, (1.0, 1.0))
+
+
+def test_the_papers_recipes_have_no_jitter():
+    assert settle(voc07(), dataset((200,)), "vgg16")[0].sampling.scale_jitter == (1.0, 1.0)

@@ -133,6 +133,8 @@ class Recipe:
             the best one, not the last. None: all steps, and the last model.
         nms_iou_threshold: threshold of non-maximum suppression when the trained model detects; see
             `DetectionSettings`.
+        jitter: "given": random changes of scale and colours as `sampling` says; "auto": chosen from the data, unless
+            `sampling` has ranges of its own; see `training.choices`.
         dtype: the dtype in which layers compute: "float32", "mixed_bfloat16", or "mixed_float16" with loss scaling.
             Weights, RoIs, scores, boxes and losses are always float32, and so is the saved model.
         optimizer: `OptimizerSettings`, or any Keras optimiser with its own schedule, which is stored as its
@@ -155,6 +157,7 @@ class Recipe:
     only_layers: tuple[str, ...] | None = None
     early_stopping: int | None = None
     nms_iou_threshold: float = 0.3
+    jitter: str = "given"
     dtype: str = "float32"
     optimizer: OptimizerSettings | dict = dataclasses.field(default_factory=OptimizerSettings)
     network: NetworkSettings = dataclasses.field(default_factory=NetworkSettings)
@@ -165,6 +168,7 @@ class Recipe:
             # object.__setattr__ is how a frozen dataclass normalises its own fields.
             object.__setattr__(self, "optimizer", keras.optimizers.serialize(self.optimizer))
         check_choice("dtype", self.dtype, DTYPES)
+        check_choice("jitter", self.jitter, ("given", "auto"))
         check_setting("box_weight", self.box_weight, 0 <= self.box_weight < math.inf, "a number from 0")
         threshold = self.nms_iou_threshold
         check_setting("nms_iou_threshold", threshold, 0 <= threshold <= 1, "a number from 0 to 1")
