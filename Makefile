@@ -2,7 +2,7 @@
 #   make demo   trains, evaluates and exports a detector; open demo/index.html to see the results
 #   make test   runs the tests
 #   make notebooks   runs the notebooks of examples/notebooks: build/notebooks/*.ipynb, with pictures
-#   make findings   runs findings/*.sh: what other tools do that one would not guess; installs them from the network
+#   make findings   runs findings/*.sh, which show surprising behaviour of other tools; installs them from the network
 #   make docs   builds the documentation site, build/docs/index.html
 PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
 	$$python -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null && echo $$python && break; done)
@@ -49,7 +49,7 @@ docs: install
 notebooks: install
 	$(BIN)/python tools/notebooks.py --out build/notebooks
 
-# Runs all of them, and fails if one of them failed.
+# Runs all of them, and fails if any of them failed.
 findings:
 	@failed=""; for script in findings/*.sh; do \
 		echo "$$script"; bash $$script || failed="$$failed $$script"; \

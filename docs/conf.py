@@ -1,7 +1,7 @@
 """Configuration of the documentation site: `make docs` writes it to build/docs.
 
-The pages are Markdown that also reads well on a code host. Three small extensions in docs/extensions/ add what is
-generated: the API reference, the reference of the command line, and links from names in `code` to the API reference.
+The pages are Markdown that also reads well on a code host. Three small extensions in docs/extensions/ add
+generated parts: the API reference, the command-line reference, and links from names in `code` to the API reference.
 """
 
 import os

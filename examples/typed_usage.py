@@ -1,6 +1,6 @@
-"""What users write with this package, for type checkers: `make lint` checks it, and what each call gives.
+"""Typical user code, for type checkers: `make lint` checks it, and the type that each call returns.
 
-Nothing here is run; each function is an example of its own.
+Nothing here is run; each function is a separate example.
 """
 
 from pathlib import Path

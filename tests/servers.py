@@ -49,7 +49,7 @@ class Served:
 
 @contextlib.contextmanager
 def in_thread(server):
-    """Runs an asynchronous context in a thread with an event loop of its own; gives what it yields."""
+    """Runs an asynchronous context in a thread with its own event loop; yields the same value."""
     started, stop = concurrent.futures.Future(), threading.Event()
 
     async def main():

@@ -1,8 +1,8 @@
 """The picture of modules that CONTRIBUTING.md draws, against the imports in the sources.
 
-A module imports only what stands before it. Imports within functions count, and so do the names that the package
-itself gives out (`tf_fast_rcnn.detect` is `tf_fast_rcnn.inference.detect`). Imports for type checkers alone, under
-`if TYPE_CHECKING:`, keep to the floors too; as they never run, they load no TensorFlow and close no circle.
+A module imports only modules listed before it. Imports within functions count, and so do names that the package itself
+exports (`tf_fast_rcnn.detect` is `tf_fast_rcnn.inference.detect`). Imports for type checkers only, under
+`if TYPE_CHECKING:`, must respect the layers too; since they never run, they do not load TensorFlow or form cycles.
 """
 
 import ast
@@ -19,7 +19,7 @@ import tf_fast_rcnn
 ROOT = pathlib.Path(tf_fast_rcnn.__file__).parent
 PACKAGE = "tf_fast_rcnn"
 
-# From the ground floor to the roof; modules of one floor do not know each other.
+# Layers from the bottom up; parts in the same layer do not import each other.
 FLOORS = [
     ["boxes", "errors", "files", "keras_objects"],
     ["visualization"],
@@ -32,7 +32,7 @@ FLOORS = [
     ["commands"],
     ["cli"],
 ]
-# A part names types of parts above it, for type checkers alone: what is drawn.
+# Types from higher layers that a part may import for type checkers only: here, what is drawn.
 TYPES_FROM_ABOVE = {"visualization": {"data"}}
 FLOOR_OF = {name: number for number, names in enumerate(FLOORS) for name in names}
 WITH_TENSORFLOW = {
@@ -76,7 +76,7 @@ def what_runs(tree):
 
 
 def our_module(dotted):
-    """The module of ours that holds a dotted name, "" for the package itself; None for what is not ours."""
+    """The module of ours that holds a dotted name, "" for the package itself; None for other modules."""
     first, *rest = dotted.split(".")
     if first != PACKAGE:
         return None

@@ -3,10 +3,10 @@
     python tools/input_pipeline.py voc:VOC2007@trainval --cores 2
 
 The contestants alternate in one process, on the same images and cores, each with the parallelism that tf.data chooses.
-Reported are medians of images per second, of the ratios to decoding within a round, and of CPU milliseconds per image
-(all threads together), which hardly depend on background load. "decode" only decodes bytes in memory, with the same
-ops; "decode, resize" also makes float32 images of the network's size, the minimum for any pipeline that resizes with
-TensorFlow. Then the script prints the fraction of padding in a mini-batch's pixels, in random order and with images of
+The script reports medians of images per second, of the ratios to decoding within a round, and of CPU milliseconds per
+image (all threads together), which hardly depend on background load. "decode" only decodes bytes in memory, with the
+same ops; "decode, resize" also makes float32 images of the network's size, the minimum for any pipeline that resizes
+with TensorFlow. It then prints the fraction of padding in a mini-batch's pixels, in random order and with images of
 similar shapes grouped.
 """
 

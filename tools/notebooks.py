@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Makes Jupyter notebooks of the Python files in examples/notebooks, and executes them.
+"""Makes Jupyter notebooks from the Python files in examples/notebooks, and executes them.
 
     python tools/notebooks.py --out build/notebooks
     python tools/notebooks.py examples/notebooks/own_data.py --out build/notebooks --set STEPS=20
@@ -79,7 +79,7 @@ def execute(notebook):
 def main(arguments=None):
     """The command line; returns the exit code."""
     parser = argparse.ArgumentParser(
-        description="Makes Jupyter notebooks of Python files and executes them.",
+        description="Makes Jupyter notebooks from Python files and executes them.",
         epilog=__doc__.split("\n\n", 1)[1],
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

@@ -1,7 +1,7 @@
 """The directive `{public-names}`: documents names of `tf_fast_rcnn.__all__` from their docstrings.
 
-Names are looked up in the package itself, whatever module defines them. A public name that no page documents, or that
-two do, is a warning, and so an error of the build.
+Names are looked up in the package itself, whatever module defines them. A public name that no page or more than one
+page documents is a warning, and therefore an error of the build.
 """
 
 import inspect
@@ -16,7 +16,7 @@ import tf_fast_rcnn
 PACKAGE = "tf_fast_rcnn"
 # Types in signatures that other projects document.
 OTHER_PROJECTS = ("collections", "keras", "np", "numpy", "os", "pathlib", "PIL", "tensorflow", "tf", "typing")
-# What signatures name that has no page: aliases, types of other projects by their short names, parts of public types.
+# Names in signatures that have no page: aliases, types of other projects by their short names, parts of public types.
 UNLINKED = (
     *("Any", "Callable", "Image", "Iterable", "Iterator", "Mapping", "Path", "Self", "Sequence"),
     *(
@@ -78,7 +78,7 @@ def skip_fields(app, what, name, value, skip, options):
 
 
 def resolve_type(app, env, node, contents):
-    """A type that a signature names by the module that defines it is the public name; others' types are no links."""
+    """A type that a signature names by the module that defines it is the public name; others are not linked."""
     if node.get("refdomain") != "py":
         return None
     root, *_, name = node["reftarget"].split(".") if "." in node["reftarget"] else [node["reftarget"]] * 2

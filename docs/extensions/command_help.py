@@ -1,8 +1,9 @@
 """The directive `{command} NAME`: documents a command from its argparse parser.
 
-sphinx-argparse would read the help texts as markup, where `code` and * are, and needs one function that returns a whole
-parser, while `tf_fast_rcnn.cli` builds the parser of one command at a time. This shows the texts as the terminal does,
-with a link to each option. A command that no page documents is a warning, and so an error of the build.
+sphinx-argparse would interpret the help texts as markup, including `code` and *, and needs one function that returns a
+whole parser, while `tf_fast_rcnn.cli` builds the parser of one command at a time. This directive shows the texts as the
+terminal does, with a link to each option. A command that no page documents is a warning, and therefore an error of the
+build.
 """
 
 import argparse
@@ -20,7 +21,7 @@ logger = logging.getLogger(__name__)
 
 
 class Command(SphinxDirective):
-    """The usage, options and examples of one command, or of one part of it, as `benchmark training`."""
+    """The usage, options and examples of one command, or of one part of it, such as `benchmark training`."""
 
     required_arguments = 1
     final_argument_whitespace = True
@@ -40,7 +41,7 @@ class Command(SphinxDirective):
 
 
 def _parser(words):
-    """The parser of a command, and what the command it is a part of says of it."""
+    """The parser of a command, and its summary in the command that it belongs to."""
     parser, summary = cli._parser(words[:1]), None
     for word in words:
         action = _parts(parser)
@@ -109,7 +110,7 @@ def _title(text):
 
 
 def _rst(text):
-    # A URL in a help text is a pattern, as grpc://HOST:PORT/NAME, and no link.
+    # A URL in a help text, such as grpc://HOST:PORT/NAME, is a pattern, not a link.
     return rst_of_text(" ".join(text.split())).replace("://", ":\\//")
 
 

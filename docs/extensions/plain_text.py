@@ -1,4 +1,4 @@
-"""Turns plain text with `code`, as docstrings and help texts are, into reStructuredText that reads the same."""
+"""Converts plain text with `code`, such as docstrings and help texts, to reStructuredText that reads the same."""
 
 import re
 

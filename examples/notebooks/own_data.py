@@ -1,10 +1,10 @@
 # %% [markdown]
 # # From a folder of images to mAP
 #
-# This notebook trains an object detector on images of your own: it reads annotated images from a folder, looks at
-# them, trains for a short time, measures the mean average precision (mAP) and draws detections.
+# This notebook trains an object detector on your own images: it reads annotated images from a folder, shows them,
+# trains for a short time, measures the mean average precision (mAP) and draws detections.
 #
-# The folder is in the layout of Pascal VOC, and the package generates it, so that nothing needs to be downloaded.
+# The package generates the folder, in Pascal VOC's layout, so nothing needs to be downloaded.
 # To use your own data, change the SPEC in the cell that calls `load_dataset`. With the values below, everything takes
 # a few minutes on two CPU cores.
 
@@ -24,7 +24,7 @@ import tf_fast_rcnn as frcnn
 from tf_fast_rcnn.demo.digits import generate_digits
 from tf_fast_rcnn.visualization.drawing import contact_sheet, draw_ground_truth
 
-scratch = tempfile.TemporaryDirectory()  # removed when the notebook ends; use a folder of your own to keep the results
+scratch = tempfile.TemporaryDirectory()  # removed at the end; use your own folder to keep the results
 folder = Path(scratch.name)
 
 # %% [markdown]
@@ -59,13 +59,13 @@ contact_sheet([draw_ground_truth(record.image(), record, train.class_names) for 
 # %% [markdown]
 # ## Training
 #
-# It takes a longer training to tell ten digits apart. `with_classes` merges them into one class: a short training is
-# enough to find digits, and to ignore the other shapes. Without this line, the detector learns all ten classes; train
-# it for 800 steps then.
+# Distinguishing ten digits takes longer training. `with_classes` merges them into one class, so that a short training
+# is enough to find digits and ignore the other shapes. Without this line, the detector learns all ten classes; then
+# train it for 800 steps.
 #
-# A recipe contains all settings of a training. `small-data` is the one for tens to thousands of images; it fine-tunes
-# an EfficientNet-Lite0 with ImageNet weights, which come with the package. `train` first computes the object proposals
-# that Fast R-CNN classifies, and writes everything to a folder, the RUN.
+# A recipe contains all settings of a training run. `small-data` is the one for tens to thousands of images; it
+# fine-tunes an EfficientNet-Lite0 with ImageNet weights, which come with the package. `train` first computes the
+# object proposals that Fast R-CNN classifies, and writes everything to a folder, the RUN.
 
 # %%
 train, test = (frcnn.with_classes(dataset, {"digit": list("0123456789")}) for dataset in (train, test))
@@ -80,7 +80,7 @@ Image.open(folder / "run" / "losses.png")
 # %% [markdown]
 # ## Evaluation
 #
-# `load_run` reads the trained model together with the way to compute proposals. An object counts as found if a
+# `load_run` reads the trained model together with the settings of its proposals. An object counts as found if a
 # detection overlaps it by an IoU of at least 0.5. Average precision (AP) summarises the curve of precision over
 # recall, and mAP is the mean of the classes' APs.
 
@@ -118,6 +118,6 @@ contact_sheet(pictures, columns=2)
 # ## Where to go next
 #
 # - The same from the command line: `tf-fast-rcnn browse`, `train`, `evaluate` and `detect`
-#   (docs/getting_started.md). `evaluate --report` writes a page that says where mAP is lost.
+#   (docs/getting_started.md). `evaluate --report` writes a page that shows where mAP is lost.
 # - docs/training.md describes the settings of a recipe, docs/networks.md other backbones.
 # - The notebook `serve_and_query` exports a trained detector and queries it over a network.

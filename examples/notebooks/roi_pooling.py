@@ -2,7 +2,7 @@
 # # RoI pooling inside your own Keras model
 #
 # RoI pooling turns any region of a feature map into a small map of fixed size. Fast R-CNN is built on it, but it is
-# useful by itself wherever a network has to say something about given boxes. This notebook uses the layer in a small
+# useful on its own whenever a network has to classify or measure given boxes. This notebook uses the layer in a small
 # Keras model that classifies given boxes, trains the model, and shows that the gradient passes through the layer.
 #
 # With the values below, everything takes a few minutes on two CPU cores.
@@ -61,8 +61,8 @@ plt.show()
 # %% [markdown]
 # ## Data as arrays
 #
-# A batch needs images of one size, and as many boxes for each image. We pad the images at the bottom and the right,
-# which moves no box, and add empty boxes with weight 0 to images with few digits.
+# A batch needs images of the same size, with the same number of boxes each. We pad the images at the bottom and the
+# right, which does not move any box, and add empty boxes with weight 0 to images with few digits.
 
 
 # %%
@@ -88,8 +88,8 @@ for name, array in {"images": inputs[0], "rois": inputs[1], "labels": labels, "w
 # ## The model
 #
 # The convolutions run once over the whole image. Their strides multiply to 4, so the layer's `spatial_scale` is 1/4.
-# `RoIPooling` is a layer with two inputs, the feature map and the boxes. What follows it sees one map of 7 x 7 cells
-# for each box, however large the box is.
+# `RoIPooling` is a layer with two inputs, the feature map and the boxes. The layers after it see one map of
+# 7 x 7 cells for each box, however large the box is.
 
 # %%
 images = keras.Input((None, None, 3), name="images")
@@ -110,7 +110,7 @@ model.summary()
 # ## Training
 #
 # This is a Keras model like any other: `compile` and `fit` work as usual. The pictures below the curves are test
-# images, with the model's answers for the given boxes.
+# images, with the model's predictions for the given boxes.
 
 # %%
 loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True, reduction="mean_with_sample_weight")

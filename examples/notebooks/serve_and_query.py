@@ -67,9 +67,9 @@ print("signatures:", ", ".join(sorted(signatures)))
 # %% [markdown]
 # ## Start the server
 #
-# `tf-fast-rcnn serve` runs in a process of its own, on the loopback interface, until it is terminated. Port 0 means any
+# `tf-fast-rcnn serve` runs in its own process, on the loopback interface, until it is terminated. Port 0 means any
 # free port. The command prints its addresses as soon as it answers requests. Then we ask the server whether the model
-# is available, and what it takes and returns.
+# is available, and which inputs and outputs it has.
 
 # %%
 program = Path(sys.executable).with_name("tf-fast-rcnn")
@@ -92,8 +92,8 @@ for name in ("inputs", "outputs"):
 # ## Query by REST
 #
 # The request is JSON: the signature's name and its inputs. Bytes are written as base64. One request may contain several
-# images. The answer has one row per image; rows are padded to the same length, so only the first `num_detections`
-# entries of a row count.
+# images. The response has one row per image. Rows are padded to the same length, so only the first
+# `num_detections` entries of a row are valid.
 
 # %%
 paths = sorted((voc / "JPEGImages").glob("test_*.jpg"))
@@ -112,7 +112,7 @@ for path, count in zip(paths, by_rest["num_detections"], strict=True):
 # faster for large requests.
 #
 # We draw the detections with a score of at least 0.5. Boxes are `[ymin, xmin, ymax, xmax]` relative to the image,
-# sorted by falling score.
+# in descending order of score.
 
 # %%
 channel = grpc.insecure_channel(addresses["grpc"])
@@ -136,7 +136,7 @@ contact_sheet(pictures, columns=2)
 # %% [markdown]
 # ## Stop the server
 #
-# The server answers the requests that it has received, and ends. Where to go next:
+# The server first answers the requests that it has received, then stops. Where to go next:
 #
 # - `serving/client.py` is a client for the command line; `serving/prediction.py` has client classes with deadlines and
 #   retries, for REST and gRPC, also with asyncio.

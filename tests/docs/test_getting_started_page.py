@@ -1,4 +1,4 @@
-"""docs/getting_started.md works as written: its commands are ones that the command line takes, its Python runs."""
+"""docs/getting_started.md works as written: the command line accepts its commands, and its Python runs."""
 
 import re
 import shlex

@@ -1,4 +1,4 @@
-"""What docs/networks.md shows: commands and settings are taken, Python runs, and the table says what networks are."""
+"""docs/networks.md: the command line accepts its commands and settings, its Python runs, and its table is correct."""
 
 import re
 import shlex

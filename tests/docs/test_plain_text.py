@@ -13,7 +13,7 @@ SPEC.loader.exec_module(plain_text)
 
 
 def parse(text):
-    """What docutils makes of reStructuredText; any warning is an error."""
+    """The document that docutils builds from reStructuredText; any warning is an error."""
     return publish_doctree(text, settings_overrides={"halt_level": 2, "report_level": 2})
 
 

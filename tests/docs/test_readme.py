@@ -1,4 +1,4 @@
-"""What the README shows works as written: its Python runs, its commands are ones that the command line takes."""
+"""The README works as written: its Python runs, and the command line accepts its commands."""
 
 import re
 import shlex
@@ -15,7 +15,7 @@ COMMANDS = [shlex.split(line)[1:] for line in re.findall(r"^    (tf-fast-rcnn .*
 
 @pytest.fixture(scope="module")
 def training_code():
-    """Both blocks: the second one goes on from the first."""
+    """Both blocks: the second one continues the first."""
     short, step_by_step = (code for code in PYTHON if "frcnn.train(" in code or "model.fit" in code)
     return short + step_by_step
 

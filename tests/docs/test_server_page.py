@@ -51,7 +51,7 @@ def test_commands(line, monkeypatch):
     script = runpy.run_path(str(PROJECT / arguments[0]))
     seen = []
     monkeypatch.setitem(script["main"].__globals__, "load", lambda options: seen.append(options) or _nothing())
-    with pytest.raises(KeyError):  # The figures that `load` did not give.
+    with pytest.raises(KeyError):  # The numbers that `load` did not report.
         script["main"](arguments[1:])
     assert seen[0].model == "cells"
 

@@ -49,7 +49,7 @@ def test_files_that_the_page_names():
 def test_limits_are_the_defaults():
     limits = frcnn.ServingLimits()
     listed = re.findall(r"^\| `--(max-(?:request-)?\w+)` \| (\d+)", PAGE, re.MULTILINE)
-    # The option's longer name tells it from the limit of proposals that are computed.
+    # The option's longer name distinguishes it from the limit for computed proposals.
     names = {name: name.replace("-request", "").replace("-", "_") for name, _ in listed}
     assert {names[name]: int(value) for name, value in listed} == vars(limits)
 

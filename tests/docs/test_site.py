@@ -1,4 +1,4 @@
-"""The documentation site: it builds without a warning, leaves no public name or command out, and is whole by itself."""
+"""The documentation site: it builds without a warning, has every public name and command, and is self-contained."""
 
 import argparse
 import json

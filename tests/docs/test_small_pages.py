@@ -1,4 +1,4 @@
-"""What docs/tflite.md and docs/tfjs.md show: their commands are understood, the Python runs, the pictures exist."""
+"""docs/tflite.md and docs/tfjs.md: the command line accepts their commands, the Python runs, links lead to files."""
 
 import re
 import shlex

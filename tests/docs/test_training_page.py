@@ -1,5 +1,5 @@
-"""What docs/training.md shows: its commands and settings are ones that the command line takes, its Python runs, and its
-table says what the recipes say."""
+"""docs/training.md: the command line accepts its commands and settings, its Python runs, and its table agrees with the
+recipes."""
 
 import functools
 import re
@@ -20,7 +20,7 @@ from tf_fast_rcnn.training.run import TrainingSummary
 PAGE = (Path(__file__).parents[2] / "docs" / "training.md").read_text()
 PYTHON = re.findall(r"```python\n(.*?)```", PAGE, flags=re.DOTALL)
 COMMANDS = [shlex.split(line)[1:] for line in re.findall(r"^    (tf-fast-rcnn .*)$", PAGE, flags=re.MULTILINE)]
-# Options that the text gives within a sentence or a table.
+# Options within a sentence or a table.
 OPTIONS = [shlex.split(text) for text in re.findall(r"`(--(?:set|dtype) [^`]*)`", PAGE) if "KEY=" not in text]
 
 

@@ -31,6 +31,7 @@ _NAMED = re.compile(r"(\w[\w.-]*)=(.*)", re.DOTALL)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the options of `convert`."""
     parser.add_argument(
         "specs",
         nargs="+",
@@ -44,6 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> None:
+    """Runs `convert` with its parsed options."""
     check_new(options.out, "--out")
     specs = _specs(options.specs)
     if options.to == "prepared" and len(specs) > 1:

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 
 
 def add_detection_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds the fields of `DetectionSettings` as options. Defaults: those of the class; the image size is the run's."""
+    """Adds the fields of `DetectionSettings` as options. The defaults are those of the class; the image size and the
+    NMS threshold are those of the run."""
     parser.add_argument(
         "--score-threshold",
         type=number(float, 0, 1),
@@ -26,9 +27,8 @@ def add_detection_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--nms-iou-threshold",
         type=number(float, 0, 1),
-        default=0.3,
         metavar="X",
-        help="drop a box if its IoU with a higher-scoring box of its class is larger (default: 0.3)",
+        help="drop a box if its IoU with a higher-scoring box of its class is larger (default: the recipe's)",
     )
     parser.add_argument(
         "--max-detections", type=number(int, 1), default=100, metavar="N", help="detections per image (default: 100)"

@@ -18,7 +18,7 @@ _CALIBRATION_IMAGES = 32
 
 
 def add_arguments(parser: argparse._ArgumentGroup) -> None:
-    """Adds the options of `export-small`."""
+    """Adds the options that only `--format tflite` and `--format tfjs` accept."""
     parser.add_argument(
         "--image-size", type=_size, metavar="H,W", help="fixed image size, which runs faster (default: any)"
     )

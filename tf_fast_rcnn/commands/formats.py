@@ -16,6 +16,7 @@ EXAMPLES = """\
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the options of `formats`."""
     parser.add_argument(
         "paths", nargs="*", metavar="PATH", help="files or folders to recognise (default: list all formats)"
     )
@@ -23,6 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> None:
+    """Runs `formats` with its parsed options."""
     if not options.paths:
         width = max(map(len, FORMATS))
         write_result(options, FORMATS, "\n".join(f"{spec:{width}}  {what}" for spec, what in FORMATS.items()))

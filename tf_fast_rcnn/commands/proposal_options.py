@@ -124,7 +124,7 @@ def proposals_of_images(
     records: DetectionDataset | Sequence[ImageRecord],
     default: ProposalSettings | FileProposals | None,
 ) -> ProposalSettings | FileProposals:
-    """What `--proposals METHOD|FILE` selects for images, or else `default`; of a method, boxes are not fitted.
+    """What `--proposals METHOD|FILE` selects for images, or else `default`. Dense boxes of a method are not fitted.
 
     Args:
         options: the command's.
@@ -132,7 +132,7 @@ def proposals_of_images(
         default: the proposals of training; None for `default_proposals()`.
 
     Raises:
-        InputError: for a file that cannot be read or does not fit, and if training took the proposals of a file.
+        InputError: for a file that cannot be read or does not fit, and if training used proposals from a file.
     """
     from tf_fast_rcnn.inference.detect import default_proposals
 

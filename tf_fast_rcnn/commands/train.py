@@ -34,7 +34,7 @@ EXAMPLES = """\
   tf-fast-rcnn train --train voc:cells@train --val voc:cells@val --out runs/cells
   tf-fast-rcnn train --train voc:VOC2007@trainval --recipe voc07 --out runs/voc07
   tf-fast-rcnn train --train voc:VOC2007@trainval --proposals voc_2007_trainval.mat --out runs/voc07
-  tf-fast-rcnn train --train voc:cells@train --learning-rate 0.001 --set sampling.hue=0.1 --out runs/cells2
+  tf-fast-rcnn train --train voc:cells@train --learning-rate 0.0005 --set sampling.hue=0.1 --out runs/cells2
   tf-fast-rcnn train --train voc:more-cells@train --weights runs/cells --out runs/more-cells
 
 After an interruption, run the same command again to continue from the last checkpoint."""

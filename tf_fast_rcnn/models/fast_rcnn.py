@@ -7,8 +7,8 @@ Section 2.2 of the paper ("Initializing from pre-trained networks"):
    K + 1 class scores, and box regression for each of the K classes;
 3. the network takes two inputs: images, and RoIs in those images.
 
-`backbone_split` finds where RoI pooling is inserted; this module applies the transformations; `parts` gives access to
-the parts of a finished detector.
+`backbone_split` finds where RoI pooling is inserted, this module applies the transformations, and `parts` provides
+access to the parts of a finished detector.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ def resume_position(backup_dir: StrPath, steps_per_epoch: int) -> int:
     """The `start` of `hierarchical_batches` for a `fit` that `keras.callbacks.BackupAndRestore` continues.
 
     Keras restores the weights, the optimizer and the epoch, but it starts the data set from its beginning: without
-    `start`, a resumed training would repeat the first mini-batches.
+    `start`, a resumed training would repeat the first mini-batches. It does not restore the random state of dropout.
 
     Args:
         backup_dir: the folder of the callback, whose `save_freq` is "epoch"; it does not exist before the first backup.
