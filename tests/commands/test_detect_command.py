@@ -362,8 +362,10 @@ def test_all_bad_images_are_named_before_anything_is_detected(refused, tiny_run,
 
 
 def test_detection_goes_on_without_bad_images(command, tiny_run, spoilt, tmp_path):
-    done = command("detect", tiny_run[0], spoilt, "--skip-bad", "--json", tmp_path / "found.json", *LOW)
+    outputs = ("--json", tmp_path / "found.json", "--out", tmp_path / "drawn")
+    done = command("detect", tiny_run[0], spoilt, "--skip-bad", *outputs, *LOW)
     assert done.code == 0, done.err
+    assert sorted(path.name for path in (tmp_path / "drawn").iterdir()) == ["a.png", "d.png"]
     assert [Path(result["image"]).name for result in json.loads((tmp_path / "found.json").read_text())] == [
         "a.jpg",
         "d.jpg",
