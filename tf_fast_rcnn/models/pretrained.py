@@ -14,7 +14,7 @@ from tf_fast_rcnn.errors import InputError
 class PretrainedNetwork(keras.Model):
     """A functional model in which batch normalisation inside composite layers is frozen.
 
-    A composite layer is a layer that makes layers of its own, such as the blocks of KerasHub's MobileNet and
+    A composite layer is a layer that contains other layers, such as the blocks of KerasHub's MobileNet and
     EfficientNet. Keras does not save whether these are trainable: a copy or a saved model would train their statistics
     again. This model freezes them whenever it is made, copied or loaded.
     """
@@ -56,7 +56,7 @@ def copy_weights(source: keras.layers.Layer, target: keras.layers.Layer) -> None
 
 
 def kernel_and_bias(layer: keras.layers.Dense) -> list[np.ndarray]:
-    """The kernel of a fully connected layer, with what LoRA adds to it, and its bias if there is one.
+    """The kernel of a fully connected layer, including LoRA's update, and its bias if there is one.
 
     Raises:
         InputError: if the layer is quantised.
