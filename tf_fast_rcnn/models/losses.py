@@ -163,8 +163,8 @@ def _roi_weights(sample_weight, losses):
 def _per_used_roi(loss, used):
     """A loss summed over the RoIs of this replica, divided by the number of used RoIs of all replicas.
 
-    Keras adds up the gradients of the replicas; the sum is the gradient of the whole mini-batch. It reports the number of
-    replicas times the weighted mean of their values, so the value is the same for all: that of the whole mini-batch
+    Keras adds up the gradients of the replicas, which gives the gradient of the whole mini-batch. It reports the number
+    of replicas times the weighted mean of their values, so the value is the same for all: that of the whole mini-batch
     divided by the number of replicas. A replica's own value would be misreported if replicas differ in images.
     """
     number = tf.reduce_sum(tf.cast(used, tf.float32))
