@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Keras 3.15.1: a frozen layer inside a layer of one's own is trainable again after saving and loading, and when cloned.
+# Keras 3.15.1: what is frozen in a composite layer trains again after saving and loading, even if all of it was frozen.
 # Packages: keras 3.15.1, jax 0.10.2 (the backend), numpy 2.2.6
-# Expected: a .keras file holds the model's state; `trainable = False` of a layer of the model is saved, and that of a
-#   layer inside a composite layer counts for trainable_weights and for batch normalisation before saving.
-# Seen: before saving nothing is trainable; after loading, gamma and beta of the inner batch normalisation are, and its
-#   statistics change in training.
+# Expected: a .keras file holds the model's state, and `trainable = False` of a layer of the model is saved with it.
+# Seen: of two equal composite layers, one is frozen itself and in the other the batch normalisation inside. Before saving
+#   nothing is trainable. In the loaded and in the cloned model the first says trainable = False and has no
+#   trainable_weights, but its weights are among those of the model, which fit trains; the second is trainable inside.
 set -eu
 place=$(mktemp -d)
 trap 'rm -rf "$place"' EXIT
@@ -28,15 +28,16 @@ class Block(keras.layers.Layer):
         return self.norm(x, training=training)
 
 
-model = keras.Sequential([keras.Input((4,)), Block(), keras.layers.BatchNormalization()])
-model.layers[0].norm.trainable = False
-model.layers[1].trainable = False
+model = keras.Sequential([keras.Input((4,)), Block(), Block()])
+model.layers[0].trainable = False
+model.layers[1].norm.trainable = False
 model.save("model.keras")
 copies = {"loaded": keras.saving.load_model("model.keras"), "cloned": keras.models.clone_model(model)}
 print("trainable weights before:", len(model.trainable_weights))
 assert not model.trainable_weights
 for name, copy in copies.items():
-    inner, outer = copy.layers[0].norm.trainable, copy.layers[1].trainable
-    print(f"{name}: trainable weights {len(copy.trainable_weights)}, inside {inner}, in the model itself {outer}")
-    assert (len(copy.trainable_weights), inner, outer) == (2, True, False)
+    frozen, partly = copy.layers
+    numbers = [len(each.trainable_weights) for each in (copy, frozen, partly)]
+    print(f"{name}: trainable weights of the model and of its layers {numbers};", frozen.trainable, partly.norm.trainable)
+    assert (numbers, frozen.trainable, partly.norm.trainable) == ([4, 0, 2], False, True)
 PYTHON

@@ -83,19 +83,19 @@ class Faces(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
 
 class Boxes(tfds.core.GeneratorBasedBuilder, skip_registration=True):
-    """One image per split with one box, in a format that the features do not tell."""
+    """One image per split with one box, in a format that the features do not state."""
 
     name = "boxes"
     VERSION = tfds.core.Version("1.0.0")
-    splits = None
+    splits = labels = None
 
     def _info(self):
-        objects = {"bbox": tfds.features.BBoxFeature(bbox_format=None), "label": tfds.features.ClassLabel(names=["a"])}
-        features = {
-            "image": tfds.features.Image(),
-            "filename": tfds.features.Text(),
-            "objects": tfds.features.Sequence(objects),
-        }
+        box, label = tfds.features.BBoxFeature(bbox_format=None), tfds.features.ClassLabel(names=["a", "b"])
+        features = {"image": tfds.features.Image(), "filename": tfds.features.Text()}
+        if self.labels is None:
+            features["objects"] = tfds.features.Sequence({"bbox": box, "label": label})
+        else:
+            features |= {"bboxes": tfds.features.Sequence(box), "labels": tfds.features.Sequence(label)}
         return tfds.core.DatasetInfo(builder=self, features=tfds.features.FeaturesDict(features))
 
     def _split_generators(self, dl_manager):
@@ -103,14 +103,21 @@ class Boxes(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
     def _generate_examples(self, split, value):
         filename, box = (value, [0, 0, 1, 1]) if isinstance(value, str) else (split, value)
-        image = np.zeros((40, 60, 3), np.uint8)
-        yield 0, {"image": image, "filename": filename, "objects": [{"bbox": np.float32(box), "label": 0}]}
+        example = {"image": np.zeros((40, 60, 3), np.uint8), "filename": filename}
+        if self.labels is None:
+            example["objects"] = [{"bbox": np.float32(box), "label": 0}]
+        else:
+            example |= {"bboxes": list(np.float32(box)), "labels": self.labels}
+        yield 0, example
 
 
-def build_boxes(folder, splits):
-    """Builds `Boxes` anew: for each split, the four numbers of its box, or the file name of its image."""
+def build_boxes(folder, splits, labels=None):
+    """Builds `Boxes` again: for each split, the four numbers of its box, or the file name of its image.
+
+    With `labels`, each split has a list of boxes, and these labels in a sequence of their own.
+    """
     shutil.rmtree(folder / "data" / "boxes", ignore_errors=True)
-    Boxes.splits = splits
+    Boxes.splits, Boxes.labels = splits, labels
     Boxes(data_dir=folder / "data").download_and_prepare()
 
 

@@ -60,7 +60,10 @@ def stub_beam(patch):
 
 
 def kitti(folder):
-    """A car in rows 20 to 60 and columns 30 to 130 of 100 x 200 pixels, a pedestrian, and a region not to count."""
+    """A car in rows 20 to 60 and columns 30 to 130 of 100 x 200 pixels, a pedestrian, and a region not to count.
+
+    Returns KITTI's folder of the same files.
+    """
     lines = (
         b"Car 0.00 0 -1.57 30.00 20.00 130.00 60.00 1.6 1.6 3.9 0 0 10 -1.5\n"
         b"Pedestrian 0.00 1 0.2 150.50 10.25 160.00 90.75 1.8 0.5 0.9 0 0 10 0.1\n"
@@ -73,7 +76,12 @@ def kitti(folder):
         labels = [("training/label_2/000007.txt", io.BytesIO(lines))]
         return {"train": builder._generate_examples(images, labels, "training", {7})}
 
+    for name, content in (("image_2/000007.png", image.getvalue()), ("label_2/000007.txt", lines)):
+        path = folder / "kitti/training" / name
+        path.parent.mkdir(parents=True)
+        path.write_bytes(content)
     build("kitti", folder, splits)
+    return folder / "kitti"
 
 
 def bccd(folder):
@@ -81,7 +89,7 @@ def bccd(folder):
     raw = VocFolder(folder / "bccd" / "BCCD")
     for number, image_id in enumerate(("BloodImage_00000", "BloodImage_00001")):
         raw.image(f"{image_id}.jpg", 480, 640)
-        objects = [("RBC", 1, 1, 640, 480), ("WBC", 260, 177 + number, 491, 376), ("Platelets", 7, 9, 8, 30)]
+        objects = [("RBC", 1, 1, 640, 480), ("WBC", 260, 177 + number, 491, 376), ("Platelets", 7, 9, 7, 30)]
         raw.annotation(image_id, objects, size=(640, 480))
     raw.split("test", "BloodImage_00000\nBloodImage_00001\n")
     lines = (raw.path / "ImageSets/Main/test.txt").read_text().splitlines(keepends=True)
@@ -219,7 +227,10 @@ BOXES_OF_OPEN_IMAGES = [
 
 
 def open_images_v4(folder):
-    """Two images with a person, a group of persons and a tortoise, of which it is not known whether it is a group."""
+    """Two images with a person, a group of persons and a tortoise, of which it is not known whether it is a group.
+
+    Returns the CSV file of the boxes and the folder of the images.
+    """
     raw = folder / "open_images"
     raw.mkdir()
     header = (
@@ -234,6 +245,7 @@ def open_images_v4(folder):
     with tarfile.open(raw / "test.tar", "w") as archive:
         for image_id in ("000000000000000a", "000000000000000b"):
             content = encoded(20, 40, "JPEG")
+            write_image(raw / "images" / f"{image_id}.jpg").write_bytes(content.getvalue())
             member = tarfile.TarInfo(f"test/{image_id}.jpg")
             member.size = len(content.getvalue())
             archive.addfile(member, content)
@@ -249,6 +261,7 @@ def open_images_v4(folder):
         }
 
     build("open_images_v4", folder, splits, config="original")
+    return raw / "boxes.csv", raw / "images"
 
 
 def _write_csv(path, rows):

@@ -392,4 +392,50 @@ def test_a_coco_file_without_annotations(command, tiny_run, image, tmp_path):
     assert done.code == 0, done.err
     results = json.loads((tmp_path / "r.json").read_text())
     assert {entry["image_id"] for entry in results} == {"007", "7"}
-    assert {entry["category_id"] for entry in results} <= {10, 20, 30}
+    assert {entry["category_id"] for entry in results} <= {category["id"] for category in categories}
+
+
+SAVED_SPECS = {
+    "voc": "voc:{out}",
+    "yolo": "yolo:{out}",
+    "coco": "coco:{out}/annotations/instances_default.json,{images}",
+    "cvat": "cvat:{out}/annotations.xml,{images}",
+}
+
+
+@pytest.mark.parametrize("kind", ["voc", "yolo", "coco", "cvat", "label-studio"])
+def test_annotations_to_correct(command, tiny_run, digits, image, tmp_path, kind):
+    images = (image, digits / "JPEGImages" / "test_0002.jpg")
+    out = tmp_path / "to-correct"
+    options = ("--save-as", kind, "--save-to", out, "--json", tmp_path / "a.json", *LOW)
+    done = command("detect", tiny_run[0], *images, *options)
+    assert done.code == 0, done.err
+    assert done.out.endswith(f"; written to {out}\n")
+    assert not (tmp_path / "detections").exists()
+    expected = json.loads((tmp_path / "a.json").read_text())
+    if kind == "label-studio":
+        tasks = json.loads((out / "tasks.json").read_text())
+        assert [task["data"]["image"] for task in tasks] == [
+            "/data/local-files/?d=test_0001.jpg",
+            "/data/local-files/?d=test_0002.jpg",
+        ]
+        found = [len(task["predictions"][0]["result"]) for task in tasks]
+        assert found == [len(result["detections"]) for result in expected]
+        assert {task["predictions"][0]["model_version"] for task in tasks} == {tiny_run[0].name}
+        return
+    dataset = frcnn.load_dataset(SAVED_SPECS[kind].format(out=out, images=digits / "JPEGImages"))
+    for record, result in zip(dataset, expected, strict=True):
+        names = [dataset.class_names[label - 1] for label in record.class_ids]
+        assert names == [row["class"] for row in result["detections"]]
+        assert record.boxes.tolist() == [row["box"] for row in result["detections"]]
+
+
+def test_annotations_to_correct_bad_options(refused, tiny_run, image, tmp_path):
+    for options, message in [
+        (("--save-as", "vott"), "invalid choice: 'vott'"),
+        (("--save-to", tmp_path / "x"), "--save-to is only used with --save-as"),
+        (("--save-as", "voc", "--image-url", "s3://x/"), "--image-url is only used with --save-as label-studio"),
+        (("--save-as", "voc", "--save-to", tmp_path), "found an existing file or folder"),
+    ]:
+        assert message in refused("detect", tiny_run[0], image, *options)
+    assert "twice" in refused("detect", tiny_run[0], image, image, "--save-as", "cvat", "--save-to", tmp_path / "x")

@@ -47,7 +47,8 @@ def test_given_class_names_hold_for_all_parts(cats_and_ants):
 
 @pytest.mark.parametrize("spec", ["cells", "coko:x.json", "voc:", "", "Voc:x@train", "voc:{}@train+coko:x", "[:80%]"])
 def test_unknown_kinds_list_the_known(cats_and_ants, spec):
-    with pytest.raises(InputError, match="one of the kinds voc, coco, csv, yolo, tfds, prepared"):
+    kinds = "voc, coco, csv, yolo, tfds, labelme, cvat, label-studio, via, kitti, imagefolder, tfrecord, prepared"
+    with pytest.raises(InputError, match=f"one of the kinds {kinds}$"):
         load_dataset(spec.format(cats_and_ants[0]))
 
 

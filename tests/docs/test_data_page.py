@@ -155,3 +155,18 @@ def test_train_and_evaluate(there, tiny_recipe, tiny_backbone, capsys, run):
         found = json.loads(results.read_text())
         assert {result["category_id"] for result in found} <= {3, 6, 9}
         results.unlink()
+
+
+def test_formats_and_convert(there, capsys):
+    """Every `formats` and `convert` of the page; what was converted has the boxes of the original."""
+    commands = [arguments for arguments in COMMANDS if arguments[0] in ("formats", "convert")]
+    assert {arguments[0] for arguments in commands} == {"formats", "convert"}
+    for arguments in commands:
+        assert cli.main(arguments) == 0, capsys.readouterr().err
+        printed = capsys.readouterr().out
+        if arguments[0] == "formats":
+            assert "voc:streets@train" in printed.splitlines()
+            continue
+        original = frcnn.load_dataset("voc:streets@train")
+        found = frcnn.load_dataset(printed.splitlines()[1].removeprefix("read it as "))
+        assert [one.boxes.tolist() for one in found] == [one.boxes.tolist() for one in original]

@@ -1,6 +1,7 @@
 """COCO metrics from pycocotools: cases computed by hand, and VOC's area under the curve where both must agree."""
 
 import contextlib
+import dataclasses
 import io
 import json
 import math
@@ -21,6 +22,7 @@ from tf_fast_rcnn.errors import InputError
 from tf_fast_rcnn.evaluation import score_detections
 from tf_fast_rcnn.evaluation.breakdown import break_down
 from tf_fast_rcnn.evaluation.detection_files import read_detections
+from tf_fast_rcnn.evaluation.report import write_report
 
 HEIGHT, WIDTH = 480, 640
 
@@ -253,12 +255,13 @@ def random_case(seed):
     """Images whose ids are not in order and objects and detections with ties: arguments of
     `assert_equals_pycocotools`."""
     rng = np.random.default_rng(seed)
-    ids = rng.permutation([2, 3, 9, 10, 100, 21]).tolist()
+    ids = rng.permutation([2, 3, 9, 10, 100, -21]).tolist()
+    ids = list(map(str, ids)) if rng.random() < 0.3 else ids  # text is in another order
     images = [image_entry(number, image_id) for number, image_id in enumerate(ids)]
     decimals = int(rng.choice([0, 2, 12]))
     annotations, results = [], []
     for number in range(rng.integers(1, 30)):
-        window, category, image_id = random_window(rng, decimals), int(rng.integers(1, 3)), int(rng.choice(ids[:5]))
+        window, category, image_id = random_window(rng, decimals), int(rng.integers(1, 3)), ids[rng.integers(5)]
         area = float(rng.choice([1024, 9216, 1024.001, 300.5])) if rng.random() < 0.4 else window[2] * window[3]
         annotations.append(
             annotation_entry(number + 1, image_id, window, category, area=area or 1.0, iscrowd=int(rng.random() < 0.15))
@@ -266,11 +269,13 @@ def random_case(seed):
         for _ in range(rng.integers(0, 3)):
             moved = np.array(window) + rng.choice([0, 0, 10], 4)
             score = rng.integers(1, 5) / 8 + rng.choice([0, 0, 1e-12])
-            results.append((rng.choice([image_id, ids[5]]), category, moved.tolist(), score))
-    # One in the usual place, from which the format of the boxes is seen.
-    results += [(ids[0], 1, [300, 200, 30, 20], 0.5)]
+            results.append((image_id if rng.random() < 0.5 else ids[5], category, moved.tolist(), score))
+    # Some in the usual place, from which the order of the numbers is seen: as corners or centres they do not fit.
+    for window in ([0, 0, 300, 200], [0, 0, 200, 300], [400, 300, 100, 60], [500, 300, 60, 100]):
+        annotations.append(annotation_entry(len(annotations) + 1, ids[0], window))
+        results.append((ids[0], 1, window, 0.5))
     keys = ("image_id", "category_id", "bbox", "score")
-    results = [dict(zip(keys, (int(image_id), *rest), strict=True)) for image_id, *rest in results]
+    results = [dict(zip(keys, result, strict=True)) for result in results]
     return images, annotations, [results[index] for index in rng.permutation(len(results))]
 
 
@@ -284,6 +289,7 @@ def test_random_cases_contain_what_decides():
     """Equal scores in different images, images out of the order of ids, clipped, dropped and flat boxes, crowds."""
     cases = [random_case(seed) for seed in range(30)]
     assert any([image["id"] for image in images] != sorted(image["id"] for image in images) for images, _, _ in cases)
+    assert {type(images[0]["id"]) for images, _, _ in cases} == {int, str}
     annotations = [annotation for _, annotations, _ in cases for annotation in annotations]
     assert sum(each["bbox"][0] < 0 for each in annotations) > 20
     assert sum(each["bbox"][0] > WIDTH for each in annotations) > 5
@@ -339,6 +345,20 @@ def test_an_object_without_area_in_the_image_has_to_be_found_all_the_same(pictur
     assert np.isnan(score_detections(only_other, [detections([], [], [])], "coco").mean_ap)
 
 
+@pytest.mark.parametrize(("found", "recalls"), [(3, 31), (6, 61), (7, 70), (8, 81)])
+def test_k_of_ten_objects_reach_ten_k_plus_one_recalls_but_for_seven(pictures, found, recalls):
+    """By hand: all detections are right. np.linspace(0, 1, 101)[70] is greater than 7 / 10, as in COCOeval."""
+    windows = [[50 * n, 20, 40, 40] for n in range(10)]
+    truth = [annotation_entry(n, 7, window) for n, window in enumerate(windows, start=1)]
+    results = [
+        {"image_id": 7, "category_id": 1, "bbox": window, "score": 0.9 - n / 100}
+        for n, window in enumerate(windows[:found])
+    ]
+    dataset, detected, result = assert_equals_pycocotools(pictures, [image_entry(0, 7)], truth, results)
+    assert result.metrics["AP50"] == pytest.approx(recalls / 101)
+    assert break_down(dataset, detected, result).mean_ap == pytest.approx(recalls / 101)
+
+
 def test_an_annotation_with_the_id_0_is_found_although_pycocotools_never_finds_it(pictures):
     """COCOeval stores the id of a match and takes 0 for none. Ids are labels here."""
     images, window = [image_entry(0, 7)], [100, 80, 40, 40]
@@ -370,6 +390,19 @@ def test_detections_beyond_the_hundred_best_do_not_count_and_are_reported():
     breakdown = break_down(dataset, found, result)
     assert breakdown.counts.sum() == 0  # the other 30 objects are detected, although not scored
     assert not breakdown.missed.any()
+
+
+def test_the_report_says_how_many_do_not_count_and_calls_none_of_them_missed(tmp_path, pictures):
+    dataset, found = crowded_case()
+    shown = dataclasses.replace(dataset[0], image_path=str(pictures / "0.png"))
+    dataset = dataset.with_records([shown])
+    page = write_report(tmp_path, dataset, found, score_detections(dataset, found, "coco")).read_text()
+    row = 'detections that do not count, beyond the 100 best of their class in an image</td><td class="found">30</td>'
+    assert row in page
+    # 24 pictures of objects that are found with low scores; the words are in the caption and the text alternative.
+    assert page.count("detected with a score of only") == 2 * 24
+    assert "not detected: wrong" not in page
+    assert "do not count" not in write_report(tmp_path, dataset, found, score_detections(dataset, found)).read_text()
 
 
 def test_a_higher_limit_counts_them_and_a_lower_one_fewer():

@@ -16,10 +16,6 @@ from naive_model import CLASSES, some_inputs, targets_for
 
 import tf_fast_rcnn as frcnn
 
-# The images of each mini-batch: shards of equal size, then also of unequal size and without an image. Keras needs equal
-# shards in the first mini-batch of a `fit`: it averages their images to build the model.
-MINI_BATCHES = ((4, 4), (4, 3, 1))
-
 
 def mini_batch(images):
     """Images with very different numbers of used RoIs, so that a divisor per replica would be wrong."""
@@ -67,7 +63,9 @@ def main():
     device = tf.config.list_physical_devices("CPU")[0]
     tf.config.set_logical_device_configuration(device, [tf.config.LogicalDeviceConfiguration()] * replicas)
     strategy = tf.distribute.MirroredStrategy([f"CPU:{number}" for number in range(replicas)])
-    for sizes in MINI_BATCHES:
+    # The images of each mini-batch: shards of equal size, then also of unequal size. Keras needs equal shards in the first
+    # mini-batch of a `fit`: it averages their images to build the model.
+    for sizes in ((2 * replicas, 2 * replicas), (2 * replicas, 2 * replicas - 1)):
         for sample_weight in (False, True):
             losses, changes = trained(tf.distribute.get_strategy(), sizes, sample_weight)
             losses_on_all, changes_on_all = trained(strategy, sizes, sample_weight)

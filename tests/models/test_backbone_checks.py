@@ -148,7 +148,7 @@ def test_adapted_normalization_is_copied(tmp_path):
     """Keras's set_weights leaves the mean and the variance that the layer computes with as they were."""
     given = adapted()
     images = np.random.default_rng(1).uniform(0, 255, (2, 32, 32, 3)).astype(np.float32)
-    expected = keras.Model(given.inputs, given.get_layer("c3").output)(images).numpy()
+    expected = keras.Model(given.inputs[0], given.get_layer("c3").output)(images).numpy()
     model = detector(given)
     for each in (model, with_factors(model, {"fc6": 2}), saved_and_loaded(model, tmp_path)):
         np.testing.assert_allclose(each.get_layer("convolutions")(images), expected, rtol=1e-4, atol=1e-5)
@@ -206,7 +206,7 @@ def test_augmentation_is_left_out(make):
     augmented = network(*plain.layers[:4], before=make())
     model = detector(augmented)
     convolutions, inputs = model.get_layer("convolutions"), some_inputs()
-    expected = keras.Model(plain.inputs, plain.layers[3].output)(np.ones((1, 32, 32, 3), np.float32) * 200)
+    expected = keras.Model(plain.inputs[0], plain.layers[3].output)(np.ones((1, 32, 32, 3), np.float32) * 200)
     np.testing.assert_allclose(convolutions(np.full((1, 32, 32, 3), 200.0)), expected, rtol=1e-5)
     first = model(inputs, training=True)
     for _ in range(3):

@@ -30,7 +30,9 @@ Use the result as SPEC prepared:DIR. After an interruption, run the same command
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the options of `prepare`."""
-    parser.add_argument("spec", metavar="SPEC", help="voc:, coco:, csv:, yolo: or tfds: data, or several joined by +")
+    parser.add_argument(
+        "spec", metavar="SPEC", help="a dataset of any kind (`tf-fast-rcnn formats` lists them), or several joined by +"
+    )
     parser.add_argument("--out", required=True, metavar="DIR", help="folder to write")
     add_proposal_arguments(parser, "dense, fitted to the dataset's objects")
     parser.add_argument(

@@ -196,7 +196,6 @@ def _file_and_images(location):
 
 
 def _load_voc(location, cache_dir, **arguments):
-    # If there is no split, read_voc's error lists the splits.
     return read_voc(*_location_and_split(location), **arguments)
 
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import contextlib
 import io
 import math
+from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
+from pycocotools import mask
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
@@ -58,12 +60,10 @@ def evaluate_coco(
         at the 101 recall levels of COCO.
     """
     ranks = _id_ranks(dataset)
-    most = max([max_detections, *(np.bincount(found.class_ids).max(initial=0) for found in detections)])
     with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints its progress
         truth, numbers = _ground_truth(dataset, ranks)
         evaluation = _DifficultAwareEval(truth, _results(dataset, detections, ranks), "bbox")
-        # All detections are matched, but only the best ones count; their matches are the same.
-        evaluation.params.maxDets = sorted({1, 10, max_detections, int(most)})
+        evaluation.params.maxDets = sorted(n for n in {1, 10, max_detections} if n <= max_detections)
         evaluation.evaluate()
         evaluation.accumulate()
     scored = _Scored(evaluation, max_detections)
@@ -87,6 +87,8 @@ class _Scored:
     def __init__(self, evaluation: COCOeval, max_detections: int) -> None:
         self.evaluation, self.max_detections = evaluation, max_detections
         self._limits = list(evaluation.params.maxDets)
+        objects = evaluation.cocoGt.dataset["annotations"]
+        self.num_objects = Counter(each["category_id"] for each in objects if not each["ignore"])
 
     def precision(self, size: str = "all") -> np.ndarray:
         """Precision at each IoU, recall level and class; -1 for classes without objects of the size."""
@@ -101,7 +103,7 @@ class _Scored:
         precision, limit = self.precision(), self.max_detections
         metrics = {"AP": _mean(precision), "AP50": _mean(precision[:1]), "AP75": _mean(precision[5:6])}
         metrics |= {f"AP_{size}": _mean(self.precision(size)) for size in _SIZES}
-        metrics |= {f"AR_{n}": _mean(self._values("recall", "all", n)) for n in sorted({1, 10, limit}) if n <= limit}
+        metrics |= {f"AR_{n}": _mean(self._values("recall", "all", n)) for n in self._limits}
         return metrics | {f"AR_{size}": _mean(self._values("recall", size, limit)) for size in _SIZES}
 
     def _values(self, name, size, limit):
@@ -201,36 +203,61 @@ def _matchings(scored, dataset, detections, ranks, numbers):
     evaluation = scored.evaluation
     total = sum(len(found.scores) for found in detections)
     shape = (len(evaluation.params.iouThrs), total)
-    objects, counts, is_beyond = np.full(shape, -1), np.zeros(shape, bool), np.zeros(total, bool)
+    objects, counts, num_beyond = np.full(shape, -1), np.zeros(shape, bool), 0
     numbers = np.concatenate([[-1], numbers])  # dtMatches has 0 for "not matched" and ids from 1
     all_areas = evaluation.params.areaRng[0]
     for image in evaluation.evalImgs:
         if image is not None and image["aRng"] == all_areas and image["dtIds"]:
             places = np.array(image["dtIds"]) - 1
-            is_beyond[places[scored.max_detections :]] = True
             objects[:, places] = numbers[image["dtMatches"].astype(int)]
             # A match with an object whose box was dropped does not count: the dataset does not have the object.
             dropped = (image["dtMatches"] > 0) & (objects[:, places] < 0)
             counts[:, places] = ~image["dtIgnore"].astype(bool) & ~dropped
-    counts &= ~is_beyond
+            places, matches = _beyond(evaluation, image)
+            objects[:, places] = numbers[matches]
+            num_beyond += len(places)
     images = np.repeat(ranks, [len(found.scores) for found in detections])
     order = np.empty(total, np.int64)
     order[np.argsort(images, kind="stable")] = np.arange(total)
     columns = [(found, (found >= 0) & counting, counting) for found, counting in zip(objects, counts, strict=True)]
-    return tuple(matching_of(dataset, detections, *each, order) for each in columns), int(is_beyond.sum())
+    return tuple(matching_of(dataset, detections, *each, order) for each in columns), num_beyond
+
+
+def _beyond(evaluation, image):
+    """The detections of a class in an image beyond those that count, by decreasing score, and what they would match.
+
+    Returns:
+        Their positions among all detections, int64 `[D]`, and at each IoU threshold the ids of the objects, int64
+        `[T, D]`, 0 for none.
+    """
+    key = image["image_id"], image["category_id"]
+    beyond = sorted(evaluation._dts[key], key=lambda each: -each["score"])[image["maxDet"] :]
+    places = np.array([each["id"] - 1 for each in beyond], np.int64)
+    matches = np.zeros((len(evaluation.params.iouThrs), len(beyond)), np.int64)
+    if len(beyond) and image["gtIds"]:
+        truth = evaluation.cocoGt.loadAnns(image["gtIds"])
+        windows = [[each["bbox"] for each in some] for some in (beyond, truth)]
+        ids, thresholds = np.array(image["gtIds"]), evaluation.params.iouThrs
+        free, rows = image["gtMatches"] == 0, np.arange(len(thresholds))
+        for place, overlaps in enumerate(mask.iou(*windows, [each["iscrowd"] for each in truth])):
+            allowed = np.where(free, overlaps, -1.0)
+            best = allowed.argmax(axis=1)
+            hit = allowed[rows, best] >= np.minimum(thresholds, 1 - 1e-10)
+            matches[hit, place] = ids[best[hit]]
+            free[rows[hit], best[hit]] = False
+    return places, matches
 
 
 def _class_result(scored, dataset, detections, label):
     precision, scores = scored.precision()[:, :, label - 1], scored.scores()[0, :, label - 1]
     exists = precision[0, 0] >= 0
     recall = scored.evaluation.params.recThrs
-    objects = scored.evaluation.cocoGt.dataset["annotations"]
     return ClassResult(
         dataset.class_names[label - 1],
         float(precision.mean()) if exists else math.nan,
         precision[0] if exists else np.zeros(0),
         recall if exists else np.zeros(0),
         (scores if exists else np.zeros(0)).astype(np.float32),
-        num_objects=sum(each["category_id"] == label and not each["ignore"] for each in objects),
+        num_objects=scored.num_objects[label],
         num_detections=sum(np.count_nonzero(found.class_ids == label) for found in detections),
     )

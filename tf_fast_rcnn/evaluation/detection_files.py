@@ -195,10 +195,11 @@ def write_comp4(
                 "detection is a line; rename the image"
             )
         corners = boxes.to_voc(np.asarray(found.boxes, np.float64), record.height, record.width)
-        # Enough significant digits that scores are read back as they are, and no ties come or go.
-        digits = 17 if found.scores.dtype == np.float64 else 9
+        exact = found.scores.dtype == np.float64
         for label, score, corner in zip(found.class_ids, found.scores, corners, strict=True):
-            numbers = f"{score:.{digits}g} " + " ".join(f"{side:.3f}" for side in corner)
+            # The score is read back as it is, so that no ties come or go: nine digits do for every float32.
+            digits = repr(float(score)) if exact else f"{score:.9g}"
+            numbers = f"{digits} " + " ".join(f"{side:.3f}" for side in corner)
             lines[label - 1].append(f"{record.image_id} {numbers}\n")
     folder.mkdir(parents=True, exist_ok=True)
     for path, of_class in zip(paths, lines, strict=True):

@@ -97,7 +97,8 @@ def _false_positives(detections, matching, breakdown):
 
 def _missed_objects(dataset, matching, breakdown):
     best = np.full(len(matching.object_class_ids), -1.0)
-    best[matching.objects[matching.true]] = matching.scores[matching.true]
+    matched = matching.objects >= 0  # also by detections beyond those that the protocol scores
+    np.maximum.at(best, matching.objects[matched], matching.scores[matched])
     missed = np.flatnonzero(matching.object_counts & (best < CONFIDENT))
     missed = missed[np.argsort(best[missed], kind="stable")][:PICTURES]
     starts = np.searchsorted(matching.object_images, matching.object_images[missed])

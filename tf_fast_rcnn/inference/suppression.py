@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from tf_fast_rcnn.inference.graph import DetectionSettings
 
 # An IoU that exceeds the threshold by no more than this counts as equal to it. Coordinates are rounded: the IoU of
-# boxes of 5 to 30 of 640 pixels is up to 6e-6 off, in either direction, which depends on the runtime.
+# small boxes, of 5 to 30 of 640 pixels, is up to 6e-6 off, in either direction, and each runtime rounds it differently.
 IOU_TOLERANCE = 1e-5
 
 # A box with a shorter side, relative to the image, has no area. The square is far from float32's smallest number.
@@ -114,7 +114,8 @@ def _candidates(settings, probabilities, class_boxes):
         class_boxes = tf.gather(class_boxes, class_ids - 1, axis=-2)
     else:
         scores = probabilities[..., 1:]
-    has_area = tf.reduce_min(class_boxes[..., 2:] - class_boxes[..., :2], axis=-1) >= SHORTEST_SIDE
+    ymin, xmin, ymax, xmax = tf.unstack(class_boxes, axis=-1)
+    has_area = (ymax - ymin >= SHORTEST_SIDE) & (xmax - xmin >= SHORTEST_SIDE)
     return class_ids, tf.where(has_area & (scores > settings.score_threshold), scores, 0.0), class_boxes
 
 

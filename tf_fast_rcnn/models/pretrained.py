@@ -12,11 +12,11 @@ from tf_fast_rcnn.errors import InputError
 
 @keras.saving.register_keras_serializable(package="tf_fast_rcnn")
 class PretrainedNetwork(keras.Model):
-    """A functional model in which batch normalisation inside composite layers is frozen.
+    """A functional model whose composite layers stay frozen: their batch normalisation, and all of a frozen one.
 
-    A composite layer is a layer that contains other layers, such as the blocks of KerasHub's MobileNet and
-    EfficientNet. Keras does not save whether these are trainable: a copy or a saved model would train their statistics
-    again. This model freezes them whenever it is made, copied or loaded.
+    A composite layer is a layer that makes layers of its own, such as the blocks of KerasHub's MobileNet and
+    EfficientNet. Keras does not save whether these are trainable, and trains the weights in a loaded or copied layer
+    even if the layer itself is frozen. This model freezes them whenever it is made, copied or loaded.
     """
 
     def __init__(self, inputs: Any, outputs: Any, name: str | None = None, **kwargs: Any) -> None:
@@ -24,6 +24,8 @@ class PretrainedNetwork(keras.Model):
         for layer in self.layers:
             if is_composite(layer):
                 freeze_normalization(layer)
+                if not layer.trainable:
+                    layer.trainable = False  # again: this sets the weights inside, too
 
 
 def is_composite(layer: keras.layers.Layer) -> bool:
@@ -56,7 +58,7 @@ def copy_weights(source: keras.layers.Layer, target: keras.layers.Layer) -> None
 
 
 def kernel_and_bias(layer: keras.layers.Dense) -> list[np.ndarray]:
-    """The kernel of a fully connected layer, including LoRA's update, and its bias if there is one.
+    """The kernel of a fully connected layer, with what LoRA adds to it, and its bias if there is one.
 
     Raises:
         InputError: if the layer is quantised.
@@ -82,9 +84,11 @@ def copy_layer(layer: keras.layers.Layer) -> keras.layers.Layer:
             "others; expected layers of Keras or registered ones; replace it, for example by Rescaling"
         )
     try:
-        return type(layer).from_config(layer.get_config())
+        copy = type(layer).from_config(layer.get_config())
     except Exception as error:  # The code of any layer may raise any error.
         raise _not_copied(layer, str(error) or type(error).__name__) from error
+    copy.name = layer.name  # which some configurations lack
+    return copy
 
 
 def copy_layer_weights(source: keras.layers.Layer, target: keras.layers.Layer) -> None:

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 def resume_position(backup_dir: StrPath, steps_per_epoch: int) -> int:
     """The `start` of `hierarchical_batches` for a `fit` that `keras.callbacks.BackupAndRestore` continues.
 
-    Keras restores the weights, the optimiser and the epoch, but it reads the dataset from its beginning: without
-    `start`, a resumed run would repeat the first mini-batches.
+    Keras restores the weights, the optimizer and the epoch, but it starts the data set from its beginning: without
+    `start`, a resumed training would repeat the first mini-batches. It does not restore the random state of dropout.
 
     Args:
         backup_dir: the folder of the callback, whose `save_freq` is "epoch"; it does not exist before the first backup.
@@ -26,7 +26,7 @@ def resume_position(backup_dir: StrPath, steps_per_epoch: int) -> int:
         int, the number of mini-batches that the model in the backup was trained on; 0 without a backup.
 
     Raises:
-        InputError: if the backup was made within an epoch, which Keras would repeat from its beginning.
+        InputError: if the backup was made within an epoch: Keras repeats such an epoch from its beginning.
 
     Example:
         >>> steps = len(train) // 2                                                         # doctest: +SKIP

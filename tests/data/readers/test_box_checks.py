@@ -78,7 +78,7 @@ def negative_heights(edges):
         (EDGES / SIDES, "xyxy-relative", "all coordinates are in the range 0 to 1"),
         (xywh(EDGES) / SIDES * 100, "xywh-percent", "as percentages do"),
         (EDGES, "xyxy-edges", "boxes are reversed or beyond their images, read as xywh-edges"),
-        (centred(EDGES), "cxcywh-edges", "boxes are reversed or beyond"),
+        (np.tile(centred(EDGES), (4, 1)), "cxcywh-edges", "12 of 20 boxes are reversed or beyond"),
         (negative_heights(EDGES), "xywh-anycorner", "5 of 5 boxes are reversed or beyond"),
     ],
 )
@@ -87,7 +87,7 @@ def test_other_boxes_in_coco(coco, rows, order, found):
     line = one_line_error(lambda: load_dataset(spec), "a.json, image a.png", found, "--boxes-order xywh-edges")
     assert f"pass --boxes-order {order} " in line
     dataset = load_dataset(spec, boxes_order=order)
-    np.testing.assert_allclose(dataset[0].boxes, RELATIVE, atol=1e-6)
+    np.testing.assert_allclose(dataset[0].boxes, np.resize(RELATIVE, (len(rows), 4)), atol=1e-6)
     assert dataset.fixes == {}
 
 
@@ -139,6 +139,14 @@ def test_few_bad_boxes_are_dropped_and_counted_as_ever(coco, voc):
     assert load_dataset(voc(one_zero)).fixes == {"boxes clipped to their image": 1}
 
 
+def test_boxes_that_leave_the_image_by_design_are_clipped(coco):
+    """As in COCO's own evaluation of objects that are cut off; they would fit if corners were centres."""
+    leaving = [[300, 50, 40, 30], [20, 220, 50, 40], [305, 100, 30, 60]]
+    dataset = load_dataset(coco([*leaving, [100, 100, 30, 30], [150, 60, 20, 40], [60, 120, 30, 30]]))
+    assert dataset.fixes == {"boxes clipped to their image": 3}
+    assert len(load_dataset(coco([[40, 30, 300, 220]]))[0].boxes) == 1
+
+
 def test_small_objects_in_pixels_are_not_taken_for_fractions(coco):
     """Stars of one pixel, all over the image; the first is in its corner."""
     stars = [[0, 0, 1, 1], [50, 60, 1, 1], [300, 20, 1, 0.5], [319, 239, 1, 1]]
@@ -164,7 +172,7 @@ def test_yolo_labels_that_begin_at_the_corner(tmp_path):
 
     write(centred(EDGES))
     np.testing.assert_allclose(load_dataset(f"yolo:{tmp_path}")[0].boxes, RELATIVE, atol=1e-6)
-    write(xywh(EDGES))
+    write(np.tile(xywh(EDGES), (4, 1)))
     one_line_error(lambda: load_dataset(f"yolo:{tmp_path}"), "a.txt", "they fit as xywh-relative; convert them")
 
 

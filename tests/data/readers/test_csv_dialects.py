@@ -5,6 +5,7 @@ import pytest
 from annotation_files import one_line_error, write_image
 
 from tf_fast_rcnn.data.readers.csv_boxes import read_csv
+from tf_fast_rcnn.data.specs import load_dataset
 
 OPEN_IMAGES = """\
 ImageID,Source,LabelName,Confidence,XMin,XMax,YMin,YMax,IsOccluded,IsTruncated,IsGroupOf,IsDepiction,IsInside
@@ -102,6 +103,15 @@ def test_vertex(read):
     assert [len(record.boxes) for record in read(without)] == [1, 1, 0]
     assert [len(record.boxes) for record in read(VERTEX.replace("TRAINING", "TEST"))] == [1, 1, 0]
     one_line_error(lambda: read(VERTEX.replace("0.5125", "x"), split="train"), "boxes.csv")
+
+
+def test_spec_of_a_split(read, tmp_path):
+    read(VERTEX, split="train")
+    (tmp_path / "boxes.csv").rename(tmp_path / "my@boxes.csv")
+    for spec in (f"csv:{tmp_path}/my@boxes.csv@test", f"csv:{tmp_path}/my@boxes.csv@test,{tmp_path}"):
+        dataset = load_dataset(spec)
+        assert dataset.name == spec
+        assert [len(record.boxes) for record in dataset] == [1, 0]
 
 
 def test_splits_of_other_files(read):

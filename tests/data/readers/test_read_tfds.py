@@ -60,6 +60,8 @@ def test_coco_is_that_of_the_coco_reader(read, built):
     others = read_coco(built / "coco" / "annotations" / "instances_val2017.json", built / "coco" / "val2017")
     check_equal(dataset, others)
     assert dataset.class_names == others.class_names
+    ids = {record.image_id: record.source_id for record in dataset}
+    assert ids == {record.image_id: record.source_id for record in others} == {"139": 139, "285": 285, "632": 632}
     assert sum(record.crowd.sum() for record in dataset) == 1
 
 
@@ -182,22 +184,33 @@ def layouts_of(features, name="mine"):
 @pytest.mark.parametrize(
     ("features", "expected"),
     [
-        ({"image": IMAGE, "objects": OBJECTS}, ("", "image", "objects", "bbox", "label", False)),
-        ({"image": IMAGE, "faces": OBJECTS, "objects": OBJECTS}, ("", "image", "objects", "bbox", "label", False)),
-        ({"photo": IMAGE, "label": LABEL, "dogs": BOXES}, ("", "photo", "dogs", "bbox", "label", True)),
-        ({"image": IMAGE, "mask": IMAGE, "kind": LABEL, "box": BOX}, ("", "image", "", "box", "kind", False)),
+        ({"image": IMAGE, "objects": OBJECTS}, ("", "image", "objects", "bbox", True, "label", False)),
+        (
+            {"image": IMAGE, "faces": OBJECTS, "objects": OBJECTS},
+            ("", "image", "objects", "bbox", True, "label", False),
+        ),
+        ({"photo": IMAGE, "label": LABEL, "dogs": BOXES}, ("", "photo", "dogs", "bbox", True, "label", True)),
+        ({"image": IMAGE, "mask": IMAGE, "kind": LABEL, "box": BOX}, ("", "image", "", "box", False, "kind", True)),
         (
             {"image": IMAGE, "objects": tfds.features.Sequence({"corners": BOX, "type": LABEL, "pose": LABEL})},
-            ("", "image", "objects", "corners", "type", False),
+            ("", "image", "objects", "corners", True, "type", False),
         ),
-        ({"left": {"image": IMAGE, "objects": OBJECTS}}, ("left", "image", "objects", "bbox", "label", False)),
+        ({"left": {"image": IMAGE, "objects": OBJECTS}}, ("left", "image", "objects", "bbox", True, "label", False)),
+        (
+            {"image": IMAGE, "bboxes": tfds.features.Sequence(BOX), "labels": tfds.features.Sequence(LABEL)},
+            ("", "image", "", "bboxes", True, "labels", False),
+        ),
+        (
+            {"image": IMAGE, "objects": {"bbox": tfds.features.Sequence(BOX), "label": tfds.features.Sequence(LABEL)}},
+            ("", "image", "objects", "bbox", True, "label", False),
+        ),
         # Objects with a label come before boxes without one.
-        ({"image": IMAGE, "label": LABEL, "a": BOXES, "b": OBJECTS}, ("", "image", "b", "bbox", "label", False)),
+        ({"image": IMAGE, "label": LABEL, "a": BOXES, "b": OBJECTS}, ("", "image", "b", "bbox", True, "label", False)),
     ],
 )
 def test_where_objects_are(features, expected):
     (layout,) = layouts_of(features)
-    assert layout[:6] == expected
+    assert layout[:7] == expected
     assert layout.class_names == ["cat", "dog"]
 
 
@@ -264,3 +277,13 @@ def test_names_of_images(read, built):
     build_boxes(built, {f"s{number}": name for number, name in enumerate(["a/1.jpg\n", "2011.05.01 cat", " b.PNG "])})
     names = [read("boxes", f"s{number}")[0].image_id for number in range(3)]
     assert names == ["a/1", "2011.05.01 cat", "b"]
+
+
+def test_sequences_next_to_each_other(read, built):
+    """A sequence of boxes and one of labels; as many of one as of the other."""
+    build_boxes(built, {"two": [[0, 0, 0.5, 0.5], [0.5, 0.5, 1, 1]]}, labels=[1, 0])
+    (record,) = dataset = read("boxes", "two")
+    assert [dataset.class_names[label - 1] for label in record.class_ids] == ["b", "a"]
+    assert record.boxes.tolist() == [[0, 0, 0.5, 0.5], [0.5, 0.5, 1, 1]]
+    build_boxes(built, {"three": [[0, 0, 0.5, 0.5], [0.5, 0.5, 1, 1]]}, labels=[1, 0, 0])
+    one_line_error(lambda: read("boxes", "three"), "image three", "2 of bbox, 3 of label")

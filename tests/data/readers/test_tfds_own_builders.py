@@ -17,6 +17,8 @@ from tfds_folder import build_all, write_coco
 from tf_fast_rcnn import Detections, read_detections, score_detections, write_comp4
 from tf_fast_rcnn.data.readers import tfds_layout
 from tf_fast_rcnn.data.readers.coco import read_coco
+from tf_fast_rcnn.data.readers.csv_boxes import read_csv
+from tf_fast_rcnn.data.readers.kitti import read_kitti
 from tf_fast_rcnn.data.readers.tfds import read_tfds
 from tf_fast_rcnn.data.readers.voc import read_voc
 
@@ -34,10 +36,13 @@ def read(tmp_path, monkeypatch):
     return read
 
 
+def names_of(record, dataset):
+    return [dataset.class_names[label - 1] for label in record.class_ids]
+
+
 def check_objects(record, dataset, *expected):
     """Each expected object: class name, xmin, ymin, xmax, ymax in pixels."""
-    names = [dataset.class_names[label - 1] for label in record.class_ids]
-    assert names == [name for name, *_ in expected]
+    assert names_of(record, dataset) == [name for name, *_ in expected]
     scale = [record.height, record.width] * 2
     corners = np.array([corners for _, *corners in expected]).reshape(-1, 4)
     np.testing.assert_allclose(record.boxes * scale, corners[:, [1, 0, 3, 2]], atol=1e-3)
@@ -47,9 +52,7 @@ def check_as_voc(dataset, others):
     assert sorted(record.image_id for record in dataset) == [record.image_id for record in others]
     for record, other in zip(sorted_by_id(dataset), others, strict=True):
         np.testing.assert_allclose(record.boxes, other.boxes, atol=1e-6)
-        assert [dataset.class_names[label - 1] for label in record.class_ids] == [
-            others.class_names[label - 1] for label in other.class_ids
-        ]
+        assert names_of(record, dataset) == names_of(other, others)
         np.testing.assert_array_equal(record.image(), other.image())
 
 
@@ -58,9 +61,12 @@ def sorted_by_id(dataset):
 
 
 def test_kitti_is_not_upside_down(read, tmp_path):
-    raw.kitti(tmp_path)
+    folder = raw.kitti(tmp_path)
     dataset = read("kitti", "train")
     (record,) = dataset
+    (other,) = others = read_kitti(folder, "training")
+    np.testing.assert_allclose(record.boxes, other.boxes, atol=1e-6)
+    assert names_of(record, dataset) == names_of(other, others)
     check_objects(record, dataset, ("Car", 30, 20, 130, 60), ("Pedestrian", 150.5, 10.25, 160, 90.75))
     assert record.image()[20:60, 30:130].min() == 255
     assert record.image_id == "000007"
@@ -86,8 +92,7 @@ def test_stanford_dogs_have_the_class_of_their_image(read, tmp_path):
     for record in dataset:
         other = expected.pop(record.image_id.rpartition("/")[2])
         np.testing.assert_allclose(record.boxes, other.boxes, atol=1e-6)
-        names = [dataset.class_names[label - 1] for label in record.class_ids]
-        assert names == [others.class_names[label - 1] for label in other.class_ids]
+        assert names_of(record, dataset) == names_of(other, others)
     assert not expected
 
 
@@ -174,9 +179,14 @@ def test_lvis_is_that_of_the_coco_reader(read, tmp_path):
 
 
 def test_open_images_mark_groups_as_crowds(read, tmp_path):
-    raw.open_images_v4(tmp_path)
+    files = raw.open_images_v4(tmp_path)
     dataset = read("open_images_v4/original", "test")
     first, second = sorted_by_id(dataset)
+    others = read_csv(*files)
+    for record, other in zip((first, second), sorted_by_id(others), strict=True):
+        np.testing.assert_allclose(record.boxes, other.boxes, atol=1e-6)
+        assert names_of(record, dataset) == names_of(other, others)
+        assert record.crowd.tolist() == other.crowd.tolist()
     check_objects(first, dataset, ("/m/01g317", 4, 4, 20, 18), ("/m/01g317", 0, 10, 40, 20))
     assert first.crowd.tolist() == [False, True]
     check_objects(second, dataset, ("/m/011k07", 10, 5, 30, 10))

@@ -94,7 +94,7 @@ def test_ids_of_coco_come_back(dataset, tmp_path):
     numbered = dataset.with_records([_renamed(one, number) for number, one in enumerate(dataset, 100)])
     summary = convert({"train": numbered}, tmp_path / "out", "coco")
     assert [one.image_id for one in load_dataset(summary["specs"]["train"])] == ["100", "101", "102", "103", "104"]
-    content = json.loads((tmp_path / "out" / "train.json").read_text())
+    content = json.loads((tmp_path / "out" / "annotations" / "instances_train.json").read_text())
     assert [category["id"] for category in content["categories"]] == [1, 2, 3, 4]
 
 

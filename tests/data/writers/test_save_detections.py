@@ -17,7 +17,7 @@ BOXES = np.float32([[0.1, 0.2, 0.55, 0.7], [1 / 3, 0, 1, 1]])
 SPECS = {
     "voc": "voc:{out}",
     "yolo": "yolo:{out}",
-    "coco": "coco:{out}/annotations.json,{images}",
+    "coco": "coco:{out}/annotations/instances_default.json,{images}",
     "label-studio": "label-studio:{out}/tasks.json,{images}",
     "cvat": "cvat:{out}/annotations.xml,{images}",
 }
@@ -59,8 +59,8 @@ def test_scores(images, tmp_path):
     scores = [0.9, 0.25]
     root = ET.parse(tmp_path / "voc" / "a b.xml").getroot()
     assert [float(each.text) for each in root.findall("object/attributes/attribute/value")] == pytest.approx(scores)
-    assert json.loads((tmp_path / "yolo" / "scores.json").read_text()) == {"a b.jpg": scores, "night/c.png": []}
-    content = json.loads((tmp_path / "coco" / "annotations.json").read_text())
+    assert json.loads((tmp_path / "yolo" / "scores.json").read_text()) == {"a b.jpg": scores, "night_c.png": []}
+    content = json.loads((tmp_path / "coco" / "annotations" / "instances_default.json").read_text())
     assert [each["score"] for each in content["annotations"]] == scores
     root = ET.parse(tmp_path / "cvat" / "annotations.xml").getroot()
     assert [float(each.text) for each in root.iter("attribute")] == pytest.approx(scores)

@@ -34,11 +34,11 @@ _MARGIN = 1.5
 # Another reading is looked for if more than this fraction of the boxes do not fit; it must have a tenth of the misfits.
 _MAX_MISFITS = 0.1
 _MUCH_BETTER = 0.1
-# A single box of several may be wrong by itself.
-_MIN_MISFITS = 2
-# The centre of a box is only mistaken for its corner, or the other way round, if at least so many boxes do not fit:
-# a box that is a little too large fits either way.
-_MIN_MISFITS_OF_CENTRES = 3
+# A few boxes may be wrong by themselves, and so may a single one.
+_MIN_MISFITS = 3
+# A box that is a little too large often fits if its corner is taken for its centre, or the other way round: at least so
+# many boxes must not fit, and then fit so.
+_MIN_MISFITS_OF_CENTRES = 10
 # Boxes may touch the border of pixel 0 in a file whose first pixel is 1 by mistake; not in more than this fraction.
 _MAX_TOUCHING_ZERO = 0.01
 # Boxes in pixels all lie within the first 100 columns and rows by chance with less than this probability.
@@ -80,16 +80,15 @@ def check_boxes(annotations: Iterable[Annotation]) -> None:
 def _refuse_relative(found, order):
     """All coordinates of many boxes are 0 to 1: in pixels, none of these boxes would be larger than one.
 
-    If they are whole numbers in a file with others, they may be objects of one pixel.
+    Boxes of whole numbers are not counted: they may be one pixel as well as the whole image.
     """
-    within = ((found.corners >= 0) & (found.corners <= 1)).all(axis=1)
-    if not within.all():
-        within &= (found.corners != np.round(found.corners)).any(axis=1)
+    in_range = ((found.corners >= 0) & (found.corners <= 1)).all(axis=1)
+    within = in_range & (found.corners != np.round(found.corners)).any(axis=1)
     candidates = [_RELATIVE[0 if order.startswith("xywh") else 1], *_RELATIVE]
     best = min(candidates, key=lambda name: _misfits(found, name)[within].sum())
     with_area = within & ~_flat(found, best)
     if with_area.sum() > _MAX_MISFITS * len(within):
-        many = "all coordinates" if within.all() else f"all coordinates of {with_area.sum()} of {len(within)} boxes"
+        many = "all coordinates" if in_range.all() else f"all coordinates of {with_area.sum()} of {len(within)} boxes"
         raise _refusal(found, with_area, f"{many} are in the range 0 to 1; expected pixels", order, [best])
 
 
@@ -117,7 +116,7 @@ def _refuse_other_letters(found, order):
     fitting = []
     for name in _OTHERS[order]:
         of_centres = name.startswith("cxcywh") or order.startswith("cxcywh")
-        least = _MIN_MISFITS_OF_CENTRES if of_centres else min(_MIN_MISFITS, len(given))
+        least = _MIN_MISFITS_OF_CENTRES if of_centres else min(_MIN_MISFITS, max(2, len(given)))
         if name.endswith("-anycorner") and _reversed(found, order).mean() <= 0.5:
             continue
         if given.sum() >= least and _misfits(found, name).sum() <= _MUCH_BETTER * given.sum():
@@ -151,7 +150,8 @@ def _refusal(found, which, what, order, fitting):
     if order == "cxcywh-relative":
         todo = f"they fit as {fitting[0]}; convert them" if fitting else "correct them"
     elif fitting:
-        todo = f"pass --boxes-order {' or '.join(fitting)} (boxes_order=...), with which all fit; {right}"
+        option = f"--boxes-order {' or '.join(fitting)} (boxes_order=...; for voc:, coco: and csv:)"
+        todo = f"pass {option}, with which all fit; {right}"
         if len(fitting) > 1:
             todo = f"{todo} (edges: a full side is 0 to its length; 0based: to its length - 1)"
     else:

@@ -90,11 +90,11 @@ def read_csv(
     path = Path(path)
     folder = path.parent if images is None else Path(images)
     fixes = Counter()
-    to_relative = box_algebra.from_xyxy if boxes_order is None else annotation_order(boxes_order)
     lines, relative = _lines_by_image(path, split, fixes)
-    if relative:
-        to_relative = _from_relative
-    elif boxes_order is None:
+    to_relative = _from_relative if relative else box_algebra.from_xyxy
+    if boxes_order is not None:
+        to_relative = annotation_order(boxes_order)
+    elif not relative:
         _refuse_relative(path, lines)
 
     def read_image(file_name):

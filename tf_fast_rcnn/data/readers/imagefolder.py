@@ -69,7 +69,7 @@ def read_imagefolder(
     names = _class_names(directory)
     fixes = Counter()
     entries = _entries(path)
-    annotations = read_each(lambda entry: _read_image(path, *entry, names, fixes), entries, skip_bad, fixes)
+    annotations = read_each(lambda entry: _read_image(path, entry[0], entry[1], names, fixes), entries, skip_bad, fixes)
     if class_names is None:
         class_names = names or _in_order({item.name for each in annotations for item in each.objects})
     return to_dataset(f"imagefolder:{directory}" + (f"@{split}" if split else ""), annotations, class_names, fixes)

@@ -20,6 +20,7 @@ from collections.abc import Sequence
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
+import numpy as np
 from tqdm import tqdm
 
 from tf_fast_rcnn.data.readers.annotations import (
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
     from tf_fast_rcnn.files import StrPath
 
 # Version of annotations.json; a folder with another one keeps its images.
-_VERSION = 2
+_VERSION = 3
 
 _IMAGE_IDS = ("image/id", "image_id")
 _FILE_NAMES = ("image/filename", "image/file_name", "filename", "file_name", "image_filename")
@@ -67,7 +68,7 @@ def read_tfds(
       boxes and a class label of the image. If an example has an image for each camera, each is read as an image.
     - Flags of objects are read if present: `is_difficult`; `is_crowd` and `is_group_of` as crowds; `area`, in square
       pixels, for the size classes of COCO evaluation.
-    - The classes are those of the label, in its order.
+    - The classes are those of the label, in its order. An id that is a number, as COCO's, is the record's `source_id`.
     - Nothing is downloaded. TFDS looks in $TFDS_DATA_DIR or, if that is not set, in ~/tensorflow_datasets.
     - The encoded images are copied once, byte for byte, to files in the cache folder, which need as much disk space as
       TFDS's own files. After an interruption the copy continues; later reads use only the copied files.
@@ -110,7 +111,8 @@ def read_tfds(
     def read_image(image):
         source = f"tfds:{name}@{split}, image {image['id']}"
         objects = [_object(source, values, found_names) for values in image["objects"]]
-        return annotate(source, image["id"], folder / image["file"], objects, own.to_relative, fixes)
+        path, number = folder / image["file"], image["source_id"]
+        return annotate(source, image["id"], path, objects, own.to_relative, fixes, source_id=number)
 
     annotations = read_each(read_image, annotated, skip_bad, fixes)
     if not any(image["objects"] for image in images):
@@ -241,25 +243,40 @@ def _copy_image(example, number, layout, own, folder, num_layouts):
             file.write(encoded)
     image_id = _image_id(example, number // num_layouts)
     image_id = f"{image_id}-{layout.scope}" if layout.scope else image_id
-    return {"id": image_id, "file": path.name, "objects": _rows(scope, layout, own)}
+    try:
+        objects = _rows(scope, layout, own)
+    except InputError as error:
+        raise InputError(f"{path.parent}, image {image_id}: {error}") from None
+    source_id = None if layout.scope else _source_id(example)
+    return {"id": image_id, "file": path.name, "objects": objects, "source_id": source_id}
+
+
+def _source_id(example):
+    """An id that is a number, as COCO's; None for others."""
+    values = [example[key] for key in _IMAGE_IDS if key in example]
+    return int(values[0]) if values and isinstance(values[0], (int, np.integer)) else None
 
 
 def _rows(scope, layout, own):
     """One dict per object: bbox, label and, if given, difficult, crowd, area and the label's text."""
-    if not layout.objects:
-        rows = [{"bbox": scope[layout.box].tolist()}]
-    else:
-        objects = scope[layout.objects]
-        columns = {"bbox": objects[layout.box].reshape(-1, 4).tolist()}
-        columns |= {flag: _flag(objects[key], flag, layout, own) for flag, key in layout.flags.items()}
-        if layout.label and not layout.label_of_image:
-            columns["label"] = objects[layout.label].tolist()
-        rows = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
-    if layout.label and (layout.label_of_image or not layout.objects):
+    rows = _columns_to_rows(scope, layout, own) if layout.several else [{"bbox": scope[layout.box].tolist()}]
+    if layout.label_of_image:
         of_image = {"label": int(scope[layout.label])}
         of_image |= {"text": scope[layout.label_text].decode()} if layout.label_text else {}
         rows = [row | of_image for row in rows]
     return rows
+
+
+def _columns_to_rows(scope, layout, own):
+    objects = scope[layout.objects] if layout.objects else scope
+    columns = {"bbox": objects[layout.box].reshape(-1, 4).tolist()}
+    columns |= {flag: _flag(objects[key], flag, layout, own) for flag, key in layout.flags.items()}
+    if layout.label and not layout.label_of_image:
+        columns["label"] = objects[layout.label].tolist()
+    if len({len(values) for values in columns.values()}) > 1:
+        counts = ", ".join(f"{len(values)} of {name}" for name, values in columns.items())
+        raise InputError(f"found {counts}; expected as many of each as there are boxes; rebuild the data set")
+    return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
 
 
 def _flag(values, flag, layout, own):
@@ -291,7 +308,7 @@ def _without_extension(name):
 def _with_unique_ids(images):
     if len({image["id"] for image in images}) == len(images):
         return images
-    return [image | {"id": f"{number:08d}"} for number, image in enumerate(images)]
+    return [image | {"id": f"{number:08d}", "source_id": None} for number, image in enumerate(images)]
 
 
 def _is_complete(folder):

@@ -17,7 +17,7 @@ from tf_fast_rcnn.errors import InputError
 if TYPE_CHECKING:
     import tensorflow_datasets as tfds
 
-_LABELS = ("label", "type")
+_LABELS, _BOXES = ("label", "labels", "type"), ("bbox", "bboxes")
 _DIFFICULT = ("is_difficult", "difficult")
 # Open Images marks boxes around groups of objects: 1 yes, 0 no, -1 unknown.
 _CROWD = ("is_crowd", "iscrowd", "is_group_of")
@@ -29,12 +29,13 @@ class Layout(NamedTuple):
     Attributes:
         scope: the name of the dict that contains all of it; "" for the example itself.
         image: the name of the image.
-        objects: the name of the sequence of objects; "" if there is a single box, next to the image.
-        box: the name of the box, in an object or next to the image.
-        label: the name of the class label, in an object or next to the image; "" if there is only one class.
-        label_of_image: whether the label is next to the image although the boxes are in a sequence.
+        objects: the name of the sequence of objects, or of a dict of sequences; "" if boxes are next to the image.
+        box: the name of the box, in `objects` or next to the image.
+        several: whether there is any number of boxes, not just one.
+        label: the name of the class label, in `objects` or next to the image; "" if there is only one class.
+        label_of_image: whether there is one label for all objects.
         label_text: the name of a text next to the image that names its class; "" if the label itself has names.
-        flags: for "difficult", "crowd" and "area", those that exist: their names in an object.
+        flags: for "difficult", "crowd" and "area", those that exist: their names next to `box`.
         class_names: the classes in the order of the labels.
     """
 
@@ -42,6 +43,7 @@ class Layout(NamedTuple):
     image: str
     objects: str
     box: str
+    several: bool
     label: str
     label_of_image: bool
     label_text: str
@@ -125,7 +127,8 @@ def find_layouts(builder: tfds.core.DatasetBuilder, own: OwnBuilder, name: str) 
 
     Next to each other, in the example or else in dicts of it (one per camera), there must be an image and one of:
 
-    1. a sequence of objects with a box (`BBoxFeature`) and a class label: "objects" if there are several;
+    1. a sequence of objects with a box (`BBoxFeature`) and a class label, "objects" if there are several; or a sequence
+       of boxes and one of class labels;
     2. a sequence of boxes, and a class label of the image;
     3. one box, and a class label of the image.
 
@@ -159,26 +162,30 @@ def find_layouts(builder: tfds.core.DatasetBuilder, own: OwnBuilder, name: str) 
 def _layout(scope, scope_name, own, name):
     """The `Layout` of a dict of features; None if it has no image or no objects."""
     image = _image_of(scope, name)
+    if not image:
+        return None
     label_of_image = _choice(scope, _is_label, _LABELS)
-    objects = _objects_of(scope, bool(label_of_image or own.one_class), name) if image else ""
-    if objects:
-        inner, box = scope[objects].feature, _box_in(scope[objects])
-        label = _choice(inner, _is_label, _LABELS, first=True)
-    else:
-        inner, box, label = scope, _choice(scope, _is_box, ("bbox",)), ""
-        if not (image and box and label_of_image):
+    objects = _objects_of(scope, bool(label_of_image or own.one_class), name)
+    columns = _columns(scope[objects]) if objects else _sequences(scope)
+    label = _choice(columns, _is_label, _LABELS, first=bool(objects))
+    box = _choice(columns, _is_box, _BOXES) if objects or label or label_of_image else ""
+    several = bool(box)
+    if not several:
+        columns, label, box = scope, "", _choice(scope, _is_box, _BOXES)
+        if not (box and label_of_image):
             return None
-    _check_format(inner[box], name)
-    class_label = inner[label] if label else scope[label_of_image] if label_of_image else None
+    _check_format(columns[box], name)
+    class_label = columns[label] if label else scope[label_of_image] if label_of_image else None
     return Layout(
         scope=scope_name,
         image=image,
         objects=objects,
         box=box,
+        several=several,
         label=label or label_of_image,
-        label_of_image=bool(objects and not label and label_of_image),
+        label_of_image=bool(label_of_image and not label),
         label_text="" if label else _text_of_label(scope, label_of_image),
-        flags=_flags(inner, own) if objects else {},
+        flags=_flags(columns, own) if several else {},
         class_names=list(class_label.names) if class_label else [own.one_class],
     )
 
@@ -197,7 +204,7 @@ def _image_of(scope, name):
 def _objects_of(scope, without_label, name):
     """The name of the sequence of objects; "" if there is none. Those with a label come before those without one."""
     sequences = [key for key in scope if _box_in(scope[key])]
-    labelled = [key for key in sequences if _choice(scope[key].feature, _is_label, _LABELS, first=True)]
+    labelled = [key for key in sequences if _choice(_columns(scope[key]), _is_label, _LABELS, first=True)]
     usable = labelled or (sequences if without_label else [])
     if len(usable) > 1 and "objects" not in usable:
         raise InputError(
@@ -270,8 +277,22 @@ def _choice(features, fits, names, first=False):
 
 
 def _box_in(feature):
-    """The name of the box in a sequence of dicts; "" for any other feature."""
-    return _choice(feature.feature, _is_box, ("bbox",)) if _is_sequence(feature) and _is_dict(feature.feature) else ""
+    """The name of the box in a sequence of objects; "" for any other feature."""
+    return _choice(_columns(feature), _is_box, _BOXES)
+
+
+def _columns(feature):
+    """The features of an object in a sequence of dicts, or in a dict of sequences; none for any other feature."""
+    if _is_sequence(feature) and _is_dict(feature.feature):
+        return {key: feature.feature[key] for key in feature.feature}
+    if _is_dict(feature) and not _choice(feature, _is_image, ("image",), first=True):
+        return _sequences(feature)
+    return {}
+
+
+def _sequences(features):
+    """What the sequences in a dict are of."""
+    return {key: features[key].feature for key in features if _is_sequence(features[key])}
 
 
 def _has(features, path):

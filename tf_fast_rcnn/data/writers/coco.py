@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from tf_fast_rcnn.data.writers.labelled import LabelledImage
 
 
-def coco_content(images: Iterable[LabelledImage], class_names: Sequence[str], prefix: str = "") -> dict[str, Any]:
+def coco_content(images: Iterable[LabelledImage], class_names: Sequence[str]) -> dict[str, Any]:
     """The content of an instances file for `json.dump`.
 
     Image ids are those of the data set if all are whole numbers, as COCO's are, else 1, 2, ...; category ids are the
@@ -23,7 +23,6 @@ def coco_content(images: Iterable[LabelledImage], class_names: Sequence[str], pr
     Args:
         images: the images.
         class_names: the classes 1..K.
-        prefix: put in front of each `file_name`, e.g. "images/train/".
     """
     images = list(images)
     ids = _image_ids(images)
@@ -37,7 +36,7 @@ def coco_content(images: Iterable[LabelledImage], class_names: Sequence[str], pr
         "images": [
             {
                 "id": image_id,
-                "file_name": f"{prefix}{image.file}",
+                "file_name": image.file,
                 "width": image.record.width,
                 "height": image.record.height,
             }
@@ -71,6 +70,7 @@ def _annotations(image, places):
             "bbox": box,
             "area": box[2] * box[3] if share is None else float(share * height * width),
             "iscrowd": int(image.crowd[index]),
+            "segmentation": [],
         }
         if image.scores is not None:
             entry["score"] = round(float(image.scores[index]), 6)

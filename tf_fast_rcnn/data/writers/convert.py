@@ -32,8 +32,8 @@ def convert(splits: Mapping[str, DetectionDataset], out_dir: StrPath, kind: str)
 
     | kind | files | SPEC of a split |
     | --- | --- | --- |
-    | voc | Annotations/, ImageSets/Main/SPLIT.txt, JPEGImages/ | voc:DIR@SPLIT |
-    | coco | SPLIT.json, images/SPLIT/ | coco:DIR/SPLIT.json |
+    | voc | Annotations/, ImageSets/Main/SPLIT.txt, JPEGImages/, labelmap.txt | voc:DIR@SPLIT |
+    | coco | annotations/instances_SPLIT.json, images/SPLIT/ | coco:JSON,DIR/images/SPLIT |
     | yolo | data.yaml, images/SPLIT/, labels/SPLIT/ | yolo:DIR@SPLIT |
     | csv | SPLIT.csv, images/SPLIT/ | csv:DIR/SPLIT.csv |
 
@@ -92,7 +92,7 @@ def save_detections(
     | --- | --- | --- |
     | voc | NAME.xml next to a copy of each image | labelImg; `voc:DIR` |
     | yolo | classes.txt, images/ (copies), labels/NAME.txt, scores.json | labelImg, Label Studio; `yolo:DIR` |
-    | coco | annotations.json with a `score` each | CVAT, Datumaro, FiftyOne |
+    | coco | annotations/instances_default.json with a `score` each, images/default/ (copies) | CVAT, Datumaro |
     | label-studio | tasks.json with predictions, interface.xml | Label Studio |
     | cvat | annotations.xml, "CVAT for images 1.1", with an attribute `score` | CVAT |
 
@@ -118,7 +118,7 @@ def save_detections(
     if kind not in SAVE_KINDS:
         raise InputError(f"format {kind!r}: unknown; expected one of {', '.join(SAVE_KINDS)}")
     _check_new(out_dir)
-    images = list(detected_images(dataset, detections, flat=kind == "voc"))
+    images = list(detected_images(dataset, detections, flat=kind in ("voc", "yolo")))
     with new_folder(out_dir) as folder:
         if kind == "voc":
             for image in images:
@@ -129,8 +129,8 @@ def save_detections(
             _save_yolo(folder, images, class_names)
             return ["."]
         if kind == "coco":
-            _write_json(folder / "annotations.json", coco_content(images, class_names))
-            return ["annotations.json"]
+            _write_coco(folder, {"default": images}, class_names)
+            return ["annotations/instances_default.json"]
         if kind == "cvat":
             write_text(folder / "annotations.xml", cvat_xml(images, class_names))
             return ["annotations.xml"]
@@ -173,12 +173,15 @@ def _write_voc(folder, images, class_names):
             write_text(folder / "Annotations" / f"{image.stem}.xml", voc_xml(image))
         taken |= {image.stem.lower() for image in found}
         write_text(folder / "ImageSets" / "Main" / f"{split}.txt", "".join(f"{image.stem}\n" for image in found))
+    # Datumaro and CVAT refuse classes that are not VOC's, unless this file lists them.
+    lines = ["# label:color_rgb:parts:actions", *(f"{name}:::" for name in class_names)]
+    write_text(folder / "labelmap.txt", "\n".join(lines) + "\n")
 
 
 def _write_coco(folder, images, class_names):
     for split, found in images.items():
         _copy_images(folder, split, found)
-        _write_json(folder / f"{split}.json", coco_content(found, class_names, f"images/{split}/"))
+        _write_json(folder / "annotations" / f"instances_{split}.json", coco_content(found, class_names))
 
 
 def _write_csv(folder, images, class_names):
@@ -215,7 +218,7 @@ def _copy_images(folder, split, images):
 _WRITERS = {"voc": _write_voc, "coco": _write_coco, "yolo": _write_yolo, "csv": _write_csv}
 _SPECS = {
     "voc": "voc:{folder}@{split}",
-    "coco": "coco:{folder}/{split}.json",
+    "coco": "coco:{folder}/annotations/instances_{split}.json,{folder}/images/{split}",
     "yolo": "yolo:{folder}@{split}",
     "csv": "csv:{folder}/{split}.csv",
 }

@@ -22,16 +22,20 @@ def csv_text(images: Iterable[LabelledImage], prefix: str = "") -> str:
     writer = csv.writer(file, lineterminator="\n")
     writer.writerow(_COLUMNS)
     for image in images:
-        height, width = image.record.height, image.record.width
-        start = [f"{prefix}{image.file}", width, height]
-        numbers = exact_numbers(
-            image.boxes,
-            lambda boxes, height=height, width=width: box_algebra.to_xyxy(boxes, height, width),
-            lambda edges, height=height, width=width: box_algebra.from_xyxy(edges, height, width),
-        )
+        start = [f"{prefix}{image.file}", image.record.width, image.record.height]
+        numbers = _corners(image)
         for index, texts in enumerate(numbers):
             flags = [int(image.difficult[index]), int(image.crowd[index])]
             writer.writerow([*start, *texts, image.names[index], *flags])
         if not numbers:
             writer.writerow([*start, *[""] * 7])
     return file.getvalue()
+
+
+def _corners(image):
+    height, width = image.record.height, image.record.width
+    return exact_numbers(
+        image.boxes,
+        lambda boxes: box_algebra.to_xyxy(boxes, height, width),
+        lambda edges: box_algebra.from_xyxy(edges, height, width),
+    )
