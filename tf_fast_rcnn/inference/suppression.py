@@ -3,12 +3,12 @@
 Separately for each class, boxes are kept in order of decreasing score unless their IoU with a kept box is above the
 threshold. What the runtimes' own ops leave open or do differently is decided here:
 
-- Among equal scores the lower class id comes first, and of one class the earlier proposal. The ops break ties in the
+- Among equal scores the lower class id comes first, and within a class the earlier proposal. The ops break ties in the
   order of their heaps, so they are given ranks in place of scores, no two of which are equal.
 - An IoU equal to the threshold does not suppress. TensorFlow's ops suppress above the threshold, those of TF Lite and
   TensorFlow.js also at it, and their rounding differs, so all get a threshold that is higher by `IOU_TOLERANCE`.
-- A box without area is no detection. TF Lite's op repeats a box whose IoU with itself is below the threshold in place
-  of all boxes after it.
+- A box without area is not a detection. TF Lite's op repeats a box whose IoU with itself is below the threshold in
+  place of all boxes after it.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _NORMAL = 1 << 23
 def suppress(
     settings: DetectionSettings, probabilities: tf.Tensor, class_boxes: tf.Tensor
 ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]:
-    """Detections of B images, with the op of TensorFlow that does all classes and images at once.
+    """Detections of B images, with the TensorFlow op that processes all classes and images at once.
 
     Args:
         settings: `DetectionSettings`.
@@ -82,7 +82,7 @@ def suppress_in_one_image(
         class_boxes: float32 `[R, K, 4]`, relative to the image.
 
     Returns:
-        boxes float32 `[D, 4]`, scores float32 `[D]`, classes int32 `[D]`, count int32 `[]`, as of `suppress`.
+        boxes float32 `[D, 4]`, scores float32 `[D]`, classes int32 `[D]`, count int32 `[]`, as for `suppress`.
     """
     class_ids, scores, class_boxes = _candidates(settings, probabilities, class_boxes)
     limit = settings.max_detections
@@ -106,8 +106,8 @@ def suppress_in_one_image(
 
 
 def _candidates(settings, probabilities, class_boxes):
-    """Ids of the chosen classes, int32 `[C]`, their scores `[..., R, C]` and boxes `[..., R, C, 4]`; the score of what
-    can be no detection is 0."""
+    """Ids of the chosen classes, int32 `[C]`, their scores `[..., R, C]` and boxes `[..., R, C, 4]`; boxes
+    that cannot be detections have the score 0."""
     class_ids = tf.constant(settings.class_ids or [*range(1, probabilities.shape[-1])], tf.int32)
     if settings.class_ids:
         scores = tf.gather(probabilities, class_ids, axis=-1)

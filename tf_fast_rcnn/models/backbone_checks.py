@@ -1,4 +1,4 @@
-"""Refuses classification networks that a detector cannot be built from, each with one line, before any training."""
+"""Checks, before any training, that a detector can be built from a classification network; each error is one line."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tf_fast_rcnn.models.pretrained import freeze_normalization, parts_of
 
 # Layers that change the size of images, so that RoIs would no longer fit them.
 _RESIZING = (keras.layers.Resizing, keras.layers.CenterCrop, keras.layers.RandomCrop)
-# Layers that vary training images and leave them as they are in detection. RandomCrop does not.
+# Layers that augment images in training and leave them unchanged in detection. RandomCrop changes them in both.
 _NAMES = ("AugMix", "CutMix", "Equalization", "MixUp", "RandAugment", "Solarization")
 _AUGMENTATION = tuple(
     layer for name, layer in vars(keras.layers).items() if name.startswith("Random") or name in _NAMES
@@ -22,7 +22,7 @@ _SIDES = (512, 1024)
 
 
 def check_network(network: keras.Model, channels: int | None) -> None:
-    """Raises InputError if a network is not a graph from one image to one output, or for another layout of images.
+    """Raises InputError if a network is not a graph from one image to one output, or expects another image layout.
 
     Args:
         network: the network that the caller passed.
@@ -74,7 +74,7 @@ def check_preprocessing(layer: keras.layers.Layer, preprocessed: keras.KerasTens
 
 
 def is_augmentation(layer: keras.layers.Layer) -> bool:
-    """Whether a layer of Keras varies training images and leaves them as they are in detection.
+    """Whether a Keras layer augments images in training and leaves them unchanged in detection.
 
     Example:
         >>> is_augmentation(keras.layers.RandomFlip()), is_augmentation(keras.layers.Rescaling(2.0))
@@ -194,7 +194,7 @@ def check_any_image_size(convolutions: keras.Model, strides: Sequence[int], name
 
 
 def no_other_size(name: str, reason: object) -> InputError:
-    """The InputError for a network that works only for images of its own size."""
+    """The InputError for a network that works only for images of one size."""
     return InputError(
         f"backbone: found {name}, whose feature maps do not follow the size of the images "
         f"({str(reason).strip().splitlines()[0][:200]}); expected convolutions at any image size, without resizing; "
