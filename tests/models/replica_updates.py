@@ -63,8 +63,8 @@ def main():
     device = tf.config.list_physical_devices("CPU")[0]
     tf.config.set_logical_device_configuration(device, [tf.config.LogicalDeviceConfiguration()] * replicas)
     strategy = tf.distribute.MirroredStrategy([f"CPU:{number}" for number in range(replicas)])
-    # The images of each mini-batch: shards of equal size, then also of unequal size. Keras needs equal shards in the first
-    # mini-batch of a `fit`: it averages their images to build the model.
+    # The images of each mini-batch: shards of equal size, then also of unequal size. Keras needs equal shards in the
+    # first mini-batch of a `fit`: it averages their images to build the model.
     for sizes in ((2 * replicas, 2 * replicas), (2 * replicas, 2 * replicas - 1)):
         for sample_weight in (False, True):
             losses, changes = trained(tf.distribute.get_strategy(), sizes, sample_weight)
