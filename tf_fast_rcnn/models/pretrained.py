@@ -24,8 +24,9 @@ class PretrainedNetwork(keras.Model):
         for layer in self.layers:
             if is_composite(layer):
                 freeze_normalization(layer)
-                if not layer.trainable:
-                    layer.trainable = False  # again: this sets the weights inside, too
+                # Each part: TensorFlow skips an assignment of the value that an attribute already has.
+                for part in parts_of(layer) if not layer.trainable else ():
+                    part.trainable = False
 
 
 def is_composite(layer: keras.layers.Layer) -> bool:
