@@ -75,6 +75,13 @@ def test_a_reused_head_continues_from_one_map(tiny_backbone):
     assert strides(dataset((40,)), tiny_backbone, recipe)[0] == 8
 
 
+@pytest.mark.parametrize("name", ["vgg16", "vgg19", "caffenet", "vgg_cnn_m_1024", "caffe_vgg16"])
+def test_reused_fully_connected_layers_continue_from_one_map(name):
+    assert strides(dataset((40,)), name)[0] == 16
+    new_layers = frcnn.recipe("small-data", {"network.head": "fc"})
+    assert strides(dataset((40,)), name, new_layers)[0] == (8, 16, 32)
+
+
 def test_a_run_to_start_from_decides():
     for stride, expected in (([8, 16], (8, 16)), (16, 16)):
         start = {"recipe": {"network": {"stride": stride}}}

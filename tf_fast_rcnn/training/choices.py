@@ -13,6 +13,7 @@ from tf_fast_rcnn import boxes
 from tf_fast_rcnn.data.batches.settings import SamplingRules, detection_side
 from tf_fast_rcnn.data.records import DetectionDataset
 from tf_fast_rcnn.models.backbone_split import DEFAULT_OUTPUT_SIZE, feature_strides
+from tf_fast_rcnn.models.backbones import WITH_FULLY_CONNECTED_LAYERS
 from tf_fast_rcnn.training.settings import Recipe
 
 # If an object has fewer cells at the middle stride than RoI pooling has bins, bins repeat cells and a finer map adds
@@ -62,7 +63,7 @@ def _stride(recipe, dataset, backbone, start):
     """The strides of the feature maps for `network.stride="auto"`, and the reason for them."""
     if start is not None:
         stride, reason = _as_in(start)
-    elif recipe.network.head == "reuse":
+    elif recipe.network.head == "reuse" or (recipe.network.head == "auto" and backbone in WITH_FULLY_CONNECTED_LAYERS):
         stride, reason = min(_COARSE_STRIDES), "RoIs are pooled from stride 16: a reused head continues from one map"
     else:
         stride, reason = _strides(dataset, recipe.sampling)

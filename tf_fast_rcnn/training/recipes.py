@@ -167,7 +167,7 @@ def recipe(name: StrPath, changes: Mapping[str, Any] | None = None) -> Recipe:
         found = _recipe_of_run(name)
     else:
         raise InputError(
-            f"recipe: found {name!r}; expected one of {', '.join(RECIPES)}, or the folder of a run; give one of these"
+            f"recipe: found {name!r}; expected one of {', '.join(RECIPES)}, or the folder of a run; choose one of these"
         )
     return with_changes(found, changes or {})
 

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 __all__ = ["Backbone", "Preprocessing", "backbone_names", "load_backbone"]
 
 _LITE0 = "efficientnet_lite0"
+# Networks that end in fully connected layers, which a detector reuses by default: see `fast_rcnn`.
+WITH_FULLY_CONNECTED_LAYERS = frozenset({*CAFFE_NETWORKS, "vgg16", "vgg19"})
 
 
 class Backbone(NamedTuple):
