@@ -16,7 +16,8 @@ from tensorflow.lite.tools import flatbuffer_utils
 
 from tf_fast_rcnn.errors import InputError
 
-# Tensor names start with those of the models from `models.parts.stages`. The predictor layers are small and stay in float32.
+# Tensor names start with those of the models from `models.parts.stages`. The predictor layers are small and stay in
+# float32.
 _LAYERS = r"^(convolve|classify)(_\d+)*/(?!box_|class_logits)"
 
 # Axis of the output channels in the weights of layers with a bias.

@@ -252,13 +252,22 @@ def test_image_ids_come_out_as_they_went_in(coco, ids):
     assert [type(number) for number in found] == [type(number) for number in ids]
 
 
-def test_a_file_listed_twice_is_refused_or_left_out(coco):
+def test_a_file_with_two_names_is_refused_or_left_out(coco):
     entries = [image(5, "a.jpg"), image(6, "./a.jpg"), image(7, "b.jpg")]
     read = coco(content(entries, []))
     one_line_error(read, "image a.jpg", "for 2 images (5, 6)", "expected a file for each")
     dataset = read(skip_bad=True)
     assert [record.image_id for record in dataset] == ["7"]
     assert dataset.fixes == {"unreadable images or annotations skipped": 2}
+
+
+def test_a_file_listed_twice_is_counted(coco):
+    dataset = coco(
+        content([image(5, "a.jpg"), image(9, "b.jpg"), image(7, "a.jpg")], [annotation(7, 1, [1, 1, 9, 9])])
+    )()
+    assert [(record.source_id, len(record.boxes)) for record in dataset] == [(5, 0), (9, 0), (7, 1)]
+    assert dataset[0].image_path == dataset[2].image_path
+    assert dataset.fixes == {"images listed again under another id": 1}
 
 
 @pytest.mark.parametrize("name", ["cam1/0001.png", r"C:\data\cam1\0001.png", "/data/cam1/0001.png"])

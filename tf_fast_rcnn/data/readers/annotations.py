@@ -206,7 +206,8 @@ def read_each(
             annotations.append(read(item))
         except InputError as error:
             problems.append(str(error))
-    shared = _shared_files(annotations)
+    shared, repeated = _shared_files(annotations)
+    fixes["images listed again under another id"] += repeated
     annotations = [annotation for annotation in annotations if _file_of(annotation) not in shared]
     problems += [problem for problem, _ in shared.values()]
     if problems and not skip_bad:
@@ -217,22 +218,31 @@ def read_each(
 
 
 def _shared_files(annotations):
-    """`{file: (message, number of annotations)}` of the image files that several annotations show."""
-    shown = Counter(map(_file_of, annotations))
-    twice = {file: [] for file, count in shown.items() if count > 1}
-    if twice:
-        for annotation in annotations:
-            if _file_of(annotation) in twice:
-                twice[_file_of(annotation)].append(annotation)
-    return {
-        file: (
-            f"{found[0].source}: found one image file, {found[0].image_path}, for {len(found)} images "
-            f"({', '.join(each.source_name() for each in found[:3])}{', ...' if found[3:] else ''}); expected a "
-            "file for each; pass the folder that their names begin in, or remove what is there twice",
-            len(found),
-        )
-        for file, found in twice.items()
-    }
+    """Image files that several annotations show.
+
+    Returns:
+        `{file: (message, number of annotations)}` of those that they show under different names, of which all but one
+        must have meant another file; and how often a name is listed again, under another id.
+    """
+    shown = {}
+    for annotation in annotations:
+        shown.setdefault(_file_of(annotation), []).append(annotation)
+    shared, repeated = {}, 0
+    for file, found in shown.items():
+        if len({each.source for each in found}) > 1:
+            shared[file] = (_shared_message(found), len(found))
+        else:
+            repeated += len(found) - 1
+    return shared, repeated
+
+
+def _shared_message(found):
+    names = ", ".join(each.source_name() for each in found[:3])
+    return (
+        f"{found[0].source}: found one image file, {found[0].image_path}, for {len(found)} images "
+        f"({names}{', ...' if found[3:] else ''}); expected a file for each; pass the folder that their names begin "
+        "in, or remove what is there twice"
+    )
 
 
 def _file_of(annotation):
