@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tf_fast_rcnn.data.detections import Detections
 from tf_fast_rcnn.data.records import CocoObjects, DetectionDataset, ImageRecord
 from tf_fast_rcnn.errors import InputError
 
@@ -161,3 +162,10 @@ def test_a_union_has_proposal_settings_only_where_its_parts_agree():
     assert parts[0].with_class_names(["cat", "dog"]).proposals == "s"
     assert (parts[0] + parts[1]).proposals == "s"
     assert (parts[0] + parts[2]).proposals is None
+
+
+def test_the_names_of_version_0_1():
+    dataset = DetectionDataset("made", ["x", "y"], [record(class_ids=(2, 1))], {"boxes clipped": 3})
+    assert dataset.mended == {"boxes clipped": 3}
+    assert dataset[0].labels.tolist() == [2, 1]
+    assert Detections(np.zeros((2, 4)), np.ones(2), np.int32([2, 1])).classes.tolist() == [2, 1]

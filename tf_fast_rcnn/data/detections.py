@@ -79,6 +79,11 @@ class Detections:
             object.__setattr__(self, "class_names", tuple(self.class_names))
 
     @property
+    def classes(self) -> np.ndarray:
+        """The name of `class_ids` in version 0.1."""
+        return self.class_ids
+
+    @property
     def names(self) -> list[str]:
         """The class name of each detection; its id as text if no name is known."""
         return [self._name(class_id) for class_id in self.class_ids.tolist()]

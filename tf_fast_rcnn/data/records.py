@@ -115,6 +115,11 @@ class ImageRecord:
                 "object"
             )
 
+    @property
+    def labels(self) -> np.ndarray:
+        """The name of `class_ids` in version 0.1."""
+        return self.class_ids
+
     def image(self) -> np.ndarray:
         """The image as displayed, uint8 `[H, W, 3]` RGB; see `read_image`."""
         return read_image(self.image_path, self.image_bytes)
@@ -252,6 +257,11 @@ class DetectionDataset(Sequence[ImageRecord]):
         self.records = RecordView.of(records)
         self.fixes = {what: count for what, count in (fixes or {}).items() if count}
         self.proposals = proposals
+
+    @property
+    def mended(self) -> dict[str, int]:
+        """The name of `fixes` in version 0.1."""
+        return self.fixes
 
     def __len__(self) -> int:
         return len(self.records)
