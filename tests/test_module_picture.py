@@ -111,6 +111,7 @@ def floor(module):
 def test_the_parser_sees_imports():
     """Against the facts of three modules, so that the tests below cannot pass by seeing nothing."""
     parts = {"models.backbone_split", "models.backbones", "models.parts", "ops.roi_pooling"}
+    parts |= {"models.backbone_checks", "models.pretrained"}
     assert {"boxes", "errors", "files", *parts} == uses("models.fast_rcnn")
     assert "data.records" in uses("data.batches.hierarchical")
     assert "data.records" not in uses("data.batches.hierarchical", for_type_checkers=False)

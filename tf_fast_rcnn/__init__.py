@@ -6,10 +6,12 @@ Public names are loaded on first use, so worker processes and `tf-fast-rcnn --he
 from __future__ import annotations
 
 import importlib
+import os
+import sys
 from typing import Any
 
-from tf_fast_rcnn.errors import InputError as InputError
-from tf_fast_rcnn.keras_objects import check_keras_backend, register_with_keras
+from tf_fast_rcnn.errors import InputError
+from tf_fast_rcnn.keras_objects import register_with_keras
 
 __version__ = "0.1.0"
 
@@ -95,6 +97,20 @@ _PUBLIC_NAMES = {
 }
 
 __all__ = sorted([*_PUBLIC_NAMES, "InputError"])
+
+
+def check_keras_backend() -> None:
+    """Raises an InputError if Keras has or will have a backend other than TensorFlow."""
+    backend = os.environ.get("KERAS_BACKEND", "tensorflow")
+    if backend != "tensorflow":
+        raise InputError(f"KERAS_BACKEND: found {backend!r}; expected 'tensorflow'; unset it")
+    keras = sys.modules.get("keras")
+    backend = keras.config.backend() if keras is not None and hasattr(keras, "config") else backend
+    if backend != "tensorflow":
+        raise InputError(
+            f"keras.json: found backend {backend!r}, which Keras has read from its configuration file; expected "
+            "'tensorflow'; set KERAS_BACKEND=tensorflow, import tf_fast_rcnn before keras, or change the file"
+        )
 
 
 def __getattr__(name: str) -> Any:

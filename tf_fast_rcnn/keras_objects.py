@@ -12,8 +12,6 @@ import sys
 from types import ModuleType
 from typing import Any
 
-from tf_fast_rcnn.errors import InputError
-
 _PACKAGE = "tf_fast_rcnn"
 
 # Maps every class that Keras saves by name to its module.
@@ -42,7 +40,7 @@ class _Placeholder:
 
     def from_config(self, config: dict[str, Any]) -> Any:
         """Imports the module, which replaces this placeholder, and returns an object of the actual class."""
-        check_keras_backend()
+        importlib.import_module(_PACKAGE).check_keras_backend()
         module = importlib.import_module(f"{_PACKAGE}.{MODULES[self._name]}")
         return getattr(module, self._name).from_config(config)
 
@@ -68,20 +66,6 @@ def _call_after_import(loader: Any, function: Any) -> None:
         function(module)
 
     loader.exec_module = exec_module
-
-
-def check_keras_backend() -> None:
-    """Raises an InputError if Keras has or will have a backend other than TensorFlow."""
-    backend = os.environ.get("KERAS_BACKEND", "tensorflow")
-    if backend != "tensorflow":
-        raise InputError(f"KERAS_BACKEND: found {backend!r}; expected 'tensorflow'; unset it")
-    keras = sys.modules.get("keras")
-    backend = keras.config.backend() if keras is not None and hasattr(keras, "config") else backend
-    if backend != "tensorflow":
-        raise InputError(
-            f"keras.json: found backend {backend!r}, which Keras has read from its configuration file; expected "
-            "'tensorflow'; set KERAS_BACKEND=tensorflow, import tf_fast_rcnn before keras, or change the file"
-        )
 
 
 def _register(keras: ModuleType) -> None:
