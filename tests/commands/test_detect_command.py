@@ -300,7 +300,8 @@ def test_what_other_models_refuse(refused, exported, server, image, class_names,
     line = refused("detect", exported, image, "--nms-iou-threshold", 0.5)
     assert f"--nms-iou-threshold: {exported} is not a RUN, and the settings of an exported model are fixed" in line
     line = refused("detect", server.url(), image, "--comp4", tmp_path / "results")
-    assert "servers do not report class names, which --coco-results and --comp4 need; pass --class-names FILE" in line
+    needed = "--coco-results, --comp4 and --save-as need; pass --class-names FILE"
+    assert f"servers do not report class names, which {needed}" in line
     assert "missing.txt: found" in refused("detect", server.url(), image, "--class-names", tmp_path / "missing.txt")
     class_names.write_text("one\n")
     assert "class_names: found 1; expected the 10 of" in refused(
@@ -323,7 +324,7 @@ def test_what_other_models_refuse(refused, exported, server, image, class_names,
         (("IMAGE", "COPY", "--comp4", "results"), "images: found 'test_0001' twice; image names must be unique"),
         (("IMAGE", "--coco-results", "a.json", "--category-ids", "missing.json"), "missing.json"),
         (("IMAGE", "--classify-regions", "x.npy", "--comp4", "results"), "--classify-regions: found --comp4 too"),
-        (("--data", "voc:empty@test"), "found no folder ImageSets/Main"),
+        (("--data", "voc:empty@test"), "no split 'test'; expected Annotations/, ImageSets/Main/ and JPEGImages/"),
     ],
     ids=str,
 )

@@ -35,8 +35,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "specs",
         nargs="+",
-        metavar="[SPLIT=]SPEC",
-        help="the dataset of each split (default name: that of the SPEC, or train)",
+        metavar="SPEC",
+        help="the dataset of each split, as SPEC or NAME=SPEC (default name: the SPEC's split, or train)",
     )
     parser.add_argument("--to", required=True, choices=KINDS, metavar="KIND", help=f"one of {', '.join(KINDS)}")
     parser.add_argument("--out", required=True, metavar="DIR", help="a new folder")
