@@ -64,7 +64,7 @@ _PUBLIC_NAMES = {
     "TrainingSummary": "training.run",
     "load_run": "training.run_folder",
     "Run": "training.run_folder",
-    "DetectionSettings": "inference.graph",
+    "DetectionSettings": "inference.settings",
     "Predictor": "inference.predictor",
     "Source": "inference.sources",
     "detect": "inference.detect",

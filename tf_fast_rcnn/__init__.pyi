@@ -50,8 +50,8 @@ from tf_fast_rcnn.inference.detect import classify_regions as classify_regions
 from tf_fast_rcnn.inference.detect import detect as detect
 from tf_fast_rcnn.inference.detect import detect_batch as detect_batch
 from tf_fast_rcnn.inference.detect import detection_settings as detection_settings
-from tf_fast_rcnn.inference.graph import DetectionSettings as DetectionSettings
 from tf_fast_rcnn.inference.predictor import Predictor as Predictor
+from tf_fast_rcnn.inference.settings import DetectionSettings as DetectionSettings
 from tf_fast_rcnn.inference.sources import Source as Source
 from tf_fast_rcnn.inference.tflite import TFLiteDetector as TFLiteDetector
 from tf_fast_rcnn.models.caffe_detectors import load_caffe_detector as load_caffe_detector

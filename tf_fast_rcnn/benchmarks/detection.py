@@ -22,7 +22,8 @@ from tf_fast_rcnn.data.images import read_image
 from tf_fast_rcnn.data.network_input import network_size, resize_to_network
 from tf_fast_rcnn.data.proposals import compute_proposals, proposal_settings
 from tf_fast_rcnn.demo.digits import generate_digits
-from tf_fast_rcnn.inference.graph import DetectionSettings, Detector
+from tf_fast_rcnn.inference.graph import Detector
+from tf_fast_rcnn.inference.settings import DetectionSettings
 from tf_fast_rcnn.models.parts import PREDICTOR_LAYERS, stages
 from tf_fast_rcnn.models.truncated_svd import fully_connected_names, with_factors
 

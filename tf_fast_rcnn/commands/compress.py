@@ -115,7 +115,7 @@ def _search(options, run_):
     """The ranks that `smallest_ranks` finds; raises an InputError if there are none."""
     import tensorflow as tf
 
-    from tf_fast_rcnn.inference.graph import EVALUATION_SCORE_THRESHOLD
+    from tf_fast_rcnn.inference.settings import EVALUATION_SCORE_THRESHOLD
 
     # TensorFlow warns about retracing, but each compression that is tried needs its own graph.
     tf.get_logger().setLevel("ERROR")

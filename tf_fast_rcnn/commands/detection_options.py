@@ -9,8 +9,8 @@ from tf_fast_rcnn.commands.common import add_hidden_alias, number
 from tf_fast_rcnn.errors import InputError
 
 if TYPE_CHECKING:
-    from tf_fast_rcnn.inference.graph import DetectionSettings
     from tf_fast_rcnn.inference.predictor import Predictor
+    from tf_fast_rcnn.inference.settings import DetectionSettings
     from tf_fast_rcnn.training.run_folder import Run
 
 

@@ -18,8 +18,8 @@ from tf_fast_rcnn.errors import InputError
 from tf_fast_rcnn.evaluation import score_detections
 from tf_fast_rcnn.evaluation.detection_files import read_matched
 from tf_fast_rcnn.inference.detect import detect_dataset
-from tf_fast_rcnn.inference.graph import EVALUATION_SCORE_THRESHOLD, DetectionSettings
 from tf_fast_rcnn.inference.predictor import Predictor
+from tf_fast_rcnn.inference.settings import EVALUATION_SCORE_THRESHOLD, DetectionSettings
 from tf_fast_rcnn.inference.sources import Source
 from tf_fast_rcnn.training.averaging import averaged_weights
 from tf_fast_rcnn.visualization.drawing import draw_boxes, draw_detections

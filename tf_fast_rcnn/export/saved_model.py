@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from tf_fast_rcnn.data.proposals.settings import ProposalSettings
     from tf_fast_rcnn.files import StrPath
-    from tf_fast_rcnn.inference.graph import DetectionSettings
+    from tf_fast_rcnn.inference.settings import DetectionSettings
 
 # Image size (height, width) for which the limits must allow the proposals of the graph.
 _COMMON_SIZE = (480, 640)

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from tf_fast_rcnn.data.proposals.files import FileProposals
     from tf_fast_rcnn.data.proposals.settings import ProposalSettings
-    from tf_fast_rcnn.inference.graph import DetectionSettings
+    from tf_fast_rcnn.inference.settings import DetectionSettings
 
 OUTPUTS = ("detection_boxes", "detection_scores", "detection_classes", "num_detections")
 

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from tf_fast_rcnn.data.proposals.files import FileProposals
     from tf_fast_rcnn.data.proposals.settings import ProposalSettings
     from tf_fast_rcnn.files import StrPath
-    from tf_fast_rcnn.inference.graph import DetectionSettings
+    from tf_fast_rcnn.inference.settings import DetectionSettings
 
 PRECISIONS = ("float32", "float16")
 

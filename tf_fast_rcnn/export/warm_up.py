@@ -16,7 +16,7 @@ from tf_fast_rcnn.errors import InputError
 
 if TYPE_CHECKING:
     from tf_fast_rcnn.export.limits import ServingLimits
-    from tf_fast_rcnn.inference.graph import DetectionSettings
+    from tf_fast_rcnn.inference.settings import DetectionSettings
 
 # The file name and the maximum number of requests are fixed by TensorFlow Serving.
 _WARM_UP_FILE = "assets.extra/tf_serving_warmup_requests"

@@ -20,7 +20,8 @@ from tf_fast_rcnn.data.prepared.examples import example_reader, input_errors
 from tf_fast_rcnn.data.proposals import FileProposals, ProposalSettings, compute_proposals, proposal_settings
 from tf_fast_rcnn.data.records import DetectionDataset, ImageRecord
 from tf_fast_rcnn.errors import InputError
-from tf_fast_rcnn.inference.graph import DetectionSettings, Detector
+from tf_fast_rcnn.inference.graph import Detector
+from tf_fast_rcnn.inference.settings import DetectionSettings
 from tf_fast_rcnn.training.run_folder import Run
 
 # What detection functions take as an image, and as its proposals.

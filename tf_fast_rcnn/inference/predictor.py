@@ -22,8 +22,8 @@ from tf_fast_rcnn.data.readers.annotations import images_in
 from tf_fast_rcnn.data.records import DetectionDataset, ImageRecord
 from tf_fast_rcnn.errors import InputError
 from tf_fast_rcnn.inference.detect import Image, Proposals, check_proposals, default_proposals, image_and_proposals
-from tf_fast_rcnn.inference.graph import DetectionSettings
 from tf_fast_rcnn.inference.servers import GrpcSource, RestSource
+from tf_fast_rcnn.inference.settings import DetectionSettings
 from tf_fast_rcnn.inference.sources import KerasSource, SavedModelSource, Source, TFLiteSource, run_source
 
 # Threads that read images and compute proposals while the network runs.

@@ -18,7 +18,7 @@ from tf_fast_rcnn.data.proposals import FileProposals, ProposalSettings, setting
 from tf_fast_rcnn.data.records import DetectionDataset
 from tf_fast_rcnn.errors import InputError
 from tf_fast_rcnn.inference.detect import classify_regions, detect_batch, detect_dataset, detection_settings
-from tf_fast_rcnn.inference.graph import DetectionSettings
+from tf_fast_rcnn.inference.settings import DetectionSettings
 from tf_fast_rcnn.inference.signature import PROPOSAL_INPUTS, signature_detections, signature_inputs
 from tf_fast_rcnn.inference.tflite import TFLiteDetector
 from tf_fast_rcnn.models.parts import number_of_classes

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 import tensorflow as tf
 
 if TYPE_CHECKING:
-    from tf_fast_rcnn.inference.graph import DetectionSettings
+    from tf_fast_rcnn.inference.settings import DetectionSettings
 
 # An IoU that exceeds the threshold by no more than this counts as equal to it. Coordinates are rounded: the IoU of
 # small boxes, of 5 to 30 of 640 pixels, is up to 6e-6 off, in either direction, and each runtime rounds it differently.

@@ -25,7 +25,7 @@ from tf_fast_rcnn.models.pretrained import copy_weights
 
 if TYPE_CHECKING:
     from tf_fast_rcnn.data.records import DetectionDataset, ImageRecord
-    from tf_fast_rcnn.inference.graph import DetectionSettings
+    from tf_fast_rcnn.inference.settings import DetectionSettings
 
 _NEGATIVE_IOU = 0.3
 # Features are scaled to this mean norm, so that the same C suits every network.

@@ -24,8 +24,8 @@ from tqdm import tqdm
 from tf_fast_rcnn.errors import InputError
 from tf_fast_rcnn.evaluation import score_detections
 from tf_fast_rcnn.files import write_json
-from tf_fast_rcnn.inference.graph import EVALUATION_SCORE_THRESHOLD, DetectionSettings
 from tf_fast_rcnn.inference.predictor import Predictor
+from tf_fast_rcnn.inference.settings import EVALUATION_SCORE_THRESHOLD, DetectionSettings
 from tf_fast_rcnn.models.parts import denormalization_layer, stages
 from tf_fast_rcnn.models.pretrained import copy_weights
 from tf_fast_rcnn.models.truncated_svd import compress, fully_connected_names
