@@ -302,8 +302,8 @@ def test_bfloat16_weights_take_half_the_memory(tiny_model):
         ({"box_refinement_steps": 0}, "box_refinement_steps: found 0; expected a whole number from 1"),
         ({"class_ids": ()}, r"class_ids: found \(\); expected class ids from 1"),
         ({"class_ids": (0, 1)}, r"class_ids: found \(0, 1\); expected class ids from 1"),
-        ({"scores": "svm"}, "scores: found 'svm'; expected softmax or sigmoid"),
-        ({"dtype": "float16"}, "dtype: found 'float16'; expected float32 or bfloat16"),
+        ({"scores": "svm"}, "scores: found 'svm'; expected one of softmax, sigmoid"),
+        ({"dtype": "float16"}, "dtype: found 'float16'; expected one of float32, bfloat16"),
     ],
 )
 def test_settings_out_of_range(changes, message):
