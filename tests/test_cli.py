@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import tf_fast_rcnn as frcnn
 from tf_fast_rcnn import __version__, cli
@@ -58,9 +59,10 @@ def test_version(capsys):
     assert capsys.readouterr().out == f"tf-fast-rcnn {__version__}\n"
 
 
-def test_tensorflow_adds_nothing_to_an_error():
+def test_tensorflow_adds_nothing_to_an_error(tmp_path):
     """In a new process: TensorFlow writes start-up messages to the file descriptor, which capsys does not see."""
-    done = in_a_process(PROGRAM, "detect", "nowhere", "image.jpg", "--out", "drawings")
+    Image.new("RGB", (64, 48)).save(tmp_path / "image.png")
+    done = in_a_process(PROGRAM, "detect", "nowhere", str(tmp_path / "image.png"), "--out", "drawings")
     assert done.returncode == 2
     assert done.stderr == (
         "tf-fast-rcnn: error: nowhere: found no run.json; expected a folder that `tf-fast-rcnn train` wrote; "
