@@ -27,6 +27,7 @@ _PUBLIC_NAMES = {
     "Detection": "data.detections",
     "Detections": "data.detections",
     "DetectionDataset": "data.records",
+    "CocoObjects": "data.records",
     "ImageRecord": "data.records",
     "load_dataset": "data.specs",
     "split_dataset": "data.selection",

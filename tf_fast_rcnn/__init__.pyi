@@ -21,6 +21,7 @@ from tf_fast_rcnn.data.proposals import proposal_settings as proposal_settings
 from tf_fast_rcnn.data.proposals.checks import ProposalReport as ProposalReport
 from tf_fast_rcnn.data.proposals.selective_search import selective_search as selective_search
 from tf_fast_rcnn.data.readers.coco import coco_category_ids as coco_category_ids
+from tf_fast_rcnn.data.records import CocoObjects as CocoObjects
 from tf_fast_rcnn.data.records import DetectionDataset as DetectionDataset
 from tf_fast_rcnn.data.records import ImageRecord as ImageRecord
 from tf_fast_rcnn.data.selection import split_dataset as split_dataset

@@ -108,7 +108,11 @@ def _kind_of_file(path):
 
 def _has_boxes(line):
     """Whether the first line of a CSV file has the columns of boxes, or is a box."""
-    fields = [field.strip(' "\r') for field in next(csv.reader([line], delimiter=max(",;\t", key=line.count)), [])]
+    try:
+        fields = next(csv.reader([line], delimiter=max(",;\t", key=line.count)), [])
+    except csv.Error:
+        return False
+    fields = [field.strip(' "\r') for field in fields]
     names = {field.lower() for field in fields}
     corners = sum(finite(field) is not None for field in fields) >= 4
     return corners or bool(names & _BOX_COLUMNS) or names >= {"x", "y"}
@@ -202,7 +206,10 @@ def _metadata_specs(folder):
 def _yolo_specs(folder, names):
     described = [name for name in names if name.endswith((".yaml", ".yml")) and _kind_of_file(folder / name)]
     for name in sorted(described):
-        content = yaml.load((folder / name).read_text(errors="replace"), Loader=yaml.BaseLoader)
+        try:
+            content = yaml.load((folder / name).read_text(errors="replace"), Loader=yaml.BaseLoader)
+        except (yaml.YAMLError, ValueError, RecursionError):
+            continue
         splits = [
             split for split in ("train", "val", "valid", "test") if isinstance(content, dict) and content.get(split)
         ]
