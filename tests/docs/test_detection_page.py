@@ -9,6 +9,7 @@ import pytest
 
 import tf_fast_rcnn as frcnn
 from tf_fast_rcnn import cli
+from tf_fast_rcnn.training.recipes import RECIPES
 
 PAGE = (Path(__file__).parents[2] / "docs" / "detection.md").read_text()
 PYTHON = "".join(re.findall(r"```python\n(.*?)```", PAGE, flags=re.DOTALL))
@@ -30,11 +31,21 @@ def test_the_table_says_the_defaults():
     for names, default in ROWS:
         for name in re.findall(r"--[a-z-]+", names):
             found = getattr(options, name[2:].replace("-", "_"))
-            words = {"all": None, "those of training": None}
+            words = {
+                "all": None,
+                "those of training": None,
+                "the recipe's: 0.4 in `small-data`, 0.3 in the others": None,
+            }
             assert str(found) == default or found == words[default]
             field = name[2:].replace("-", "_")
             if default not in words and hasattr(settings, field):
                 assert found == getattr(settings, field)
+
+
+def test_thresholds_of_the_recipes():
+    assert {name: make().nms_iou_threshold for name, make in RECIPES.items()} == {
+        name: 0.4 if name == "small-data" else 0.3 for name in RECIPES
+    }
 
 
 def test_python(tiny_run, digits, tmp_path, monkeypatch, capsys):

@@ -118,7 +118,7 @@ def test_flags(tmp_path, kind):
     assert found.difficult.tolist() == {"voc": [True, True, False], "csv": [True, False, False]}.get(kind, [False] * 3)
     assert found.crowd.tolist() == ([False, True, False] if kind in ("coco", "csv") else [False] * 3)
     if kind == "coco":
-        np.testing.assert_array_equal(found.areas, np.float32(FLAGS["areas"]))
+        np.testing.assert_allclose(found.areas, FLAGS["areas"], rtol=1e-12)
 
 
 def test_pictures_of_prepared_data(tmp_path):
