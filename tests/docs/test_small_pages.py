@@ -46,5 +46,5 @@ def test_tables_name_the_inputs_and_outputs(tiny_model):
 
 def test_what_the_page_links_to_exists():
     links = re.findall(r"\]\(([^)#]+)", PAGES["tfjs.md"])
-    assert len(links) == 4
+    assert len(links) == 5
     assert all((DOCS / link).exists() for link in links)
