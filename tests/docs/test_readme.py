@@ -20,6 +20,9 @@ def training_code():
     return short + step_by_step
 
 
+QUICK = 'frcnn.recipe("small-data", {"steps": 2, "sampling.shorter_side": 160})'
+
+
 def test_training_in_python(training_code, digits, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     picture = next((digits / "JPEGImages").iterdir())
@@ -27,7 +30,8 @@ def test_training_in_python(training_code, digits, tmp_path, monkeypatch, capsys
         "voc:BCCD@trainval": f"voc:{digits}@train",
         "voc:BCCD@test": f"voc:{digits}@test",
         "BCCD/JPEGImages/BloodImage_00007.jpg": str(picture),
-        '"runs/cells")\n\n': '"runs/cells", recipe=frcnn.recipe("small-data", {"steps": 2}))\n\n',
+        '"runs/cells")\n\n': f'"runs/cells", recipe={QUICK})\n\n',
+        "rois_per_batch=128, seed=0": "rois_per_batch=128, seed=0, shorter_side=160",
         "epochs=5": "epochs=1",
     }
     for written, smaller in small.items():

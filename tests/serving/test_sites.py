@@ -1,5 +1,7 @@
 """Which sites' pages may use the gateway."""
 
+import contextlib
+
 import pytest
 import requests
 from servers import in_thread
@@ -61,11 +63,19 @@ def test_origins(origin, host, allowed):
 @pytest.fixture(scope="module")
 def url():
     """A gateway without a server behind it, which refuses other sites before it asks the server."""
+    with in_thread(_gateway()) as port:
+        yield f"http://127.0.0.1:{port}/"
+
+
+@contextlib.asynccontextmanager
+async def _gateway():
     limits = Limits(1, 1)
     sites = Sites("127.0.0.1", (), ["https://lab.example.com"])
+    # In the event loop that runs it: a gRPC channel belongs to the loop in which it is made.
     gateway = Gateway("tiny", "127.0.0.1:9", None, limits)
-    with in_thread(listening(gateway_application(gateway, limits, 1 << 20, sites), "127.0.0.1", 0, 5)) as port:
-        yield f"http://127.0.0.1:{port}/"
+    async with listening(gateway_application(gateway, limits, 1 << 20, sites), "127.0.0.1", 0, 5) as port:
+        yield port
+    await gateway.close()
 
 
 @pytest.mark.parametrize(
