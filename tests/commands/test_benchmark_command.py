@@ -37,6 +37,7 @@ def test_random_rois_lie_in_the_image():
     assert (rois[:, :2] < rois[:, 2:]).all()
 
 
+@pytest.mark.slow  # times whole networks or peers
 def test_sampling(digits, tmp_path, capsys):
     path, plot = tmp_path / "found.json", tmp_path / "speed.svg"
     options = ["--images", "1", "4", "--rois", "8", "--shorter-side", "64", "--at-once", "2", "--steps", "2"]
@@ -58,6 +59,7 @@ def test_sampling_takes_divisors(digits, capsys):
     assert "--images: found 3; expected divisors of 128, the RoIs per mini-batch; change" in capsys.readouterr().err
 
 
+@pytest.mark.slow  # times whole networks or peers
 def test_proposals(digits, tmp_path, capsys):
     path, plot = tmp_path / "found.json", tmp_path / "growth.svg"
     options = ["--mode", "fast", "quality", "--images", "1", "--growth", "60", "120", "--plot", str(plot)]

@@ -20,6 +20,7 @@ def without_pytorch(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(package.parent)
 
 
+@pytest.mark.slow  # times whole networks or peers
 def test_training_against_pytorch(tmp_path, capsys):
     pytest.importorskip("torch", reason="PyTorch, which the benchmarks compare with, is the extra 'pytorch'")
     path, plot = tmp_path / "found.json", tmp_path / "parts.svg"
