@@ -48,3 +48,27 @@ def answer_of(browser, folder, page, timeout=120, options=()):
             process.wait()
             server.shutdown()
     return answers[0]
+
+
+MEASURE = """<body><script>
+(async () => {
+    const answer = [];
+    for (const width of WIDTHS) {
+        const frame = document.body.appendChild(document.createElement("iframe"));
+        frame.width = width; frame.height = 800;
+        await new Promise(done => { frame.onload = done; frame.src = PAGE; });
+        answer.push(frame.contentDocument.documentElement.scrollWidth);
+    }
+    fetch("/answer", {method: "POST", body: JSON.stringify(answer)});
+})();
+</script>"""
+
+
+def scroll_widths(browser, folder, page, widths):
+    """The width that `page` of a folder takes in windows of each of the `widths`, in CSS pixels.
+
+    The page is in a frame, because Chromium's windows are at least 500 pixels wide.
+    """
+    text = MEASURE.replace("WIDTHS", json.dumps(widths)).replace("PAGE", json.dumps(page))
+    (folder / "measure.htm").write_text(text)
+    return answer_of(browser, folder, "measure.htm")
