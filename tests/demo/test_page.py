@@ -19,4 +19,6 @@ def test_the_page_fits_phones_and_desktops(tmp_path):
         Image.new("RGB", (900, 300)).save(tmp_path / name)
     values = {"summary": SimpleNamespace(steps=800, seconds=700.0), "facts": SimpleNamespace(seconds=791.0, out="demo")}
     write_page(tmp_path, result=result, test=[None] * 60, train=[None] * 400, pictures=pictures[:1] * 3, **values)
-    assert scroll_widths(browser(), tmp_path, "index.html", [390, 1280]) == [390, 1280]
+    phone, desktop = scroll_widths(browser(), tmp_path, "index.html", [390, 1280])
+    assert phone <= 390
+    assert desktop <= 1280
