@@ -1,7 +1,6 @@
 """The same requests to the embedded server and to TensorFlow Serving, if it is installed."""
 
 import shutil
-import socket
 
 import grpc
 import pytest
@@ -13,30 +12,21 @@ from tf_fast_rcnn.serving.model_server import PROGRAM, model_server
 from tf_fast_rcnn.serving.server import ServerSettings
 
 
-def free_ports(count):
-    sockets = [socket.socket() for _ in range(count)]
-    for each in sockets:
-        each.bind(("127.0.0.1", 0))
-    ports = [each.getsockname()[1] for each in sockets]
-    for each in sockets:
-        each.close()
-    return ports
-
-
 @pytest.fixture(scope="module")
 def stock(example_versions):
     """TensorFlow Serving with the latest version of the example model."""
     if shutil.which(PROGRAM) is None:
         pytest.skip(f"no {PROGRAM} on the PATH; other tests compare with its documentation")
-    ports = dict(zip(("grpc", "rest"), free_ports(2), strict=True))
-    settings = ServerSettings(grpc_port=ports["grpc"], rest_port=ports["rest"])
-    with in_thread(model_server("example", example_versions, settings)):
+    with in_thread(model_server("example", example_versions, ServerSettings(grpc_port=0, rest_port=0))) as (_, ports):
         yield Served("example", ports)
 
 
-@pytest.mark.parametrize("what", test_rest_api.DOCUMENTED)
+ANSWERED = test_rest_api.DOCUMENTED | test_rest_api.TAKEN
+
+
+@pytest.mark.parametrize("what", ANSWERED)
 def test_answers(stock, example, what):
-    body, _ = test_rest_api.DOCUMENTED[what]
+    body, _ = ANSWERED[what]
     assert test_rest_api.post(stock, body) == test_rest_api.post(example, body)
 
 

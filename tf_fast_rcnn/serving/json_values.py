@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import codecs
 import json
 import math
 import re
@@ -12,12 +11,13 @@ from typing import Any
 
 from tf_fast_rcnn.serving.status import ServingError, invalid_argument
 
-# Values of JSON that Python reads more widely than RapidJSON: a number too large for a double is infinite too, but is
-# not one of these objects.
 _CONSTANTS = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
-_SPACE = re.compile(r"[ \t\n\r]*")
+_BYTE_ORDER_MARK = "\ufeff"
+_SPACE = re.compile(rf"{_BYTE_ORDER_MARK}?[ \t\n\r]*")
 _STRING_OR_INF = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|Inf(?!i)', re.DOTALL)
 _BRACKETS = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|[][{}]', re.DOTALL)
+# Escapes in strings: surrogate pairs, halves of such pairs (the group), and others.
+_ESCAPES = re.compile(r"\\(?:u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|(u[dD][89a-fA-F])|.)", re.DOTALL)
 _UNFINISHED_NUMBER = re.compile(r"\.|[eE][+-]?")
 _LITERALS = ("null", "true", "false", "NaN", "Infinity")
 # Python's message -> RapidJSON's.
@@ -51,28 +51,41 @@ def _first_of_each(pairs):
     return Repeated(dict(reversed(pairs)))
 
 
-_decoder = json.JSONDecoder(object_pairs_hook=_first_of_each, parse_constant=_CONSTANTS.__getitem__)
+def _double(text):
+    """A decimal number; one beyond the range of a double is an error, and not infinite as in Python."""
+    value = float(text)
+    if math.isinf(value):
+        raise number_too_big()
+    return value
+
+
+_decoder = json.JSONDecoder(
+    object_pairs_hook=_first_of_each, parse_float=_double, parse_constant=_CONSTANTS.__getitem__
+)
 
 
 def read_body(body: bytes) -> dict[str, Any]:
     """Parses the body of a request as a JSON object, by the rules of TensorFlow Serving.
 
     The encoding is UTF-8; bytes that are not UTF-8 are kept as they are. "Inf" is also a number, the first of several
-    values of a name counts, and text after the object is ignored.
+    values of a name counts, and text after the object is ignored. (Versions of TensorFlow Serving differ in this: those
+    of 2022 refuse such text.)
 
     Raises:
         ServingError: if it is not a JSON object.
     """
     if not body:
         raise invalid_argument("JSON Parse error: The document is empty")
-    text = body.removeprefix(codecs.BOM_UTF8).decode("utf-8", "surrogateescape")
+    text = body.decode("utf-8", "surrogateescape")
     try:
         value = _parse(text)
     except json.JSONDecodeError as error:
         message, position = _parse_error(error)
         offset = len(error.doc[:position].encode("utf-8", "surrogateescape"))
         raise invalid_argument(f"JSON Parse error: {message} at offset: {offset}") from None
-    except (ValueError, RecursionError) as error:
+    except ValueError:  # Python limits the number of digits of integers, far above the range of a double.
+        raise number_too_big() from None
+    except RecursionError as error:
         raise invalid_argument(f"JSON Parse error: {error}") from None
     if not isinstance(value, dict):
         raise format_error(value, "Is not object")
@@ -82,18 +95,28 @@ def read_body(body: bytes) -> dict[str, Any]:
 def _parse(text):
     start = _SPACE.match(text).end()
     try:
-        return _decoder.raw_decode(text, start)[0]
+        value, end = _decoder.raw_decode(text, start)
     except json.JSONDecodeError as error:
         if not text.startswith(("Inf", "-Inf"), error.pos):
             raise
-    written_out = _STRING_OR_INF.sub(lambda match: match[0] if match[0][0] == '"' else "Infinity", text)
-    return _decoder.raw_decode(written_out, start)[0]
+        text = _STRING_OR_INF.sub(lambda match: match[0] if match[0][0] == '"' else "Infinity", text)
+        value, end = _decoder.raw_decode(text, start)
+    if "\\u" in text:
+        _check_surrogates(text, start, end)
+    return value
+
+
+def _check_surrogates(text, start, end):
+    """Halves of surrogate pairs, which Python's parser lets pass, are errors anywhere in the JSON."""
+    for match in _ESCAPES.finditer(text, start, end):
+        if match[1]:
+            raise json.JSONDecodeError("The surrogate pair in string is invalid.", text, match.start())
 
 
 def _parse_error(error):
     """`(message, position)` of RapidJSON for an error of Python's parser."""
     text, position = error.doc, error.pos
-    if not text.strip(" \t\n\r"):
+    if _SPACE.fullmatch(text):
         return "The document is empty.", len(text)
     if error.msg == "Unterminated string starting at":
         return "Missing a closing quotation mark in string.", len(text)
@@ -166,14 +189,11 @@ def type_name(value: Any) -> str:
     return next(name for kind, name in _TYPES if isinstance(value, kind))
 
 
-def is_constant(value: Any) -> bool:
-    """Whether a number was written as NaN, Inf or Infinity."""
-    return any(value is constant for constant in _CONSTANTS.values())
-
-
 def is_base64(value: Any) -> bool:
-    """Whether a JSON value is an object that stands for bytes, {"b64": TEXT}."""
-    return isinstance(value, dict) and value.keys() == {"b64"} and isinstance(value["b64"], str)
+    """Whether a JSON value is an object that represents bytes, {"b64": TEXT}."""
+    if not isinstance(value, dict) or isinstance(value, Repeated):
+        return False
+    return value.keys() == {"b64"} and isinstance(value["b64"], str)
 
 
 def decode_base64(text: str) -> bytes:
@@ -190,6 +210,11 @@ def decode_base64(text: str) -> bytes:
     if match is None or len(match[1]) % 4 == 1 or len(match[2]) not in (0, -len(match[1]) % 4):
         raise invalid_argument("Unable to base64 decode")
     return base64.b64decode(match[1] + "=" * (-len(match[1]) % 4))
+
+
+def number_too_big() -> ServingError:
+    """The error of a number that no double can hold."""
+    return invalid_argument("JSON Parse error: Number too big to be stored in double.")
 
 
 def format_error(value: Any, message: str) -> ServingError:

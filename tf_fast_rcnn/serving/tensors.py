@@ -24,7 +24,7 @@ from tf_fast_rcnn.serving.json_values import (
     decode_base64,
     format_error,
     is_base64,
-    is_constant,
+    number_too_big,
     to_text,
     type_name,
 )
@@ -159,8 +159,8 @@ def _check_row_names(rows, infos):
             raise _row_error(index, f" key: {unknown[0]}", f"JSON object: does not have named input: {unknown[0]}")
         if row.keys() != infos.keys():
             raise invalid_argument(
-                f"Failed to process element: {index} of 'instances' list. JSON object: {to_text(row)} must only have "
-                f"keys: {','.join(sorted(infos))}"
+                f"Failed to process element: {index} of 'instances' list. JSON object: {to_text(row)} keys must be "
+                f"equal to: {','.join(sorted(infos))}"
             )
         if isinstance(row, Repeated) and len(rows) > 1:  # TensorFlow Serving mixes such rows with the next ones.
             raise invalid_argument(
@@ -197,7 +197,7 @@ def _row_error(index, key, message):
 
 
 def _is_named(value):
-    """Whether a JSON value is an object of named values, not one that stands for bytes."""
+    """Whether a JSON value is an object of named values, not one that represents bytes."""
     return isinstance(value, dict) and not is_base64(value)
 
 
@@ -250,17 +250,15 @@ def _check_level(items, level, size, rank):
 
 def _floats(leaves, dtype):
     _check_types(leaves, dtype, {int, float})
-    # RapidJSON reads integers of more than 64 bits as doubles, which may be rounded.
+    # RapidJSON reads integers of more than 64 bits as doubles, which may be rounded. Smaller ones that might be rounded
+    # are refused, as in older versions of TensorFlow Serving; newer ones round them silently.
     integers = [leaf for leaf in leaves if isinstance(leaf, int) and -(1 << 63) <= leaf < 1 << 64]
     if odd := _beyond(integers, 2 ** (24 if dtype == tf.float32 else 53) - 1):
         raise _lossy(odd, dtype)
     try:
         array = np.array(leaves, np.float64)
     except OverflowError:
-        raise invalid_argument("JSON Parse error: Number too big to be stored in double.") from None
-    for index in np.flatnonzero(np.isinf(array)):
-        if not is_constant(leaves[index]):
-            raise invalid_argument("JSON Parse error: Number too big to be stored in double.")
+        raise number_too_big() from None
     for index in np.flatnonzero(np.isfinite(array) & (np.abs(array) > dtype.max)):
         raise _lossy(leaves[index], dtype)
     return array.astype(dtype.as_numpy_dtype)
@@ -294,10 +292,7 @@ def _check_types(leaves, dtype, kinds):
 
 def _to_bytes(value):
     if isinstance(value, str):
-        try:
-            return value.encode("utf-8", "surrogateescape")
-        except UnicodeEncodeError:
-            raise invalid_argument("JSON Parse error: The surrogate pair in string is invalid.") from None
+        return value.encode("utf-8", "surrogateescape")
     if not isinstance(value, dict):
         raise _type_error(value, tf.string)
     if not is_base64(value):
