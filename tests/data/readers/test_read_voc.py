@@ -1,11 +1,10 @@
 import numpy as np
 import pytest
-from annotation_files import write_image
+from annotation_files import one_line_error, write_image
 from PIL import Image
 from voc_folder import VocFolder
 
 from tf_fast_rcnn.data.readers.voc import read_voc, read_voc_images
-from tf_fast_rcnn.errors import InputError
 
 
 def one_image(folder, objects, **annotation):
@@ -13,16 +12,6 @@ def one_image(folder, objects, **annotation):
     folder.annotation("a", objects, **annotation)
     folder.split("train", "a\n")
     return read_voc(folder.path, "train")
-
-
-def one_line_error(call, *patterns):
-    with pytest.raises(InputError) as caught:
-        call()
-    message = str(caught.value)
-    assert "\n" not in message
-    for pattern in patterns:
-        assert pattern in message
-    return message
 
 
 def test_boxes_are_relative_with_continuous_edges_and_labels_count_from_1(voc_folder):

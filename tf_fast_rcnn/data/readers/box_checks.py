@@ -1,8 +1,8 @@
 """Checks whether annotated boxes have the unit, the order and the first pixel that their format prescribes.
 
 Boxes read in a wrong way raise no error by themselves: they are clipped to their images, or dropped, and a network is
-trained on what is left. A reading is wrong if many boxes do not fit into their images and another reading has no such
-boxes, or if all numbers lie where only fractions or percentages of a side would.
+trained on what is left. A reading is wrong if many boxes do not fit into their images and another reading has almost
+no such boxes, or if all numbers are where only fractions or percentages of a side would be.
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ def _refuse_relative(found, order):
 
 
 def _refuse_percent(found, order):
-    """No box reaches beyond 100 although the images do, and that by chance would be a miracle."""
+    """No box reaches beyond 100 although the images do, which is too unlikely to be chance."""
     with np.errstate(over="ignore"):
         edges = ANNOTATION_ORDERS[order](found.corners, 1, 1)
     if not 50 < edges.max() <= 100.5 or found.corners.min() < 0:

@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
-# label-studio-sdk 2.1.2 rotates a box in percent of the image's sides for COCO, so on an image that is no square it is distorted.
+# label-studio-sdk 2.1.2 writes a rotated box neither to COCO nor to YOLO as its bounding box, and not to both alike.
 # Packages: label-studio-sdk 2.1.2
-# Expected: the bounding box of the rotated box in pixels: 10 x 4 pixels at (30, 10), turned by 90 degrees about that corner, cover
-#   x 26 to 30 and y 10 to 20, as Label Studio shows them.
-# Seen: x 24 to 30 and y 10 to 16.67: 6 x 6.67 pixels.
+# Expected: the bounding box of the rotated box: 10 x 4 pixels at (30, 10), turned by 90 degrees about that corner, cover x 26 to
+#   30 and y 10 to 20 of the image of 60 x 40, as Label Studio shows them; the centre is (28, 15).
+# Seen: COCO has x 24 to 30 and y 10 to 16.67, because the box is rotated in percent of the image's sides, which are not equal;
+#   YOLO has the box before its rotation, 10 x 4 pixels with the centre (35, 12), which the object hardly touches.
 set -eu
 place=$(mktemp -d)
 trap 'rm -rf "$place"' EXIT
@@ -38,9 +39,14 @@ def convert(kind, *annotations):
     Converter(INTERFACE, project_dir=None, download_resources=False).convert("tasks.json", "out", kind, is_dir=False)
 
 
-convert("COCO", [{"id": 1, "result": [region(30, 10, 10, 4, 90)]}])
+rotated = [{"id": 1, "result": [region(30, 10, 10, 4, 90)]}]
+convert("COCO", rotated)
 (annotation,) = json.load(open("out/result.json"))["annotations"]
-found = [round(number, 2) for number in annotation["bbox"]]
-print(found)
-assert found == [24.0, 10.0, 6.0, 6.67], found
+coco = [round(number, 2) for number in annotation["bbox"]]
+convert("YOLO", rotated)
+_, x, y, width, height = map(float, open("out/labels/1.txt").read().split())
+yolo = [round(number, 2) for number in (x * 60, y * 40, width * 60, height * 40)]
+print("COCO", coco, "YOLO", yolo)
+assert coco == [24.0, 10.0, 6.0, 6.67], coco
+assert yolo == [35.0, 12.0, 10.0, 4.0], yolo
 PYTHON
