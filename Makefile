@@ -28,11 +28,12 @@ demo: install
 	rm -rf demo
 	$(BIN)/tf-fast-rcnn demo --out demo
 
+# Three processes on two cores: tests also wait for servers, browsers and other processes.
 test: install lint
-	$(BIN)/python -m pytest -m "not slow" -n 2 -q
+	$(BIN)/python -m pytest -m "not slow" -n 3 -q
 
 test-all: install lint
-	$(BIN)/python -m pytest -n 2 -q
+	$(BIN)/python -m pytest -n 3 -q
 
 lint: install
 	$(BIN)/ruff check .

@@ -40,6 +40,7 @@ def test_training_against_pytorch(tmp_path, capsys):
     assert "efficientnet_lite0, a training step" in plot.read_text()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("without_pytorch")
 def test_detection_without_one_peer(tmp_path, capsys):
     path, plot = tmp_path / "found.json", tmp_path / "parts.svg"

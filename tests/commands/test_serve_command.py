@@ -138,6 +138,7 @@ def test_tensorflow_model_server_is_started_where_it_is_on_the_path(half_plus_tw
     assert "listens on every network interface" in (tmp_path / "addresses.log").read_text()
 
 
+@pytest.mark.slow
 def test_tensorflow_model_server_gets_free_ports_and_more_options(half_plus_two, tmp_path, environment):
     options = (*FREE_PORTS, "--enable-cors", "--", "--monitoring_config_file=monitoring.config", "--v=1")
     server = running((half_plus_two,), tmp_path / "addresses.json", *options, environment=environment)

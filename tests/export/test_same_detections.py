@@ -85,7 +85,9 @@ PAIRS = [image_and_rows(seed) for seed in range(6)]
 TIED = DetectionSettings(shorter_side=64, longer_side=64, max_detections=60)
 
 
-@pytest.mark.parametrize("threshold", [0.0, 1 / 3, 0.5, 1.0])
+@pytest.mark.parametrize(
+    "threshold", [pytest.param(0.0, marks=pytest.mark.slow), pytest.param(1 / 3, marks=pytest.mark.slow), 0.5, 1.0]
+)
 def test_every_runtime_keeps_the_same_of_ties(model_with_ties, example, tmp_path, threshold):
     settings = dataclasses.replace(TIED, nms_iou_threshold=threshold)
     expected = [detect(model_with_ties, *pair, settings) for pair in PAIRS]

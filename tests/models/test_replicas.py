@@ -12,7 +12,9 @@ import pytest
 SCRIPT = Path(__file__).parent / "replica_updates.py"
 
 
-@pytest.mark.parametrize("replicas", [1, 2, 4])
+@pytest.mark.parametrize(
+    "replicas", [pytest.param(1, marks=pytest.mark.slow), 2, pytest.param(4, marks=pytest.mark.slow)]
+)
 def test_an_update_does_not_depend_on_the_number_of_replicas(replicas):
     """Also with shards of unequal size and with sample weights."""
     done = subprocess.run(

@@ -62,7 +62,14 @@ def write_images(folder, size, classes):
     return f"csv:{folder / 'boxes.csv'},{folder}"
 
 
-@pytest.mark.parametrize(("size", "classes"), [("large", 1), ("medium", 3), ("small", 1)])
+@pytest.mark.parametrize(
+    ("size", "classes"),
+    [
+        pytest.param("large", 1, marks=pytest.mark.slow),
+        pytest.param("medium", 3, marks=pytest.mark.slow),
+        ("small", 1),
+    ],
+)
 def test_eight_images_are_fitted(tmp_path, size, classes):
     data = frcnn.load_dataset(write_images(tmp_path, size, classes))
     recipe = frcnn.recipe("small-data", {"steps": 120, "sampling.shorter_side": SIDES[0]})

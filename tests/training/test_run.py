@@ -315,7 +315,7 @@ def test_the_average_of_the_weights_is_what_is_validated_and_saved(
     assert np.abs(expected[6][0] - weights.after[6][0]).max() > 1e-3
 
 
-@pytest.mark.parametrize("interrupt", [None, 6, 10])
+@pytest.mark.parametrize("interrupt", [None, pytest.param(6, marks=pytest.mark.slow), 10])
 def test_early_stopping_keeps_the_best_model(train, tiny_recipe, tmp_path, interrupt):
     """Epochs of four steps; the second is the best, and two epochs without improvement follow."""
     mean_aps = [0.2, 0.5, 0.4, 0.5, 0.9]

@@ -16,7 +16,7 @@ from PIL import Image
 from tf_fast_rcnn.data.specs import load_dataset
 from tf_fast_rcnn.errors import InputError
 
-MUTATIONS = 250
+MUTATIONS = 120
 
 NASTY = [
     b"",
