@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from tf_fast_rcnn.commands.common import add_hidden_alias, number
 from tf_fast_rcnn.errors import InputError
+from tf_fast_rcnn.inference.settings import NMS_KINDS
 
 if TYPE_CHECKING:
     from tf_fast_rcnn.inference.predictor import Predictor
@@ -29,6 +30,25 @@ def add_detection_arguments(parser: argparse.ArgumentParser) -> None:
         type=number(float, 0, 1),
         metavar="X",
         help="drop a box if its IoU with a higher-scoring box of its class is larger (default: the recipe's)",
+    )
+    parser.add_argument(
+        "--nms",
+        choices=NMS_KINDS,
+        default="per-class",
+        help="across-classes: a box also suppresses those of other classes; soft: overlaps lower the score of a box, "
+        "which is not dropped (soft-NMS) (default: per-class)",
+    )
+    parser.add_argument(
+        "--soft-nms-sigma",
+        type=number(float, 0, above=True),
+        metavar="X",
+        help="for --nms soft: scores are multiplied by exp(-IoU^2 / X) (default: 0.5)",
+    )
+    parser.add_argument(
+        "--box-voting",
+        action="store_true",
+        help="replace each box by the mean of the boxes of its class with an IoU of 0.5 or more with it, weighted by "
+        "score",
     )
     parser.add_argument(
         "--max-detections", type=number(int, 1), default=100, metavar="N", help="detections per image (default: 100)"
@@ -78,11 +98,15 @@ def changed_settings(options: argparse.Namespace, detector: Run | Predictor) -> 
     """The fields of `DetectionSettings` that the options set, by name; for a `Run` or a `Predictor`.
 
     Raises:
-        InputError: if the detector does not have a class of `--classes`.
+        InputError: if the detector does not have a class of `--classes`, or for options that do not go together.
     """
+    _check_nms(options)
     names = (
         "score_threshold",
         "nms_iou_threshold",
+        "nms",
+        "soft_nms_sigma",
+        "box_voting",
         "max_detections",
         "shorter_side",
         "longer_side",
@@ -95,6 +119,16 @@ def changed_settings(options: argparse.Namespace, detector: Run | Predictor) -> 
             _class_id(name.strip(), options, detector.class_names) for name in options.classes.split(",")
         )
     return changes
+
+
+def _check_nms(options):
+    """Refuses values that the chosen kind of suppression does not use."""
+    if options.nms == "soft" and options.nms_iou_threshold is not None:
+        raise InputError(
+            "--nms-iou-threshold: found with --nms soft, which drops no box for its overlap; remove one of the two"
+        )
+    if options.nms != "soft" and options.soft_nms_sigma is not None:
+        raise InputError(f"--soft-nms-sigma: found with --nms {options.nms}; only --nms soft uses it; remove one")
 
 
 def _class_id(name, options, class_names):
