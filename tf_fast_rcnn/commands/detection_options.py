@@ -31,25 +31,7 @@ def add_detection_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="X",
         help="drop a box if its IoU with a higher-scoring box of its class is larger (default: the recipe's)",
     )
-    parser.add_argument(
-        "--nms",
-        choices=NMS_KINDS,
-        default="per-class",
-        help="across-classes: a box also suppresses those of other classes; soft: overlaps lower the score of a box, "
-        "which is not dropped (soft-NMS) (default: per-class)",
-    )
-    parser.add_argument(
-        "--soft-nms-sigma",
-        type=number(float, 0, above=True),
-        metavar="X",
-        help="for --nms soft: scores are multiplied by exp(-IoU^2 / X) (default: 0.5)",
-    )
-    parser.add_argument(
-        "--box-voting",
-        action="store_true",
-        help="replace each box by the mean of the boxes of its class with an IoU of 0.5 or more with it, weighted by "
-        "score",
-    )
+    add_nms_arguments(parser)
     parser.add_argument(
         "--max-detections", type=number(int, 1), default=100, metavar="N", help="detections per image (default: 100)"
     )
@@ -83,6 +65,29 @@ def add_detection_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_nms_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the options for the kind of non-maximum suppression and for box voting; see `nms_settings`."""
+    parser.add_argument(
+        "--nms",
+        choices=NMS_KINDS,
+        default="per-class",
+        help="across-classes: a box also suppresses those of other classes; soft: overlaps lower the score of a box, "
+        "which is not dropped (soft-NMS) (default: per-class)",
+    )
+    parser.add_argument(
+        "--soft-nms-sigma",
+        type=number(float, 0, above=True),
+        metavar="X",
+        help="for --nms soft: scores are multiplied by exp(-IoU^2 / X) (default: 0.5)",
+    )
+    parser.add_argument(
+        "--box-voting",
+        action="store_true",
+        help="replace each box by the mean of the boxes of its class with an IoU of 0.5 or more with it, weighted by "
+        "score",
+    )
+
+
 def chosen_settings(options: argparse.Namespace, run: Run) -> DetectionSettings:
     """The `DetectionSettings` chosen by the options of `add_detection_arguments`.
 
@@ -100,13 +105,13 @@ def changed_settings(options: argparse.Namespace, detector: Run | Predictor) -> 
     Raises:
         InputError: if the detector does not have a class of `--classes`, or for options that do not go together.
     """
-    _check_nms(options)
+    if options.nms == "soft" and options.nms_iou_threshold is not None:
+        raise InputError(
+            "--nms-iou-threshold: found with --nms soft, which drops no box for its overlap; remove one of the two"
+        )
     names = (
         "score_threshold",
         "nms_iou_threshold",
-        "nms",
-        "soft_nms_sigma",
-        "box_voting",
         "max_detections",
         "shorter_side",
         "longer_side",
@@ -114,6 +119,7 @@ def changed_settings(options: argparse.Namespace, detector: Run | Predictor) -> 
         "dtype",
     )
     changes = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
+    changes |= nms_settings(options)
     if options.classes:
         changes["class_ids"] = tuple(
             _class_id(name.strip(), options, detector.class_names) for name in options.classes.split(",")
@@ -121,14 +127,16 @@ def changed_settings(options: argparse.Namespace, detector: Run | Predictor) -> 
     return changes
 
 
-def _check_nms(options):
-    """Refuses values that the chosen kind of suppression does not use."""
-    if options.nms == "soft" and options.nms_iou_threshold is not None:
-        raise InputError(
-            "--nms-iou-threshold: found with --nms soft, which drops no box for its overlap; remove one of the two"
-        )
+def nms_settings(options: argparse.Namespace) -> dict[str, Any]:
+    """The fields of `DetectionSettings` that the options of `add_nms_arguments` change, by name.
+
+    Raises:
+        InputError: for a sigma without soft-NMS.
+    """
     if options.nms != "soft" and options.soft_nms_sigma is not None:
-        raise InputError(f"--soft-nms-sigma: found with --nms {options.nms}; only --nms soft uses it; remove one")
+        raise InputError(f"--soft-nms-sigma: found with --nms {options.nms}; only --nms soft uses it; remove it")
+    defaults = {"nms": "per-class", "soft_nms_sigma": None, "box_voting": False}
+    return {name: getattr(options, name) for name, default in defaults.items() if getattr(options, name) != default}
 
 
 def _class_id(name, options, class_names):

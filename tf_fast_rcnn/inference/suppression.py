@@ -13,8 +13,8 @@ here:
   TensorFlow.js also at it, and their rounding differs, so all get a threshold that is higher by `IOU_TOLERANCE`.
 - A box without area is not a detection. TF Lite's op repeats a box whose IoU with itself is below the threshold in
   place of all boxes after it.
-- Soft-NMS is a loop of ordinary ops. `NonMaxSuppressionV5` has half of the paper's exponent and still drops boxes above
-  the IoU threshold, which TF Lite and TensorFlow.js do at the highest threshold of 1 too.
+- Soft-NMS is a loop of ordinary ops. `NonMaxSuppressionV5` halves the paper's exponent; and in TF Lite and
+  TensorFlow.js, though not in TensorFlow, it drops boxes at or above an IoU threshold, which cannot be higher than 1.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ IOU_TOLERANCE = 1e-5
 SHORTEST_SIDE = 1e-6
 
 # In soft-NMS, scores that are lower than the highest by no more than this share of it count as equal to it: they are
-# products of exponentials, which each runtime rounds differently.
-SCORE_TOLERANCE = 1e-6
+# products of exponentials of IoUs, which are rounded.
+SCORE_TOLERANCE = 1e-5
 
 # Adding this to ranks makes them the bits of positive normal float32 numbers, in the same order and without rounding.
 _NORMAL = 1 << 23
