@@ -57,7 +57,7 @@ def naive_suppression(probabilities, class_boxes, settings):
     scores, the lower class and then the earlier row comes first; boxes without area are no detections."""
     candidates = [
         (probabilities[row, label], label, class_boxes[row, label - 1])
-        for label in range(1, probabilities.shape[1])
+        for label in settings.class_ids or range(1, probabilities.shape[1])
         for row in range(len(probabilities))
         if probabilities[row, label] > settings.score_threshold
         and np.all(class_boxes[row, label - 1, 2:] - class_boxes[row, label - 1, :2] >= 1e-6)

@@ -108,8 +108,9 @@ def test_every_runtime_keeps_the_same_of_ties(model_with_ties, example, tmp_path
     expected = [detect(model_with_ties, *pair, settings) for pair in PAIRS]
     for found, pair in zip(expected, PAIRS, strict=True):
         assert_same(found, naive_detections(model_with_ties, *pair, settings))
-        # Many scores are tied, within a class and between classes.
-        assert len(np.unique(found.scores.round(5))) < len(found.scores) / 2
+        # Many scores are tied, within a class and between classes; of scores that soft-NMS has lowered, still some.
+        share = 1.0 if settings.nms == "soft" else 0.5
+        assert len(np.unique(found.scores.round(5))) < len(found.scores) * share
         assert np.all(found.boxes[:, 3] > found.boxes[:, 1])
     for runtime in (
         by_saved_model(model_with_ties, settings, PAIRS, tmp_path),
