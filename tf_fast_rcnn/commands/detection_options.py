@@ -77,6 +77,7 @@ def add_nms_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--soft-nms-sigma",
         type=number(float, 0, above=True),
+        default=0.5,
         metavar="X",
         help="for --nms soft: scores are multiplied by exp(-IoU^2 / X) (default: 0.5)",
     )
@@ -133,10 +134,11 @@ def nms_settings(options: argparse.Namespace) -> dict[str, Any]:
     Raises:
         InputError: for a sigma without soft-NMS.
     """
-    if options.nms != "soft" and options.soft_nms_sigma is not None:
+    defaults = {"nms": "per-class", "soft_nms_sigma": 0.5, "box_voting": False}
+    changes = {name: getattr(options, name) for name in defaults if getattr(options, name) != defaults[name]}
+    if "soft_nms_sigma" in changes and options.nms != "soft":
         raise InputError(f"--soft-nms-sigma: found with --nms {options.nms}; only --nms soft uses it; remove it")
-    defaults = {"nms": "per-class", "soft_nms_sigma": None, "box_voting": False}
-    return {name: getattr(options, name) for name, default in defaults.items() if getattr(options, name) != default}
+    return changes
 
 
 def _class_id(name, options, class_names):

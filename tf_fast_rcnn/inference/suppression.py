@@ -162,7 +162,11 @@ def _soft(settings, class_ids, scores, class_boxes):
     It runs over the boxes of all classes together, and each kept box lowers the scores of its own class alone. Scores
     only decrease, so the detections come in the order of their scores, and the first D are the best of all classes.
     """
-    classes, scores, all_boxes = _in_one_list(settings, class_ids, scores, class_boxes)
+    in_one_list = _in_one_list(settings, class_ids, scores, class_boxes)
+    # One padding row stays, because no reduction is defined without a score.
+    chosen = tf.pad(tf.cast(tf.where(in_one_list[1] > 0)[:, 0], tf.int32), [[0, 1]], constant_values=-1)
+    chosen = tf.where(chosen < 0, tf.size(in_one_list[1]) - 1, chosen)
+    classes, scores, all_boxes = (tf.gather(values, chosen) for values in in_one_list)
     limit, index = settings.max_detections, tf.range(tf.size(scores))
 
     def keep_one(number, left, kept, kept_scores):
