@@ -71,7 +71,8 @@ def test_without_extras_the_package_imports():
     code = """
 import importlib, pathlib, sys
 for name in ("cv2", "sklearn", "tensorflow_datasets", "tensorflow_serving", "grpc", "grpc_health", "aiohttp",
-             "prometheus_client", "ai_edge_litert", "ai_edge_quantizer", "onnx", "onnxruntime", "openvino", "torch", "av"):
+             "prometheus_client", "ai_edge_litert", "ai_edge_quantizer", "onnx", "onnxruntime", "openvino", "torch",
+             "av"):
     sys.modules[name] = None
 import tf_fast_rcnn
 root = pathlib.Path(tf_fast_rcnn.__file__).parent
