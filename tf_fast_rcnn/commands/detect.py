@@ -19,6 +19,7 @@ from tf_fast_rcnn.commands.common import (
     write_result,
 )
 from tf_fast_rcnn.commands.detect_video import add_video_arguments, has_videos, run_videos
+from tf_fast_rcnn.commands.detect_watch import run_watch
 from tf_fast_rcnn.commands.detection_options import add_detection_arguments, changed_settings
 from tf_fast_rcnn.commands.proposal_options import (
     add_file_arguments,
@@ -128,6 +129,8 @@ def run(options: argparse.Namespace) -> None:
     if bool(options.images) == bool(options.data):
         found = "both" if options.images else "neither"
         raise InputError(f"IMAGE and --data: found {found}; expected one of them; pass images or a dataset")
+    if options.watch:
+        return run_watch(options, _predictor)
     if has_videos(options):
         return run_videos(options, _predictor)
     _check_save_options(options)

@@ -21,16 +21,27 @@ from tf_fast_rcnn.errors import InputError
 from tf_fast_rcnn.files import StrPath, replacing_path
 
 # Options that only go with images, and those that only go with videos.
-_NOT_WITH_VIDEOS = ("data", "classify_regions", "json", "coco_results", "comp4", "save_as", "skip_bad")
-_ONLY_WITH_VIDEOS = ("every", "jsonl", "csv")
+_NOT_WITH_VIDEOS = ("data", "classify_regions", "json", "coco_results", "comp4", "save_as", "skip_bad", "watch_seconds")
+_ONLY_WITH_VIDEOS = ("every", "jsonl", "csv", "watch_seconds")
 _COLUMNS = ("video", "frame", "seconds", "class", "class_id", "score", "ymin", "xmin", "ymax", "xmax")
 
 
 def add_video_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the options of `detect` that only go with video files."""
     parser.add_argument("--every", type=number(int, 1), metavar="N", help="videos: only each Nth frame (default: 1)")
-    parser.add_argument("--jsonl", metavar="FILE", help="videos: write the detections as JSON, one line per frame")
-    parser.add_argument("--csv", metavar="FILE", help="videos: write the detections as CSV, one row per detection")
+    parser.add_argument("--watch", action="store_true", help="detect the images that appear in a folder, until Ctrl-C")
+    parser.add_argument(
+        "--watch-seconds",
+        type=number(float, 0, above=True),
+        metavar="N",
+        help="end --watch after N seconds without a new image",
+    )
+    parser.add_argument(
+        "--jsonl", metavar="FILE", help="videos and --watch: write the detections as JSON, one line per frame"
+    )
+    parser.add_argument(
+        "--csv", metavar="FILE", help="videos and --watch: write the detections as CSV, one row per detection"
+    )
 
 
 def has_videos(options: argparse.Namespace) -> bool:
