@@ -47,6 +47,7 @@ _PUBLIC_NAMES = {
     "proposal_settings": "data.proposals",
     "browse": "browsing.page",
     "read_image": "data.images",
+    "read_video": "data.video",
     "selective_search": "data.proposals.selective_search",
     "SamplingRules": "data.batches.settings",
     "hierarchical_batches": "data.batches.hierarchical",

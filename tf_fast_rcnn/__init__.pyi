@@ -28,6 +28,7 @@ from tf_fast_rcnn.data.selection import split_dataset as split_dataset
 from tf_fast_rcnn.data.selection import with_classes as with_classes
 from tf_fast_rcnn.data.specs import load_dataset as load_dataset
 from tf_fast_rcnn.data.statistics import box_statistics as box_statistics
+from tf_fast_rcnn.data.video import read_video as read_video
 from tf_fast_rcnn.data.writers.convert import convert as convert
 from tf_fast_rcnn.data.writers.convert import save_detections as save_detections
 from tf_fast_rcnn.errors import InputError as InputError
