@@ -20,11 +20,16 @@ from tf_fast_rcnn.files import PARTIAL_PREFIX, replacing_path
 
 # Seconds between two looks at the folder. A file whose size did not change in between may be complete.
 _INTERVAL = 0.5
+_NOT_WITH_WATCH = (
+    "data", "classify_regions", "json", "coco_results", "comp4", "save_as", "skip_bad", "every", "proposals", "cache"
+)  # fmt: skip
 _COLUMNS = ("image", "class", "class_id", "score", "ymin", "xmin", "ymax", "xmax")
 
 
 def run_watch(options: argparse.Namespace, load_predictor: Callable[[argparse.Namespace], Any]) -> None:
     """Runs `detect --watch`: until Ctrl-C, or until `--watch-seconds` pass without a new image."""
+    if clashing := [name for name in _NOT_WITH_WATCH if getattr(options, name)]:
+        raise InputError(f"--{clashing[0].replace('_', '-')} cannot be used with --watch; remove it")
     if len(options.images) != 1 or not os.path.isdir(options.images[0]):
         raise InputError(f"--watch: found {' '.join(options.images) or 'nothing'}; expected one folder; pass a folder")
     folder, out = Path(options.images[0]), Path(options.out) if options.out else None
