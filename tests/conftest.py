@@ -83,6 +83,7 @@ def tiny_recipe():
 
     changes = {
         "steps": 12,
+        "tile": None,  # chosen for so small a side
         "nms_iou_threshold": 0.3,  # the default of `DetectionSettings`, which tests make by hand
         "optimizer.learning_rate": 3e-4,
         "optimizer.backbone_lr_multiplier": 1.0,

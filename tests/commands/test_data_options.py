@@ -10,7 +10,7 @@ import tf_fast_rcnn as frcnn
 from tf_fast_rcnn.demo.digits import CLASS_NAMES
 from tf_fast_rcnn.training.run import TrainingSummary
 
-SMALL = ("--shorter-side", 64, "--longer-side", 96, "--workers", 1)
+SMALL = ("--shorter-side", 64, "--longer-side", 96, "--tile", "none", "--workers", 1)
 CLASSES = f"{CLASS_NAMES[1]},low={CLASS_NAMES[0]}+{CLASS_NAMES[2]}"
 MAPPING = {CLASS_NAMES[1]: [CLASS_NAMES[1]], "low": [CLASS_NAMES[0], CLASS_NAMES[2]]}
 
@@ -33,8 +33,8 @@ def test_train_in_other_classes(command, digits, tmp_path, monkeypatch):
     """Training and validation images have the new classes, and RUN records them."""
     seen = {}
 
-    def train(dataset, out, class_map, callbacks, **options):
-        seen.update(train=dataset, validation=callbacks[0]._dataset, class_map=class_map)
+    def train(data, out, class_map, callbacks, **options):
+        seen.update(train=data.dataset, validation=callbacks[0]._dataset, class_map=class_map)
         return TrainingSummary(str(out), 1, 1.0, 1.0, None)
 
     monkeypatch.setattr(frcnn, "train", train)

@@ -9,7 +9,7 @@ import tensorflow as tf
 import tf_fast_rcnn
 from tf_fast_rcnn import InputError, cli, load_run
 
-SMALL = ("--shorter-side", 64, "--longer-side", 96, "--workers", 1)
+SMALL = ("--shorter-side", 64, "--longer-side", 96, "--tile", "none", "--workers", 1)
 
 
 def test_train_end_to_end(command, refused, digits, tmp_path):
@@ -85,8 +85,8 @@ def test_options_and_set_change_the_recipe(digits, tmp_path, command, monkeypatc
     """--set takes precedence, and RUN's recipe can be reused."""
     taken = []
 
-    def train(dataset, out, *, recipe, **_):
-        taken.append(recipe)
+    def train(data, out, **_):
+        taken.append(data.recipe)
         raise InputError("enough")
 
     monkeypatch.setattr(tf_fast_rcnn, "train", train, raising=False)

@@ -83,11 +83,11 @@ def test_a_run_on_files_and_what_it_needs_later(files, tiny_recipe, tiny_backbon
 
     real_train = frcnn.train
 
-    def train_small(dataset, out, *, recipe, backbone, weights, callbacks, **options):
-        assert dataset.proposals.file == "proposals.npz"
+    def train_small(data, out, *, backbone, weights, callbacks, **options):
+        assert data.dataset.proposals.file == data.proposals.file == "proposals.npz"
         assert callbacks[0]._dataset.proposals.file == "test.npz"
-        recipe = dataclasses.replace(tiny_recipe, steps=2)
-        return real_train(dataset, out, recipe=recipe, backbone=keras.models.clone_model(tiny_backbone), **options)
+        data = dataclasses.replace(data, recipe=dataclasses.replace(tiny_recipe, steps=2))
+        return real_train(data, out, backbone=keras.models.clone_model(tiny_backbone), **options)
 
     monkeypatch.chdir(files)
     monkeypatch.setattr(frcnn, "train", train_small, raising=False)

@@ -20,7 +20,7 @@ def training_code():
     return short + step_by_step
 
 
-QUICK = 'frcnn.recipe("small-data", {"steps": 2, "sampling.shorter_side": 160})'
+QUICK = 'frcnn.recipe("small-data", {"steps": 2, "sampling.shorter_side": 160, "tile": None})'
 
 
 def test_training_in_python(training_code, digits, tiny_backbone, tmp_path, monkeypatch, capsys):

@@ -72,7 +72,7 @@ def write_images(folder, size, classes):
 )
 def test_eight_images_are_fitted(tmp_path, size, classes):
     data = frcnn.load_dataset(write_images(tmp_path, size, classes))
-    recipe = frcnn.recipe("small-data", {"steps": 120, "sampling.shorter_side": SIDES[0]})
+    recipe = frcnn.recipe("small-data", {"steps": 120, "sampling.shorter_side": SIDES[0], "tile": None})
     frcnn.train(data, tmp_path / "run", recipe=recipe, workers=1, progress=False)
     run = frcnn.load_run(tmp_path / "run")
     settings = frcnn.DetectionSettings(shorter_side=SIDES[0], longer_side=1000, score_threshold=0.01)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -102,8 +101,6 @@ def training_data(
         if dataset.proposals is None:
             dataset = cached_proposals(dataset, proposals, skip_bad=skip_bad, **options)
         return TrainingData(dataset, proposals, recipe, (*reasons, *_recall_lines(dataset)))
-    if progress:
-        print(reasons[-1], file=sys.stderr)
     tiles = cut_tiles(dataset, recipe.tiles, _tiles_per_image(recipe, dataset), seed=seed, **options)
     of_views = _chosen(proposals, recipe, list(trained_objects(tiles)))
     seen = _with_enough_whole_images(cached_proposals(tiles, of_views, **options))
