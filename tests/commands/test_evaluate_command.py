@@ -189,7 +189,7 @@ def test_a_run_suppresses_as_asked(command, refused, tiny_run, exported, prepare
     found = {}
     for options, changes in kinds.items():
         assert command("evaluate", tiny_run[0], *data, *options, "--coco-results", results).code == 0
-        predictor = frcnn.Predictor.load(tiny_run[0], settings={"score_threshold": 0.01, **changes})
+        predictor = frcnn.Predictor.load(tiny_run[0], score_threshold=0.01, **changes)
         expected = frcnn.coco_results(dataset, list(predictor.detect_each(dataset)), None)
         found[options] = json.loads(results.read_text())
         assert [row["category_id"] for row in found[options]] == [row["category_id"] for row in expected]
