@@ -25,7 +25,7 @@ def small(tmp_path_factory):
 
 
 def pixel_boxes(record):
-    return np.asarray(record.boxes) * [record.height, record.width] * 2
+    return np.asarray(record.boxes) * ([record.height, record.width] * 2)
 
 
 def overlaps(boxes):
