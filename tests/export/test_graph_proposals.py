@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from naive_detection import some_image
 
 from tf_fast_rcnn.data.proposals import DenseBoxes, FileProposals, ProposalSettings, compute_proposals, dense_grid
+from tf_fast_rcnn.data.tiles import Tiles
 from tf_fast_rcnn.errors import InputError
 from tf_fast_rcnn.export.graph_proposals import check_graph_proposals, graph_proposals
 
@@ -16,6 +17,8 @@ DENSE = {
     "common": ProposalSettings(dense=dense_grid(), min_size=0.0),
     "fitted": ProposalSettings(dense=DenseBoxes(SIZES, 0.35), min_size=0.2),
     # Sides that are multiples of the steps, for which a rounding error would change the number of boxes.
+    "in tiles": ProposalSettings(dense=DenseBoxes(SIZES, 0.5), min_size=0.1, tiles=Tiles(250, 0.5)),
+    "only in tiles": ProposalSettings(dense=DenseBoxes(SIZES, 0.5), min_size=0.1, tiles=Tiles(250, 0.5, False)),
     "even": ProposalSettings(dense=dense_grid([0.15, 0.25, 0.5], [1.0], 0.4), min_size=0.1),
 }
 
@@ -80,6 +83,7 @@ def test_a_box_as_small_as_the_limit_is_kept():
     ("chosen", "message"),
     [
         (ProposalSettings("fast", implementation="opencv"), "found selective search with the implementation 'opencv'"),
+        (ProposalSettings("fast", tiles=Tiles(240)), "found selective search in tiles"),
         (FileProposals("boxes.npz", "yxyx-relative", None, "0"), "found proposals from a file"),
     ],
 )

@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     from tf_fast_rcnn.training.run_folder import Run
 
 
+# What --tile none becomes: None means that the option is not given.
+NO_TILES = 0
+
+
 def add_detection_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the fields of `DetectionSettings` as options. The defaults are those of the class; the image size and the
     NMS threshold are those of the run."""
@@ -53,6 +57,21 @@ def add_detection_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="2: pool, classify and regress the detected boxes a second time (default: 1)",
     )
+    parser.add_argument(
+        "--tile",
+        type=_tile,
+        metavar="PIXELS|none",
+        help="see the image in square tiles with this side, in pixels of the image, resized to the shorter side "
+        "(default: as in training)",
+    )
+    parser.add_argument(
+        "--overlap",
+        dest="tile_overlap",
+        type=number(float, 0, 0.75, above=True),
+        metavar="SHARE",
+        help="overlap of tiles, as a share of their side; larger objects are found in the whole image (default: as in "
+        "training, else 0.2)",
+    )
     add_hidden_alias(parser, "--nms-iou-threshold", "--nms-iou")
     add_hidden_alias(parser, "--box-refinement-steps", "--box-passes")
     parser.add_argument(
@@ -88,8 +107,12 @@ def changed_settings(options: argparse.Namespace, detector: Run | Predictor) -> 
         "longer_side",
         "box_refinement_steps",
         "dtype",
+        "tile",
+        "tile_overlap",
     )
     changes = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
+    if changes.get("tile") == NO_TILES:
+        changes["tile"] = None
     if options.classes:
         changes["class_ids"] = tuple(
             _class_id(name.strip(), options, detector.class_names) for name in options.classes.split(",")
@@ -103,6 +126,11 @@ def _class_id(name, options, class_names):
             f"--classes: found {name!r}; expected classes of {options.folder}: {', '.join(class_names)}; fix the name"
         )
     return class_names.index(name) + 1
+
+
+def _tile(text):
+    """A number of pixels, or `NO_TILES` for "none"."""
+    return NO_TILES if text == "none" else number(int, 32)(text)
 
 
 def _sides(text):

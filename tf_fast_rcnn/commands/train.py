@@ -13,6 +13,7 @@ from tf_fast_rcnn.commands.common import (
     add_json_argument,
     load_data,
     number,
+    report_fixes,
     seed,
     start_tensorflow,
     with_proposals,
@@ -108,6 +109,18 @@ def _add_recipe_arguments(parser):
         help="limit for the longer side of resized images (default: the recipe's)",
     )
     parser.add_argument(
+        "--tile",
+        metavar="PIXELS|auto|none",
+        help="see large images in square tiles with this side, in pixels of the image (default: the recipe's: auto, "
+        "chosen from the objects' sizes)",
+    )
+    parser.add_argument(
+        "--overlap",
+        dest="tile_overlap",
+        metavar="SHARE",
+        help="overlap of tiles, as a share of their side (default: chosen from the objects' sizes)",
+    )
+    parser.add_argument(
         "--finetune-from",
         metavar="LAYER",
         help="first layer of the backbone to fine-tune; earlier ones are frozen (default: the recipe's)",
@@ -132,7 +145,8 @@ def run(options: argparse.Namespace) -> None:
     start_tensorflow()
     from tf_fast_rcnn.evaluation.models import ValidationMap
     from tf_fast_rcnn.models.backbones import check_backbone
-    from tf_fast_rcnn.training.settings import check_classes, check_objects
+    from tf_fast_rcnn.training.settings import check_classes
+    from tf_fast_rcnn.training.training_data import training_data
 
     recipe = frcnn.recipe(options.recipe, _changes(options))
     weights = None if options.weights == "none" else options.weights
@@ -143,27 +157,31 @@ def run(options: argparse.Namespace) -> None:
     class_map = parse_class_map(options.classes) if options.classes else None
     train = load_data(options.train, options, class_map=class_map)
     check_classes(recipe, train)  # before computing proposals, which takes long
-    check_objects(train)
     refuse_second_proposals(options, train)
     validation = None
     if options.val:
         validation = load_data(options.val, options, train.class_names, class_map)
-    proposals = train.proposals or chosen_proposals(options, train, recipe.proposals)
-    train = with_proposals(train, proposals, options)
+    data = training_data(
+        train,
+        recipe,
+        _proposals(options, train, recipe),
+        backbone=options.backbone,
+        weights=weights,
+        seed=options.seed,
+        workers=options.workers,
+        cache_dir=options.cache,
+        skip_bad=options.skip_bad,
+    )
+    report_fixes(data.dataset)
     callbacks = []
     if validation is not None:
-        validation = with_proposals(validation, _validation_proposals(options, validation, proposals), options)
-        settings = frcnn.DetectionSettings(
-            detection_side(recipe.sampling.shorter_side),
-            recipe.sampling.longer_side,
-            nms_iou_threshold=recipe.nms_iou_threshold,
-        )
+        validation = with_proposals(validation, _validation_proposals(options, validation, data.proposals), options)
+        settings = _detection_settings(data.recipe)
         pictures = Path(options.out) / "tensorboard" / "validation"
         callbacks.append(ValidationMap(validation, settings, tensorboard=pictures))
     summary = frcnn.train(
-        train,
+        data,
         options.out,
-        recipe=recipe,
         backbone=options.backbone,
         weights=weights,
         roi_pooling=options.roi_pooling,
@@ -174,6 +192,28 @@ def run(options: argparse.Namespace) -> None:
     write_result(options, dataclasses.asdict(summary), _summary_text(summary, options))
 
 
+def _proposals(options, train, recipe):
+    """The `FileProposals` of a file, or a function that fits the chosen method to what training sees."""
+    if train.proposals is not None:
+        return None
+    if options.proposals is not None and options.proposals not in METHODS:
+        return chosen_proposals(options, train)
+    return lambda images: chosen_proposals(options, images, recipe.proposals)
+
+
+def _detection_settings(recipe):
+    """The `DetectionSettings` with which the model of a recipe without "auto" detects."""
+    tiles = recipe.tiles
+    in_tiles = {} if tiles is None else {"tile": tiles.size, "tile_overlap": tiles.overlap}
+    in_tiles |= {} if tiles is None else {"whole_image": tiles.whole_image}
+    return frcnn.DetectionSettings(
+        detection_side(recipe.sampling.shorter_side),
+        recipe.sampling.longer_side,
+        nms_iou_threshold=recipe.nms_iou_threshold,
+        **in_tiles,
+    )
+
+
 # Option -> the recipe value it sets.
 _RECIPE_OPTIONS = {
     "steps": "steps",
@@ -182,6 +222,8 @@ _RECIPE_OPTIONS = {
     "longer_side": "sampling.longer_side",
     "finetune_from": "network.finetune_from",
     "dtype": "dtype",
+    "tile": "tile",
+    "tile_overlap": "tile_overlap",
     "early_stopping": "early_stopping",
 }
 

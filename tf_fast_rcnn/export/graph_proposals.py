@@ -26,6 +26,11 @@ def check_graph_proposals(proposals: ProposalSettings) -> None:
         )
     if proposals.selective_search is None:
         return
+    if proposals.tiles is not None:
+        raise InputError(
+            "proposals: found selective search in tiles; expected dense boxes, because a graph searches whole images "
+            "only; export for clients that send proposals, or choose dense boxes"
+        )
     if proposals.implementation != "native":
         raise InputError(
             f"proposals: found selective search with the implementation {proposals.implementation!r}; expected "
@@ -55,7 +60,7 @@ def graph_proposals(
     if proposals.selective_search is not None:
         parts.append(_searched(image(), proposals))
     if proposals.dense is not None:
-        parts.append(_dense_boxes(size, proposals.dense, proposals.min_size, max_proposals))
+        parts.append(_dense_boxes(size, proposals, max_proposals))
     return tf.concat(parts, axis=0)
 
 
@@ -75,14 +80,19 @@ def _searched(image, proposals):
     return boxes[0, : counts[0]]
 
 
-def _dense_boxes(size, dense, min_size, max_boxes):
-    """`data.proposals.dense_boxes` without boxes below `min_size`, with the same float64 operations."""
+def _dense_boxes(size, proposals, max_boxes):
+    """`data.proposals.dense_boxes` without boxes below the minimum size, with the same float64 operations."""
     shorter = tf.cast(tf.reduce_min(size), tf.float64)
     sides = tf.cast(size, tf.float64) / shorter
+    dense, min_size = proposals.dense, proposals.min_size
     box_sides = np.array(dense.sizes, np.float64)
+    if proposals.tiles is not None:
+        box_sides = _in_views(box_sides, shorter, proposals.tiles)
+        min_size *= tf.minimum(tf.constant(1.0, tf.float64), proposals.tiles.size / shorter)
     # The factor is 1, but only known at run time: TensorFlow would replace the division by a constant with a
     # multiplication by its reciprocal, which may round to a different number of boxes.
     step = dense.step * tf.reduce_min(sides)
+    box_sides = tf.convert_to_tensor(box_sides, tf.float64)
     grids = [_grid(sides[axis], box_sides[:, axis], step) for axis in (0, 1)]
     number = tf.reduce_sum((grids[0][0] + 2.0) * (grids[1][0] + 2.0))
     with tf.control_dependencies([check_proposals(number, max_boxes)]):
@@ -96,7 +106,16 @@ def _dense_boxes(size, dense, min_size, max_boxes):
     found = box_algebra.relative(tf.stack([ymin, xmin, ymax, xmax], axis=1), sides[0], sides[1])
     found = tf.cast(found, tf.float32)
     scaled = box_algebra.scale(found, *tf.unstack(tf.cast(sides, tf.float32)))
-    return tf.boolean_mask(found, tf.reduce_min(scaled[:, 2:] - scaled[:, :2], axis=1) >= np.float32(min_size))
+    return tf.boolean_mask(found, tf.reduce_min(scaled[:, 2:] - scaled[:, :2], axis=1) >= tf.cast(min_size, tf.float32))
+
+
+def _in_views(box_sides, shorter, tiles):
+    """`data.proposals.dense.dense_in_views`: sizes float64 `[S, 2]` in units of the image's shorter side."""
+    if not tiles.whole_image:
+        return box_sides * tiles.size / shorter
+    in_tiles = box_sides[box_sides.max(axis=1) <= tiles.overlap] * tiles.size / shorter
+    is_larger = box_sides.max(axis=1) * shorter > tiles.limit
+    return tf.concat([in_tiles, tf.boolean_mask(box_sides, is_larger)], axis=0)
 
 
 def _grid(length, side, step):

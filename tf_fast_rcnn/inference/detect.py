@@ -37,9 +37,11 @@ _IMAGES = (
 
 
 def detection_settings(run: Run, **changes: Any) -> DetectionSettings:
-    """`DetectionSettings` with the image size that a run (see `load_run`) was trained at, and the NMS threshold of its
-    recipe."""
+    """`DetectionSettings` with the image size and the tiles that a run (see `load_run`) was trained at, and the NMS
+    threshold of its recipe."""
     of_run = {name: getattr(run, name) for name in ("shorter_side", "longer_side", "nms_iou_threshold")}
+    if run.tiles is not None:
+        of_run |= {"tile": run.tiles.size, "tile_overlap": run.tiles.overlap, "whole_image": run.tiles.whole_image}
     return DetectionSettings(**{**of_run, **changes})
 
 

@@ -17,6 +17,7 @@ from tf_fast_rcnn.data.network_input import resize_to_network
 from tf_fast_rcnn.errors import check_setting
 from tf_fast_rcnn.inference.settings import DetectionSettings
 from tf_fast_rcnn.inference.suppression import suppress
+from tf_fast_rcnn.inference.views import tiled_regions
 from tf_fast_rcnn.models.parts import number_of_classes, stages
 from tf_fast_rcnn.training.precision import in_precision
 
@@ -80,7 +81,11 @@ class Detector:
         Returns:
             What `suppress` returns.
         """
-        probabilities, class_boxes = self.regions(image_of, proposals)
+        if self.settings.tiles is not None:
+            candidates = tiled_regions(self, image_of, proposals, above=self.settings.score_threshold)
+        else:
+            candidates = self.regions(image_of, proposals)
+        probabilities, class_boxes = candidates
         return self.suppress(probabilities.to_tensor(), class_boxes.to_tensor())
 
     def regions(
@@ -92,14 +97,32 @@ class Detector:
             Class probabilities, ragged float32 `[B, (R), K + 1]`, and one box per class, ragged float32
             `[B, (R), K, 4]`, relative to the image and clipped to it.
         """
+        if self.settings.tiles is not None:
+            return tiled_regions(self, image_of, proposals)
         maps, sizes = self._feature_maps(image_of, tf.cast(proposals.nrows(), tf.int32))
-        image, rows = tf.cast(proposals.value_rowids(), tf.int32), proposals.values
-        probabilities, class_boxes = self._classify(maps, sizes, image, rows)
-        for _ in range(self.settings.box_refinement_steps - 1):
-            best = tf.argmax(probabilities[:, 1:], axis=1)
-            rows = tf.gather(class_boxes, best, batch_dims=1)
-            probabilities, class_boxes = self._classify(maps, sizes, image, rows)
+        image = tf.cast(proposals.value_rowids(), tf.int32)
+        probabilities, class_boxes = self._classify_and_refine(maps, sizes, image, proposals.values)
         return proposals.with_values(probabilities), proposals.with_values(class_boxes)
+
+    def regions_in_view(self, view: tf.Tensor, proposals: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """Scores and boxes of proposals in one view of an image.
+
+        Args:
+            view: float32 `[1, H, W, 3]`, a part of an image at the size for the network.
+            proposals: float32 `[N, 4]`, relative to the view.
+
+        Returns:
+            Class probabilities float32 `[N, K + 1]` and boxes float32 `[N, K, 4]`, relative to the view and clipped to
+            it.
+        """
+        maps = [
+            tf.TensorArray(each.dtype, 1, element_shape=each.shape, clear_after_read=False, infer_shape=False).write(
+                0, each
+            )
+            for each in self._convolved(view)
+        ]
+        sizes = tf.reshape(tf.shape(view)[1:3], [1, 1, 2])
+        return self._classify_and_refine(maps, sizes, tf.zeros_like(proposals[:, 0], tf.int32), proposals)
 
     def suppress(self, probabilities: tf.Tensor, class_boxes: tf.Tensor) -> tuple[tf.Tensor, ...]:
         """Non-maximum suppression, separately for each class and image: see `inference.suppression.suppress`."""
@@ -128,9 +151,7 @@ class Detector:
             for scale, side in enumerate(sides):
                 view = index * len(sides) + scale
                 resized = resize_to_network(image, side, self.settings.longer_side)
-                features = keras.tree.flatten(self.stages.convolve(resized[None], training=False))
-                # Under mixed precision the layers' output types differ from those that the model was built with.
-                features = [tf.cast(each, array.dtype) for each, array in zip(features, maps, strict=True)]
+                features = self._convolved(resized[None])
                 maps = [array.write(view, each) for each, array in zip(features, maps, strict=True)]
                 sizes = sizes.write(view, tf.shape(resized)[:2])
             return index + 1, maps, sizes
@@ -139,6 +160,22 @@ class Detector:
         start = (tf.constant(0), maps, sizes)
         _, maps, sizes = tf.while_loop(lambda index, *_: index < images, convolve, start, parallel_iterations=1)
         return maps, tf.reshape(sizes.stack(), [images, len(sides), 2])
+
+    def _convolved(self, images):
+        """The feature maps of images `[B, H, W, 3]` that RoIs are pooled from, a list of `[B, h, w, C]`."""
+        outputs = keras.tree.flatten(self.stages.convolve.output)
+        found = keras.tree.flatten(self.stages.convolve(images, training=False))
+        # Under mixed precision the layers' output types differ from those that the model was built with.
+        return [tf.cast(each, output.dtype) for each, output in zip(found, outputs, strict=True)]
+
+    def _classify_and_refine(self, maps, sizes, image, proposals):
+        """`_classify`, repeated `box_refinement_steps` times with the boxes of the step before."""
+        probabilities, class_boxes = self._classify(maps, sizes, image, proposals)
+        for _ in range(self.settings.box_refinement_steps - 1):
+            best = tf.argmax(probabilities[:, 1:], axis=1)
+            refined = tf.gather(class_boxes, best, batch_dims=1)
+            probabilities, class_boxes = self._classify(maps, sizes, image, refined)
+        return probabilities, class_boxes
 
     def _classify(self, maps, sizes, image, proposals):
         """Class probabilities `[N, K + 1]` and boxes `[N, K, 4]` of proposals `[N, 4]` of the images `[N]`.

@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+from tf_fast_rcnn.data.tiles import Tiles
 from tf_fast_rcnn.errors import check_choice, check_setting
 from tf_fast_rcnn.files import renamed
 
@@ -32,6 +33,11 @@ class DetectionSettings:
         class_ids: ids from 1 to K; detections of other classes are dropped. None: all classes.
         scores: "softmax", or "sigmoid" for classes that were trained independently of each other, like linear SVMs; the
             background score is then ignored.
+        tile: side of the square tiles in which large images are seen, in pixels of the image (see `Tiles`); tiles are
+            resized by `shorter_side` / `tile`. None: the image is seen as a whole, as in the paper.
+        tile_overlap: width by which neighbouring tiles overlap at least, as a share of `tile`: objects up to this size
+            are found in tiles.
+        whole_image: with tiles: whether the whole image is seen too, for larger objects.
         dtype: "float32": the model's own types; "bfloat16": weights and activations are bfloat16, while RoIs, scores
             and boxes stay float32.
 
@@ -48,6 +54,9 @@ class DetectionSettings:
     class_ids: tuple | None = None
     scores: str = "softmax"
     dtype: str = "float32"
+    tile: int | None = None
+    tile_overlap: float = 0.2
+    whole_image: bool = True
 
     def __post_init__(self) -> None:
         # object.__setattr__ is how a frozen dataclass normalises its own fields.
@@ -75,11 +84,22 @@ class DetectionSettings:
         )
         check_choice("scores", self.scores, ("softmax", "sigmoid"))
         check_choice("dtype", self.dtype, ("float32", "bfloat16"))
+        check_setting(
+            "shorter_side",
+            self.shorter_side,
+            self.tiles is None or len(self.shorter_sides) == 1,
+            "one number of pixels with tiles, which are seen at a single scale",
+        )
 
     @property
     def shorter_sides(self) -> tuple[int, ...]:
         """The shorter side at each scale, in pixels."""
         return self.shorter_side if isinstance(self.shorter_side, tuple) else (self.shorter_side,)
+
+    @property
+    def tiles(self) -> Tiles | None:
+        """The `Tiles` in which images are seen, or None."""
+        return None if self.tile is None else Tiles(self.tile, self.tile_overlap, self.whole_image)
 
     def to_json(self) -> dict[str, Any]:
         """The settings in JSON types, under the names that exported models have used since 0.1."""

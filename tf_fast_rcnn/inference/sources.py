@@ -4,6 +4,7 @@ A source runs detection on a batch of images with given proposals. The predictor
 proposals and shows the progress.
 """
 
+import dataclasses
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -135,7 +136,10 @@ class KerasSource(Source):
         return number_of_classes(self.model)
 
     def with_settings(self, settings: DetectionSettings) -> "KerasSource":
-        return KerasSource(self.model, self.class_names, self.proposals, settings, self.name, self.description)
+        proposals = self.proposals
+        if isinstance(proposals, ProposalSettings):
+            proposals = dataclasses.replace(proposals, tiles=settings.tiles)
+        return KerasSource(self.model, self.class_names, proposals, settings, self.name, self.description)
 
 
 def run_source(folder: str | Path) -> KerasSource:

@@ -129,6 +129,7 @@ def small_data() -> Recipe:
         proposals="dense",
         steps=800,
         nms_iou_threshold=0.4,
+        tile="auto",
         jitter="auto",
         optimizer=OptimizerSettings(
             kind="adamw", learning_rate=1e-3, schedule="cosine", backbone_lr_multiplier=0.1, weight_decay=1e-4

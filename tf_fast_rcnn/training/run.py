@@ -7,28 +7,24 @@ import os
 import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import keras
 
 import tf_fast_rcnn
 from tf_fast_rcnn.data.batches.hierarchical import hierarchical_batches
 from tf_fast_rcnn.data.prepared.examples import input_errors
-from tf_fast_rcnn.data.prepared.write import cached_proposals
-from tf_fast_rcnn.data.proposals import proposal_settings
-from tf_fast_rcnn.data.proposals.recall import ENOUGH_RECALL, MIN_IOU, recall_by_size
 from tf_fast_rcnn.errors import InputError
 from tf_fast_rcnn.models.losses import multi_task_loss
 from tf_fast_rcnn.training import run_folder
 from tf_fast_rcnn.training.averaging import averaged_weights, keep_raw_weights
 from tf_fast_rcnn.training.callbacks import BestModel, Checkpoints, LossLog, Position, ProgressBar, RunLog
-from tf_fast_rcnn.training.choices import settle
 from tf_fast_rcnn.training.initial_model import initial_model
 from tf_fast_rcnn.training.optimizers import optimizer_of
 from tf_fast_rcnn.training.precision import set_precision
 from tf_fast_rcnn.training.recipes import small_data
-from tf_fast_rcnn.training.settings import BACKGROUND, check_classes, check_objects
+from tf_fast_rcnn.training.settings import BACKGROUND
+from tf_fast_rcnn.training.training_data import TrainingData, training_data
 
 if TYPE_CHECKING:
     from tf_fast_rcnn.data.proposals.files import FileProposals
@@ -58,7 +54,7 @@ class TrainingSummary:
 
 
 def train(
-    train_dataset: DetectionDataset,
+    train_dataset: DetectionDataset | TrainingData,
     out: StrPath,
     *,
     recipe: Recipe | None = None,
@@ -77,7 +73,7 @@ def train(
     """Trains a detector and writes RUN; continues an interrupted run with the same arguments.
 
     Args:
-        train_dataset: `DetectionDataset`.
+        train_dataset: `DetectionDataset`; or `TrainingData`, which has the recipe and the proposals.
         out: RUN, a new folder or that of an interrupted run.
         recipe: `Recipe`; None for `small_data()`.
         proposals: `ProposalSettings` or `FileProposals`; None for those of a prepared dataset, or else of the recipe.
@@ -103,14 +99,23 @@ def train(
         >>> train(load_dataset("voc:cells@trainval"), "runs/cells").loss          # doctest: +SKIP
         0.38
     """
-    recipe, backbone, reasons = _settled(recipe or small_data(), train_dataset, backbone, weights)
-    proposals = train_dataset.proposals or proposals or proposal_settings(recipe.proposals, train_dataset)
-    description = _description(train_dataset, recipe, weights, roi_pooling, seed, proposals, class_map)
-    folder = run_folder.open_run(out, description)
-    if train_dataset.proposals is None:
-        train_dataset = cached_proposals(
-            train_dataset, proposals, cache_dir=cache_dir, workers=workers, progress=progress, skip_bad=skip_bad
+    data = train_dataset
+    if not isinstance(data, TrainingData):
+        options: dict[str, Any] = {"workers": workers, "cache_dir": cache_dir, "progress": progress}
+        data = training_data(
+            data,
+            recipe or small_data(),
+            proposals,
+            backbone=backbone,
+            weights=weights,
+            seed=seed,
+            skip_bad=skip_bad,
+            **options,
         )
+    train_dataset, recipe = data.dataset, data.recipe
+    backbone = backbone or recipe.backbone
+    description = _description(train_dataset, recipe, weights, roi_pooling, seed, data.proposals, class_map)
+    folder = run_folder.open_run(out, description)
 
     started = time.monotonic()
     keras.utils.set_random_seed(seed)
@@ -122,26 +127,13 @@ def train(
     callbacks = [position, *callbacks, LossLog(log, position), *([best] if best else []), Checkpoints(folder, position)]
     if progress:
         # Printed only after all checks, so that an error in the options is the only line.
-        for line in (*reasons, *_recall_lines(train_dataset)):
+        for line in data.reasons:
             print(line, file=sys.stderr)
         callbacks.append(ProgressBar(steps, step))
     segments = [] if best and best.has_ended else _segments(step, steps, steps_per_epoch)
     _fit(model, train_dataset, recipe, segments, position, seed, callbacks)
     _finish(folder, model, best)
     return _summary(folder, log, position.step, time.monotonic() - started, best)
-
-
-def _settled(recipe, dataset, backbone, weights):
-    """The recipe without "auto", the backbone, and the reasons. Raises InputError if the data do not fit."""
-    if not any(len(record.boxes) for record in dataset):
-        raise InputError(f"{dataset.name}: found no objects; expected annotated images; check the split")
-    backbone = backbone or recipe.backbone
-    recipe = dataclasses.replace(recipe, backbone=backbone if isinstance(backbone, str) else backbone.name)
-    check_classes(recipe, dataset)
-    check_objects(dataset)
-    start = run_folder.read_description(weights) if weights and Path(weights).is_dir() else None
-    recipe, reasons = settle(recipe, dataset, backbone, start)
-    return recipe, backbone, reasons
 
 
 def _first_or_saved_model(folder, dataset, recipe, backbone, weights, roi_pooling, seed, steps):
@@ -153,22 +145,6 @@ def _first_or_saved_model(folder, dataset, recipe, backbone, weights, roi_poolin
         return checkpoint
     _compile(model, recipe, dataset, steps)
     return model, 0
-
-
-def _recall_lines(dataset):
-    """The recall of the proposals on the training objects, and a warning if it is low: detection cannot exceed it."""
-    recalls = recall_by_size(dataset)
-    if not recalls:
-        return []
-    by_size = ", ".join(f"{name} {value:.3f}" for name, value in recalls.items())
-    lines = [f"recall of the proposals at IoU {MIN_IOU} on the training objects: {by_size}"]
-    if recalls["all"] < ENOUGH_RECALL:
-        lines.append(
-            f"warning: the proposals miss {1 - recalls['all']:.0%} of the objects, which the detector cannot find "
-            "either; try --proposals selective-search+dense, --dense-scales for your sizes of objects, or images cut "
-            "into smaller ones"
-        )
-    return lines
 
 
 def _check_checkpoint(folder, model, expected):

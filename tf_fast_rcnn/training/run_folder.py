@@ -28,6 +28,7 @@ import tf_fast_rcnn.models.losses
 import tf_fast_rcnn.training.optimizers  # noqa: F401
 from tf_fast_rcnn.data.batches.settings import detection_side
 from tf_fast_rcnn.data.proposals import FileProposals, ProposalSettings, settings_from_json
+from tf_fast_rcnn.data.tiles import Tiles
 from tf_fast_rcnn.errors import InputError
 from tf_fast_rcnn.files import remove_partial_files, replacing_path, write_json
 from tf_fast_rcnn.training.precision import in_precision
@@ -68,6 +69,14 @@ class Run:
     def nms_iou_threshold(self) -> float:
         """The recipe's threshold of non-maximum suppression. Runs of version 0.1 have the released system's 0.3."""
         return self.description["recipe"].get("nms_iou_threshold", 0.3)
+
+    @property
+    def tiles(self) -> Tiles | None:
+        """The tiles of training, in which detection should see images too; None without tiles."""
+        recipe = self.description["recipe"]
+        if recipe.get("tile") is None:
+            return None
+        return Tiles(recipe["tile"], recipe["tile_overlap"], recipe["whole_image"])
 
 
 def load_run(folder: StrPath) -> Run:

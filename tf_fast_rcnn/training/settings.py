@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import keras
 
 from tf_fast_rcnn.data.batches.settings import SamplingRules
+from tf_fast_rcnn.data.tiles import Tiles
 from tf_fast_rcnn.errors import InputError, check_choice, check_setting
 from tf_fast_rcnn.files import renamed
 from tf_fast_rcnn.models.backbone_split import HEADS
@@ -133,6 +134,11 @@ class Recipe:
             the best one, not the last. None: all steps, and the last model.
         nms_iou_threshold: threshold of non-maximum suppression when the trained model detects; see
             `DetectionSettings`.
+        tile: side of the tiles in which large images are seen, in pixels of the image (see `Tiles`); None: images are
+            seen as a whole; "auto": chosen from the data, see `training.choices`.
+        tile_overlap: overlap of tiles as a share of their side; "auto": chosen from the data.
+        whole_image: with tiles, whether the whole image is seen too; "auto": if some objects are larger than the
+            overlap.
         jitter: "given": random changes of scale and colours as `sampling` says; "auto": chosen from the data, unless
             `sampling` has ranges of its own; see `training.choices`.
         dtype: the dtype in which layers compute: "float32", "mixed_bfloat16", or "mixed_float16" with loss scaling.
@@ -157,6 +163,9 @@ class Recipe:
     only_layers: tuple[str, ...] | None = None
     early_stopping: int | None = None
     nms_iou_threshold: float = 0.3
+    tile: int | Literal["auto"] | None = None
+    tile_overlap: float | Literal["auto"] = "auto"
+    whole_image: bool | Literal["auto"] = "auto"
     jitter: str = "given"
     dtype: str = "float32"
     optimizer: OptimizerSettings | dict = dataclasses.field(default_factory=OptimizerSettings)
@@ -170,6 +179,8 @@ class Recipe:
         check_choice("dtype", self.dtype, DTYPES)
         check_choice("jitter", self.jitter, ("given", "auto"))
         check_setting("box_weight", self.box_weight, 0 <= self.box_weight < math.inf, "a number from 0")
+        if isinstance(self.tile, int):
+            Tiles(self.tile, Tiles.overlap if self.tile_overlap == "auto" else self.tile_overlap)
         threshold = self.nms_iou_threshold
         check_setting("nms_iou_threshold", threshold, 0 <= threshold <= 1, "a number from 0 to 1")
         for name in ("steps", "epochs", "early_stopping"):
@@ -180,6 +191,13 @@ class Recipe:
         weights = (self.class_weights or {}).values()
         positive = all(isinstance(weight, (int, float)) and 0 <= weight < math.inf for weight in weights)
         check_setting("class_weights", self.class_weights, positive, "numbers from 0 by class name")
+
+    @property
+    def tiles(self) -> Tiles | None:
+        """The `Tiles` in which images are seen, or None without tiles, or if some of their settings are "auto"."""
+        if not isinstance(self.tile, int) or self.tile_overlap == "auto" or self.whole_image == "auto":
+            return None
+        return Tiles(self.tile, self.tile_overlap, self.whole_image)
 
 
 def check_classes(recipe: Recipe, dataset: DetectionDataset) -> None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 
-from tf_fast_rcnn.data.proposals.dense import DenseBoxes, dense_boxes, dense_grid, fit_dense_boxes
+from tf_fast_rcnn import boxes as box_algebra
+from tf_fast_rcnn.data.proposals.dense import DenseBoxes, dense_boxes, dense_grid, dense_in_views, fit_dense_boxes
 from tf_fast_rcnn.data.proposals.files import FileProposals, file_proposals
 from tf_fast_rcnn.data.proposals.selective_search import selective_search
 from tf_fast_rcnn.data.proposals.settings import (
@@ -14,6 +17,7 @@ from tf_fast_rcnn.data.proposals.settings import (
     settings_from_json,
     shorter_sides,
 )
+from tf_fast_rcnn.data.tiles import is_of_tiles, tile_windows
 
 __all__ = [
     "METHODS",
@@ -38,12 +42,38 @@ def compute_proposals(image: np.ndarray, proposals: ProposalSettings) -> np.ndar
         image: uint8 `[H, W, 3]`, RGB.
         proposals: `ProposalSettings`.
     """
+    if proposals.tiles is not None:
+        return _in_views(image, proposals)
     height, width = image.shape[:2]
     parts = [np.zeros((0, 4), np.float32)]
     if proposals.selective_search is not None:
         parts.append(_searched(image, proposals))
     if proposals.dense is not None:
         parts.append(_large_enough(dense_boxes(height, width, proposals.dense), height, width, proposals.min_size))
+    return np.concatenate(parts)
+
+
+def _in_views(image, proposals):
+    """The proposals that tiles are responsible for, found at the scale of tiles, and those of the whole image."""
+    height, width = image.shape[:2]
+    tiles, plain = proposals.tiles, dataclasses.replace(proposals, tiles=None)
+    parts = [np.zeros((0, 4), np.float32)]
+    if proposals.selective_search is not None:
+        searched = dataclasses.replace(plain, dense=None)
+        for window in tile_windows(height, width, tiles):
+            top, left, bottom, right = window
+            found = box_algebra.scale(
+                compute_proposals(image[top:bottom, left:right], searched), bottom - top, right - left
+            )
+            found += np.array([top, left, top, left], np.float32)
+            parts.append(box_algebra.relative(found, height, width)[is_of_tiles(found, tiles)])
+        if tiles.whole_image:
+            found = compute_proposals(image, searched)
+            parts.append(found[~is_of_tiles(box_algebra.scale(found, height, width), tiles)])
+    if proposals.dense is not None:
+        dense = dense_in_views(height, width, proposals.dense, tiles)
+        min_size = proposals.min_size * min(1.0, tiles.size / min(height, width))
+        parts.append(_large_enough(dense_boxes(height, width, dense), height, width, min_size))
     return np.concatenate(parts)
 
 

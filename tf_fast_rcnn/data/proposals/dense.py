@@ -18,6 +18,7 @@ from tf_fast_rcnn.errors import InputError
 
 if TYPE_CHECKING:
     from tf_fast_rcnn.data.records import ImageRecord
+    from tf_fast_rcnn.data.tiles import Tiles
 
 # Each grid continues by this many positions beyond every border, clipped to the image, for objects cut by the border.
 _POSITIONS_BEYOND_BORDER = 1
@@ -125,6 +126,25 @@ def dense_boxes(height: float, width: float, dense: DenseBoxes) -> np.ndarray:
         grids.append(grid.reshape(-1, 4))
     boxes = np.concatenate(grids) if grids else np.zeros((0, 4))
     return box_algebra.relative(boxes, rows, columns).astype(np.float32)
+
+
+def dense_in_views(height: float, width: float, dense: DenseBoxes, tiles: Tiles) -> DenseBoxes:
+    """The dense boxes of an image that is seen in tiles and as a whole, each size on one grid over the whole image.
+
+    Args:
+        height, width: the image's size in pixels.
+        dense: `DenseBoxes` with sizes in units of the shorter side of a view: a tile or the whole image.
+        tiles: `Tiles`.
+
+    Returns:
+        `DenseBoxes` in units of the image's shorter side: the sizes that fit into the tiles' overlap, at the scale of
+        tiles, and, if the whole image is seen, the sizes that are larger than the overlap in it.
+    """
+    shorter = min(height, width)
+    in_tiles = [size for size in dense.sizes if max(size) <= tiles.overlap or not tiles.whole_image]
+    in_tiles = [(rows * tiles.size / shorter, columns * tiles.size / shorter) for rows, columns in in_tiles]
+    in_whole = [size for size in dense.sizes if tiles.whole_image and max(size) * shorter > tiles.limit]
+    return DenseBoxes((*in_tiles, *in_whole), dense.step)
 
 
 def fit_dense_boxes(dataset: Iterable[ImageRecord], max_boxes: int | None = None, min_size: float = 0.0) -> DenseBoxes:

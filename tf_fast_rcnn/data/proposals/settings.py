@@ -12,6 +12,7 @@ from tf_fast_rcnn import boxes as box_algebra
 from tf_fast_rcnn.data.proposals.dense import DenseBoxes, fit_dense_boxes
 from tf_fast_rcnn.data.proposals.files import FileProposals
 from tf_fast_rcnn.data.proposals.selective_search import IMPLEMENTATIONS, MODES, available_implementation
+from tf_fast_rcnn.data.tiles import Tiles
 from tf_fast_rcnn.errors import InputError
 
 if TYPE_CHECKING:
@@ -42,6 +43,8 @@ class ProposalSettings:
         min_size: proposals with a shorter side below this are dropped; in units of the image's shorter side.
         seed: of selective search's order.
         implementation: of selective search, "native" or "opencv".
+        tiles: `Tiles`, or None. With tiles, sizes of dense boxes and `min_size` are in units of a tile's side for boxes
+            that tiles are responsible for, and in units of the image's shorter side for larger ones.
     """
 
     selective_search: str | None = None
@@ -50,6 +53,7 @@ class ProposalSettings:
     min_size: float = DEFAULT_MIN_SIZE
     seed: int = 0
     implementation: str = "native"
+    tiles: Tiles | None = None
 
     def __post_init__(self) -> None:
         if self.implementation not in IMPLEMENTATIONS:
@@ -70,6 +74,8 @@ class ProposalSettings:
         value = dataclasses.asdict(self)
         if self.selective_search is None:
             del value["implementation"]
+        if self.tiles is None:
+            del value["tiles"]
         return value
 
     @classmethod
@@ -83,7 +89,9 @@ class ProposalSettings:
             dense, searched = value["dense"], value.get("selective_search") is not None
             # Settings without this key are from before the native implementation existed.
             implementation = {"implementation": "opencv"} if searched else {}
-            return cls(**{**implementation, **value, "dense": None if dense is None else DenseBoxes(**dense)})
+            tiles = {"tiles": Tiles(**value["tiles"])} if value.get("tiles") else {}
+            dense = None if dense is None else DenseBoxes(**dense)
+            return cls(**{**implementation, **value, "dense": dense, **tiles})
         except (TypeError, KeyError, ValueError) as error:
             if isinstance(error, InputError):
                 raise
