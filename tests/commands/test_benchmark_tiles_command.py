@@ -161,6 +161,28 @@ def test_proposals_of_slices_and_of_the_whole_image(tiny_run):
     assert len(large) > 0
 
 
+@pytest.mark.slow  # times a peer
+def test_real_sahi(tiny_run, digits):
+    """With a tile as large as the image, and nothing but suppression, SAHI finds what `detect` finds."""
+    pytest.importorskip("sahi", reason="SAHI is not an extra: it would replace OpenCV's package")
+    from tf_fast_rcnn.benchmarks.tiles import _contestants
+
+    run = frcnn.load_run(tiny_run[0])
+    settings = frcnn.detection_settings(run, tile=400, tile_overlap=0.75, whole_image=False, score_threshold=0.01)
+    contestants, missing = _contestants(run, settings)
+    assert missing == {}
+    image = frcnn.load_dataset(f"voc:{digits}@test", run.class_names)[0].image()
+    theirs = contestants["SAHI, NMS"](image)
+    assert len(theirs) > 0
+    shorter = round(settings.shorter_side * min(image.shape[:2]) / 400)
+    plain = dataclasses.replace(settings, tile=None, shorter_side=shorter)
+    expected = frcnn.detect(run.model, image, dataclasses.replace(run.proposals, tiles=None), plain)
+    np.testing.assert_allclose(theirs.scores[:20], expected.scores[:20], rtol=1e-5)
+    np.testing.assert_allclose(theirs.boxes[:5], expected.boxes[:5], atol=1e-4)
+    result = measured(tiny_run, digits, tile=120, overlap=0.5, images=2)
+    assert list(result["rows"]) == ["ours", "SAHI, NMS", "SAHI, GREEDYNMM"]
+
+
 @pytest.mark.slow  # four processes
 @pytest.mark.usefixtures("stand_in")
 def test_command(tiny_run, digits, tmp_path, command):
