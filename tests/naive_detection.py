@@ -53,21 +53,58 @@ def naive_detections(model, image, proposals, settings):
 
 
 def naive_suppression(probabilities, class_boxes, settings):
-    """Non-maximum suppression per class, then the best detections over all classes. Of equal scores, the lower class
-    and then the earlier row comes first; boxes without area are no detections."""
-    found = []
-    for label in range(1, probabilities.shape[1]):
-        kept = []
-        for row in np.argsort(-probabilities[:, label], kind="stable"):
-            box = class_boxes[row, label - 1]
-            if probabilities[row, label] <= settings.score_threshold:
-                break
-            if box[2] - box[0] < 1e-6 or box[3] - box[1] < 1e-6:
-                continue
-            if all(overlap(box, other) <= settings.nms_iou_threshold for _, _, other in kept):
-                kept.append((probabilities[row, label], label, box))
-        found += kept
-    return sorted(found, key=lambda detection: -detection[0])[: settings.max_detections]
+    """Non-maximum suppression of the kind that the settings name, box voting, and then the best detections. Of equal
+    scores, the lower class and then the earlier row comes first; boxes without area are no detections."""
+    candidates = [
+        (probabilities[row, label], label, class_boxes[row, label - 1])
+        for label in settings.class_ids or range(1, probabilities.shape[1])
+        for row in range(len(probabilities))
+        if probabilities[row, label] > settings.score_threshold
+        and np.all(class_boxes[row, label - 1, 2:] - class_boxes[row, label - 1, :2] >= 1e-6)
+    ]
+    if settings.nms == "soft":
+        found = naive_soft_nms(candidates, settings.soft_nms_sigma, settings.score_threshold)
+    else:
+        found = []
+        for score, label, box in sorted(candidates, key=lambda candidate: -candidate[0]):
+            rivals = [kept for _, other, kept in found if other == label or settings.nms == "across-classes"]
+            if all(overlap(box, kept) <= settings.nms_iou_threshold for kept in rivals):
+                found.append((score, label, box))
+    found = found[: settings.max_detections]
+    if settings.box_voting is not None:
+        found = [
+            (score, label, naive_vote(box, probabilities[:, label], class_boxes[:, label - 1], settings.box_voting))
+            for score, label, box in found
+        ]
+    return found
+
+
+def naive_soft_nms(candidates, sigma, score_threshold):
+    """Figure 2 of the Soft-NMS paper, with its Gaussian: (score, class, box) of each detection, in order.
+
+    Args:
+        candidates: (score, class, box) in the order that decides between equal scores. Scores within 1e-5 of the
+            highest are equal to it.
+    """
+    left, found = [(float(score), label, box) for score, label, box in candidates], []
+    while left:
+        highest = max(score for score, _, _ in left)
+        if highest <= score_threshold:
+            break
+        best = next(index for index, (score, _, _) in enumerate(left) if score >= highest * (1 - 1e-5))
+        found.append(left.pop(best))
+        _, label, box = found[-1]
+        left = [
+            (score * np.exp(-(overlap(box, other) ** 2) / sigma) if name == label else score, name, other)
+            for score, name, other in left
+        ]
+    return found
+
+
+def naive_vote(box, scores, boxes, least):
+    """The mean of the boxes of a class, weighted by their scores, that have at least this IoU with a detection."""
+    voters = [(score, other) for score, other in zip(scores, boxes, strict=True) if overlap(box, other) >= least - 1e-5]
+    return sum(score * other for score, other in voters) / sum(score for score, _ in voters)
 
 
 def assert_same(found, expected):

@@ -33,8 +33,9 @@ IMAGE = np.zeros((32, 48, 3), np.uint8)
         ("tensorflow_datasets", "tfds", lambda folder: frcnn.load_dataset("tfds:voc/2007@train")),
         ("sklearn", "demo", lambda folder: generate_digits(folder / "digits")),
         ("sklearn", "tables", lambda folder: linear_svc()),
+        ("av", "video", lambda folder: next(frcnn.read_video(folder / "a.mp4"))),
     ],
-    ids=["selective search", "TF Lite", "tfds", "demo", "tables"],
+    ids=["selective search", "TF Lite", "tfds", "demo", "tables", "video"],
 )
 def test_what_needs_an_extra_says_so(module, extra, call, tmp_path, monkeypatch):
     for name in [name for name in sys.modules if name.split(".")[0] == module]:
@@ -70,7 +71,8 @@ def test_without_extras_the_package_imports():
     code = """
 import importlib, pathlib, sys
 for name in ("cv2", "sklearn", "tensorflow_datasets", "tensorflow_serving", "grpc", "grpc_health", "aiohttp",
-             "prometheus_client", "ai_edge_litert", "ai_edge_quantizer", "onnx", "onnxruntime", "openvino", "torch"):
+             "prometheus_client", "ai_edge_litert", "ai_edge_quantizer", "onnx", "onnxruntime", "openvino", "torch",
+             "av"):
     sys.modules[name] = None
 import tf_fast_rcnn
 root = pathlib.Path(tf_fast_rcnn.__file__).parent

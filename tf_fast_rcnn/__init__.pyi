@@ -10,6 +10,7 @@ from tf_fast_rcnn.data.detections import Detection as Detection
 from tf_fast_rcnn.data.detections import Detections as Detections
 from tf_fast_rcnn.data.images import read_image as read_image
 from tf_fast_rcnn.data.prepared.read import verify_prepared as verify_prepared
+from tf_fast_rcnn.data.prepared.tiles import cut_tiles as cut_tiles
 from tf_fast_rcnn.data.prepared.write import cached_proposals as cached_proposals
 from tf_fast_rcnn.data.prepared.write import prepare as prepare
 from tf_fast_rcnn.data.proposals import DenseBoxes as DenseBoxes
@@ -28,6 +29,8 @@ from tf_fast_rcnn.data.selection import split_dataset as split_dataset
 from tf_fast_rcnn.data.selection import with_classes as with_classes
 from tf_fast_rcnn.data.specs import load_dataset as load_dataset
 from tf_fast_rcnn.data.statistics import box_statistics as box_statistics
+from tf_fast_rcnn.data.tiles import Tiles as Tiles
+from tf_fast_rcnn.data.video import read_video as read_video
 from tf_fast_rcnn.data.writers.convert import convert as convert
 from tf_fast_rcnn.data.writers.convert import save_detections as save_detections
 from tf_fast_rcnn.errors import InputError as InputError
@@ -78,6 +81,8 @@ from tf_fast_rcnn.training.run_folder import load_run as load_run
 from tf_fast_rcnn.training.settings import NetworkSettings as NetworkSettings
 from tf_fast_rcnn.training.settings import OptimizerSettings as OptimizerSettings
 from tf_fast_rcnn.training.settings import Recipe as Recipe
+from tf_fast_rcnn.training.training_data import TrainingData as TrainingData
+from tf_fast_rcnn.training.training_data import training_data as training_data
 from tf_fast_rcnn.visualization.drawing import draw_detections as draw_detections
 
 __version__: str

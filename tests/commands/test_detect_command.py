@@ -183,6 +183,8 @@ def test_coco_results(command, tiny_run, image, tmp_path):
             ("--box-refinement-steps", 2, "--nms-iou-threshold", 0.5),
             {"box_refinement_steps": 2, "nms_iou_threshold": 0.5},
         ),
+        (("--nms", "across-classes", "--box-voting"), {"nms": "across-classes", "box_voting": True}),
+        (("--nms", "soft", "--soft-nms-sigma", 0.2), {"nms": "soft", "soft_nms_sigma": 0.2}),
         (("--classes", "{1},{0}", "--max-detections", 3), {"class_ids": (1, 2), "max_detections": 3}),
         (("--dtype", "bfloat16", "--shorter-side", 64), {"dtype": "bfloat16", "shorter_side": 64}),
     ],

@@ -5,6 +5,7 @@ import argparse
 import pytest
 
 from tf_fast_rcnn.commands.detection_options import add_detection_arguments, chosen_settings
+from tf_fast_rcnn.errors import InputError
 from tf_fast_rcnn.training.run_folder import Run
 
 
@@ -24,3 +25,32 @@ def test_without_options_the_settings_are_those_of_training():
 @pytest.mark.parametrize("option", ["--nms-iou-threshold", "--nms-iou"])
 def test_an_nms_threshold_replaces_the_recipes(option):
     assert settings_of(option, "0.2").nms_iou_threshold == 0.2
+
+
+def test_kinds_of_suppression_and_box_voting():
+    default = settings_of()
+    assert (default.nms, default.soft_nms_sigma, default.box_voting) == ("per-class", 0.5, None)
+    changed = settings_of("--nms", "soft", "--soft-nms-sigma", "0.25", "--box-voting")
+    assert (changed.nms, changed.soft_nms_sigma, changed.box_voting) == ("soft", 0.25, 0.5)
+    assert settings_of("--nms", "across-classes").nms == "across-classes"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--nms", "soft", "--nms-iou-threshold", "0.3"), "--nms-iou-threshold: found with --nms soft"),
+        (("--soft-nms-sigma", "0.3"), "--soft-nms-sigma: found with --nms per-class; only --nms soft"),
+        (("--nms", "across-classes", "--soft-nms-sigma", "1"), "--soft-nms-sigma: found with --nms across-classes"),
+    ],
+    ids=str,
+)
+def test_options_without_effect_are_refused(arguments, message):
+    with pytest.raises(InputError, match=f"^{message}"):
+        settings_of(*arguments)
+
+
+@pytest.mark.parametrize("sigma", ["0", "-1", "nan", "inf", "x"])
+def test_a_sigma_that_is_none(sigma, capsys):
+    with pytest.raises(SystemExit):
+        settings_of("--nms", "soft", "--soft-nms-sigma", sigma)
+    assert "--soft-nms-sigma: " in capsys.readouterr().err

@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pytest
 import tensorflow as tf
 from PIL import Image
@@ -179,6 +180,28 @@ def test_a_run_keeps_as_many_detections_as_asked(command, tiny_run, prepared_fol
 def test_an_exported_model_keeps_its_number_of_detections(refused, exported, prepared_folders):
     data = ("--data", f"prepared:{prepared_folders[1]}", "--max-detections", 2)
     assert "because an exported model keeps the settings of its export" in refused("evaluate", exported, *data)
+
+
+def test_a_run_suppresses_as_asked(command, refused, tiny_run, exported, prepared_folders, tmp_path):
+    data = ("--data", f"prepared:{prepared_folders[1]}")
+    kinds = {(): {}, ("--nms", "soft"): {"nms": "soft"}, ("--box-voting",): {"box_voting": True}}
+    dataset, results = frcnn.load_dataset(f"prepared:{prepared_folders[1]}"), tmp_path / "results.json"
+    found = {}
+    for options, changes in kinds.items():
+        assert command("evaluate", tiny_run[0], *data, *options, "--coco-results", results).code == 0
+        predictor = frcnn.Predictor.load(tiny_run[0], settings={"score_threshold": 0.01, **changes})
+        expected = frcnn.coco_results(dataset, list(predictor.detect_each(dataset)), None)
+        found[options] = json.loads(results.read_text())
+        assert [row["category_id"] for row in found[options]] == [row["category_id"] for row in expected]
+        for key in ("score", "bbox"):
+            np.testing.assert_allclose(*([row[key] for row in rows] for rows in (found[options], expected)), atol=1e-3)
+    assert len({json.dumps(rows) for rows in found.values()}) == 3
+    assert "--box-voting: found it with" in refused("evaluate", exported, *data, "--box-voting")
+    assert "export it with --nms" in refused("evaluate", exported, *data, "--nms", "soft")
+    assert "--nms: found it with --detections" in refused("evaluate", "--detections", results, *data, "--nms", "soft")
+    assert "--soft-nms-sigma: found with --nms per-class" in refused(
+        "evaluate", tiny_run[0], *data, "--soft-nms-sigma", 0.3
+    )
 
 
 def test_bad_detections(refused, digits, tmp_path):

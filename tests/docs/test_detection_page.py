@@ -27,12 +27,13 @@ def test_commands_are_understood(arguments):
 def test_the_table_says_the_defaults():
     options = cli._parser(["detect"]).parse_args(["detect", "run", "image.jpg"])
     settings = frcnn.DetectionSettings()
-    assert len(ROWS) == 8
+    assert len(ROWS) == 11
     for names, default in ROWS:
         for name in re.findall(r"--[a-z-]+", names):
             found = getattr(options, name[2:].replace("-", "_"))
             words = {
                 "all": None,
+                "off": False,
                 "those of training": None,
                 "the recipe's: 0.4 in `small-data`, 0.3 in the others": None,
             }

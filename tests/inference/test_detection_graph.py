@@ -2,6 +2,7 @@
 cells, batches, precision."""
 
 import dataclasses
+import json
 import os
 import subprocess
 import sys
@@ -303,6 +304,11 @@ def test_bfloat16_weights_take_half_the_memory(tiny_model):
         ({"class_ids": ()}, r"class_ids: found \(\); expected class ids from 1"),
         ({"class_ids": (0, 1)}, r"class_ids: found \(0, 1\); expected class ids from 1"),
         ({"scores": "svm"}, "scores: found 'svm'; expected one of softmax, sigmoid"),
+        ({"nms": "hard"}, "nms: found 'hard'; expected one of per-class, across-classes, soft"),
+        ({"soft_nms_sigma": 0}, "soft_nms_sigma: found 0; expected a number greater than 0"),
+        ({"soft_nms_sigma": float("nan")}, "soft_nms_sigma: found nan"),
+        ({"box_voting": 0.0}, "box_voting: found 0.0; expected an IoU greater than 0, up to 1"),
+        ({"box_voting": 1.5}, "box_voting: found 1.5"),
         ({"dtype": "float16"}, "dtype: found 'float16'; expected one of float32, bfloat16"),
     ],
 )
@@ -327,3 +333,15 @@ def test_a_naive_detection_of_one_scale_agrees(tiny_model):
     one = dataclasses.replace(SETTINGS, shorter_side=(96,))
     expected = naive_detections(tiny_model, some_image(), some_proposals(), SETTINGS)
     assert_same(detect(tiny_model, some_image(), some_proposals(), one), expected)
+
+
+@pytest.mark.parametrize("changes", [{}, {"nms": "soft", "soft_nms_sigma": 0.2, "box_voting": 0.6, "class_ids": (2,)}])
+def test_settings_are_stored_as_json(changes):
+    settings = DetectionSettings(**changes)
+    stored = json.loads(json.dumps(settings.to_json()))
+    assert DetectionSettings.from_json(stored) == settings
+    # Exports before these fields existed.
+    for name in ("nms", "soft_nms_sigma", "box_voting"):
+        del stored[name]
+    defaults = {"nms": "per-class", "soft_nms_sigma": 0.5, "box_voting": None}
+    assert DetectionSettings.from_json(stored) == dataclasses.replace(settings, **defaults)

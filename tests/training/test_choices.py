@@ -88,7 +88,9 @@ def test_a_run_to_start_from_decides():
         assert settle(small_data(), dataset((300,)), "efficientnet_lite0", start)[0].network.stride == expected
 
 
-@pytest.mark.parametrize("recipe", [voc07(), frcnn.recipe("small-data", {"network.stride": 8, "jitter": "given"})])
+@pytest.mark.parametrize(
+    "recipe", [voc07(), frcnn.recipe("small-data", {"network.stride": 8, "jitter": "given", "tile": None})]
+)
 def test_given_choices_stay(recipe):
     assert settle(recipe, dataset((40,)), recipe.backbone) == (recipe, [])
 
@@ -119,3 +121,59 @@ def test_ranges_of_your_own_are_kept():
 
 def test_the_papers_recipes_have_no_jitter():
     assert settle(voc07(), dataset((200,)), "vgg16")[0].sampling.scale_jitter == (1.0, 1.0)
+
+
+# --- tiles ------------------------------------------------------------------------------------------------------------
+
+
+def large_image(*sides, height=1080, width=1920):
+    """One image with square objects of the given sides in pixels."""
+    boxes = [[0.0, 0.0, side / height, side / width] for side in sides]
+    record = frcnn.ImageRecord("image", "image.png", height, width, boxes, [1] * len(boxes), [False] * len(boxes))
+    return frcnn.DetectionDataset("made", ["c1"], [record])
+
+
+def tiled(data, **changes):
+    settled, reasons = settle(frcnn.recipe("small-data", changes), data, "efficientnet_lite0")
+    return settled, reasons
+
+
+def test_small_objects_of_large_images_are_seen_in_tiles():
+    """All 12 pixels: 5.3 in a network's input of 480 rows. In tiles of 240 they have 24 of 480 rows."""
+    settled, reasons = tiled(large_image(*[12] * 20))
+    # One and a half objects are 18 of 240 pixels, less than the smallest overlap.
+    assert (settled.tile, settled.tile_overlap, settled.whole_image) == (240, 0.1, False)
+    assert settled.sampling.difficult == "ignore"
+    assert reasons[0].startswith("half of the objects are smaller than 5 pixels in the network's input")
+    assert reasons[1] == "images are seen in tiles of 240 pixels that overlap by 10%"
+    assert settled.tiles == frcnn.Tiles(240, 0.1, False)
+
+
+def test_larger_objects_are_seen_in_the_whole_image():
+    settled, reasons = tiled(large_image(*[12] * 18, 40, 300))
+    assert (settled.tile, settled.tile_overlap, settled.whole_image) == (240, 0.3, True)
+    assert reasons[1].endswith("; objects above 72 pixels are found in the whole image")
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        large_image(*[60] * 20),  # 27 pixels in the network's input
+        dataset((20,) * 20),  # a tile would be 400 of 480 pixels
+        large_image(*[12] * 9, *[60] * 11),  # the median object is large
+    ],
+)
+def test_other_objects_are_seen_in_whole_images(data):
+    settled, _ = tiled(data)
+    assert (settled.tile, settled.tiles, settled.sampling.difficult) == (None, None, "train")
+
+
+def test_given_tiles_stay():
+    settled, reasons = tiled(large_image(100, 100), tile=300, tile_overlap=0.5)
+    assert settled.tiles == frcnn.Tiles(300, 0.5, False)
+    assert reasons[0] == "images are seen in tiles of 300 pixels that overlap by 50%"
+
+
+def test_strides_are_chosen_for_the_size_in_tiles():
+    _, reasons = tiled(large_image(*[12] * 20))
+    assert "are 24 pixels in the network's input" in reasons[2]

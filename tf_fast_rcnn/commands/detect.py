@@ -18,6 +18,8 @@ from tf_fast_rcnn.commands.common import (
     start_tensorflow,
     write_result,
 )
+from tf_fast_rcnn.commands.detect_video import add_video_arguments, has_videos, run_videos
+from tf_fast_rcnn.commands.detect_watch import run_watch
 from tf_fast_rcnn.commands.detection_options import add_detection_arguments, changed_settings
 from tf_fast_rcnn.commands.proposal_options import (
     add_file_arguments,
@@ -44,6 +46,7 @@ EXAMPLES = """\
   tf-fast-rcnn detect runs/cells cells --shorter-side 480,600,800 --box-refinement-steps 2 --classes WBC,RBC
   tf-fast-rcnn detect runs/pages page.png --classify-regions boxes.npy --json -
   tf-fast-rcnn detect runs/cells new --save-as label-studio --save-to to-correct
+  tf-fast-rcnn detect runs/cars street.mp4 --every 5 --out drawn --jsonl street.jsonl --csv street.csv
   tf-fast-rcnn detect cells.tflite cells/*.jpg --out detections
   tf-fast-rcnn detect models/cells cells/*.jpg                                  # an exported SavedModel
   tf-fast-rcnn detect grpc://127.0.0.1:8500/cells cells --class-names class_names.txt --proposals dense"""
@@ -59,7 +62,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "images",
         nargs="*",
         metavar="IMAGE",
-        help="image files, folders of image files, or quoted patterns; ** matches subfolders",
+        help="image files, folders of image files, or quoted patterns (** matches subfolders); or video files",
     )
     parser.add_argument(
         "--data", metavar="SPEC", help="a dataset instead of IMAGEs; for voc: and coco:, annotations are optional"
@@ -118,6 +121,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--cache", metavar="DIR", help="folder for cached proposals and images of --data")
     add_json_argument(parser, "all detections")
+    add_video_arguments(parser)
 
 
 def run(options: argparse.Namespace) -> None:
@@ -125,6 +129,10 @@ def run(options: argparse.Namespace) -> None:
     if bool(options.images) == bool(options.data):
         found = "both" if options.images else "neither"
         raise InputError(f"IMAGE and --data: found {found}; expected one of them; pass images or a dataset")
+    if options.watch:
+        return run_watch(options, _predictor)
+    if has_videos(options):
+        return run_videos(options, _predictor)
     _check_save_options(options)
     paths = _readable(_image_paths(options.images), options.skip_bad)
     out = _drawing_folder(options)

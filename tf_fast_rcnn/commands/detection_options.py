@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from tf_fast_rcnn.commands.common import add_hidden_alias, number
 from tf_fast_rcnn.errors import InputError
+from tf_fast_rcnn.inference.settings import NMS_KINDS
 
 if TYPE_CHECKING:
     from tf_fast_rcnn.inference.predictor import Predictor
@@ -34,6 +35,7 @@ def add_detection_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="X",
         help="drop a box if its IoU with a higher-scoring box of its class is larger (default: the recipe's)",
     )
+    add_nms_arguments(parser)
     parser.add_argument(
         "--max-detections", type=number(int, 1), default=100, metavar="N", help="detections per image (default: 100)"
     )
@@ -82,6 +84,30 @@ def add_detection_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_nms_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the options for the kind of non-maximum suppression and for box voting; see `nms_settings`."""
+    parser.add_argument(
+        "--nms",
+        choices=NMS_KINDS,
+        default="per-class",
+        help="across-classes: a box also suppresses those of other classes; soft: overlaps lower the score of a box, "
+        "which is not dropped (soft-NMS) (default: per-class)",
+    )
+    parser.add_argument(
+        "--soft-nms-sigma",
+        type=number(float, 0, above=True),
+        default=0.5,
+        metavar="X",
+        help="for --nms soft: scores are multiplied by exp(-IoU^2 / X) (default: 0.5)",
+    )
+    parser.add_argument(
+        "--box-voting",
+        action="store_true",
+        help="replace each box by the mean of the boxes of its class with an IoU of 0.5 or more with it, weighted by "
+        "score",
+    )
+
+
 def chosen_settings(options: argparse.Namespace, run: Run) -> DetectionSettings:
     """The `DetectionSettings` chosen by the options of `add_detection_arguments`.
 
@@ -97,8 +123,12 @@ def changed_settings(options: argparse.Namespace, detector: Run | Predictor) -> 
     """The fields of `DetectionSettings` that the options set, by name; for a `Run` or a `Predictor`.
 
     Raises:
-        InputError: if the detector does not have a class of `--classes`.
+        InputError: if the detector does not have a class of `--classes`, or for options that do not go together.
     """
+    if options.nms == "soft" and options.nms_iou_threshold is not None:
+        raise InputError(
+            "--nms-iou-threshold: found with --nms soft, which drops no box for its overlap; remove one of the two"
+        )
     names = (
         "score_threshold",
         "nms_iou_threshold",
@@ -113,10 +143,24 @@ def changed_settings(options: argparse.Namespace, detector: Run | Predictor) -> 
     changes = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
     if changes.get("tile") == NO_TILES:
         changes["tile"] = None
+    changes |= nms_settings(options)
     if options.classes:
         changes["class_ids"] = tuple(
             _class_id(name.strip(), options, detector.class_names) for name in options.classes.split(",")
         )
+    return changes
+
+
+def nms_settings(options: argparse.Namespace) -> dict[str, Any]:
+    """The fields of `DetectionSettings` that the options of `add_nms_arguments` change, by name.
+
+    Raises:
+        InputError: for a sigma without soft-NMS.
+    """
+    defaults = {"nms": "per-class", "soft_nms_sigma": 0.5, "box_voting": False}
+    changes = {name: getattr(options, name) for name in defaults if getattr(options, name) != defaults[name]}
+    if "soft_nms_sigma" in changes and options.nms != "soft":
+        raise InputError(f"--soft-nms-sigma: found with --nms {options.nms}; only --nms soft uses it; remove it")
     return changes
 
 

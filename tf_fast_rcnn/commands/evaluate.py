@@ -10,6 +10,7 @@ from tf_fast_rcnn.commands.common import (
     SOURCES,
     add_data_arguments,
     add_json_argument,
+    given_options,
     load_data,
     number,
     report_fixes,
@@ -17,6 +18,7 @@ from tf_fast_rcnn.commands.common import (
     start_tensorflow,
     write_result,
 )
+from tf_fast_rcnn.commands.detection_options import add_nms_arguments, nms_settings
 from tf_fast_rcnn.commands.proposal_options import (
     add_file_arguments,
     method_or_file,
@@ -77,6 +79,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="detections per image that MODEL keeps, and per image and class that count under coco (default: 100 each)",
     )
+    add_nms_arguments(parser)
     parser.add_argument(
         "--confidence",
         nargs="?",
@@ -188,15 +191,27 @@ def _predictor(options):
         raise InputError(f"MODEL and --detections: found {found}; expected one of them; pass what to evaluate")
     if options.images_by and not options.detections:
         raise InputError("--images-by is only used with --detections; remove it")
+    changes, given = nms_settings(options), given_options(options, add_nms_arguments)
     if options.model:
         predictor = frcnn.Predictor.load(options.model)
-        if options.max_detections and not predictor.adjustable and options.protocol != "coco":
-            raise InputError(
-                f"--max-detections: found it with {options.model}; expected a RUN, because an exported model keeps the "
-                "settings of its export; export it with --max-detections"
-            )
-        return for_evaluation(predictor, options.max_detections)
+        if not predictor.adjustable:
+            _check_fixed(options, given)
+            return predictor
+        return for_evaluation(predictor.with_settings(**changes), options.max_detections)
+    if given:
+        raise InputError(f"{given[0]}: found it with --detections; expected a RUN; leave it out")
     return file_predictor(options.detections, _category_ids(options, renamed=options.classes), options.images_by)
+
+
+def _check_fixed(options, given):
+    """Raises an InputError for options that change the settings of a model which has those of its export."""
+    if options.max_detections and options.protocol != "coco":
+        given = ["--max-detections", *given]
+    if given:
+        raise InputError(
+            f"{given[0]}: found it with {options.model}; expected a RUN, because an exported model keeps the settings "
+            f"of its export; export it with {given[0]}"
+        )
 
 
 def _category_ids(options, renamed):

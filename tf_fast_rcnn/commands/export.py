@@ -22,7 +22,7 @@ from tf_fast_rcnn.commands.common import (
     write_result,
 )
 from tf_fast_rcnn.commands.detection_options import add_detection_arguments, chosen_settings
-from tf_fast_rcnn.data.proposals import ProposalSettings
+from tf_fast_rcnn.data.proposals import ProposalSettings, in_tiles
 from tf_fast_rcnn.data.proposals.dense import DEFAULT_DENSE_BOXES
 from tf_fast_rcnn.errors import InputError
 from tf_fast_rcnn.export.limits import ServingLimits
@@ -48,6 +48,8 @@ _LIMITS = {
     "max_images": "most images per request, or per batch of requests, that the graph accepts",
     "max_proposals": "most proposals per image that the graph accepts",
 }
+# The default for detection in tiles: an image of 4000 x 3000 pixels with objects of 20 has this many dense boxes.
+_MAX_PROPOSALS_IN_TILES = 1_000_000
 # Option names of the fields above. In commands that compute or read proposals, --max-proposals is how many are used.
 _LIMIT_OPTIONS = {name: name for name in _LIMITS} | {"max_proposals": "max_request_proposals"}
 
@@ -136,14 +138,18 @@ def _export_saved_model(options):
     from tf_fast_rcnn.training.run_folder import validation_metrics
 
     run_ = frcnn.load_run(options.folder)
+    settings = chosen_settings(options, run_)
+    limits = {name: getattr(options, option) for name, option in _LIMIT_OPTIONS.items()}
+    if settings.tiles is not None and limits["max_proposals"] == ServingLimits.max_proposals:
+        limits["max_proposals"] = _MAX_PROPOSALS_IN_TILES
     signatures = frcnn.export_saved_model(
         run_.model,
         out,
         class_names=run_.class_names,
-        settings=chosen_settings(options, run_),
+        settings=settings,
         roi_pooling=options.roi_pooling,
-        proposals=graph_proposals(run_.proposals, options.proposals, options.roi_pooling),
-        limits=ServingLimits(**{name: getattr(options, option) for name, option in _LIMIT_OPTIONS.items()}),
+        proposals=graph_proposals(in_tiles(run_.proposals, settings.tiles), options.proposals, options.roi_pooling),
+        limits=ServingLimits(**limits),
         class_names_output=options.class_names_output,
         warm_up=list(itertools.product(_warm_up_images(options), options.warm_up_proposals)),
         training={"run": run_.description, "validation": validation_metrics(run_), "metrics": metrics},

@@ -9,7 +9,7 @@ import tf_fast_rcnn as frcnn
 from tf_fast_rcnn.commands.common import number, start_tensorflow, write_result
 from tf_fast_rcnn.commands.detection_options import chosen_settings
 from tf_fast_rcnn.commands.proposal_options import check_has_proposals
-from tf_fast_rcnn.data.proposals import ProposalSettings, compute_proposals
+from tf_fast_rcnn.data.proposals import ProposalSettings, compute_proposals, in_tiles
 from tf_fast_rcnn.data.specs import load_images
 from tf_fast_rcnn.errors import InputError
 
@@ -49,13 +49,15 @@ def run(options: argparse.Namespace) -> None:
     _check(options)
     start_tensorflow()
     run_ = frcnn.load_run(options.folder)
+    settings = chosen_settings(options, run_)
+    proposals = in_tiles(run_.proposals, settings.tiles)
     arguments = {
         "class_names": run_.class_names,
-        "settings": chosen_settings(options, run_),
+        "settings": settings,
         "image_size": options.image_size,
         "num_proposals": options.num_proposals,
         "precision": options.precision,
-        "proposals": run_.proposals if isinstance(run_.proposals, ProposalSettings) else None,
+        "proposals": proposals if isinstance(proposals, ProposalSettings) else None,
     }
     out = Path(options.out)
     if options.format == "tflite":
@@ -104,7 +106,7 @@ def _calibration(options, run_):
         record = dataset[index * len(dataset) // count]
         if dataset.proposals is None:
             check_has_proposals(run_.proposals)
-            proposals = compute_proposals(record.image(), run_.proposals)
+            proposals = compute_proposals(record.image(), in_tiles(run_.proposals, None))
         else:
             proposals = record.proposals()
         yield record.image(), proposals[: options.num_proposals]

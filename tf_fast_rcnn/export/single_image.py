@@ -50,6 +50,11 @@ def portable_detector(model: keras.Model, settings: DetectionSettings | None, cl
         raise InputError(
             "shorter_side: found several; expected one, because only SavedModels support image pyramids; choose one"
         )
+    if settings.tiles is not None:
+        raise InputError(
+            f"tile: found {settings.tile}; expected none, because only SavedModels see images in tiles; export a "
+            "SavedModel, or pass --tile none (tile=None) and the parts of images that you cut yourself"
+        )
     if settings.dtype != "float32":
         raise InputError(f"dtype: found {settings.dtype}; expected float32; use precision to reduce the file size")
     return detector

@@ -1,6 +1,7 @@
 """Settings of detection before and after the network."""
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,6 +11,12 @@ from tf_fast_rcnn.files import renamed
 
 # Average precision uses the whole curve, including detections with scores too low to be shown.
 EVALUATION_SCORE_THRESHOLD = 0.01
+
+# Kinds of non-maximum suppression.
+NMS_KINDS = ("per-class", "across-classes", "soft")
+
+# The IoU from which boxes vote, in the paper of box voting.
+BOX_VOTING_IOU = 0.5
 
 # Names in the metadata of exported models that differ from those of the fields.
 _STORED_NAMES = {"nms_iou_threshold": "nms_iou", "box_refinement_steps": "box_passes", "class_ids": "classes"}
@@ -26,6 +33,16 @@ class DetectionSettings:
         score_threshold: detections with a score at or below this are dropped.
         nms_iou_threshold: of two boxes of a class that overlap by more than this, the one with the lower score is
             dropped; of equal scores, the box of the later proposal. 1: none is dropped.
+        nms: "per-class"; "across-classes": a box is also dropped for its overlap with a higher-scoring box of another
+            class (of equal scores, that of the higher class id is dropped); or "soft": no box is dropped, but each
+            detection multiplies the scores of the other boxes of its class by exp(-IoU^2 / `soft_nms_sigma`)
+            (Gaussian soft-NMS, Bodla et al., 2017). The lowered scores are the detections' scores, and those at or
+            below `score_threshold` are dropped; `nms_iou_threshold` is not used.
+        soft_nms_sigma: the sigma of soft-NMS, greater than 0; the paper's value is 0.5.
+        box_voting: None; or an IoU greater than 0: each detection's box becomes the mean, weighted by score, of the
+            boxes of its class before suppression that have at least this IoU with it (Gidaris and Komodakis, 2015).
+            True stands for the paper's 0.5 and False for None. Which detections there are, and their scores, stay the
+            same.
         max_detections: number of detections kept per image, over all classes; those with the highest scores.
         box_refinement_steps: how many times each proposal is classified and its box regressed; 1 as in the paper. Each
             further step starts from the previous step's box of the highest-scoring class. The result is that of the
@@ -57,6 +74,9 @@ class DetectionSettings:
     tile: int | None = None
     tile_overlap: float = 0.2
     whole_image: bool = True
+    nms: str = "per-class"
+    soft_nms_sigma: float = 0.5
+    box_voting: float | bool | None = None
 
     def __post_init__(self) -> None:
         # object.__setattr__ is how a frozen dataclass normalises its own fields.
@@ -64,6 +84,8 @@ class DetectionSettings:
             object.__setattr__(self, "shorter_side", tuple(self.shorter_side))
         if self.class_ids is not None:
             object.__setattr__(self, "class_ids", tuple(sorted(set(self.class_ids))))
+        if isinstance(self.box_voting, bool):
+            object.__setattr__(self, "box_voting", BOX_VOTING_IOU if self.box_voting else None)
         sides = (*self.shorter_sides, self.longer_side)
         check_setting(
             "shorter_side, longer_side", sides, self.shorter_sides and min(sides) >= 1, "numbers of pixels from 1"
@@ -90,6 +112,10 @@ class DetectionSettings:
             self.tiles is None or len(self.shorter_sides) == 1,
             "one number of pixels with tiles, which are seen at a single scale",
         )
+        check_choice("nms", self.nms, NMS_KINDS)
+        sigma, voting = self.soft_nms_sigma, self.box_voting
+        check_setting("soft_nms_sigma", sigma, 0 < sigma < math.inf, "a number greater than 0")
+        check_setting("box_voting", voting, voting is None or 0 < voting <= 1, "an IoU greater than 0, up to 1")
 
     @property
     def shorter_sides(self) -> tuple[int, ...]:

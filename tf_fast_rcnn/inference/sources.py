@@ -4,7 +4,6 @@ A source runs detection on a batch of images with given proposals. The predictor
 proposals and shows the progress.
 """
 
-import dataclasses
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -15,7 +14,7 @@ import numpy as np
 import tensorflow as tf
 
 from tf_fast_rcnn.data.detections import Detections
-from tf_fast_rcnn.data.proposals import FileProposals, ProposalSettings, settings_from_json
+from tf_fast_rcnn.data.proposals import FileProposals, ProposalSettings, in_tiles, settings_from_json
 from tf_fast_rcnn.data.records import DetectionDataset
 from tf_fast_rcnn.errors import InputError
 from tf_fast_rcnn.inference.detect import classify_regions, detect_batch, detect_dataset, detection_settings
@@ -136,9 +135,7 @@ class KerasSource(Source):
         return number_of_classes(self.model)
 
     def with_settings(self, settings: DetectionSettings) -> "KerasSource":
-        proposals = self.proposals
-        if isinstance(proposals, ProposalSettings):
-            proposals = dataclasses.replace(proposals, tiles=settings.tiles)
+        proposals = in_tiles(self.proposals, settings.tiles)
         return KerasSource(self.model, self.class_names, proposals, settings, self.name, self.description)
 
 

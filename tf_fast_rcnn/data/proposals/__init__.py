@@ -13,6 +13,7 @@ from tf_fast_rcnn.data.proposals.selective_search import selective_search
 from tf_fast_rcnn.data.proposals.settings import (
     METHODS,
     ProposalSettings,
+    in_tiles,
     proposal_settings,
     settings_from_json,
     shorter_sides,
@@ -29,6 +30,7 @@ __all__ = [
     "dense_grid",
     "file_proposals",
     "fit_dense_boxes",
+    "in_tiles",
     "proposal_settings",
     "selective_search",
     "settings_from_json",

@@ -111,6 +111,11 @@ def settings_from_json(value: Any) -> ProposalSettings | FileProposals:
     return kind.from_json(value)
 
 
+def in_tiles(proposals: ProposalSettings | FileProposals | None, tiles: Tiles | None) -> Any:
+    """The same proposals for images that are seen in other tiles, or as a whole; those of files do not change."""
+    return dataclasses.replace(proposals, tiles=tiles) if isinstance(proposals, ProposalSettings) else proposals
+
+
 def proposal_settings(
     method: str,
     dataset: Sequence[ImageRecord],
