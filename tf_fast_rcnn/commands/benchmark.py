@@ -6,7 +6,13 @@ import argparse
 
 from tqdm import tqdm
 
-from tf_fast_rcnn.commands import benchmark_detection, benchmark_proposals, benchmark_serving, benchmark_training
+from tf_fast_rcnn.commands import (
+    benchmark_detection,
+    benchmark_proposals,
+    benchmark_serving,
+    benchmark_tiles,
+    benchmark_training,
+)
 from tf_fast_rcnn.commands.common import add_json_argument, in_a_fresh_process, number, write_result
 from tf_fast_rcnn.errors import InputError
 from tf_fast_rcnn.visualization.plots import plot_sampling_speed
@@ -20,6 +26,7 @@ EXAMPLES = """\
   tf-fast-rcnn benchmark detection --network vgg16 --proposals 300 2000 --dtype bfloat16 --plot detection.png
   tf-fast-rcnn benchmark proposals --data voc:cells@test --mode fast quality --growth 250 1000 4000 --plot growth.png
   tf-fast-rcnn benchmark serving --soak 600 --json serving.json
+  tf-fast-rcnn benchmark tiles runs/drones --data voc:drones@val --json tiles.json
 
 The other libraries are extras: pip install '.[benchmark]' installs ONNX Runtime and OpenVINO, '.[pytorch]' installs
 PyTorch, which is large. Libraries that are not installed are skipped with a note.
@@ -51,6 +58,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     serving = names.add_parser("serving", help="the embedded server, against calling the model directly")
     benchmark_serving.add_arguments(serving)
     serving.set_defaults(measure=benchmark_serving.measure)
+    tiles = names.add_parser("tiles", help="detection in tiles, against SAHI with the same detector")
+    benchmark_tiles.add_arguments(tiles)
+    tiles.set_defaults(measure=benchmark_tiles.measure)
 
 
 def run(options: argparse.Namespace) -> None:
