@@ -82,7 +82,9 @@ class Detector:
             What `suppress` returns.
         """
         if self.settings.tiles is not None:
-            candidates = tiled_regions(self, image_of, proposals, above=self.settings.score_threshold)
+            # Boxes of any score vote.
+            above = None if self.settings.box_voting else self.settings.score_threshold
+            candidates = tiled_regions(self, image_of, proposals, above)
         else:
             candidates = self.regions(image_of, proposals)
         probabilities, class_boxes = candidates

@@ -33,8 +33,6 @@ _WHOLE_SHARE = 0.25
 # Images whose recall is reported, when it takes another computation of their proposals.
 _RECALL_IMAGES = 50
 
-ChooseProposals = Callable[[DetectionDataset | list], ProposalSettings]
-
 
 @dataclasses.dataclass(frozen=True)
 class TrainingData:
@@ -56,7 +54,7 @@ class TrainingData:
 def training_data(
     dataset: DetectionDataset,
     recipe: Recipe,
-    proposals: ProposalSettings | FileProposals | ChooseProposals | None = None,
+    proposals: ProposalSettings | FileProposals | Callable[..., ProposalSettings] | None = None,
     *,
     backbone: str | keras.Model | None = None,
     weights: StrPath | None = "imagenet",
