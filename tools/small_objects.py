@@ -114,7 +114,7 @@ def write_dataset(folder, images, size=(1920, 1080), mixed=False, seed=0):
     for split, share in (("train", TRAIN_SHARE), ("val", VAL_SHARE)):
         sources = photographs(share)
         image_ids = [f"{split}_{number:04}" for number in range(images[split])]
-        for number, image_id in enumerate(tqdm(image_ids, desc=split)):
+        for number, image_id in enumerate(tqdm(image_ids, desc=split, delay=2)):
             rng = np.random.default_rng([seed, split == "val", number])
             pixels, objects = draw_image(*size, sources, mixed, rng)
             Image.fromarray(pixels).save(folder / "JPEGImages" / f"{image_id}.jpg", quality=92)

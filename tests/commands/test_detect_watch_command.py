@@ -4,6 +4,9 @@ import csv
 import json
 import threading
 
+import pytest
+
+from tf_fast_rcnn.commands import detect_watch
 from tf_fast_rcnn.commands.detect_watch import new_images
 
 
@@ -35,3 +38,21 @@ def test_results_are_appended_and_drawn(command, tiny_run, digits, tmp_path):
 def test_one_folder_and_an_output_are_needed(refused, tiny_run, tmp_path):
     assert "expected one folder" in refused("detect", tiny_run[0], "a.jpg", "--watch", "--out", tmp_path)
     assert "found no output" in refused("detect", tiny_run[0], tmp_path, "--watch")
+
+
+def test_ctrl_c_ends_with_the_summary(command, tiny_run, digits, tmp_path, monkeypatch):
+    def one_image_and_ctrl_c(*_):
+        yield digits / "JPEGImages" / "test_0001.jpg"
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(detect_watch, "new_images", one_image_and_ctrl_c)
+    done = command("detect", tiny_run[0], tmp_path, "--watch", "--jsonl", tmp_path / "a.jsonl")
+    assert done.code == 0, done.err
+    assert done.out.startswith("1 images, ")
+    assert len((tmp_path / "a.jsonl").read_text().splitlines()) == 1
+
+
+@pytest.mark.parametrize("options", [("--every", 2), ("--proposals", "dense"), ("--json", "-"), ("--save-to", "x")])
+def test_options_that_watch_does_not_use_are_refused(refused, tiny_run, tmp_path, options):
+    line = refused("detect", tiny_run[0], tmp_path, "--watch", "--out", tmp_path / "out", *options)
+    assert f"{options[0]} cannot be used with --watch; remove it" in line

@@ -5,15 +5,16 @@ import argparse
 import pytest
 
 from tf_fast_rcnn.commands.detection_options import add_detection_arguments, chosen_settings
+from tf_fast_rcnn.data.tiles import Tiles
 from tf_fast_rcnn.errors import InputError
 from tf_fast_rcnn.training.run_folder import Run
 
 
-def settings_of(*arguments):
+def settings_of(*arguments, **recipe):
     """The settings of a run whose recipe has another NMS threshold than the paper."""
     parser = argparse.ArgumentParser()
     add_detection_arguments(parser)
-    run = Run("runs/cells", None, ("cat", "dog"), None, 480, 800, {"recipe": {"nms_iou_threshold": 0.45}})
+    run = Run("runs/cells", None, ("cat", "dog"), None, 480, 800, {"recipe": {"nms_iou_threshold": 0.45, **recipe}})
     return chosen_settings(parser.parse_args(arguments), run)
 
 
@@ -25,6 +26,20 @@ def test_without_options_the_settings_are_those_of_training():
 @pytest.mark.parametrize("option", ["--nms-iou-threshold", "--nms-iou"])
 def test_an_nms_threshold_replaces_the_recipes(option):
     assert settings_of(option, "0.2").nms_iou_threshold == 0.2
+
+
+def test_tiles_are_those_of_training_or_of_the_options():
+    in_tiles = {"tile": 240, "tile_overlap": 0.3, "whole_image": False}
+    assert settings_of().tiles is None
+    assert settings_of(**in_tiles).tiles == Tiles(240, 0.3, False)
+    assert settings_of("--tile", "100", "--overlap", "0.25", **in_tiles).tiles == Tiles(100, 0.25, False)
+    assert settings_of("--tile", "none", **in_tiles).tiles is None
+    assert settings_of("--tile", "100").tiles == Tiles(100, 0.2, True)
+
+
+def test_tiles_and_an_image_pyramid_exclude_each_other():
+    with pytest.raises(InputError, match=r"^shorter_side: found \(480, 600\); expected one number of pixels"):
+        settings_of("--tile", "100", "--shorter-side", "480,600")
 
 
 def test_kinds_of_suppression_and_box_voting():

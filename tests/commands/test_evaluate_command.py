@@ -184,7 +184,12 @@ def test_an_exported_model_keeps_its_number_of_detections(refused, exported, pre
 
 def test_a_run_suppresses_as_asked(command, refused, tiny_run, exported, prepared_folders, tmp_path):
     data = ("--data", f"prepared:{prepared_folders[1]}")
-    kinds = {(): {}, ("--nms", "soft"): {"nms": "soft"}, ("--box-voting",): {"box_voting": True}}
+    kinds = {
+        (): {},
+        ("--tile", 300): {"tile": 300},
+        ("--nms", "soft"): {"nms": "soft"},
+        ("--box-voting",): {"box_voting": True},
+    }
     dataset, results = frcnn.load_dataset(f"prepared:{prepared_folders[1]}"), tmp_path / "results.json"
     found = {}
     for options, changes in kinds.items():
@@ -195,7 +200,9 @@ def test_a_run_suppresses_as_asked(command, refused, tiny_run, exported, prepare
         assert [row["category_id"] for row in found[options]] == [row["category_id"] for row in expected]
         for key in ("score", "bbox"):
             np.testing.assert_allclose(*([row[key] for row in rows] for rows in (found[options], expected)), atol=1e-3)
-    assert len({json.dumps(rows) for rows in found.values()}) == 3
+    assert len({json.dumps(rows) for rows in found.values()}) == 4
+    assert "--overlap: found it with" in refused("evaluate", exported, *data, "--overlap", 0.3)
+    assert "--tile: found it with --detections" in refused("evaluate", "--detections", results, *data, "--tile", 90)
     assert "--box-voting: found it with" in refused("evaluate", exported, *data, "--box-voting")
     assert "export it with --nms" in refused("evaluate", exported, *data, "--nms", "soft")
     assert "--nms: found it with --detections" in refused("evaluate", "--detections", results, *data, "--nms", "soft")

@@ -104,6 +104,10 @@ REFUSED = {
         ("--format", "tfjs", "--out", "m", "--shorter-side", "96,128"),
         "shorter_side: found several; expected one",
     ),
+    "tiles": (
+        ("--format", "tflite", "--out", "m.tflite", "--tile", "96"),
+        "tile: found 96; expected none, because only SavedModels see images in tiles",
+    ),
 }
 
 

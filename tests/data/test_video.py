@@ -3,13 +3,12 @@
 import struct
 from fractions import Fraction
 
+import av
 import numpy as np
 import pytest
 
 from tf_fast_rcnn.data.video import frame_rate, in_chunks, read_video, writing_video
 from tf_fast_rcnn.errors import InputError
-
-av = pytest.importorskip("av")
 
 
 def level(number):
@@ -112,13 +111,23 @@ MATRICES = {
     "90 clockwise": (0, 1, -1, 0),
     "180": (-1, 0, 0, -1),
     "90 counter-clockwise": (0, -1, 1, 0),
+    "left and right mirrored": (-1, 0, 0, 1),
+    "top and bottom mirrored": (1, 0, 0, -1),
+    "rows and columns exchanged": (0, 1, 1, 0),
 }
 # Where the stored frame's bright top left corner is displayed: top or bottom, left or right.
-CORNERS = {"90 clockwise": (0, 1), "180": (1, 1), "90 counter-clockwise": (1, 0)}
+CORNERS = {
+    "90 clockwise": (0, 1),
+    "180": (1, 1),
+    "90 counter-clockwise": (1, 0),
+    "left and right mirrored": (0, 1),
+    "top and bottom mirrored": (1, 0),
+    "rows and columns exchanged": (0, 0),
+}
 
 
 @pytest.mark.parametrize("turn", MATRICES)
-def test_rotated_videos_are_upright(tmp_path, turn):
+def test_turned_and_mirrored_videos_are_upright(tmp_path, turn):
     frame = np.zeros((48, 64, 3), np.uint8)
     frame[:24, :32] = 255
     with writing_video(tmp_path / "a.mp4", Fraction(10)) as video:
@@ -129,7 +138,7 @@ def test_rotated_videos_are_upright(tmp_path, turn):
     data[start : start + 36] = struct.pack(">9i", a << 16, b << 16, 0, c << 16, d << 16, 0, 0, 0, 1 << 30)
     (tmp_path / "a.mp4").write_bytes(data)
     shown = next(read_video(tmp_path / "a.mp4"))[2]
-    assert shown.shape == ((48, 64, 3) if turn == "180" else (64, 48, 3))
+    assert shown.shape == ((48, 64, 3) if MATRICES[turn][0] else (64, 48, 3))
     height, width = shown.shape[:2]
     quarters = shown.reshape(2, height // 2, 2, width // 2, 3).mean((1, 3, 4))
     expected = np.zeros((2, 2))

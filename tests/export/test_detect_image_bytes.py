@@ -126,3 +126,20 @@ def test_what_cannot_be_exported(tiny_model, tmp_path, proposals, limits, messag
             tiny_model, tmp_path / "1", class_names=("cat", "dog", "ox"), proposals=proposals, limits=limits
         )
     assert list(tmp_path.iterdir()) == []
+
+
+def test_tiles_are_seen_in_the_graph(tiny_model, tmp_path):
+    settings = frcnn.DetectionSettings(64, 128, score_threshold=0.2, tile=48, tile_overlap=0.5, max_detections=30)
+    proposals = ProposalSettings(dense=dense_grid([0.2, 0.4], [1.0], 0.5), min_size=0.1, tiles=settings.tiles)
+    options = {"settings": settings, "proposals": proposals, "class_names": ("a", "b", "c")}
+    export_saved_model(tiny_model, tmp_path / "1", **options)
+    calls = [("detect_image_bytes", images(*IMAGES)), ("serving_default", with_proposals(*IMAGES))]
+    served, given = run_saved_model(tmp_path / "1", calls, tmp_path)["outputs"]
+    for index, content in enumerate(IMAGES):
+        expected = frcnn.detect(tiny_model, decoded(content), proposals, settings)
+        assert len(expected) > 5
+        assert_same_detections(detections_in(served, index), expected)
+        expected = frcnn.detect(tiny_model, decoded(content), some_proposals(7, 0), settings)
+        assert_same_detections(detections_in(given, index), expected)
+    assert len(compute_proposals(decoded(IMAGES[0]), proposals)) > 100
+    assert frcnn.Predictor.load(tmp_path / "1").settings.tiles == frcnn.Tiles(48, 0.5)

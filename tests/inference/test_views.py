@@ -82,7 +82,7 @@ def test_larger_boxes_are_those_of_the_whole_image():
     found = views_of(tf.constant([100, 200]), settings)
     np.testing.assert_array_equal(found.windows[-1], [0, 0, 100, 200])
     np.testing.assert_array_equal(found.sizes[-1], [64, 128])
-    rows = tf.constant([[0.0, 0, 8, 8], [0, 0, 8.1, 2], [50, 100, 51, 180]])
+    rows = tf.constant([[0.0, 0, 8, 8], [0, 0, 8.01, 2], [50, 100, 51, 180]])
     whole = len(found.windows) - 1
     assert view_of_each(found, rows, settings).numpy().tolist() == [0, whole, whole]
 

@@ -174,6 +174,16 @@ def test_given_tiles_stay():
     assert reasons[0] == "images are seen in tiles of 300 pixels that overlap by 50%"
 
 
+def test_tiles_that_are_given_as_a_whole_still_ignore_cut_objects():
+    settled, _ = tiled(large_image(20, 20), tile=300, tile_overlap=0.5, whole_image=False)
+    assert (settled.tiles, settled.sampling.difficult) == (frcnn.Tiles(300, 0.5, False), "ignore")
+
+
+def test_objects_that_no_view_shows_are_refused():
+    with pytest.raises(frcnn.InputError, match=r"^whole_image: found false, and objects of up to 100 pixels"):
+        tiled(large_image(20, 100), tile=300, tile_overlap=0.2, whole_image=False)
+
+
 def test_strides_are_chosen_for_the_size_in_tiles():
     _, reasons = tiled(large_image(*[12] * 20))
     assert "are 24 pixels in the network's input" in reasons[2]

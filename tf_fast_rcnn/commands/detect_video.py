@@ -14,14 +14,18 @@ from typing import Any
 from tqdm import tqdm
 
 from tf_fast_rcnn.commands.common import number, start_tensorflow
-from tf_fast_rcnn.commands.proposal_options import check_has_proposals
-from tf_fast_rcnn.data.proposals import METHODS, proposal_settings
+from tf_fast_rcnn.commands.proposal_options import proposals_of_images
+from tf_fast_rcnn.data.proposals import METHODS
 from tf_fast_rcnn.data.video import frame_rate, in_chunks, is_video_file, read_video, writing_video
 from tf_fast_rcnn.errors import InputError
 from tf_fast_rcnn.files import StrPath, replacing_path
 
 # Options that only go with images, and those that only go with videos.
-_NOT_WITH_VIDEOS = ("data", "classify_regions", "json", "coco_results", "comp4", "save_as", "skip_bad", "watch_seconds")
+NOT_WITH_FRAMES = (
+    "data", "classify_regions", "json", "coco_results", "category_ids", "comp4", "save_as", "save_to", "image_url",
+    "skip_bad", "workers", "cache",
+)  # fmt: skip
+_NOT_WITH_VIDEOS = (*NOT_WITH_FRAMES, "watch_seconds")
 _ONLY_WITH_VIDEOS = ("every", "jsonl", "csv", "watch_seconds")
 _COLUMNS = ("video", "frame", "seconds", "class", "class_id", "score", "ymin", "xmin", "ymax", "xmax")
 
@@ -101,10 +105,7 @@ def _proposals(options, predictor):
         raise InputError(
             f"--proposals: found the file {options.proposals}; videos need one of {', '.join(METHODS)}; pass a method"
         )
-    if options.proposals:
-        return proposal_settings(options.proposals, dataset=())
-    check_has_proposals(predictor.proposals)
-    return None
+    return proposals_of_images(options, (), predictor.proposals)
 
 
 def _drawn_paths(options) -> dict[str, Path]:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from tf_fast_rcnn.commands.common import start_tensorflow
+from tf_fast_rcnn.commands.detect_video import NOT_WITH_FRAMES
 from tf_fast_rcnn.data.images import read_image
 from tf_fast_rcnn.data.readers.annotations import is_image_file
 from tf_fast_rcnn.errors import InputError
@@ -20,9 +21,7 @@ from tf_fast_rcnn.files import PARTIAL_PREFIX, replacing_path
 
 # Seconds between two looks at the folder. A file whose size did not change in between may be complete.
 _INTERVAL = 0.5
-_NOT_WITH_WATCH = (
-    "data", "classify_regions", "json", "coco_results", "comp4", "save_as", "skip_bad", "every", "proposals", "cache"
-)  # fmt: skip
+_NOT_WITH_WATCH = (*NOT_WITH_FRAMES, "every", "proposals")
 _COLUMNS = ("image", "class", "class_id", "score", "ymin", "xmin", "ymax", "xmax")
 
 

@@ -59,6 +59,19 @@ def add_detection_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="2: pool, classify and regress the detected boxes a second time (default: 1)",
     )
+    add_tile_arguments(parser)
+    add_hidden_alias(parser, "--nms-iou-threshold", "--nms-iou")
+    add_hidden_alias(parser, "--box-refinement-steps", "--box-passes")
+    parser.add_argument(
+        "--dtype",
+        choices=["float32", "bfloat16"],
+        default="float32",
+        help="data type of weights and activations (default: float32)",
+    )
+
+
+def add_tile_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the options for tiles; see `tile_settings`."""
     parser.add_argument(
         "--tile",
         type=_tile,
@@ -68,19 +81,10 @@ def add_detection_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--overlap",
-        dest="tile_overlap",
         type=number(float, 0, 0.75, above=True),
         metavar="SHARE",
         help="overlap of tiles, as a share of their side; larger objects are found in the whole image (default: as in "
         "training, else 0.2)",
-    )
-    add_hidden_alias(parser, "--nms-iou-threshold", "--nms-iou")
-    add_hidden_alias(parser, "--box-refinement-steps", "--box-passes")
-    parser.add_argument(
-        "--dtype",
-        choices=["float32", "bfloat16"],
-        default="float32",
-        help="data type of weights and activations (default: float32)",
     )
 
 
@@ -137,18 +141,20 @@ def changed_settings(options: argparse.Namespace, detector: Run | Predictor) -> 
         "longer_side",
         "box_refinement_steps",
         "dtype",
-        "tile",
-        "tile_overlap",
     )
     changes = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
-    if changes.get("tile") == NO_TILES:
-        changes["tile"] = None
-    changes |= nms_settings(options)
+    changes |= nms_settings(options) | tile_settings(options)
     if options.classes:
         changes["class_ids"] = tuple(
             _class_id(name.strip(), options, detector.class_names) for name in options.classes.split(",")
         )
     return changes
+
+
+def tile_settings(options: argparse.Namespace) -> dict[str, Any]:
+    """The fields of `DetectionSettings` that the options of `add_tile_arguments` change, by name."""
+    given = {"tile": options.tile, "tile_overlap": options.overlap}
+    return {name: None if value == NO_TILES else value for name, value in given.items() if value is not None}
 
 
 def nms_settings(options: argparse.Namespace) -> dict[str, Any]:

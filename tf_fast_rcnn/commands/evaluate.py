@@ -18,7 +18,7 @@ from tf_fast_rcnn.commands.common import (
     start_tensorflow,
     write_result,
 )
-from tf_fast_rcnn.commands.detection_options import add_nms_arguments, nms_settings
+from tf_fast_rcnn.commands.detection_options import add_nms_arguments, add_tile_arguments, nms_settings, tile_settings
 from tf_fast_rcnn.commands.proposal_options import (
     add_file_arguments,
     method_or_file,
@@ -79,7 +79,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="detections per image that MODEL keeps, and per image and class that count under coco (default: 100 each)",
     )
-    add_nms_arguments(parser)
+    _add_detection_arguments(parser)
     parser.add_argument(
         "--confidence",
         nargs="?",
@@ -191,7 +191,8 @@ def _predictor(options):
         raise InputError(f"MODEL and --detections: found {found}; expected one of them; pass what to evaluate")
     if options.images_by and not options.detections:
         raise InputError("--images-by is only used with --detections; remove it")
-    changes, given = nms_settings(options), given_options(options, add_nms_arguments)
+    changes = nms_settings(options) | tile_settings(options)
+    given = given_options(options, _add_detection_arguments)
     if options.model:
         predictor = frcnn.Predictor.load(options.model)
         if not predictor.adjustable:
@@ -201,6 +202,12 @@ def _predictor(options):
     if given:
         raise InputError(f"{given[0]}: found it with --detections; expected a RUN; leave it out")
     return file_predictor(options.detections, _category_ids(options, renamed=options.classes), options.images_by)
+
+
+def _add_detection_arguments(parser):
+    """Adds the options that change how a RUN detects."""
+    add_nms_arguments(parser)
+    add_tile_arguments(parser)
 
 
 def _check_fixed(options, given):

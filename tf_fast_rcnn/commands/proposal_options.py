@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from tf_fast_rcnn.commands.common import number, with_proposals
 from tf_fast_rcnn.data.box_orders import ORDERS
-from tf_fast_rcnn.data.proposals import METHODS, FileProposals, dense_grid, file_proposals, proposal_settings
+from tf_fast_rcnn.data.proposals import METHODS, FileProposals, dense_grid, file_proposals, in_tiles, proposal_settings
 from tf_fast_rcnn.errors import InputError
 
 if TYPE_CHECKING:
@@ -137,7 +137,7 @@ def proposals_of_images(
     from tf_fast_rcnn.inference.detect import default_proposals
 
     if options.proposals in METHODS:
-        return proposal_settings(options.proposals, dataset=())
+        return in_tiles(proposal_settings(options.proposals, dataset=()), getattr(default, "tiles", None))
     if options.proposals:
         return read_file(options, options.proposals, records)
     check_has_proposals(default)

@@ -29,6 +29,7 @@ from tf_fast_rcnn.commands.proposal_options import (
 from tf_fast_rcnn.data.batches.settings import detection_side
 from tf_fast_rcnn.data.proposals import METHODS, FileProposals
 from tf_fast_rcnn.data.selection import parse_class_map
+from tf_fast_rcnn.data.tiles import tile_fields
 from tf_fast_rcnn.errors import InputError
 
 EXAMPLES = """\
@@ -116,7 +117,6 @@ def _add_recipe_arguments(parser):
     )
     parser.add_argument(
         "--overlap",
-        dest="tile_overlap",
         metavar="SHARE",
         help="overlap of tiles, as a share of their side (default: chosen from the objects' sizes)",
     )
@@ -203,14 +203,11 @@ def _proposals(options, train, recipe):
 
 def _detection_settings(recipe):
     """The `DetectionSettings` with which the model of a recipe without "auto" detects."""
-    tiles = recipe.tiles
-    in_tiles = {} if tiles is None else {"tile": tiles.size, "tile_overlap": tiles.overlap}
-    in_tiles |= {} if tiles is None else {"whole_image": tiles.whole_image}
     return frcnn.DetectionSettings(
         detection_side(recipe.sampling.shorter_side),
         recipe.sampling.longer_side,
         nms_iou_threshold=recipe.nms_iou_threshold,
-        **in_tiles,
+        **tile_fields(recipe.tiles),
     )
 
 
@@ -223,7 +220,7 @@ _RECIPE_OPTIONS = {
     "finetune_from": "network.finetune_from",
     "dtype": "dtype",
     "tile": "tile",
-    "tile_overlap": "tile_overlap",
+    "overlap": "tile_overlap",
     "early_stopping": "early_stopping",
 }
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -23,6 +23,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from tf_fast_rcnn.data.records import ImageRecord
+
+
+# A side that exceeds the limit by less, in pixels, equals it: coordinates are rounded.
+LIMIT_TOLERANCE = 1e-3
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,6 +62,13 @@ class Tiles:
         return self.size * self.overlap
 
 
+def tile_fields(tiles: Tiles | None) -> dict[str, Any]:
+    """The fields of `DetectionSettings` and of `Recipe` for tiles; none for None."""
+    if tiles is None:
+        return {}
+    return {"tile": tiles.size, "tile_overlap": tiles.overlap, "whole_image": tiles.whole_image}
+
+
 def tile_windows(height: int, width: int, tiles: Tiles) -> np.ndarray:
     """The fewest tiles that cover an image with their overlap, evenly spaced: int64 `[T, 4]`, `[top, left, bottom,
     right]` in pixels of the image.
@@ -82,7 +93,9 @@ def _starts(length, tiles):
 
 def is_of_tiles(pixels: np.ndarray, tiles: Tiles) -> np.ndarray:
     """Whether tiles are responsible for boxes `[P, 4]` in pixels of the image, bool `[P]`."""
-    return longer_sides(pixels) <= tiles.limit if tiles.whole_image else np.ones(len(pixels), bool)
+    if not tiles.whole_image:
+        return np.ones(len(pixels), bool)
+    return longer_sides(pixels) <= tiles.limit + LIMIT_TOLERANCE
 
 
 def longer_sides(pixels: np.ndarray) -> np.ndarray:

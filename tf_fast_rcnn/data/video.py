@@ -34,7 +34,7 @@ def read_video(path: StrPath, every: int = 1) -> Iterator[tuple[int, float, np.n
 
     Yields:
         The frame's number from 0, counted over all frames of the file; its time in seconds after the first frame; and
-        its pixels, uint8 `[H, W, 3]` RGB, rotated as the file says.
+        its pixels, uint8 `[H, W, 3]` RGB, turned and mirrored as the file says.
 
     Raises:
         InputError: if `every` is not at least 1, PyAV is not installed, or the file is missing, not a video, damaged,
@@ -158,5 +158,15 @@ def _video_stream(path, container):
 
 
 def _upright(frame):
-    """The frame's pixels, turned by the display matrix, whose angle is counter-clockwise."""
-    return np.ascontiguousarray(np.rot90(frame.to_ndarray(format="rgb24"), round(frame.rotation / 90)))
+    """The frame's pixels, turned and mirrored by the display matrix.
+
+    PyAV's `rotation` is not enough: it is -180 for a mirrored frame, which would be turned upside down."""
+    pixels = frame.to_ndarray(format="rgb24")
+    matrix = next((each for each in frame.side_data if each.type.name == "DISPLAYMATRIX"), None)
+    if matrix is None:
+        return pixels
+    # A stored pixel (x, y) is displayed at (a x + c y, b x + d y), up to a shift.
+    a, b, _, c, d = np.frombuffer(bytes(matrix), "<i4")[:5].tolist()
+    if abs(b) > abs(a):
+        pixels, a, d = pixels.transpose(1, 0, 2), c, b
+    return np.ascontiguousarray(pixels[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1])

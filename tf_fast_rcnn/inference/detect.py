@@ -19,6 +19,7 @@ from tf_fast_rcnn.data.network_input import decode_image
 from tf_fast_rcnn.data.prepared.examples import example_reader, input_errors
 from tf_fast_rcnn.data.proposals import FileProposals, ProposalSettings, compute_proposals, proposal_settings
 from tf_fast_rcnn.data.records import DetectionDataset, ImageRecord
+from tf_fast_rcnn.data.tiles import tile_fields
 from tf_fast_rcnn.errors import InputError
 from tf_fast_rcnn.inference.graph import Detector
 from tf_fast_rcnn.inference.settings import DetectionSettings
@@ -40,9 +41,7 @@ def detection_settings(run: Run, **changes: Any) -> DetectionSettings:
     """`DetectionSettings` with the image size and the tiles that a run (see `load_run`) was trained at, and the NMS
     threshold of its recipe."""
     of_run = {name: getattr(run, name) for name in ("shorter_side", "longer_side", "nms_iou_threshold")}
-    if run.tiles is not None:
-        of_run |= {"tile": run.tiles.size, "tile_overlap": run.tiles.overlap, "whole_image": run.tiles.whole_image}
-    return DetectionSettings(**{**of_run, **changes})
+    return DetectionSettings(**{**of_run, **tile_fields(run.tiles), **changes})
 
 
 class _Compiled:

@@ -163,11 +163,13 @@ class SavedModelSource(Source):
         self._model = _load_saved_model(folder)
         metadata = _read_metadata(folder / "assets" / "metadata.json")
         run = (metadata.get("training") or {}).get("run") or {}
+        settings = _exported_settings(metadata)
+        proposals = settings_from_json(run["proposals"]) if "proposals" in run else None
         super().__init__(
             str(folder),
             metadata.get("class_names"),
-            settings_from_json(run["proposals"]) if "proposals" in run else None,
-            _exported_settings(metadata),
+            in_tiles(proposals, settings.tiles if settings else None),
+            settings,
             {"saved_model": str(folder), **metadata},
             run.get("classes"),
         )

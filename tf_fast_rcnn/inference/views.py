@@ -17,6 +17,7 @@ import tensorflow as tf
 
 from tf_fast_rcnn import boxes
 from tf_fast_rcnn.data.network_input import network_size, resize
+from tf_fast_rcnn.data.tiles import LIMIT_TOLERANCE
 
 if TYPE_CHECKING:
     from tf_fast_rcnn.inference.graph import Detector
@@ -109,7 +110,7 @@ def view_of_each(views: Views, pixels: tf.Tensor, settings: DetectionSettings) -
     if not tiles.whole_image:
         return index
     longer = tf.reduce_max(pixels[:, 2:] - pixels[:, :2], axis=1)
-    return tf.where(longer <= tiles.limit, index, tf.shape(views.windows)[0] - 1)
+    return tf.where(longer <= tiles.limit + LIMIT_TOLERANCE, index, tf.shape(views.windows)[0] - 1)
 
 
 def _nearest(axis, centres):

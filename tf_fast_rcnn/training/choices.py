@@ -12,7 +12,8 @@ import numpy as np
 from tf_fast_rcnn import boxes
 from tf_fast_rcnn.data.batches.settings import SamplingRules, detection_side
 from tf_fast_rcnn.data.records import DetectionDataset
-from tf_fast_rcnn.data.tiles import is_of_tiles, object_sides
+from tf_fast_rcnn.data.tiles import Tiles, is_of_tiles, object_sides, tile_fields
+from tf_fast_rcnn.errors import InputError
 from tf_fast_rcnn.models.backbone_split import DEFAULT_OUTPUT_SIZE, feature_strides
 from tf_fast_rcnn.models.backbones import WITH_FULLY_CONNECTED_LAYERS
 from tf_fast_rcnn.training.settings import Recipe
@@ -54,6 +55,9 @@ def settle(
     Returns:
         The recipe without "auto", and one sentence per choice that states the reason.
 
+    Raises:
+        InputError: if some objects are neither complete in any tile nor seen in the whole image.
+
     Example:
         >>> settled, reasons = settle(small_data(), train, "efficientnet_lite0")                # doctest: +SKIP
         >>> settled.network.stride                                                              # doctest: +SKIP
@@ -73,30 +77,38 @@ def settle(
 
 def _tiled(recipe, dataset, allowed):
     """The recipe with tiles, or without, for `tile="auto"`; and the reasons, if there are any."""
-    if recipe.tile is None or recipe.tiles is not None:
+    if recipe.tile is None:
         return recipe, []
     roots, longer = object_sides(dataset)
     size, reasons = recipe.tile, []
     if size == "auto":
         size, reason = _tile_size(roots, dataset, recipe.sampling) if allowed and len(roots) else (None, None)
-        reasons = [reason] if reason else []
-    if size is None:
-        return dataclasses.replace(recipe, tile=None), []
-    overlap, largest = recipe.tile_overlap, float(longer.max(initial=0.0))
+        if size is None:
+            return dataclasses.replace(recipe, tile=None), []
+        reasons = [reason]
+    largest = float(longer.max(initial=0.0))
+    tiles = Tiles(size, *_overlap(recipe, size, largest))
+    if not tiles.whole_image and largest > tiles.limit:
+        raise InputError(
+            f"whole_image: found false, and objects of up to {largest:.0f} pixels with tiles of {size} that overlap by "
+            f"{tiles.limit:.0f}; expected true, because larger objects are not complete in any tile; choose larger "
+            "tiles or overlaps, or remove the setting"
+        )
+    others = f"; objects above {tiles.limit:.0f} pixels are found in the whole image" if tiles.whole_image else ""
+    reasons.append(f"images are seen in tiles of {size} pixels that overlap by {tiles.overlap:.0%}{others}")
+    # Objects that a tile cuts are marked as difficult: they are neither objects nor background.
+    difficult = "ignore" if recipe.sampling.difficult == "train" else recipe.sampling.difficult
+    sampling = dataclasses.replace(recipe.sampling, difficult=difficult)
+    return dataclasses.replace(recipe, sampling=sampling, **tile_fields(tiles)), reasons
+
+
+def _overlap(recipe, size, largest):
+    """The overlap of tiles, and whether the whole image is seen too, for objects of up to `largest` pixels."""
+    overlap = recipe.tile_overlap
     if overlap == "auto":
         # Half as much again as the largest object needs, because proposals are larger than objects.
         overlap = min(max(_MIN_OVERLAP, round(1.5 * largest / size, 3)), _MAX_OVERLAP)
-    whole = largest > size * overlap if recipe.whole_image == "auto" else recipe.whole_image
-    # Objects that a tile cuts are neither objects nor background.
-    sampling = (
-        dataclasses.replace(recipe.sampling, difficult="ignore")
-        if recipe.sampling.difficult == "train"
-        else (recipe.sampling)
-    )
-    others = f"; objects above {size * overlap:.0f} pixels are found in the whole image" if whole else ""
-    reasons.append(f"images are seen in tiles of {size} pixels that overlap by {overlap:.0%}{others}")
-    recipe = dataclasses.replace(recipe, tile=size, tile_overlap=overlap, whole_image=whole, sampling=sampling)
-    return recipe, reasons
+    return overlap, largest > size * overlap if recipe.whole_image == "auto" else recipe.whole_image
 
 
 def _tile_size(roots, dataset, sampling):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
 from collections.abc import Callable
@@ -13,7 +14,7 @@ import numpy as np
 
 from tf_fast_rcnn.data.prepared.tiles import cut_tiles, trained_objects
 from tf_fast_rcnn.data.prepared.write import cached_proposals
-from tf_fast_rcnn.data.proposals import FileProposals, ProposalSettings, compute_proposals, proposal_settings
+from tf_fast_rcnn.data.proposals import FileProposals, ProposalSettings, compute_proposals, in_tiles, proposal_settings
 from tf_fast_rcnn.data.proposals.recall import ENOUGH_RECALL, MIN_IOU, recall_by_size
 from tf_fast_rcnn.data.records import DetectionDataset
 from tf_fast_rcnn.errors import InputError
@@ -42,7 +43,8 @@ class TrainingData:
         dataset: what training sees, with proposals.
         proposals: how the proposals of other images are computed.
         recipe: the recipe without "auto".
-        reasons: sentences for `train` to print: choices with their reasons, and the recall of the proposals.
+        reasons: sentences for `train` to print: choices with their reasons, and, if progress is shown, the recall of
+            the proposals.
     """
 
     dataset: DetectionDataset
@@ -94,16 +96,19 @@ def training_data(
     known = dataset.proposals is not None or isinstance(proposals, (ProposalSettings, FileProposals))
     recipe, reasons = settle(recipe, dataset, backbone, start, tiles_allowed=not known)
     options: dict[str, Any] = {"cache_dir": cache_dir, "workers": workers, "progress": progress}
-    if recipe.tiles is None:
+    tiles = recipe.tiles
+    if tiles is None:
         proposals = dataset.proposals or _chosen(proposals, recipe, dataset)
         if dataset.proposals is None:
             dataset = cached_proposals(dataset, proposals, skip_bad=skip_bad, **options)
-        return TrainingData(dataset, proposals, recipe, (*reasons, *_recall_lines(dataset)))
-    tiles = cut_tiles(dataset, recipe.tiles, _tiles_per_image(recipe, dataset), seed=seed, **options)
-    of_views = _chosen(proposals, recipe, list(trained_objects(tiles)))
-    seen = _with_enough_whole_images(cached_proposals(tiles, of_views, **options))
-    proposals = dataclasses.replace(of_views, tiles=recipe.tiles)
-    return TrainingData(seen, proposals, recipe, (*reasons, *_recall_lines(_with_computed(dataset, proposals))))
+        recalls = _recall_lines(dataset) if progress else ()
+        return TrainingData(dataset, proposals, recipe, (*reasons, *recalls))
+    views = cut_tiles(dataset, tiles, _tiles_per_image(recipe, dataset), seed=seed, skip_bad=skip_bad, **options)
+    of_views = _chosen(proposals, recipe, list(trained_objects(views)))
+    seen = _with_enough_whole_images(cached_proposals(views, of_views, **options), tiles)
+    proposals = in_tiles(of_views, tiles)
+    recalls = _recall_lines(_with_computed(dataset, proposals)) if progress else ()
+    return TrainingData(seen, proposals, recipe, (*reasons, *recalls))
 
 
 def _check_tiles(recipe, dataset, proposals):
@@ -127,11 +132,10 @@ def _tiles_per_image(recipe, dataset):
     return min(_MAX_TILES_PER_IMAGE, math.ceil(seen / (_TILE_EPOCHS * len(dataset))))
 
 
-def _with_enough_whole_images(dataset):
+def _with_enough_whole_images(dataset, tiles):
     """The tiles and whole images, the latter repeated until they are `_WHOLE_SHARE` of all."""
     sizes = dataset.records.image_sizes()
-    tile = sizes.min()
-    whole = np.flatnonzero(np.any(sizes != tile, axis=1))
+    whole = np.flatnonzero(np.any(sizes != tiles.size, axis=1))
     number = len(sizes) - len(whole)
     if not len(whole):
         return dataset
@@ -141,10 +145,13 @@ def _with_enough_whole_images(dataset):
 
 
 def _with_computed(dataset, proposals):
-    """Some of the images with their proposals, evenly spread."""
-    chosen = np.unique(np.linspace(0, len(dataset) - 1, _RECALL_IMAGES).astype(int))
-    records = (dataset[int(index)] for index in chosen)
-    return [dataclasses.replace(each, proposal_boxes=compute_proposals(each.image(), proposals)) for each in records]
+    """Some of the readable images with their proposals, evenly spread."""
+    found = []
+    for index in np.unique(np.linspace(0, len(dataset) - 1, _RECALL_IMAGES).astype(int)):
+        record = dataset[int(index)]
+        with contextlib.suppress(InputError):
+            found.append(dataclasses.replace(record, proposal_boxes=compute_proposals(record.image(), proposals)))
+    return found
 
 
 def _recall_lines(records):

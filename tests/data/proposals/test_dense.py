@@ -2,8 +2,17 @@ import numpy as np
 import pytest
 
 from tf_fast_rcnn import boxes as box_algebra
-from tf_fast_rcnn.data.proposals.dense import DEFAULT_DENSE_BOXES, DenseBoxes, _best_iou, dense_boxes, fit_dense_boxes
+from tf_fast_rcnn.data.proposals import ProposalSettings, compute_proposals, selective_search
+from tf_fast_rcnn.data.proposals.dense import (
+    DEFAULT_DENSE_BOXES,
+    DenseBoxes,
+    _best_iou,
+    dense_boxes,
+    dense_in_views,
+    fit_dense_boxes,
+)
 from tf_fast_rcnn.data.records import DetectionDataset, ImageRecord
+from tf_fast_rcnn.data.tiles import Tiles
 from tf_fast_rcnn.errors import InputError
 
 
@@ -154,3 +163,36 @@ def test_the_fit_sees_the_iou_that_the_grid_has(size):
 def test_impossible_boxes_are_refused(sizes, step):
     with pytest.raises(InputError, match="expected 0 < step"):
         DenseBoxes(sizes, step)
+
+
+# --- tiles ------------------------------------------------------------------------------------------------------------
+
+
+def test_sizes_in_views_by_hand():
+    """Tiles of 100 pixels are responsible for sides of up to 40. The image's shorter side is 400."""
+    dense = DenseBoxes(((0.2, 0.4), (0.05, 0.1), (0.5, 0.3)), 0.5)
+    found = dense_in_views(400, 800, dense, Tiles(100, 0.4))
+    # 20 x 40 and 5 x 10 pixels in tiles; in the whole image 80 x 160 and 200 x 120, but not 20 x 40.
+    assert found.sizes == ((0.05, 0.1), (0.0125, 0.025), (0.2, 0.4), (0.5, 0.3))
+    found = dense_in_views(400, 800, dense, Tiles(100, 0.4, whole_image=False))
+    assert found.sizes == ((0.05, 0.1), (0.0125, 0.025), (0.125, 0.075))
+
+
+def test_selective_search_runs_on_tiles():
+    """Boxes up to 32 pixels come from the tiles, written down here, and larger ones from the whole image.
+
+    Sides are whole pixels but for rounding: many are exactly 32."""
+    image = np.random.default_rng(0).integers(0, 256, (12, 16, 3), dtype=np.uint8).repeat(8, axis=0).repeat(8, axis=1)
+    settings = ProposalSettings("fast", 200, min_size=0.0, tiles=Tiles(64, 0.5))
+    found = compute_proposals(image, settings)
+    expected = []
+    for top in (0, 32):  # 96 = 64 + 32, 128 = 64 + 2 * 32
+        for left in (0, 32, 64):
+            part = selective_search(image[top : top + 64, left : left + 64], max_proposals=200)
+            pixels = part * 64 + [top, left, top, left]
+            expected.append(pixels[np.max(pixels[:, 2:] - pixels[:, :2], axis=1) <= 32.01])
+    whole = selective_search(image, max_proposals=200) * [96, 128, 96, 128]
+    expected.append(whole[np.max(whole[:, 2:] - whole[:, :2], axis=1) > 32.01])
+    expected = np.concatenate(expected)
+    assert len(expected) > 20
+    np.testing.assert_allclose(found * [96, 128, 96, 128], expected, atol=1e-3)

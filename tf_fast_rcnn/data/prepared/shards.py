@@ -53,7 +53,7 @@ def plan_shards(
         plans.append(ShardPlan(f"shard-{len(plans):05d}-{digest}.tfrecord", start, tuple(keys)))
 
     for record in dataset:
-        identity, image_size = _identity(record)
+        identity, image_size = identity_of(record)
         if keys and (len(keys) >= images_per_shard or size + image_size > _MAX_IMAGE_BYTES):
             end_shard()
             keys, annotations, size = [], [], 0
@@ -65,7 +65,7 @@ def plan_shards(
     return plans
 
 
-def _identity(record):
+def identity_of(record: ImageRecord) -> tuple[Any, int]:
     """A value that changes if the image changes, and the image's size in bytes."""
     if record.image_bytes is not None:
         return hashlib.sha256(record.image_bytes).hexdigest(), len(record.image_bytes)

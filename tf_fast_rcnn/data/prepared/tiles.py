@@ -15,7 +15,9 @@ from tqdm import tqdm
 
 from tf_fast_rcnn import boxes as box_algebra
 from tf_fast_rcnn.data.images import encode_png
+from tf_fast_rcnn.data.prepared.shards import identity_of
 from tf_fast_rcnn.data.prepared.workers import in_order
+from tf_fast_rcnn.data.prepared.write import UNREADABLE
 from tf_fast_rcnn.data.records import DetectionDataset, ImageRecord
 from tf_fast_rcnn.data.tiles import Tiles, longer_sides
 from tf_fast_rcnn.errors import InputError, check_setting, in_one_go
@@ -44,6 +46,7 @@ def cut_tiles(
     cache_dir: StrPath | None = None,
     workers: int | None = None,
     progress: bool = True,
+    skip_bad: bool = False,
 ) -> DetectionDataset:
     """Cuts the tiles for training out of a dataset's images: three of four contain an object that is drawn at random,
     at a random place in the tile, the fourth is anywhere.
@@ -61,12 +64,13 @@ def cut_tiles(
         cache_dir: folder for the tiles' pixels; default: $TF_FAST_RCNN_CACHE, else the user's cache folder.
         workers: number of processes; default: one per processor.
         progress: whether to show a progress bar on standard error.
+        skip_bad: leave out images that cannot be read, and count them in `fixes`, instead of raising.
 
     Returns:
         `DetectionDataset` of the tiles and whole images, without proposals.
 
     Raises:
-        InputError: if images cannot be read.
+        InputError: for images that cannot be read, and for a number of tiles below 1.
 
     Example:
         >>> tiles = cut_tiles(load_dataset("voc:birds@train"), Tiles(240), per_image=40)        # doctest: +SKIP
@@ -88,9 +92,10 @@ def cut_tiles(
             problems += [problem] if problem else []
             records += found
             bar.update()
-    if problems:
+    if problems and not (skip_bad and records):
         raise in_one_go(problems, "images")
-    return DetectionDataset(f"{dataset.name} in tiles of {tiles.size}", dataset.class_names, records)
+    fixes = {**dataset.fixes, UNREADABLE: len(problems)}
+    return DetectionDataset(f"{dataset.name} in tiles of {tiles.size}", dataset.class_names, records, fixes)
 
 
 def trained_objects(dataset: DetectionDataset) -> Iterator[ImageRecord]:
@@ -116,7 +121,7 @@ def _key(dataset, tiles, per_image, seed):
     """A folder name that depends on everything that the tiles depend on."""
     key = hashlib.sha256(json.dumps([1, dataclasses.asdict(tiles), per_image, seed]).encode())
     for record in dataset:
-        key.update(json.dumps([record.image_id, str(Path(record.image_path).absolute())]).encode())
+        key.update(json.dumps([record.image_id, identity_of(record)]).encode())
         key.update(record.boxes.tobytes())
     return key.hexdigest()[:16]
 

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from tf_fast_rcnn.data.records import DetectionDataset
     from tf_fast_rcnn.files import StrPath
 
+# The key of `fixes` for images that were left out.
+UNREADABLE = "unreadable images skipped"
 # Images per file, and so the most work that is lost if the process is killed.
 IMAGES_PER_SHARD = 64
 # The manifest's entries of finished shards, one line of JSON each, until the manifest is written.
@@ -261,7 +263,7 @@ def _write_manifest(out_dir, dataset, proposals, shards):
         "settings": proposals.to_json(),
         "mended": {
             **dataset.fixes,
-            "unreadable images skipped": unreadable,
+            UNREADABLE: unreadable + dataset.fixes.get(UNREADABLE, 0),
             "16-bit images with 12 bits or fewer, which are read almost black (multiply their values by 16)": few_bits,
         },
         "statistics": statistics_of(shards, dataset.class_names),
