@@ -80,9 +80,10 @@ def _compiled_for(model, settings):
 
 def _to_graph(images, proposals):
     """Converts lists of images and of their proposals to the tensors of `_IMAGES`."""
-    pixels = tf.RaggedTensor.from_row_lengths(
-        np.concatenate([image.reshape(-1) for image in images]), [image.size for image in images]
-    )
+    flat = [image.reshape(-1) for image in images]
+    # A single image, which may be huge, is not copied.
+    flat_values = flat[0] if len(flat) == 1 else np.concatenate(flat)
+    pixels = tf.RaggedTensor.from_row_lengths(flat_values, [image.size for image in images])
     rows = tf.RaggedTensor.from_row_lengths(np.concatenate(proposals), [len(each) for each in proposals])
     return pixels, np.array([image.shape[:2] for image in images], np.int32), rows
 
