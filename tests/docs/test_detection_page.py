@@ -27,7 +27,7 @@ def test_commands_are_understood(arguments):
 def test_the_table_says_the_defaults():
     options = cli._parser(["detect"]).parse_args(["detect", "run", "image.jpg"])
     settings = frcnn.DetectionSettings()
-    assert len(ROWS) == 11
+    assert len(ROWS) == 12
     for names, default in ROWS:
         for name in re.findall(r"--[a-z-]+", names):
             found = getattr(options, name[2:].replace("-", "_"))
