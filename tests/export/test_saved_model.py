@@ -12,6 +12,7 @@ import pytest
 import tensorflow as tf
 from naive_detection import raw_outputs, some_image, some_proposals
 from served import assert_same_detections, decoded, detections_in, encoded, run_saved_model
+from tensorflow.core.protobuf import saved_model_pb2
 
 from tf_fast_rcnn import DetectionSettings, InputError, cli, detect, export_saved_model
 from tf_fast_rcnn.ops import native
@@ -258,10 +259,14 @@ def test_every_setting_is_fixed_in_the_graph(tiny_model, tmp_path):
 
 
 def bytes_of_weights(folder):
+    """Bytes of the variables and of the constants of the graph, each once."""
     checkpoint = tf.train.load_checkpoint(str(folder / "variables" / "variables"))
     types, shapes = checkpoint.get_variable_to_dtype_map(), checkpoint.get_variable_to_shape_map()
     names = [name for name in shapes if name.startswith("weights/")]
-    return sum(int(np.prod(shapes[name])) * types[name].size for name in names)
+    graph = saved_model_pb2.SavedModel.FromString((folder / "saved_model.pb").read_bytes()).meta_graphs[0].graph_def
+    constants = [node.attr["value"].tensor for each in graph.library.function for node in each.node_def]
+    kernels = {array.tobytes(): array.nbytes for array in map(tf.make_ndarray, constants) if array.ndim == 4}
+    return sum(int(np.prod(shapes[name])) * types[name].size for name in names) + sum(kernels.values())
 
 
 def test_bfloat16_halves_what_is_stored(tiny_model, saved_model, tmp_path):

@@ -24,7 +24,7 @@ from tf_fast_rcnn.data.proposals import compute_proposals, proposal_settings
 from tf_fast_rcnn.demo.digits import generate_digits
 from tf_fast_rcnn.inference.graph import Detector
 from tf_fast_rcnn.inference.settings import DetectionSettings
-from tf_fast_rcnn.models.parts import PREDICTOR_LAYERS, stages
+from tf_fast_rcnn.models.parts import PREDICTOR_LAYERS, layer_outputs, stages
 from tf_fast_rcnn.models.truncated_svd import fully_connected_names, with_factors
 
 CLASSES = 20
@@ -101,8 +101,7 @@ def _hidden_layers(model):
 
 def _head(classify):
     """Dict from the name of a part to a model of it: each fully connected layer, and the predictor layers."""
-    # A layer's `output` belongs to the graph in which it was first used, so use this graph's tensors.
-    outputs = {node.operation.name: node.outputs[0] for nodes in classify._nodes_by_depth.values() for node in nodes}
+    outputs = layer_outputs(classify)
     hidden = [outputs[name] for name in _hidden_layers(classify)]
     names = [f"fc{number}" for number, _ in enumerate(hidden, start=6)]
     ends = zip([classify.input, *hidden], [*hidden, classify.output], strict=True)

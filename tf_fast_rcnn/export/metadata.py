@@ -44,7 +44,7 @@ def metadata_json(
         "package_version": tf_fast_rcnn.__version__,
         "tensorflow_version": tf.__version__,
         "class_names": list(class_names),
-        "weights_sha256": weights_sha256(detector.variables),
+        "weights_sha256": weights_sha256(detector.weights),
         "roi_pooling": roi_pooling,
         "detection": detector.settings.to_json(),
         "proposals": None if proposals is None else proposals.to_json(),
@@ -57,7 +57,7 @@ def metadata_json(
 def weights_sha256(variables: Iterable[keras.Variable]) -> str:
     """SHA-256 of the concatenated values of Keras variables, in C order and little-endian, as a hexadecimal string.
 
-    In the SavedModel these are the variables weights/0, weights/1, ... of its checkpoint.
+    A SavedModel has the hash of the trained model's weights, in which batch normalisation is not yet folded.
     """
     digest = hashlib.sha256()
     for variable in variables:

@@ -72,9 +72,8 @@ _compiled = weakref.WeakKeyDictionary()
 def _compiled_for(model, settings):
     settings = settings or DetectionSettings()
     by_settings = _compiled.setdefault(model, {})
-    if settings not in by_settings:
+    if settings not in by_settings or not by_settings[settings].detector.is_current():
         by_settings[settings] = _Compiled(model, settings)
-    by_settings[settings].detector.refresh(model)
     return by_settings[settings]
 
 

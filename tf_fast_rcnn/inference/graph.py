@@ -18,7 +18,10 @@ from tf_fast_rcnn.errors import check_setting
 from tf_fast_rcnn.inference.settings import DetectionSettings
 from tf_fast_rcnn.inference.suppression import suppress
 from tf_fast_rcnn.inference.views import tiled_regions
+from tf_fast_rcnn.models.inference_form import WeightsSeen, folded, folds, with_constants
 from tf_fast_rcnn.models.parts import number_of_classes, stages
+from tf_fast_rcnn.models.pretrained import copy_weights
+from tf_fast_rcnn.models.screening import screening
 from tf_fast_rcnn.training.precision import in_precision
 
 # In an image pyramid each RoI is pooled from the scale at which its area is closest to that of the images that networks
@@ -28,6 +31,13 @@ PYRAMID_AREA = 224.0 * 224.0
 # Upper limit for the memory of pooled RoIs at any one time. For VGG16 each takes 100 kB in float32.
 _POOLED_BYTES = 128 << 20
 
+# The first pass drops RoIs whose probability of being an object is below this share of the score threshold. Its
+# probabilities are not exact.
+_SCREENED_BELOW = 0.2
+
+# A class logit whose probability is 0.
+_NO_OBJECT = -100.0
+
 # The feature-map cells of a RoI's corners are from -4096 to 4096 (see `to_cells`).
 _CELL_BITS = 14
 
@@ -36,13 +46,16 @@ class Detector:
     """The steps of detection over a Fast R-CNN model, as functions of tensors.
 
     Args:
-        model: what `fast_rcnn` returned. In bfloat16 the detector has its own copy of the weights, which `refresh`
-            updates.
+        model: what `fast_rcnn` returned. The detector keeps the weights that the model has now (see `is_current`).
         settings: `DetectionSettings`; None for the defaults.
         roi_pooling: implementation of RoI pooling; None for the model's own.
 
     Attributes:
-        settings, num_classes (K), stages (see `models.parts.stages`), variables (the weights, as Keras variables).
+        settings, num_classes (K).
+        stages: the `models.parts.Stages` of the model in its inference form (see `models.inference_form`); `convolve`
+            is a function of images that returns a list of feature maps.
+        variables: the weights that are not constants of the graph, as Keras variables.
+        weights: all weights of the model, before they were brought into the inference form, as Keras variables.
 
     Raises:
         InputError: if `settings.class_ids` contains a class that the model does not have.
@@ -60,16 +73,22 @@ class Detector:
             not class_ids or max(class_ids) <= self.num_classes,
             f"class ids 1..{self.num_classes}",
         )
-        own = model if self.settings.dtype == "float32" else _copy_in(model, self.settings.dtype)
-        self.stages = stages(own, roi_pooling)
-        self.variables = own.variables
-        self.refresh(model)
+        original, in_float32 = stages(model), self.settings.dtype == "float32"
+        own = stages(model if in_float32 else _copy_in(model, self.settings.dtype), roi_pooling)
+        self._features = keras.tree.flatten(own.convolve.output)
+        convolve = with_constants(folded(own.convolve, original.convolve))
+        classify = _classifier(own.classify, original.classify, shared=in_float32)
+        self.stages = own._replace(convolve=convolve, classify=classify)
+        rank = self.settings.screening_rank
+        self._screen = None if rank is None else screening(classify, rank)
+        self.variables, self.weights = classify.variables, model.variables
+        # Of the layers that are shared with the model, the graph reads the present weights.
+        shares_head = classify is own.classify and in_float32 and self._screen is None
+        self._seen = WeightsSeen(original.convolve.variables if shares_head else model.variables)
 
-    def refresh(self, model: keras.Model) -> None:
-        """Copies the weights of the model to the detector. Only in bfloat16 are the two not the same variables."""
-        for mine, original in zip(self.variables, model.variables, strict=True):
-            if mine is not original:
-                mine.assign(original.value)
+    def is_current(self) -> bool:
+        """Whether the model still has the weights that the detector was made with."""
+        return self._seen.are_current()
 
     def detect(self, image_of: Callable[[tf.Tensor], tf.Tensor], proposals: tf.RaggedTensor) -> tuple[tf.Tensor, ...]:
         """Detects in B images.
@@ -81,37 +100,44 @@ class Detector:
         Returns:
             What `suppress` returns.
         """
-        if self.settings.tiles is not None:
-            # Boxes of any score vote.
-            above = None if self.settings.box_voting else self.settings.score_threshold
-            candidates = tiled_regions(self, image_of, proposals, above)
-        else:
-            candidates = self.regions(image_of, proposals)
-        probabilities, class_boxes = candidates
+        # Boxes of any score vote.
+        above = None if self.settings.box_voting else self.settings.score_threshold
+        probabilities, class_boxes = self.regions(image_of, proposals, above)
         return self.suppress(probabilities.to_tensor(), class_boxes.to_tensor())
 
     def regions(
-        self, image_of: Callable[[tf.Tensor], tf.Tensor], proposals: tf.RaggedTensor
+        self,
+        image_of: Callable[[tf.Tensor], tf.Tensor],
+        proposals: tf.RaggedTensor,
+        above: float | None = None,
     ) -> tuple[tf.RaggedTensor, tf.RaggedTensor]:
-        """Scores and boxes of proposals, before non-maximum suppression. The arguments are those of `detect`.
+        """Scores and boxes of proposals, before non-maximum suppression.
+
+        Args:
+            image_of, proposals: as for `detect`.
+            above: regions without a class score above this may be missing (with tiles) or have a background probability
+                of 1. None: all regions are exact.
 
         Returns:
             Class probabilities, ragged float32 `[B, (R), K + 1]`, and one box per class, ragged float32
             `[B, (R), K, 4]`, relative to the image and clipped to it.
         """
         if self.settings.tiles is not None:
-            return tiled_regions(self, image_of, proposals)
+            return tiled_regions(self, image_of, proposals, above)
         maps, sizes = self._feature_maps(image_of, tf.cast(proposals.nrows(), tf.int32))
         image = tf.cast(proposals.value_rowids(), tf.int32)
-        probabilities, class_boxes = self._classify_and_refine(maps, sizes, image, proposals.values)
+        probabilities, class_boxes = self._classify_and_refine(maps, sizes, image, proposals.values, above)
         return proposals.with_values(probabilities), proposals.with_values(class_boxes)
 
-    def regions_in_view(self, view: tf.Tensor, proposals: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    def regions_in_view(
+        self, view: tf.Tensor, proposals: tf.Tensor, above: float | None = None
+    ) -> tuple[tf.Tensor, tf.Tensor]:
         """Scores and boxes of proposals in one view of an image.
 
         Args:
             view: float32 `[1, H, W, 3]`, a part of an image at the size for the network.
             proposals: float32 `[N, 4]`, relative to the view.
+            above: as for `regions`.
 
         Returns:
             Class probabilities float32 `[N, K + 1]` and boxes float32 `[N, K, 4]`, relative to the view and clipped to
@@ -124,7 +150,7 @@ class Detector:
             for each in self._convolved(view)
         ]
         sizes = tf.reshape(tf.shape(view)[1:3], [1, 1, 2])
-        return self._classify_and_refine(maps, sizes, tf.zeros_like(proposals[:, 0], tf.int32), proposals)
+        return self._classify_and_refine(maps, sizes, tf.zeros_like(proposals[:, 0], tf.int32), proposals, above)
 
     def suppress(self, probabilities: tf.Tensor, class_boxes: tf.Tensor) -> tuple[tf.Tensor, ...]:
         """Non-maximum suppression, separately for each class and image: see `inference.suppression.suppress`."""
@@ -141,7 +167,7 @@ class Detector:
             For each feature map that RoIs are pooled from, a TensorArray with one `[1, h, w, C]` per view; and the
             sizes of the resized images, int32 `[images, scales, 2]`.
         """
-        sides, outputs = self.settings.shorter_sides, keras.tree.flatten(self.stages.convolve.output)
+        sides, outputs = self.settings.shorter_sides, self._features
         views = images * len(sides)
         maps = [
             tf.TensorArray(output.dtype, views, element_shape=output.shape, clear_after_read=False, infer_shape=False)
@@ -165,21 +191,22 @@ class Detector:
 
     def _convolved(self, images):
         """The feature maps of images `[B, H, W, 3]` that RoIs are pooled from, a list of `[B, h, w, C]`."""
-        outputs = keras.tree.flatten(self.stages.convolve.output)
-        found = keras.tree.flatten(self.stages.convolve(images, training=False))
+        found = keras.tree.flatten(self.stages.convolve(images))
         # Under mixed precision the layers' output types differ from those that the model was built with.
-        return [tf.cast(each, output.dtype) for each, output in zip(found, outputs, strict=True)]
+        return [tf.cast(each, output.dtype) for each, output in zip(found, self._features, strict=True)]
 
-    def _classify_and_refine(self, maps, sizes, image, proposals):
+    def _classify_and_refine(self, maps, sizes, image, proposals, above):
         """`_classify`, repeated `box_refinement_steps` times with the boxes of the step before."""
-        probabilities, class_boxes = self._classify(maps, sizes, image, proposals)
+        if self.settings.box_refinement_steps > 1:
+            above = None  # A refined box may have a higher score.
+        probabilities, class_boxes = self._classify(maps, sizes, image, proposals, above)
         for _ in range(self.settings.box_refinement_steps - 1):
             best = tf.argmax(probabilities[:, 1:], axis=1)
             refined = tf.gather(class_boxes, best, batch_dims=1)
-            probabilities, class_boxes = self._classify(maps, sizes, image, refined)
+            probabilities, class_boxes = self._classify(maps, sizes, image, refined, above)
         return probabilities, class_boxes
 
-    def _classify(self, maps, sizes, image, proposals):
+    def _classify(self, maps, sizes, image, proposals, above):
         """Class probabilities `[N, K + 1]` and boxes `[N, K, 4]` of proposals `[N, 4]` of the images `[N]`.
 
         RoIs of one view whose corners fall into the same feature-map cells have the same pooled values and are computed
@@ -191,7 +218,7 @@ class Detector:
         rois, view = tf.gather(rois, order), tf.gather(view, order)
         number, count = _numbers_of_equal_rows([view, *map(_packed, self.stages.cells(rois))])
         first = tf.math.unsorted_segment_min(tf.range(tf.size(view)), number, count)
-        logits, deltas = self._outputs(maps, tf.gather(rois, first), tf.gather(view, first))
+        logits, deltas = self._outputs(maps, tf.gather(rois, first), tf.gather(view, first), above)
         number = tf.gather(number, tf.math.invert_permutation(order))
         # Regression targets do not depend on the unit of the boxes, so relative boxes are decoded directly.
         decoded = boxes.decode(tf.expand_dims(proposals, 1), tf.gather(deltas, number))
@@ -205,7 +232,7 @@ class Detector:
         scale = tf.argmin(tf.abs(boxes.area(at_scales) - PYRAMID_AREA), axis=1, output_type=tf.int32)
         return tf.gather(at_scales, scale, batch_dims=1), image * len(self.settings.shorter_sides) + scale
 
-    def _outputs(self, maps, rois, view):
+    def _outputs(self, maps, rois, view, above):
         """Class logits `[N, K + 1]` and box deltas `[N, K, 4]` of RoIs that are sorted by view.
 
         The RoIs are processed in parts, so that memory does not grow with their number.
@@ -220,13 +247,29 @@ class Detector:
 
         def classify(part, outputs):
             rows = slice(count * part // parts, count * (part + 1) // parts)
-            found = self.stages.classify(self._pool(maps, rois[rows], view[rows])[None], training=False)
-            found = found["class_logits"][0], found["box_deltas"][0]
+            found = self._classified(self._pool(maps, rois[rows], view[rows]), above)
             return part + 1, [array.write(part, each) for array, each in zip(outputs, found, strict=True)]
 
         start = (tf.constant(0), outputs)
         _, outputs = tf.while_loop(lambda part, _: part < parts, classify, start, parallel_iterations=1)
         return [array.concat() for array in outputs]
+
+    def _classified(self, pooled, above):
+        """Class logits and box deltas of pooled RoIs `[N, P, Q, C]`. Those that the first pass finds to be background
+        have logits that say so, and no deltas."""
+        if self._screen is None or above is None:
+            found = self.stages.classify(pooled[None], training=False)
+            return found["class_logits"][0], found["box_deltas"][0]
+        scores = self.to_scores(self._screen(pooled))
+        foreground = 1 - scores[:, 0] if self.settings.scores == "softmax" else tf.reduce_max(scores[:, 1:], axis=1)
+        kept = tf.where(foreground > above * _SCREENED_BELOW)
+        found = self.stages.classify(tf.gather_nd(pooled, kept)[None], training=False)
+        background = tf.one_hot(tf.zeros_like(scores[:, 0], tf.int32), self.num_classes + 1, 0.0, _NO_OBJECT)
+        no_deltas = tf.zeros([tf.shape(pooled)[0], self.num_classes, 4])
+        return (
+            tf.tensor_scatter_nd_update(background, kept, found["class_logits"][0]),
+            tf.tensor_scatter_nd_update(no_deltas, kept, found["box_deltas"][0]),
+        )
 
     def _pool(self, maps, rois, view):
         """Pooled features `[N, P, Q, C]`, N >= 1, of RoIs that are sorted by view."""
@@ -249,6 +292,15 @@ class Detector:
         dtype, shape = maps[0].dtype, self.stages.classify.input.shape[2:]
         # A single view skips the loop, whose concatenation would take as long as pooling itself.
         return tf.cond(tf.equal(view[0], view[-1]), lambda: pool(view[0], rois), pool_each)
+
+
+def _classifier(classify, original, shared):
+    """`classify` in its inference form, with the weights of the original unless the two share their layers."""
+    if folds(classify):
+        return folded(classify, original)
+    if not shared:
+        copy_weights(original, classify)
+    return classify
 
 
 def _copy_in(model, dtype):

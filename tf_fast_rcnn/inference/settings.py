@@ -33,6 +33,10 @@ class DetectionSettings:
         score_threshold: detections with a score at or below this are dropped.
         nms_iou_threshold: of two boxes of a class that overlap by more than this, the one with the lower score is
             dropped; of equal scores, the box of the later proposal. 1: none is dropped.
+        screening_rank: None; or the number of singular values of the first fully connected layer (fc6) in a first pass,
+            which drops RoIs that are clearly background: those whose probability of being an object is below a fifth
+            of `score_threshold` in it. The rest is classified as usual. Not used with `box_voting` or several
+            `box_refinement_steps`, nor if the model has no fully connected layer that is much larger.
         nms: "per-class"; "across-classes": a box is also dropped for its overlap with a higher-scoring box of another
             class (of equal scores, that of the higher class id is dropped); or "soft": no box is dropped, but each
             detection multiplies the scores of the other boxes of its class by exp(-IoU^2 / `soft_nms_sigma`)
@@ -77,6 +81,7 @@ class DetectionSettings:
     nms: str = "per-class"
     soft_nms_sigma: float = 0.5
     box_voting: float | bool | None = None
+    screening_rank: int | None = None
 
     def __post_init__(self) -> None:
         # object.__setattr__ is how a frozen dataclass normalises its own fields.
@@ -112,6 +117,8 @@ class DetectionSettings:
             self.tiles is None or len(self.shorter_sides) == 1,
             "one number of pixels with tiles, which are seen at a single scale",
         )
+        rank = self.screening_rank
+        check_setting("screening_rank", rank, rank is None or rank >= 1, "a whole number from 1")
         check_choice("nms", self.nms, NMS_KINDS)
         sigma, voting = self.soft_nms_sigma, self.box_voting
         check_setting("soft_nms_sigma", sigma, 0 < sigma < math.inf, "a number greater than 0")

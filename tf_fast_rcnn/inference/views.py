@@ -178,7 +178,7 @@ def _regions_of_image(detector, image, proposals, above):
         def look():
             seen = resize(image[top:bottom, left:right], views.sizes[index])
             relative = (tf.gather(pixels, rows) - offset) / sides
-            probabilities, found = detector.regions_in_view(seen[None], relative)
+            probabilities, found = detector.regions_in_view(seen[None], relative, above)
             found = boxes.clip(boxes.relative(found * sides + offset, height, width))
             if above is None:
                 return probabilities, found, rows

@@ -6,7 +6,7 @@ A detector is a plain `keras.Model`; its parts are found by the names of their l
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import keras
 
@@ -70,6 +70,14 @@ def head_layers(model: keras.Model) -> list[keras.layers.Layer]:
     names = [layer.name for layer in model.layers]
     after = model.layers[names.index(BACKBONE) + 1 :]
     return [part for layer in after for part in getattr(layer, "layers", [layer])]
+
+
+def layer_outputs(model: keras.Model) -> dict[str, Any]:
+    """The output tensor of each layer in the graph of this model, by the layer's name.
+
+    `layer.output` is the output in the graph in which the layer was first used, which may be another one.
+    """
+    return {node.operation.name: node.outputs[0] for nodes in model._nodes_by_depth.values() for node in nodes}
 
 
 class Stages(NamedTuple):
