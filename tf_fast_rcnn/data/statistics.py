@@ -13,7 +13,7 @@ from tf_fast_rcnn.data.prepared.write import with_proposals
 
 if TYPE_CHECKING:
     from tf_fast_rcnn.boxes import BoxStatistics
-    from tf_fast_rcnn.data.records import DetectionDataset
+    from tf_fast_rcnn.data.datasets import DetectionDataset
     from tf_fast_rcnn.files import StrPath
 
 # The statistics of classes with fewer foreground proposals are mixed with those of all classes together.

@@ -13,12 +13,13 @@ import numpy as np
 import tensorflow as tf
 from tqdm import tqdm
 
+from tf_fast_rcnn.data.datasets import DetectionDataset
 from tf_fast_rcnn.data.detections import Detections
 from tf_fast_rcnn.data.images import read_image
 from tf_fast_rcnn.data.network_input import decode_image
 from tf_fast_rcnn.data.prepared.examples import example_reader, input_errors
 from tf_fast_rcnn.data.proposals import FileProposals, ProposalSettings, compute_proposals, proposal_settings
-from tf_fast_rcnn.data.records import DetectionDataset, ImageRecord
+from tf_fast_rcnn.data.records import ImageRecord
 from tf_fast_rcnn.data.tiles import tile_fields
 from tf_fast_rcnn.errors import InputError
 from tf_fast_rcnn.inference.graph import Detector

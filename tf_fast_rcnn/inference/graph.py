@@ -84,7 +84,7 @@ class Detector:
         if self.settings.tiles is not None:
             # Boxes of any score vote.
             above = None if self.settings.box_voting else self.settings.score_threshold
-            candidates = tiled_regions(self, image_of, proposals, above)
+            candidates = self._in_tiles(image_of, proposals, above)
         else:
             candidates = self.regions(image_of, proposals)
         probabilities, class_boxes = candidates
@@ -100,7 +100,7 @@ class Detector:
             `[B, (R), K, 4]`, relative to the image and clipped to it.
         """
         if self.settings.tiles is not None:
-            return tiled_regions(self, image_of, proposals)
+            return self._in_tiles(image_of, proposals)
         maps, sizes = self._feature_maps(image_of, tf.cast(proposals.nrows(), tf.int32))
         image = tf.cast(proposals.value_rowids(), tf.int32)
         probabilities, class_boxes = self._classify_and_refine(maps, sizes, image, proposals.values)
@@ -133,6 +133,9 @@ class Detector:
     def to_scores(self, class_logits: tf.Tensor) -> tf.Tensor:
         """Class probabilities of logits `[..., K + 1]`, by softmax or sigmoid as `settings.scores` says."""
         return tf.sigmoid(class_logits) if self.settings.scores == "sigmoid" else tf.nn.softmax(class_logits)
+
+    def _in_tiles(self, image_of, proposals, above=None):
+        return tiled_regions(self.regions_in_view, self.num_classes, self.settings, image_of, proposals, above)
 
     def _feature_maps(self, image_of, images):
         """Runs the backbone on every image at every scale, one view after another, each at its own size.

@@ -13,9 +13,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from tf_fast_rcnn.data.datasets import DetectionDataset
 from tf_fast_rcnn.data.detections import Detections
 from tf_fast_rcnn.data.proposals import FileProposals, ProposalSettings, in_tiles, settings_from_json
-from tf_fast_rcnn.data.records import DetectionDataset
 from tf_fast_rcnn.errors import InputError
 from tf_fast_rcnn.inference.detect import classify_regions, detect_batch, detect_dataset, detection_settings
 from tf_fast_rcnn.inference.settings import DetectionSettings

@@ -21,7 +21,7 @@ from tf_fast_rcnn.data.prepared.write import with_proposals
 from tf_fast_rcnn.errors import InputError
 
 if TYPE_CHECKING:
-    from tf_fast_rcnn.data.records import DetectionDataset
+    from tf_fast_rcnn.data.datasets import DetectionDataset
     from tf_fast_rcnn.files import StrPath
 
 # Each use of random numbers has its own stream, identified by its number; `image_order` uses the seed itself.

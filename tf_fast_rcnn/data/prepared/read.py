@@ -18,8 +18,8 @@ from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
+from tf_fast_rcnn.data.datasets import DetectionDataset
 from tf_fast_rcnn.data.proposals.settings import settings_from_json
-from tf_fast_rcnn.data.records import DetectionDataset
 from tf_fast_rcnn.errors import InputError
 
 if TYPE_CHECKING:

@@ -17,9 +17,10 @@ from tf_fast_rcnn.data.proposals.recall import MIN_IOU, best_overlaps
 from tf_fast_rcnn.files import replacing_path
 
 if TYPE_CHECKING:
+    from tf_fast_rcnn.data.datasets import DetectionDataset
     from tf_fast_rcnn.data.proposals.files import FileProposals
     from tf_fast_rcnn.data.proposals.settings import ProposalSettings
-    from tf_fast_rcnn.data.records import DetectionDataset, ImageRecord
+    from tf_fast_rcnn.data.records import ImageRecord
 
 # A shard ends at this size even if it has fewer images, to limit the work lost when the process is killed.
 _MAX_IMAGE_BYTES = 64 << 20

@@ -28,8 +28,8 @@ from tf_fast_rcnn.errors import InputError, in_one_go
 from tf_fast_rcnn.files import PARTIAL_PREFIX, cache_folder, replacing
 
 if TYPE_CHECKING:
+    from tf_fast_rcnn.data.datasets import DetectionDataset
     from tf_fast_rcnn.data.proposals.files import FileProposals
-    from tf_fast_rcnn.data.records import DetectionDataset
     from tf_fast_rcnn.files import StrPath
 
 # The key of `fixes` for images that were left out.
