@@ -39,8 +39,20 @@ _IMAGES = (
 
 
 def detection_settings(run: Run, **changes: Any) -> DetectionSettings:
-    """`DetectionSettings` with the image size and the tiles that a run (see `load_run`) was trained at, and the NMS
-    threshold of its recipe."""
+    """`DetectionSettings` with the image size and the tiles that a run was trained at, and the NMS threshold of its
+    recipe.
+
+    Args:
+        run: a run that `load_run` read.
+        **changes: other attributes of `DetectionSettings`, or other values of these.
+
+    Raises:
+        InputError: for a value out of range.
+
+    Example:
+        >>> settings = detection_settings(load_run("runs/cells"), max_detections=300)       # doctest: +SKIP
+        >>> detect(run.model, "cell.jpg", settings=settings)                                # doctest: +SKIP
+    """
     of_run = {name: getattr(run, name) for name in ("shorter_side", "longer_side", "nms_iou_threshold")}
     return DetectionSettings(**{**of_run, **tile_fields(run.tiles), **changes})
 

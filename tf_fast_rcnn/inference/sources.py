@@ -70,7 +70,11 @@ class Source:
         return None
 
     def classify_regions(self, image: np.ndarray | bytes, regions: np.ndarray) -> np.ndarray:
-        """Class probabilities float32 `[R, K + 1]` of regions float32 `[R, 4]`."""
+        """Class probabilities float32 `[R, K + 1]` of regions float32 `[R, 4]`, relative to the image.
+
+        Raises:
+            InputError: if the source cannot classify regions.
+        """
         raise InputError(
             f"{self.name}: found a model that cannot classify regions; expected a RUN, a SavedModel or a server; use "
             "one of these"

@@ -88,6 +88,9 @@ def roi_centric_batches(dataset: DetectionDataset, rois_per_batch: int = 128, **
 
     Returns:
         As `hierarchical_batches`, with N = R and R/N = 1.
+
+    Example:
+        >>> model.fit(roi_centric_batches(train, shorter_side=320), steps_per_epoch=100)    # doctest: +SKIP
     """
     return hierarchical_batches(dataset, rois_per_batch, rois_per_batch, **options)
 

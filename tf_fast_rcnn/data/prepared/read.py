@@ -58,6 +58,9 @@ def read_prepared(directory: StrPath) -> DetectionDataset:
 def verify_prepared(directory: StrPath) -> None:
     """Reads a whole prepared folder and verifies its checksums, e.g. after copying it.
 
+    Args:
+        directory: a folder that `prepare` wrote.
+
     Raises:
         InputError: as in `read_prepared`, and for the first shard with a wrong checksum.
 

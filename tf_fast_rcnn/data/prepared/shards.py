@@ -44,7 +44,13 @@ class ShardPlan:
 def plan_shards(
     dataset: DetectionDataset, proposals: ProposalSettings | FileProposals, embed: bool, images_per_shard: int
 ) -> list[ShardPlan]:
-    """Plans the shards of a data set; only the size and modification time of image files are read."""
+    """Plans the shards of a data set; only the size and modification time of image files are read.
+
+    Args:
+        dataset, proposals: as for `prepare`.
+        embed: whether shards contain the image files.
+        images_per_shard: at most this many.
+    """
     header = json.dumps([VERSION, proposals.to_json(), embed])
     plans, keys, annotations, size = [], [], [], 0
 

@@ -100,6 +100,13 @@ def cached_proposals(
 
     Returns:
         The data set with proposals.
+
+    Raises:
+        InputError: for images that cannot be read, unless `skip_bad` is set.
+
+    Example:
+        >>> train = load_dataset("voc:cells@train")                                         # doctest: +SKIP
+        >>> train = cached_proposals(train, proposal_settings("dense", train))              # doctest: +SKIP
     """
     key = hashlib.sha256(json.dumps([VERSION, dataset.name, proposals.to_json()]).encode())
     for record in dataset:

@@ -134,7 +134,11 @@ class FileProposals:
         return self.usable(record, Counter())
 
     def usable(self, record: ImageRecord, fixes: Counter[str]) -> np.ndarray:
-        """As `of`; the numbers of clipped and dropped proposals are added to the `Counter` `fixes`."""
+        """As `of`; the numbers of clipped and dropped proposals are added to the `Counter` `fixes`.
+
+        Raises:
+            InputError: as `of`.
+        """
         name = self.name_of(record)
         if name is None or self.rows is None:
             raise InputError(
@@ -143,7 +147,11 @@ class FileProposals:
         return self.usable_rows(self.rows[name], record, fixes)
 
     def usable_rows(self, rows: Rows, record: ImageRecord, fixes: Counter[str]) -> np.ndarray:
-        """Converts the `tables.Rows` of an image to float32 `[P, 4]` relative, best first."""
+        """Converts the `tables.Rows` of an image to float32 `[P, 4]` relative, best first.
+
+        Raises:
+            InputError: if a number is not finite.
+        """
         boxes = from_order(rows.corners, record.height, record.width, self.order)
         finite = np.isfinite(boxes).all(axis=1)
         if not finite.all() or not (rows.scores is None or np.isfinite(rows.scores).all()):

@@ -124,8 +124,15 @@ def _spec(path, images):
 def coco_category_ids(path: StrPath) -> dict[str, int]:
     """The category id of each class name in a COCO file, `{"person": 1, ...}`, which COCO's results format needs.
 
+    Args:
+        path: a JSON file with "categories", such as the annotations that the classes come from.
+
     Raises:
         InputError: if the file is missing or invalid, or has no categories.
+
+    Example:
+        >>> coco_category_ids("annotations/instances_val2017.json")["toothbrush"]           # doctest: +SKIP
+        90
     """
     path = Path(path)
     return {name: number for number, name in _category_names(path, _load(path, ("categories",))).items()}
