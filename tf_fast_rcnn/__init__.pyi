@@ -5,9 +5,10 @@ from tf_fast_rcnn.browsing.page import browse as browse
 from tf_fast_rcnn.data.batches.hierarchical import hierarchical_batches as hierarchical_batches
 from tf_fast_rcnn.data.batches.hierarchical import roi_centric_batches as roi_centric_batches
 from tf_fast_rcnn.data.batches.settings import SamplingRules as SamplingRules
-from tf_fast_rcnn.data.coco_results import coco_results as coco_results
+from tf_fast_rcnn.data.datasets import DetectionDataset as DetectionDataset
 from tf_fast_rcnn.data.detections import Detection as Detection
 from tf_fast_rcnn.data.detections import Detections as Detections
+from tf_fast_rcnn.data.drawing import draw_detections as draw_detections
 from tf_fast_rcnn.data.images import read_image as read_image
 from tf_fast_rcnn.data.prepared.read import verify_prepared as verify_prepared
 from tf_fast_rcnn.data.prepared.tiles import cut_tiles as cut_tiles
@@ -19,11 +20,10 @@ from tf_fast_rcnn.data.proposals import ProposalSettings as ProposalSettings
 from tf_fast_rcnn.data.proposals import dense_grid as dense_grid
 from tf_fast_rcnn.data.proposals import file_proposals as file_proposals
 from tf_fast_rcnn.data.proposals import proposal_settings as proposal_settings
-from tf_fast_rcnn.data.proposals.checks import ProposalReport as ProposalReport
+from tf_fast_rcnn.data.proposals.files import ProposalReport as ProposalReport
 from tf_fast_rcnn.data.proposals.selective_search import selective_search as selective_search
 from tf_fast_rcnn.data.readers.coco import coco_category_ids as coco_category_ids
 from tf_fast_rcnn.data.records import CocoObjects as CocoObjects
-from tf_fast_rcnn.data.records import DetectionDataset as DetectionDataset
 from tf_fast_rcnn.data.records import ImageRecord as ImageRecord
 from tf_fast_rcnn.data.selection import split_dataset as split_dataset
 from tf_fast_rcnn.data.selection import with_classes as with_classes
@@ -31,6 +31,7 @@ from tf_fast_rcnn.data.specs import load_dataset as load_dataset
 from tf_fast_rcnn.data.statistics import box_statistics as box_statistics
 from tf_fast_rcnn.data.tiles import Tiles as Tiles
 from tf_fast_rcnn.data.video import read_video as read_video
+from tf_fast_rcnn.data.writers.coco_results import coco_results as coco_results
 from tf_fast_rcnn.data.writers.convert import convert as convert
 from tf_fast_rcnn.data.writers.convert import save_detections as save_detections
 from tf_fast_rcnn.errors import InputError as InputError
@@ -83,7 +84,6 @@ from tf_fast_rcnn.training.settings import OptimizerSettings as OptimizerSetting
 from tf_fast_rcnn.training.settings import Recipe as Recipe
 from tf_fast_rcnn.training.training_data import TrainingData as TrainingData
 from tf_fast_rcnn.training.training_data import training_data as training_data
-from tf_fast_rcnn.visualization.drawing import draw_detections as draw_detections
 
 __version__: str
 

@@ -30,6 +30,13 @@ class BoxStatistics(NamedTuple):
     """Mean and standard deviation of the regression targets `(ty, tx, th, tw)` of each class: float32 `[K, 4]` each.
 
     They normalise the targets to zero mean and unit variance (section 2.3 of the paper).
+
+    Attributes:
+        mean, std: `K` rows, for the classes 1..K.
+
+    Example:
+        >>> statistics = BoxStatistics(np.zeros((3, 4), np.float32), np.full((3, 4), 0.1, np.float32))
+        >>> model = fast_rcnn("vgg16", num_classes=3, box_statistics=statistics)            # doctest: +SKIP
     """
 
     mean: np.ndarray

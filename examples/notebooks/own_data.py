@@ -21,8 +21,9 @@ import matplotlib.pyplot as plt
 from PIL import Image
 
 import tf_fast_rcnn as frcnn
+from tf_fast_rcnn.data.drawing import draw_ground_truth
 from tf_fast_rcnn.demo.digits import generate_digits
-from tf_fast_rcnn.visualization.drawing import contact_sheet, draw_ground_truth
+from tf_fast_rcnn.visualization.drawing import contact_sheet
 
 scratch = tempfile.TemporaryDirectory()  # removed at the end; use your own folder to keep the results
 folder = Path(scratch.name)

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tf_fast_rcnn.data.records import DetectionDataset, ImageRecord
+from tf_fast_rcnn.data.datasets import DetectionDataset
+from tf_fast_rcnn.data.records import ImageRecord
 
 HOSTILE = "<script>alert('$x_1')</script>"
 CLASS_NAMES = ("cat", "Cat ", HOSTILE, "ghost")

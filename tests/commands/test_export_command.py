@@ -9,6 +9,7 @@ import tensorflow as tf
 from tf_fast_rcnn.commands import export
 from tf_fast_rcnn.data.proposals import DenseBoxes, FileProposals, ProposalSettings
 from tf_fast_rcnn.data.proposals.dense import DEFAULT_DENSE_BOXES
+from tf_fast_rcnn.errors import InputError
 
 
 def test_export_end_to_end(command, refused, tiny_run, tmp_path):
@@ -96,3 +97,29 @@ def test_the_graph_proposes_as_in_training_if_it_can(capsys, trained, method, ro
     assert export.graph_proposals(trained, method, roi_pooling) == expected
     note = "detect_image_bytes: the model was trained with other proposals than it computes"
     assert (note in capsys.readouterr().err) == (expected not in (None, trained))
+
+
+@pytest.mark.parametrize(
+    ("present", "out", "expected"),
+    [
+        ((), "cells", "cells/1"),
+        (("cells/1", "cells/9", "cells/10", "cells/.partial-x", "cells/old-77"), "cells", "cells/11"),
+        (("cells/00000041",), "cells", "cells/42"),
+        ((), "cells/7", "cells/7"),
+        (("cells/7",), "cells/007", "cells/007"),
+    ],
+)
+def test_versions(tmp_path, present, out, expected):
+    for folder in present:
+        (tmp_path / folder).mkdir(parents=True)
+    assert export.version_folder(tmp_path / out) == tmp_path / expected
+
+
+def test_folders_that_hold_no_versions(tmp_path):
+    (tmp_path / "file").touch()
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "saved_model.pb").touch()
+    with pytest.raises(InputError, match="file: found a file; expected a model's folder"):
+        export.version_folder(tmp_path / "file")
+    with pytest.raises(InputError, match="model: found a SavedModel; expected a model's folder"):
+        export.version_folder(tmp_path / "model")

@@ -10,8 +10,9 @@ from PIL import Image
 
 import tf_fast_rcnn as frcnn
 from tf_fast_rcnn import Detections, InputError
-from tf_fast_rcnn.data.records import DetectionDataset, ImageRecord
-from tf_fast_rcnn.visualization.drawing import draw_detections
+from tf_fast_rcnn.data.datasets import DetectionDataset
+from tf_fast_rcnn.data.drawing import draw_detections
+from tf_fast_rcnn.data.records import ImageRecord
 
 BOXES = np.float32([[0.1, 0.2, 0.5, 0.6], [0, 0, 1, 1], [0.5, 0.5, 0.75, 1]])
 NAMES = ("cat", "dog", "<ox>")

@@ -10,7 +10,8 @@ from annotation_files import one_line_error
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tf_fast_rcnn.data.records import DetectionDataset, ImageRecord
+from tf_fast_rcnn.data.datasets import DetectionDataset
+from tf_fast_rcnn.data.records import ImageRecord
 from tf_fast_rcnn.data.selection import (
     class_map_to_text,
     parse_class_map,

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from sklearn.calibration import calibration_curve
 
+from tf_fast_rcnn.data.datasets import DetectionDataset
 from tf_fast_rcnn.data.detections import Detections
-from tf_fast_rcnn.data.records import DetectionDataset, ImageRecord
+from tf_fast_rcnn.data.records import ImageRecord
 from tf_fast_rcnn.evaluation import score_detections
 from tf_fast_rcnn.evaluation.analysis import analyse, confusion_matrix, reliability
 from tf_fast_rcnn.evaluation.matching import Matching

@@ -7,8 +7,9 @@ import json
 import numpy as np
 import pytest
 
+from tf_fast_rcnn.data.datasets import DetectionDataset
 from tf_fast_rcnn.data.detections import Detections
-from tf_fast_rcnn.data.records import DetectionDataset, ImageRecord
+from tf_fast_rcnn.data.records import ImageRecord
 from tf_fast_rcnn.evaluation import score_detections
 from tf_fast_rcnn.evaluation.breakdown import KINDS, break_down
 

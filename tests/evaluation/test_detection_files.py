@@ -9,9 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pycocotools.coco import COCO
 
-from tf_fast_rcnn.data.coco_results import coco_results, result_image_ids
+from tf_fast_rcnn.data.datasets import DetectionDataset
 from tf_fast_rcnn.data.detections import Detections
-from tf_fast_rcnn.data.records import DetectionDataset, ImageRecord
+from tf_fast_rcnn.data.records import ImageRecord
+from tf_fast_rcnn.data.writers.coco_results import coco_results, result_image_ids
 from tf_fast_rcnn.errors import InputError
 from tf_fast_rcnn.evaluation.detection_files import read_detections, read_matched, write_comp4
 

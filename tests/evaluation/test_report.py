@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tf_fast_rcnn.data.datasets import DetectionDataset
 from tf_fast_rcnn.data.detections import Detections
-from tf_fast_rcnn.data.records import DetectionDataset
 from tf_fast_rcnn.evaluation import score_detections
 from tf_fast_rcnn.evaluation.analysis import analyse
 from tf_fast_rcnn.evaluation.confidence import with_confidence

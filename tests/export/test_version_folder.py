@@ -3,7 +3,6 @@
 import hashlib
 import json
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,7 +12,6 @@ from tensorflow_serving.apis import prediction_log_pb2
 
 import tf_fast_rcnn as frcnn
 from tf_fast_rcnn import InputError, export_saved_model
-from tf_fast_rcnn.export.versions import version_folder
 
 PARTS = ["assets", "assets.extra", "fingerprint.pb", "saved_model.pb", "variables"]
 
@@ -86,29 +84,3 @@ def test_without_the_serving_extra(tiny_model, tmp_path, monkeypatch):
     ):
         export_saved_model(tiny_model, tmp_path / "1", class_names=("cat", "dog", "ox"), warm_up=[(1, 10)])
     assert list(tmp_path.iterdir()) == []
-
-
-@pytest.mark.parametrize(
-    ("present", "out", "expected"),
-    [
-        ((), "cells", "cells/1"),
-        (("cells/1", "cells/9", "cells/10", "cells/.partial-x", "cells/old-77"), "cells", "cells/11"),
-        (("cells/00000041",), "cells", "cells/42"),
-        ((), "cells/7", "cells/7"),
-        (("cells/7",), "cells/007", "cells/007"),
-    ],
-)
-def test_versions(tmp_path, present, out, expected):
-    for folder in present:
-        (tmp_path / folder).mkdir(parents=True)
-    assert version_folder(tmp_path / out) == tmp_path / expected
-
-
-def test_folders_that_hold_no_versions(tmp_path):
-    (tmp_path / "file").touch()
-    (tmp_path / "model").mkdir()
-    (tmp_path / "model" / "saved_model.pb").touch()
-    with pytest.raises(InputError, match="file: found a file; expected a model's folder"):
-        version_folder(tmp_path / "file")
-    with pytest.raises(InputError, match="model: found a SavedModel; expected a model's folder"):
-        version_folder(Path(tmp_path / "model"))

@@ -12,7 +12,7 @@ from servers import served
 
 import tf_fast_rcnn as frcnn
 from tf_fast_rcnn import InputError, Predictor
-from tf_fast_rcnn.data.records import DetectionDataset
+from tf_fast_rcnn.data.datasets import DetectionDataset
 
 KINDS = ["run", "saved_model", "versions", "tflite", "grpc", "rest"]
 

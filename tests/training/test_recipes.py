@@ -14,8 +14,9 @@ import pytest
 from tf_fast_rcnn import InputError, cli, fast_rcnn, recipe
 from tf_fast_rcnn.data.proposals.settings import METHODS
 from tf_fast_rcnn.models.backbones import backbone_names
-from tf_fast_rcnn.training.optimizers import FineTuningAdamW, FineTuningSGD, optimizer_of
+from tf_fast_rcnn.training.optimizers import FineTuningAdamW, FineTuningSGD
 from tf_fast_rcnn.training.recipes import COCO_CLASSES, RECIPES, VOC_CLASSES, small_data, voc07
+from tf_fast_rcnn.training.schedules import optimizer_of
 from tf_fast_rcnn.training.settings import OptimizerSettings, with_changes
 
 

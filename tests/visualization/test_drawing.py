@@ -4,18 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageColor
 
-from tf_fast_rcnn.data.detections import Detections
-from tf_fast_rcnn.data.records import ImageRecord
-from tf_fast_rcnn.visualization.drawing import (
-    PALETTE,
-    _ink,
-    class_color,
-    contact_sheet,
-    draw_boxes,
-    draw_detections,
-    draw_ground_truth,
-    object_captions,
-)
+from tf_fast_rcnn.visualization.drawing import PALETTE, _ink, class_color, contact_sheet, draw_boxes
 
 GREY = 120
 
@@ -24,8 +13,8 @@ def grey_image(height=200, width=300):
     return np.full((height, width, 3), GREY, np.uint8)
 
 
-def detections(boxes, scores, classes):
-    return Detections(np.float32(boxes).reshape(-1, 4), np.float32(scores), np.int32(classes))
+def drawn(image, box, label, caption):
+    return draw_boxes(image, np.float32([box]), [caption], [class_color(label)])
 
 
 def pixels_of(picture, color):
@@ -39,7 +28,7 @@ def extent(mask):
 
 
 def test_outline_lies_on_the_first_and_last_pixels_of_the_box():
-    picture = draw_detections(grey_image(), detections([[0.5, 0.2, 0.9, 0.8]], [0.9], [3]), ["a", "b", "c"])
+    picture = drawn(grey_image(), [0.5, 0.2, 0.9, 0.8], 3, "c 0.90")
     colored = pixels_of(picture, class_color(3))
     # Rows 100..179 and columns 60..239; the label's plate is above, so measure the outline below row 100.
     assert extent(colored[100:])[1:] == (60, 79, 239)
@@ -51,7 +40,7 @@ def test_outline_lies_on_the_first_and_last_pixels_of_the_box():
 
 def test_label_stands_above_the_box_or_inside_where_there_is_no_room():
     for top, above in ((0.5, True), (0.0, False)):
-        picture = draw_detections(grey_image(), detections([[top, 0.2, 0.9, 0.8]], [0.9], [1]), ["cat"])
+        picture = drawn(grey_image(), [top, 0.2, 0.9, 0.8], 1, "cat 0.90")
         plate_rows = np.flatnonzero(pixels_of(picture, class_color(1))[:, 64:80].any(axis=1))
         assert (plate_rows[0] < top * 200) == above
         assert (np.asarray(picture)[:, 60:90] == 0).all(axis=-1).any(), "black text on the blue plate"
@@ -62,69 +51,37 @@ def test_whole_label_is_inside_the_image(box):
     """A label in a corner has as many pixels as one in the middle."""
 
     def plate_and_outline(where):
-        name = "a long class name"
-        picture = np.asarray(draw_detections(grey_image(), detections([where], [0.5], [2]), [name, name]))
-        return pixels_of(picture, class_color(2))
+        return pixels_of(drawn(grey_image(), where, 2, "a long class name 0.50"), class_color(2))
 
     middle = extent(plate_and_outline([0.5, 0.3, 0.51, 0.31]))
     corner = extent(plate_and_outline(box))
     assert corner[3] - corner[1] >= middle[3] - middle[1]
 
 
-def test_higher_scores_lie_on_top_and_low_ones_are_left_out():
-    box = [0.2, 0.2, 0.8, 0.8]
-    found = detections([box, box, [0, 0, 1, 1]], [0.9, 0.6, 0.1], [1, 2, 3])
-    picture = draw_detections(grey_image(), found, ["a", "b", "c"], min_score=0.5)
-    assert pixels_of(picture, class_color(1))[100, 60]
-    assert not pixels_of(picture, class_color(3)).any()
-
-
 def test_the_image_given_is_not_changed_and_may_be_pil_or_grey():
     array = grey_image()
-    found = detections([[0.1, 0.1, 0.9, 0.9]], [0.9], [1])
-    from_array = draw_detections(array, found, ["a"])
+    box = [0.1, 0.1, 0.9, 0.9]
+    from_array = drawn(array, box, 1, "a")
     assert (array == GREY).all()
     image = Image.fromarray(array)
-    assert draw_detections(image, found, ["a"]) == from_array
+    assert drawn(image, box, 1, "a") == from_array
     assert (np.asarray(image) == GREY).all()
-    assert draw_detections(image.convert("L"), found, ["a"]) == from_array
-
-
-def test_nothing_detected_leaves_the_image_and_boxes_beyond_it_are_cut():
-    assert (np.asarray(draw_detections(grey_image(), detections([], [], []), ["a"])) == GREY).all()
-    picture = draw_detections(grey_image(), detections([[-0.5, -0.5, 1.5, 1.5]], [0.9], [1]), ["a"])
-    assert pixels_of(picture, class_color(1))[199, 299]
+    assert drawn(image.convert("L"), box, 1, "a") == from_array
 
 
 def test_boxes_without_area_on_an_image_of_few_pixels():
-    picture = draw_detections(
-        grey_image(3, 2), detections([[1, 1, 1, 1], [0.5, 0.5, 0.5, 0.5]], [0.9, 0.8], [1, 2]), "ab"
-    )
+    places = np.float32([[1, 1, 1, 1], [0.5, 0.5, 0.5, 0.5]])
+    picture = draw_boxes(grey_image(3, 2), places, ["a 0.90", "b 0.80"], [class_color(1), class_color(2)])
     assert picture.size == (2, 3)
 
 
-def test_ground_truth_is_dashed_black_and_white():
-    record = ImageRecord("0", "0.jpg", 200, 300, [[0.5, 0.2, 0.9, 0.8]], [1], [True])
-    picture = np.asarray(draw_ground_truth(grey_image(), record, ["cat"])).astype(int)
-    bottom_edge = picture[179, 60:240]
-    assert set(bottom_edge[:, 0]) == {0, 255}
-    changes = np.count_nonzero(np.diff(bottom_edge[:, 0]))
-    assert 10 < changes < 60
-    assert (picture[110:170, 70:230] == GREY).all()
-
-
-def test_captions_tell_difficult_objects_and_crowds():
-    record = ImageRecord("0", "0.jpg", 9, 9, np.zeros((4, 4)), [1, 2, 1, 2], [0, 1, 0, 1], [0, 0, 1, 1])
-    assert object_captions(record, ["cat", "dog"]) == ["cat", "(dog)", "cat: crowd", "(dog: crowd)"]
-
-
-@pytest.mark.parametrize(("width", "drawn"), [(0.8, True), (0.05, False)])
-def test_fitting_captions_are_not_wider_than_their_box(width, drawn):
+@pytest.mark.parametrize(("width", "fits"), [(0.8, True), (0.05, False)])
+def test_fitting_captions_are_not_wider_than_their_box(width, fits):
     """A box without a caption has the same pixels as one whose caption does not fit."""
     box, color = [[0.5, 0.1, 0.9, 0.1 + width]], [class_color(2)]
     bare = draw_boxes(grey_image(), box, [""], color)
     fitting = draw_boxes(grey_image(), box, ["elephant"], color, fitting=True)
-    assert (fitting != bare) == drawn
+    assert (fitting != bare) == fits
     assert draw_boxes(grey_image(), box, ["elephant"], color) != bare
 
 

@@ -23,7 +23,7 @@ from tf_fast_rcnn.inference.settings import EVALUATION_SCORE_THRESHOLD, Detectio
 from tf_fast_rcnn.training.run_folder import Run, load_run
 
 if TYPE_CHECKING:
-    from tf_fast_rcnn.data.records import DetectionDataset
+    from tf_fast_rcnn.data.datasets import DetectionDataset
     from tf_fast_rcnn.files import StrPath
 
 OURS = "ours"

@@ -19,7 +19,7 @@ from tf_fast_rcnn.files import new_folder
 from tf_fast_rcnn.visualization.pages import render_page
 
 if TYPE_CHECKING:
-    from tf_fast_rcnn.data.records import DetectionDataset
+    from tf_fast_rcnn.data.datasets import DetectionDataset
     from tf_fast_rcnn.files import StrPath
 
 # Most findings of a kind that the page lists as text; findings.json has all of them.

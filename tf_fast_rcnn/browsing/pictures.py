@@ -11,14 +11,15 @@ import numpy as np
 from PIL import Image
 
 from tf_fast_rcnn import boxes as box_algebra
+from tf_fast_rcnn.data.drawing import object_captions
 from tf_fast_rcnn.data.proposals.recall import MIN_IOU
 from tf_fast_rcnn.visualization.crops import CROP_SIDE, cut_out, window_around
-from tf_fast_rcnn.visualization.drawing import class_colors, draw_boxes, object_captions
+from tf_fast_rcnn.visualization.drawing import class_colors, draw_boxes
 
 if TYPE_CHECKING:
     from tf_fast_rcnn.browsing.findings import Finding
     from tf_fast_rcnn.browsing.survey import ImageFacts
-    from tf_fast_rcnn.data.records import DetectionDataset
+    from tf_fast_rcnn.data.datasets import DetectionDataset
 
 _THUMBNAIL_SIDE = 400
 _LARGE_SIDE = 1000

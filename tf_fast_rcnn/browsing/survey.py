@@ -23,7 +23,7 @@ from tf_fast_rcnn.data.records import ImageRecord
 from tf_fast_rcnn.errors import InputError
 
 if TYPE_CHECKING:
-    from tf_fast_rcnn.data.records import DetectionDataset
+    from tf_fast_rcnn.data.datasets import DetectionDataset
 
 
 class ImageFacts(NamedTuple):

@@ -25,9 +25,9 @@ SOURCES = (
 )
 
 if TYPE_CHECKING:
+    from tf_fast_rcnn.data.datasets import DetectionDataset
     from tf_fast_rcnn.data.proposals.files import FileProposals
     from tf_fast_rcnn.data.proposals.settings import ProposalSettings
-    from tf_fast_rcnn.data.records import DetectionDataset
     from tf_fast_rcnn.files import StrPath
 
 

@@ -92,7 +92,8 @@ def _say(text):
 
 def _draw_exported(out, dataset):
     """Runs the SavedModel on image files, as a server does, and draws its detections next to the ground truth."""
-    from tf_fast_rcnn.visualization.drawing import contact_sheet, draw_ground_truth
+    from tf_fast_rcnn.data.drawing import draw_ground_truth
+    from tf_fast_rcnn.visualization.drawing import contact_sheet
 
     (out / "pictures").mkdir()
     pictures = []

@@ -27,10 +27,11 @@ from tf_fast_rcnn.commands.proposal_options import (
     read_file,
     with_chosen_proposals,
 )
+from tf_fast_rcnn.data.datasets import DetectionDataset
+from tf_fast_rcnn.data.image_files import images_in, is_image_file, no_images
 from tf_fast_rcnn.data.images import image_layout, read_image
 from tf_fast_rcnn.data.proposals import METHODS, FileProposals
-from tf_fast_rcnn.data.readers.annotations import images_in, is_image_file, no_images
-from tf_fast_rcnn.data.records import DetectionDataset, ImageRecord
+from tf_fast_rcnn.data.records import ImageRecord
 from tf_fast_rcnn.data.specs import coco_file, split_name
 from tf_fast_rcnn.data.writers.convert import SAVE_KINDS
 from tf_fast_rcnn.data.writers.label_studio import LOCAL_FILES
@@ -300,7 +301,7 @@ def _data_detections(options, predictor):
 
 def _check_outputs(options, dataset):
     """Checks before the slow detection what would otherwise only fail after it."""
-    from tf_fast_rcnn.data.coco_results import check_category_ids
+    from tf_fast_rcnn.data.writers.coco_results import check_category_ids
 
     if options.coco_results:
         category_ids = _category_ids(options)

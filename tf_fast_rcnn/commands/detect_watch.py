@@ -14,8 +14,8 @@ from typing import Any
 
 from tf_fast_rcnn.commands.common import start_tensorflow
 from tf_fast_rcnn.commands.detect_video import NOT_WITH_FRAMES
+from tf_fast_rcnn.data.image_files import is_image_file
 from tf_fast_rcnn.data.images import read_image
-from tf_fast_rcnn.data.readers.annotations import is_image_file
 from tf_fast_rcnn.errors import InputError
 from tf_fast_rcnn.files import PARTIAL_PREFIX, replacing_path
 

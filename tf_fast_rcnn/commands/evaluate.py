@@ -122,7 +122,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> None:
     """Runs `evaluate` with its parsed options."""
     start_tensorflow()
-    from tf_fast_rcnn.data.coco_results import check_category_ids
+    from tf_fast_rcnn.data.writers.coco_results import check_category_ids
     from tf_fast_rcnn.evaluation import score_detections
     from tf_fast_rcnn.evaluation.analysis import analyse
     from tf_fast_rcnn.evaluation.confidence import with_confidence

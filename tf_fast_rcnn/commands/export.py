@@ -26,7 +26,6 @@ from tf_fast_rcnn.data.proposals import ProposalSettings, in_tiles
 from tf_fast_rcnn.data.proposals.dense import DEFAULT_DENSE_BOXES
 from tf_fast_rcnn.errors import InputError
 from tf_fast_rcnn.export.limits import ServingLimits
-from tf_fast_rcnn.export.versions import version_folder
 
 if TYPE_CHECKING:
     from tf_fast_rcnn.data.proposals.files import FileProposals
@@ -156,6 +155,33 @@ def _export_saved_model(options):
     )
     summary = {"saved_model": str(out), "signatures": signatures, "class_names": list(run_.class_names)}
     write_result(options, summary, f"{out}: SavedModel; signatures {', '.join(signatures)}")
+
+
+def version_folder(out: Path) -> Path:
+    """The folder to export a model to. A folder with a numeric name is a version; any other folder contains versions.
+
+    Args:
+        out: the folder of a model or of a version.
+
+    Returns:
+        `out` if its name is a number, otherwise the next version in it.
+
+    Raises:
+        InputError: if `out` is a file, or a SavedModel that is not a version.
+
+    Example:
+        >>> version_folder(Path("serving/new"))
+        PosixPath('serving/new/1')
+    """
+    if out.name.isdecimal():
+        return out
+    if out.is_file() or (out / "saved_model.pb").exists():
+        raise InputError(
+            f"{out}: found a {'file' if out.is_file() else 'SavedModel'}; expected a model's folder with numbered "
+            f"versions, or a version; choose another folder, or {out.parent}/1"
+        )
+    versions = [int(entry.name) for entry in out.glob("*") if entry.name.isdecimal()]
+    return out / str(1 + max(versions, default=0))
 
 
 def _warm_up_images(options):

@@ -14,8 +14,9 @@ from tf_fast_rcnn.data.proposals import METHODS, FileProposals, dense_grid, file
 from tf_fast_rcnn.errors import InputError
 
 if TYPE_CHECKING:
+    from tf_fast_rcnn.data.datasets import DetectionDataset
     from tf_fast_rcnn.data.proposals.settings import ProposalSettings
-    from tf_fast_rcnn.data.records import DetectionDataset, ImageRecord
+    from tf_fast_rcnn.data.records import ImageRecord
     from tf_fast_rcnn.files import StrPath
 
 _DENSE_OPTIONS = ("dense_scales", "dense_aspects", "dense_stride")

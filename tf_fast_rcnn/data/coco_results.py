@@ -1,4 +1,4 @@
-"""Reads and writes COCO's results format (https://cocodataset.org/#format-results).
+"""COCO's results format (https://cocodataset.org/#format-results): its rows, and reading files of them.
 
 A file is a JSON list of `{"image_id": 42, "category_id": 18, "bbox": [x, y, width, height], "score": 0.9}`, with boxes
 in pixels, 0-based and continuous.
@@ -8,19 +8,17 @@ from __future__ import annotations
 
 import json
 import reprlib
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from tf_fast_rcnn import boxes
-from tf_fast_rcnn.data.readers.annotations import finite
+from tf_fast_rcnn import boxes as box_algebra
+from tf_fast_rcnn.data.parsing import finite
 from tf_fast_rcnn.errors import InputError
 
 if TYPE_CHECKING:
-    from tf_fast_rcnn.data.detections import Detections
-    from tf_fast_rcnn.data.records import DetectionDataset, ImageRecord
     from tf_fast_rcnn.files import StrPath
 
 
@@ -45,45 +43,23 @@ class Result(NamedTuple):
     category_name: str | None = None
 
 
-def coco_results(
-    dataset: DetectionDataset, detections: Sequence[Detections], category_ids: Mapping[str, int] | int | None = None
+def result_rows(
+    boxes: np.ndarray,
+    class_ids: np.ndarray,
+    scores: np.ndarray,
+    image_id: int | str,
+    image_size: tuple[int, int],
+    category_ids: Mapping[int, int] | None = None,
 ) -> list[dict[str, Any]]:
-    """Converts detections to COCO's results format, for its evaluation server and other tools.
+    """The rows of one image.
 
     Args:
-        dataset: `DetectionDataset`; see `result_image_ids` for the image ids.
-        detections: `Detections` of each of its images, in order.
-        category_ids: dict from class name to category id, as returned by `coco_category_ids`; a number for the first
-            class, from which the others are counted; None for 1..K.
-
-    Returns:
-        A list of dicts with image_id, category_id, bbox (x, y, width and height in pixels) and score, for `json.dump`.
-
-    Raises:
-        InputError: for a class without a category id.
-
-    Example:
-        >>> ids = coco_category_ids("annotations/instances_val2017.json")                   # doctest: +SKIP
-        >>> json.dump(coco_results(val, detections, ids), open("results.json", "w"))        # doctest: +SKIP
+        boxes, class_ids, scores: as in `Detections`.
+        image_id: as it is written.
+        image_size: height and width in pixels.
+        category_ids: category id by class id; None for the class ids themselves.
     """
-    category_ids = check_category_ids(dataset, category_ids)
-    by_label = {label: category_ids[name] for label, name in enumerate(dataset.class_names, start=1)}
-    names, parts = [], []
-    for record, found in zip(dataset, detections, strict=True):
-        names.append((record.image_id, record.source_id))
-        parts.append(image_results(found, record.image_id, record.height, record.width, by_label))
-    return [
-        entry | {"image_id": image_id}
-        for image_id, part in zip(_result_ids(names), parts, strict=True)
-        for entry in part
-    ]
-
-
-def image_results(
-    found: Detections, image_id: int | str, height: int, width: int, category_ids: Mapping[int, int] | None = None
-) -> list[dict[str, Any]]:
-    """The results of one image; `category_ids` by label, None for the labels themselves. See `coco_results`."""
-    windows = np.round(boxes.to_coco(np.asarray(found.boxes, np.float64), height, width), 3)
+    windows = np.round(box_algebra.to_coco(np.asarray(boxes, np.float64), *image_size), 3)
     return [
         {
             "image_id": image_id,
@@ -91,51 +67,8 @@ def image_results(
             "bbox": window.tolist(),
             "score": float(score),
         }
-        for window, label, score in zip(windows, found.class_ids.tolist(), found.scores, strict=True)
+        for window, label, score in zip(windows, class_ids.tolist(), scores, strict=True)
     ]
-
-
-def result_image_ids(records: Iterable[ImageRecord]) -> list[int | str]:
-    """The image ids in COCO's results.
-
-    Ids of COCO files are written as they are there, with their type. Other ids that consist of digits are written as
-    numbers, "000042" as 42, unless two ids of the data set would then be the same; all others as text.
-
-    Example:
-        >>> result_image_ids(test)                                                          # doctest: +SKIP
-        [139, 285, 632]
-    """
-    return _result_ids([(record.image_id, record.source_id) for record in records])
-
-
-def _result_ids(names):
-    """`result_image_ids` of pairs of `image_id` and `source_id`."""
-    numbered = [_as_number(image_id) if source_id is None else source_id for image_id, source_id in names]
-    if len(set(numbered)) == len(set(names)):
-        return numbered
-    return [image_id if source_id is None else source_id for image_id, source_id in names]
-
-
-def _as_number(text):
-    return int(text) if text.isascii() and text.isdecimal() else text
-
-
-def check_category_ids(dataset: DetectionDataset, category_ids: Mapping[str, int] | int | None) -> Mapping[str, int]:
-    """The category id of each class name; 1..K if `category_ids` is None, or K numbers from `category_ids` on.
-
-    Raises:
-        InputError: if one is missing.
-    """
-    if category_ids is None or isinstance(category_ids, int):
-        first = 1 if category_ids is None else category_ids
-        return {name: number for number, name in enumerate(dataset.class_names, start=first)}
-    missing = [name for name in dataset.class_names if name not in category_ids]
-    if missing:
-        raise InputError(
-            f"category ids: found none for class {missing[0]!r}; expected one for each class of {dataset.name}; pass "
-            "the COCO file that the classes come from"
-        )
-    return category_ids
 
 
 def read_results(

@@ -10,10 +10,10 @@ from typing import Any, NamedTuple, overload
 import numpy as np
 from PIL import Image
 
-from tf_fast_rcnn.data.coco_results import image_results
+from tf_fast_rcnn.data.coco_results import result_rows
 from tf_fast_rcnn.data.images import read_image
 from tf_fast_rcnn.errors import InputError
-from tf_fast_rcnn.visualization.drawing import draw_detections
+from tf_fast_rcnn.visualization.drawing import class_colors, draw_boxes
 
 # Maximum number of rows of the table in a notebook.
 _TABLE_ROWS = 20
@@ -166,16 +166,16 @@ class Detections:
             InputError: if neither the image nor its size is known, or a class has no category id.
         """
         height, width = self._pixels().shape[:2] if image_size is None else image_size
-        if category_ids is None:
-            return image_results(self, image_id, height, width)
-        missing = sorted(set(self.names) - set(category_ids))
-        if missing:
-            raise InputError(f"category_ids: found none for class {missing[0]!r}; expected one per class; add it")
-        ids = dict(zip(self.class_ids.tolist(), map(category_ids.__getitem__, self.names), strict=True))
-        return image_results(self, image_id, height, width, ids)
+        ids = None
+        if category_ids is not None:
+            missing = sorted(set(self.names) - set(category_ids))
+            if missing:
+                raise InputError(f"category_ids: found none for class {missing[0]!r}; expected one per class; add it")
+            ids = dict(zip(self.class_ids.tolist(), map(category_ids.__getitem__, self.names), strict=True))
+        return result_rows(self.boxes, self.class_ids, self.scores, image_id, (height, width), ids)
 
     def draw(self, image: Any = None, min_score: float = 0.0) -> Image.Image:
-        """Draws the detections on the image; see `draw_detections`.
+        """Draws the detections as boxes in the colour of their class, with labels such as "cat 0.93".
 
         Args:
             image: uint8 `[H, W, 3]` RGB, a PIL image, or the path of a file; None for the image of the detections.
@@ -194,7 +194,10 @@ class Detections:
             image = self._pixels()
         elif isinstance(image, (str, Path)):
             image = read_image(image)
-        return draw_detections(image, self, min_score=min_score)
+        # Highest score last, so that it is drawn on top.
+        shown = self[np.argsort(self.scores, kind="stable")].filter(min_score)
+        captions = [f"{each.class_name} {each.score:.2f}" for each in shown]
+        return draw_boxes(image, shown.boxes, captions, class_colors(shown.class_ids))
 
     def __repr__(self) -> str:
         counted = [f"{self.names.count(name)} {name}" for name in dict.fromkeys(self.names)]

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 
 import yaml
 
-from tf_fast_rcnn.data.readers.annotations import IMAGE_EXTENSIONS, finite
+from tf_fast_rcnn.data.image_files import IMAGE_EXTENSIONS
+from tf_fast_rcnn.data.parsing import finite
 from tf_fast_rcnn.data.readers.imagefolder import METADATA
 from tf_fast_rcnn.data.readers.kitti import kitti_folders
 from tf_fast_rcnn.data.readers.label_studio import is_label_studio

@@ -1,105 +1,82 @@
-"""Finds damage in PNG and JPEG files that Pillow overlooks and TensorFlow refuses.
-
-Pillow reads the rows that it needs and stops. TensorFlow's decoders go on to the end of the file: they need PNG's IEND
-and JPEG's EOI, correct checksums of the chunks that hold pixels, and know every critical chunk. Without this check such
-a file would end a training in an error that does not name it.
-"""
+"""Which files are images, and where they are: in a folder, or under the name that an annotation gives them."""
 
 from __future__ import annotations
 
-import re
-import struct
-import zlib
+import os
+import unicodedata
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-_PNG = b"\x89PNG\r\n\x1a\n"
-_CRITICAL = (b"IHDR", b"PLTE", b"IDAT", b"IEND")
-_CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # by PNG's colour type
-_PALETTE = 3
-# A marker in JPEG's coded data: neither a stuffed byte (FF 00), nor a restart (FF D0 to D7), nor a fill byte.
-_MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
-_EOI, _SOS, _TEM, _FIRST_APP, _LAST_APP = 0xD9, 0xDA, 0x01, 0xE0, 0xEF
+from tf_fast_rcnn.errors import InputError
+
+if TYPE_CHECKING:
+    from tf_fast_rcnn.files import StrPath
+
+IMAGE_EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 
 
-def damage(contents: bytes) -> str | None:
-    """What is wrong with a PNG or JPEG file that Pillow can read; None for whole files and other formats.
+# Folders of a name from another machine that are looked for here, from its end.
+_MAX_FOLDERS = 32
 
-    Example:
-        >>> damage(b"\\xff\\xd8\\xff\\xda\\x00\\x02")
-        'a JPEG without its end, the marker EOI'
+
+def images_in(folder: StrPath) -> list[Path]:
+    """The image files of a folder, sorted, without those of folders in it.
+
+    Raises:
+        InputError: if there are none.
     """
-    if contents.startswith(_PNG):
-        return _png_damage(contents)
-    return _jpeg_damage(contents) if contents.startswith(b"\xff\xd8") else None
+    found = [path for path in sorted(Path(folder).iterdir()) if is_image_file(path)]
+    if not found:
+        raise no_images(folder)
+    return found
 
 
-def png_bit_depth(contents: bytes) -> int | None:
-    """Bits of each sample in a PNG file; None for other formats."""
-    return contents[24] if contents.startswith(_PNG) and len(contents) > 24 else None
+def no_images(place: StrPath) -> InputError:
+    """The `InputError` for a folder or pattern without image files."""
+    return InputError(
+        f"{place}: found no images; expected files that end in {', '.join(IMAGE_EXTENSIONS)}; check the path, or give "
+        "a quoted pattern such as 'DIR/**/*.jpg'"
+    )
 
 
-def _png_damage(contents):
-    position, kinds, rows = len(_PNG), [], _Rows()
-    while position + 12 <= len(contents):
-        (length,) = struct.unpack_from(">I", contents, position)
-        kind = contents[position + 4 : position + 8]
-        end = position + 12 + length
-        if kind in _CRITICAL:
-            if end > len(contents):
-                break
-            (checksum,) = struct.unpack_from(">I", contents, end - 4)
-            if zlib.crc32(memoryview(contents)[position + 4 : end - 4]) != checksum:
-                return f"a PNG with a wrong checksum in its chunk {kind.decode()}"
-            if kind == b"IHDR" and kind in kinds:
-                return "a PNG with two headers"
-            kinds.append(kind)
-            rows.add(kind, contents[position + 8 : end - 4])
-        elif kind[:1].isupper():
-            return f"a PNG with the unknown critical chunk {kind.decode('latin-1')!r}"
-        if kind == b"IEND":
-            return rows.damage(b"PLTE" in kinds)
-        position = end
-    return "a PNG without its end, the chunk IEND"
+def is_image_file(path: Path) -> bool:
+    """Whether a path is a file with one of `IMAGE_EXTENSIONS`."""
+    return path.suffix.lower() in IMAGE_EXTENSIONS and path.is_file()
 
 
-class _Rows:
-    """Counts the bytes that a PNG's pixels unpack to."""
+def find_image(source: str, folder: Path, name: str) -> Path:
+    """Finds the image file that an annotation names, possibly by a path on the machine where it was created.
 
-    def __init__(self):
-        self._header, self._unpack, self._bytes, self._broken = None, zlib.decompressobj(), 0, False
+    Tried in this order: the name as a path relative to `folder` (or absolute); the same with backslashes replaced by
+    slashes; and that without its first folder, its first two folders, and so on. Composed and decomposed accents, which
+    macOS exchanges, are the same. `read_each` refuses files that several images come down to.
 
-    def add(self, kind, data):
-        if kind == b"IHDR":
-            self._header = data
-        elif kind == b"IDAT" and not self._broken:
-            try:
-                self._bytes += len(self._unpack.decompress(data))
-            except zlib.error:
-                self._broken = True
+    Raises:
+        InputError: if none of these exists, or if the name without its folders is found in `folder`, but with them
+            beside it: then `folder` is that of other images.
+    """
+    slashed = name.replace("\\", "/")
+    found = _existing(folder, name) or _existing(folder, slashed)
+    if found is not None:
+        return found
+    parts = slashed.split("/")[-_MAX_FOLDERS:]
+    tails = ["/".join(parts[first:]) for first in range(len(parts))]
+    found = next(filter(None, (_existing(folder, tail) for tail in tails)), None)
+    if found is None:
+        raise InputError(f"{source}: no such image: {folder / name}; add it or correct the name")
+    beside = Path(os.path.normpath(folder / ".."))
+    named = next(filter(None, (_existing(beside, tail) for tail in tails[:-1])), None)
+    if named is not None and not os.path.samefile(named, found):
+        raise InputError(
+            f"{source}: found {found} for {name}, but also {named}; expected one such file; pass {beside} as the "
+            "folder of the images"
+        )
+    return found
 
-    def damage(self, has_palette):
-        if self._header is None or len(self._header) != 13 or self._broken or not self._unpack.eof:
-            return "a PNG whose pixels are incomplete"
-        width, height, depth, colours, _, _, interlaced = struct.unpack(">IIBBBBB", self._header)
-        if colours == _PALETTE and not has_palette:
-            return "a PNG without its palette, the chunk PLTE"
-        row = 1 + (width * depth * _CHANNELS.get(colours, 1) + 7) // 8
-        return "a PNG with rows missing" if not interlaced and self._bytes < height * row else None
 
-
-def _jpeg_damage(contents):
-    position, in_scan = 2, False
-    while True:
-        found = _MARKER.search(contents, position)
-        if found is None:
-            return "a JPEG without its end, the marker EOI"
-        marker, position = contents[found.start() + 1], found.end()
-        if marker == _EOI:
-            return None
-        if in_scan and _FIRST_APP <= marker <= _LAST_APP:
-            return "a JPEG with damaged pixels"
-        if marker == _TEM:
-            continue
-        if position + 2 > len(contents):
-            return "a JPEG without its end, the marker EOI"
-        position += struct.unpack_from(">H", contents, position)[0]
-        in_scan = in_scan or marker == _SOS
+def _existing(folder, name):
+    """The file of a name below a folder, in the Unicode form that it has there; None if there is none."""
+    for written in dict.fromkeys((name, unicodedata.normalize("NFC", name), unicodedata.normalize("NFD", name))):
+        if os.path.isfile(folder / written):  # Path.is_file raises for a name that is too long.
+            return folder / written
+    return None

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import ExifTags, Image
 
-from tf_fast_rcnn.data.image_files import damage, png_bit_depth
+from tf_fast_rcnn.data.image_damage import damage, png_bit_depth
 from tf_fast_rcnn.errors import InputError
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ def read_image(path: StrPath, contents: bytes | None = None) -> np.ndarray:
         contents: the file's bytes if they are in memory; `path` is then only used in error messages.
 
     Raises:
-        InputError: if the file is missing, truncated, damaged so that TensorFlow refuses it (see `image_files`), not
+        InputError: if the file is missing, truncated, damaged so that TensorFlow refuses it (see `image_damage`), not
             an image, larger than Pillow's limit against decompression bombs, or has 32-bit samples, whose range is
             unknown.
 

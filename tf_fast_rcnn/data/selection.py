@@ -12,7 +12,7 @@ import numpy as np
 from tf_fast_rcnn.errors import InputError
 
 if TYPE_CHECKING:
-    from tf_fast_rcnn.data.records import DetectionDataset
+    from tf_fast_rcnn.data.datasets import DetectionDataset
 
 # "[START:STOP]" at the end of a SPEC, with percentages or numbers of images, and optionally ",seed=N".
 _PART = re.compile(r"\[(?P<start>[\d.]*%?):(?P<stop>[\d.]*%?)(?:,seed=(?P<seed>\d{1,9}))?\]")

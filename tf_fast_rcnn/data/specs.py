@@ -27,7 +27,7 @@ from tf_fast_rcnn.data.selection import select_part, without_part
 from tf_fast_rcnn.errors import InputError
 
 if TYPE_CHECKING:
-    from tf_fast_rcnn.data.records import DetectionDataset
+    from tf_fast_rcnn.data.datasets import DetectionDataset
     from tf_fast_rcnn.files import StrPath
 
 # The plus sign of a union is followed by a kind and a colon; any other belongs to a location ("voc:c++/cells@train").

@@ -13,7 +13,7 @@ from tf_fast_rcnn.data.prepared.write import with_proposals
 
 if TYPE_CHECKING:
     from tf_fast_rcnn.boxes import BoxStatistics
-    from tf_fast_rcnn.data.records import DetectionDataset
+    from tf_fast_rcnn.data.datasets import DetectionDataset
     from tf_fast_rcnn.files import StrPath
 
 # The statistics of classes with fewer foreground proposals are mixed with those of all classes together.
@@ -41,6 +41,10 @@ def box_statistics(
 
     Returns:
         `BoxStatistics`, float32 `[K, 4]` each.
+
+    Example:
+        >>> statistics = box_statistics(prepared)                                           # doctest: +SKIP
+        >>> model = fast_rcnn("vgg16", num_classes=3, box_statistics=statistics)            # doctest: +SKIP
     """
     dataset = with_proposals(dataset, cache_dir)
     sums = np.zeros((3, len(dataset.class_names), 4))  # sums of 1, t and t squared by class

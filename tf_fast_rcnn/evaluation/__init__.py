@@ -14,7 +14,7 @@ from tf_fast_rcnn.errors import InputError
 from tf_fast_rcnn.evaluation.results import ClassResult, EvaluationResult
 
 if TYPE_CHECKING:
-    from tf_fast_rcnn.data.records import DetectionDataset
+    from tf_fast_rcnn.data.datasets import DetectionDataset
 
 __all__ = ["PROTOCOLS", "ClassResult", "EvaluationResult", "annotations_of", "score_detections"]
 

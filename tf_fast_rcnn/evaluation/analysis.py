@@ -21,8 +21,8 @@ from tf_fast_rcnn.evaluation.results import json_number
 from tf_fast_rcnn.evaluation.voc import pixel_boxes
 
 if TYPE_CHECKING:
+    from tf_fast_rcnn.data.datasets import DetectionDataset
     from tf_fast_rcnn.data.detections import Detections
-    from tf_fast_rcnn.data.records import DetectionDataset
     from tf_fast_rcnn.evaluation.matching import Matching
     from tf_fast_rcnn.evaluation.results import EvaluationResult
 

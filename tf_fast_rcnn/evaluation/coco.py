@@ -15,15 +15,15 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from tf_fast_rcnn import boxes
-from tf_fast_rcnn.data.coco_results import result_image_ids
 from tf_fast_rcnn.data.records import CocoObjects
+from tf_fast_rcnn.data.writers.coco_results import result_image_ids
 from tf_fast_rcnn.evaluation.matching import concatenated, matching_of
 from tf_fast_rcnn.evaluation.results import ClassResult, EvaluationResult
 from tf_fast_rcnn.evaluation.voc import round_pixels
 
 if TYPE_CHECKING:
+    from tf_fast_rcnn.data.datasets import DetectionDataset
     from tf_fast_rcnn.data.detections import Detections
-    from tf_fast_rcnn.data.records import DetectionDataset
 
 # The number of detections per image and class that COCO's evaluation server scores.
 MAX_DETECTIONS = 100

@@ -17,7 +17,7 @@ from tf_fast_rcnn.data.image_names import KINDS
 from tf_fast_rcnn.errors import InputError
 
 if TYPE_CHECKING:
-    from tf_fast_rcnn.data.records import DetectionDataset
+    from tf_fast_rcnn.data.datasets import DetectionDataset
     from tf_fast_rcnn.files import StrPath
 
 _MIN_IOU = 0.5

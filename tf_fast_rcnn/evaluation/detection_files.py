@@ -1,6 +1,6 @@
 """Detection files shared with other tools: COCO results and Pascal VOC comp3 and comp4 files.
 
-- COCO results: see `data.coco_results`, which also writes them.
+- COCO results: see `data.coco_results`; `data.writers.coco_results` writes them.
 - VOC (development kit, section "Detection task"): one text file per class, `comp4_det_SPLIT_CLASS.txt` (comp3 if the
   detector was trained on VOC only), with one line per detection: image id, score, xmin, ymin, xmax, ymax, in 1-based
   pixels with inclusive corners.
@@ -19,15 +19,17 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from tf_fast_rcnn import boxes
-from tf_fast_rcnn.data.coco_results import check_category_ids, read_results
+from tf_fast_rcnn.data.coco_results import read_results
 from tf_fast_rcnn.data.detections import Detections
 from tf_fast_rcnn.data.image_names import KINDS, ImageNames
+from tf_fast_rcnn.data.writers.coco_results import check_category_ids
 from tf_fast_rcnn.errors import InputError
 from tf_fast_rcnn.evaluation.detection_checks import ImageReading, check_classes, check_images
 from tf_fast_rcnn.files import write_text
 
 if TYPE_CHECKING:
-    from tf_fast_rcnn.data.records import DetectionDataset, ImageRecord
+    from tf_fast_rcnn.data.datasets import DetectionDataset
+    from tf_fast_rcnn.data.records import ImageRecord
     from tf_fast_rcnn.files import StrPath
 
 _VOC_NAME = re.compile(r"comp[34]_det_.+\.txt")

@@ -13,8 +13,8 @@ import numpy as np
 if TYPE_CHECKING:
     import numpy.typing as npt
 
+    from tf_fast_rcnn.data.datasets import DetectionDataset
     from tf_fast_rcnn.data.detections import Detections
-    from tf_fast_rcnn.data.records import DetectionDataset
 
 
 class Matching(NamedTuple):

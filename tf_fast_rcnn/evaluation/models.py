@@ -14,6 +14,7 @@ import tensorflow as tf
 from PIL import Image
 from tqdm import tqdm
 
+from tf_fast_rcnn.data.drawing import draw_detections
 from tf_fast_rcnn.errors import InputError
 from tf_fast_rcnn.evaluation import score_detections
 from tf_fast_rcnn.evaluation.detection_files import read_matched
@@ -22,13 +23,13 @@ from tf_fast_rcnn.inference.predictor import Predictor
 from tf_fast_rcnn.inference.settings import EVALUATION_SCORE_THRESHOLD, DetectionSettings
 from tf_fast_rcnn.inference.sources import Source
 from tf_fast_rcnn.training.averaging import averaged_weights
-from tf_fast_rcnn.visualization.drawing import draw_boxes, draw_detections
+from tf_fast_rcnn.visualization.drawing import draw_boxes
 
 if TYPE_CHECKING:
+    from tf_fast_rcnn.data.datasets import DetectionDataset
     from tf_fast_rcnn.data.detections import Detections
     from tf_fast_rcnn.data.proposals.files import FileProposals
     from tf_fast_rcnn.data.proposals.settings import ProposalSettings
-    from tf_fast_rcnn.data.records import DetectionDataset
     from tf_fast_rcnn.evaluation.results import EvaluationResult
     from tf_fast_rcnn.files import StrPath
 

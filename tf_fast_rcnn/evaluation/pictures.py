@@ -17,8 +17,8 @@ from tf_fast_rcnn.visualization.crops import cut_out, window_around
 from tf_fast_rcnn.visualization.drawing import class_colors, draw_boxes
 
 if TYPE_CHECKING:
+    from tf_fast_rcnn.data.datasets import DetectionDataset
     from tf_fast_rcnn.data.detections import Detections
-    from tf_fast_rcnn.data.records import DetectionDataset
     from tf_fast_rcnn.evaluation.breakdown import Breakdown
     from tf_fast_rcnn.evaluation.results import EvaluationResult
 

@@ -22,7 +22,7 @@ from tf_fast_rcnn.models.truncated_svd import (
 if TYPE_CHECKING:
     import keras
 
-    from tf_fast_rcnn.data.records import DetectionDataset
+    from tf_fast_rcnn.data.datasets import DetectionDataset
 
 # Candidate ranks as fractions of the break-even rank, in steps of a tenth of an octave.
 _SHARES = 2.0 ** (-np.arange(1, 65) / 10)

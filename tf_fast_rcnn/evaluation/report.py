@@ -18,8 +18,8 @@ from tf_fast_rcnn.visualization.pages import render_page
 from tf_fast_rcnn.visualization.plots import plot_breakdown, plot_precision_recall, plot_reliability
 
 if TYPE_CHECKING:
+    from tf_fast_rcnn.data.datasets import DetectionDataset
     from tf_fast_rcnn.data.detections import Detections
-    from tf_fast_rcnn.data.records import DetectionDataset
     from tf_fast_rcnn.evaluation.analysis import Analysis
     from tf_fast_rcnn.evaluation.results import EvaluationResult
     from tf_fast_rcnn.files import StrPath

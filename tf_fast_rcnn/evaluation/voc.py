@@ -29,8 +29,9 @@ from tf_fast_rcnn.evaluation.results import ClassResult, EvaluationResult
 if TYPE_CHECKING:
     import numpy.typing as npt
 
+    from tf_fast_rcnn.data.datasets import DetectionDataset
     from tf_fast_rcnn.data.detections import Detections
-    from tf_fast_rcnn.data.records import DetectionDataset, ImageRecord
+    from tf_fast_rcnn.data.records import ImageRecord
     from tf_fast_rcnn.evaluation.matching import Matching
 
 

@@ -6,17 +6,20 @@ and the exported model needs neither Keras nor Python.
 
 from __future__ import annotations
 
+import dataclasses
+import hashlib
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import tensorflow as tf
 
+import tf_fast_rcnn
 from tf_fast_rcnn.data.proposals import dense_boxes
 from tf_fast_rcnn.errors import InputError
 from tf_fast_rcnn.export.graph_proposals import check_graph_proposals
 from tf_fast_rcnn.export.limits import ServingLimits
-from tf_fast_rcnn.export.metadata import metadata_json
 from tf_fast_rcnn.export.signatures import Signatures
 from tf_fast_rcnn.export.warm_up import warm_up_records, write_warm_up
 from tf_fast_rcnn.files import new_folder
@@ -141,6 +144,51 @@ def _check_proposals(proposals, limits):
 
 def _searches(proposals):
     return proposals is not None and proposals.selective_search is not None
+
+
+def metadata_json(
+    detector: Detector,
+    *,
+    class_names: Sequence[str],
+    roi_pooling: str,
+    proposals: ProposalSettings | None,
+    limits: ServingLimits,
+    training: Mapping[str, Any] | None = None,
+) -> str:
+    """The content of metadata.json.
+
+    Args:
+        detector: the `Detector` that is exported.
+        class_names, roi_pooling, proposals, limits, training: see `export_saved_model`.
+
+    Returns:
+        str: a JSON object with package_version, tensorflow_version, class_names, weights_sha256 (see
+        `weights_sha256`), roi_pooling, detection (as `DetectionSettings.to_json`), proposals (settings of the proposals
+        that the graph computes, or null), limits and training.
+    """
+    value = {
+        "package_version": tf_fast_rcnn.__version__,
+        "tensorflow_version": tf.__version__,
+        "class_names": list(class_names),
+        "weights_sha256": weights_sha256(detector.weights),
+        "roi_pooling": roi_pooling,
+        "detection": detector.settings.to_json(),
+        "proposals": None if proposals is None else proposals.to_json(),
+        "limits": dataclasses.asdict(limits),
+        "training": training,
+    }
+    return json.dumps(value, indent=2, ensure_ascii=False) + "\n"
+
+
+def weights_sha256(variables: Iterable[keras.Variable]) -> str:
+    """SHA-256 of the concatenated values of Keras variables, in C order and little-endian, as a hexadecimal string.
+
+    A SavedModel has the hash of the trained model's weights, in which batch normalisation is not yet folded.
+    """
+    digest = hashlib.sha256()
+    for variable in variables:
+        digest.update(variable.value.numpy().tobytes())
+    return digest.hexdigest()
 
 
 def _save(folder, detector, signatures, assets, native):

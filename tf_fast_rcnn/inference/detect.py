@@ -13,12 +13,13 @@ import numpy as np
 import tensorflow as tf
 from tqdm import tqdm
 
+from tf_fast_rcnn.data.datasets import DetectionDataset
 from tf_fast_rcnn.data.detections import Detections
 from tf_fast_rcnn.data.images import read_image
 from tf_fast_rcnn.data.network_input import decode_image
 from tf_fast_rcnn.data.prepared.examples import example_reader, input_errors
 from tf_fast_rcnn.data.proposals import FileProposals, ProposalSettings, compute_proposals, proposal_settings
-from tf_fast_rcnn.data.records import DetectionDataset, ImageRecord
+from tf_fast_rcnn.data.records import ImageRecord
 from tf_fast_rcnn.data.tiles import tile_fields
 from tf_fast_rcnn.errors import InputError
 from tf_fast_rcnn.inference.graph import Detector
@@ -38,8 +39,20 @@ _IMAGES = (
 
 
 def detection_settings(run: Run, **changes: Any) -> DetectionSettings:
-    """`DetectionSettings` with the image size and the tiles that a run (see `load_run`) was trained at, and the NMS
-    threshold of its recipe."""
+    """`DetectionSettings` with the image size and the tiles that a run was trained at, and the NMS threshold of its
+    recipe.
+
+    Args:
+        run: a run that `load_run` read.
+        **changes: other attributes of `DetectionSettings`, or other values of these.
+
+    Raises:
+        InputError: for a value out of range.
+
+    Example:
+        >>> settings = detection_settings(load_run("runs/cells"), max_detections=300)       # doctest: +SKIP
+        >>> detect(run.model, "cell.jpg", settings=settings)                                # doctest: +SKIP
+    """
     of_run = {name: getattr(run, name) for name in ("shorter_side", "longer_side", "nms_iou_threshold")}
     return DetectionSettings(**{**of_run, **tile_fields(run.tiles), **changes})
 

@@ -123,7 +123,7 @@ class Detector:
             `[B, (R), K, 4]`, relative to the image and clipped to it.
         """
         if self.settings.tiles is not None:
-            return tiled_regions(self, image_of, proposals, above)
+            return tiled_regions(self.regions_in_view, self.num_classes, self.settings, image_of, proposals, above)
         maps, sizes = self._feature_maps(image_of, tf.cast(proposals.nrows(), tf.int32))
         image = tf.cast(proposals.value_rowids(), tf.int32)
         probabilities, class_boxes = self._classify_and_refine(maps, sizes, image, proposals.values, above)

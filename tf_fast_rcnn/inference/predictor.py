@@ -14,12 +14,13 @@ import keras
 import numpy as np
 from tqdm import tqdm
 
+from tf_fast_rcnn.data.datasets import DetectionDataset
 from tf_fast_rcnn.data.detections import Detections
+from tf_fast_rcnn.data.image_files import images_in
 from tf_fast_rcnn.data.images import encode_png, read_encoded
 from tf_fast_rcnn.data.prepared.write import cached_proposals
 from tf_fast_rcnn.data.proposals import FileProposals, ProposalSettings
-from tf_fast_rcnn.data.readers.annotations import images_in
-from tf_fast_rcnn.data.records import DetectionDataset, ImageRecord
+from tf_fast_rcnn.data.records import ImageRecord
 from tf_fast_rcnn.errors import InputError
 from tf_fast_rcnn.inference.detect import Image, Proposals, check_proposals, default_proposals, image_and_proposals
 from tf_fast_rcnn.inference.servers import GrpcSource, RestSource

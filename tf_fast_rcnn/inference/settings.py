@@ -64,6 +64,10 @@ class DetectionSettings:
 
     Raises:
         InputError: for a value out of range.
+
+    Example:
+        >>> DetectionSettings(shorter_side=(480, 576, 688), nms="soft").longer_side
+        1000
     """
 
     shorter_side: int | tuple = 600

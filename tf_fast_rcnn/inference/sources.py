@@ -13,9 +13,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from tf_fast_rcnn.data.datasets import DetectionDataset
 from tf_fast_rcnn.data.detections import Detections
 from tf_fast_rcnn.data.proposals import FileProposals, ProposalSettings, in_tiles, settings_from_json
-from tf_fast_rcnn.data.records import DetectionDataset
 from tf_fast_rcnn.errors import InputError
 from tf_fast_rcnn.inference.detect import classify_regions, detect_batch, detect_dataset, detection_settings
 from tf_fast_rcnn.inference.settings import DetectionSettings
@@ -70,7 +70,11 @@ class Source:
         return None
 
     def classify_regions(self, image: np.ndarray | bytes, regions: np.ndarray) -> np.ndarray:
-        """Class probabilities float32 `[R, K + 1]` of regions float32 `[R, 4]`."""
+        """Class probabilities float32 `[R, K + 1]` of regions float32 `[R, 4]`, relative to the image.
+
+        Raises:
+            InputError: if the source cannot classify regions.
+        """
         raise InputError(
             f"{self.name}: found a model that cannot classify regions; expected a RUN, a SavedModel or a server; use "
             "one of these"

@@ -12,9 +12,9 @@ import numpy as np
 from tqdm import tqdm
 
 from tf_fast_rcnn import boxes
+from tf_fast_rcnn.data.datasets import DetectionDataset
 from tf_fast_rcnn.data.detections import Detections
 from tf_fast_rcnn.data.proposals import ProposalSettings
-from tf_fast_rcnn.data.records import DetectionDataset
 from tf_fast_rcnn.errors import InputError, missing_package
 from tf_fast_rcnn.files import StrPath
 

@@ -20,12 +20,14 @@ from tf_fast_rcnn.data.network_input import network_size, resize
 from tf_fast_rcnn.data.tiles import LIMIT_TOLERANCE
 
 if TYPE_CHECKING:
-    from tf_fast_rcnn.inference.graph import Detector
     from tf_fast_rcnn.inference.settings import DetectionSettings
 
 # Side of the largest view in pixels of the network's input, unless a single tile is larger. Feature maps of the first
 # layers of a view take up to 0.2 GB.
 VIEW_SIDE = 1280
+
+# `Detector.regions_in_view`.
+RegionsInView = Callable[[tf.Tensor, tf.Tensor, float | None], tuple[tf.Tensor, tf.Tensor]]
 
 
 class Views(NamedTuple):
@@ -121,7 +123,9 @@ def _nearest(axis, centres):
 
 
 def tiled_regions(
-    detector: Detector,
+    regions_in_view: RegionsInView,
+    num_classes: int,
+    settings: DetectionSettings,
     image_of: Callable[[tf.Tensor], tf.Tensor],
     proposals: tf.RaggedTensor,
     above: float | None = None,
@@ -129,7 +133,9 @@ def tiled_regions(
     """`Detector.regions` in tiles.
 
     Args:
-        detector: `Detector` with tiles.
+        regions_in_view: `Detector.regions_in_view`.
+        num_classes: K.
+        settings: `DetectionSettings` with tiles.
         image_of, proposals: as for `Detector.regions`.
         above: only regions with a class score above this are returned; None: all.
 
@@ -141,31 +147,32 @@ def tiled_regions(
     lengths = tf.TensorArray(tf.int64, images, element_shape=[])
 
     def one_image(index, parts, lengths):
-        found = _regions_of_image(detector, image_of(index), proposals[index], above)
+        image = image_of(index)
+        found = _regions_of_image(regions_in_view, num_classes, settings, image, proposals[index], above)
         parts = [array.write(index, each) for array, each in zip(parts, found, strict=True)]
         return index + 1, parts, lengths.write(index, tf.shape(found[0], tf.int64)[0])
 
-    start = (tf.constant(0), _arrays(detector, images), lengths)
+    start = (tf.constant(0), _arrays(num_classes, images), lengths)
     _, parts, lengths = tf.while_loop(lambda index, *_: index < images, one_image, start, parallel_iterations=1)
     lengths = lengths.stack()
     probabilities, class_boxes = (tf.RaggedTensor.from_row_lengths(array.concat(), lengths) for array in parts)
     return probabilities, class_boxes
 
 
-def _arrays(detector, count):
+def _arrays(num_classes, count):
     """Empty arrays for the class probabilities `[N, K + 1]` and boxes `[N, K, 4]` of `count` parts."""
-    shapes = ([detector.num_classes + 1], [detector.num_classes, 4])
+    shapes = ([num_classes + 1], [num_classes, 4])
     return [tf.TensorArray(tf.float32, count, element_shape=[None, *shape], infer_shape=False) for shape in shapes]
 
 
-def _regions_of_image(detector, image, proposals, above):
+def _regions_of_image(regions_in_view, num_classes, settings, image, proposals, above):
     """The regions of one image, uint8 `[H, W, 3]`, with proposals `[N, 4]`, view by view."""
     size = tf.shape(image)[:2]
     height, width = tf.unstack(tf.cast(size, tf.float32))
-    views = views_of(size, detector.settings)
+    views = views_of(size, settings)
     count = tf.shape(views.windows)[0]
     pixels = boxes.scale(proposals, height, width)
-    view = view_of_each(views, pixels, detector.settings)
+    view = view_of_each(views, pixels, settings)
     order = tf.argsort(view, stable=True)
     ends = tf.cumsum(tf.math.bincount(view, minlength=count, maxlength=count))
 
@@ -178,20 +185,20 @@ def _regions_of_image(detector, image, proposals, above):
         def look():
             seen = resize(image[top:bottom, left:right], views.sizes[index])
             relative = (tf.gather(pixels, rows) - offset) / sides
-            probabilities, found = detector.regions_in_view(seen[None], relative, above)
+            probabilities, found = regions_in_view(seen[None], relative, above)
             found = boxes.clip(boxes.relative(found * sides + offset, height, width))
             if above is None:
                 return probabilities, found, rows
             kept = tf.reduce_max(probabilities[:, 1:], axis=1) > above
             return tuple(tf.boolean_mask(each, kept) for each in (probabilities, found, rows))
 
-        nothing = tf.zeros([0, detector.num_classes + 1]), tf.zeros([0, detector.num_classes, 4]), rows
+        nothing = tf.zeros([0, num_classes + 1]), tf.zeros([0, num_classes, 4]), rows
         *found, place = tf.cond(tf.size(rows) > 0, look, lambda: nothing)
         parts = [array.write(index, each) for array, each in zip(parts, found, strict=True)]
         return index + 1, parts, places.write(index, place)
 
     places = tf.TensorArray(tf.int32, count, element_shape=[None], infer_shape=False)
-    start = (tf.constant(0), _arrays(detector, count), places)
+    start = (tf.constant(0), _arrays(num_classes, count), places)
     _, parts, places = tf.while_loop(lambda index, *_: index < count, one_view, start, parallel_iterations=1)
     # In the order of the proposals, by which ties between scores are broken.
     order = tf.argsort(places.concat())

@@ -305,7 +305,19 @@ class CompressionSummary:
 
 
 def compression_summary(model: keras.Model, compressed: keras.Model) -> CompressionSummary:
-    """The `CompressionSummary` for a model and its compressed copy, the result of `compress`."""
+    """What compression changed: layers, parameters and operations per RoI.
+
+    Args:
+        model: a model made by `fast_rcnn`.
+        compressed: its compressed copy, the result of `compress`.
+
+    Returns:
+        `CompressionSummary`.
+
+    Example:
+        >>> summary = compression_summary(model, compress(model, fc6=1024, fc7=256))        # doctest: +SKIP
+        >>> before, after = summary.parameters                                              # doctest: +SKIP
+    """
     layers = []
     for name, rank in factor_ranks(compressed).items():
         if name in factor_ranks(model):

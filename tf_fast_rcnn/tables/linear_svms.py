@@ -24,7 +24,8 @@ from tf_fast_rcnn.models.parts import class_layer
 from tf_fast_rcnn.models.pretrained import copy_weights
 
 if TYPE_CHECKING:
-    from tf_fast_rcnn.data.records import DetectionDataset, ImageRecord
+    from tf_fast_rcnn.data.datasets import DetectionDataset
+    from tf_fast_rcnn.data.records import ImageRecord
     from tf_fast_rcnn.inference.settings import DetectionSettings
 
 _NEGATIVE_IOU = 0.3

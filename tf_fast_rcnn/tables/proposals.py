@@ -13,8 +13,8 @@ from tf_fast_rcnn.data.proposals import dense_grid, proposal_settings
 from tf_fast_rcnn.data.proposals.recall import recall_curves
 
 if TYPE_CHECKING:
+    from tf_fast_rcnn.data.datasets import DetectionDataset
     from tf_fast_rcnn.data.proposals.settings import ProposalSettings
-    from tf_fast_rcnn.data.records import DetectionDataset
     from tf_fast_rcnn.files import StrPath
 
 SELECTIVE_SEARCH, ALL_SIZES = "selective search", "selective search, all sizes"

@@ -11,7 +11,7 @@ from typing import Any
 
 import keras
 
-from tf_fast_rcnn.data.records import DetectionDataset
+from tf_fast_rcnn.data.datasets import DetectionDataset
 from tf_fast_rcnn.files import write_json
 from tf_fast_rcnn.models.backbone_split import cut_at_roi_pooling
 from tf_fast_rcnn.models.backbones import load_backbone

@@ -11,7 +11,7 @@ import numpy as np
 
 from tf_fast_rcnn import boxes
 from tf_fast_rcnn.data.batches.settings import SamplingRules, detection_side
-from tf_fast_rcnn.data.records import DetectionDataset
+from tf_fast_rcnn.data.datasets import DetectionDataset
 from tf_fast_rcnn.data.tiles import Tiles, is_of_tiles, object_sides, tile_fields
 from tf_fast_rcnn.errors import InputError
 from tf_fast_rcnn.models.backbone_split import DEFAULT_OUTPUT_SIZE, feature_strides

@@ -18,7 +18,7 @@ from tf_fast_rcnn.models.truncated_svd import with_factors_of
 from tf_fast_rcnn.training import run_folder
 
 if TYPE_CHECKING:
-    from tf_fast_rcnn.data.records import DetectionDataset
+    from tf_fast_rcnn.data.datasets import DetectionDataset
     from tf_fast_rcnn.files import StrPath
     from tf_fast_rcnn.training.settings import Recipe
 

@@ -20,16 +20,16 @@ from tf_fast_rcnn.training import run_folder
 from tf_fast_rcnn.training.averaging import averaged_weights, keep_raw_weights
 from tf_fast_rcnn.training.callbacks import BestModel, Checkpoints, LossLog, Position, ProgressBar, RunLog
 from tf_fast_rcnn.training.initial_model import initial_model
-from tf_fast_rcnn.training.optimizers import optimizer_of
 from tf_fast_rcnn.training.precision import set_precision
 from tf_fast_rcnn.training.recipes import small_data
+from tf_fast_rcnn.training.schedules import optimizer_of
 from tf_fast_rcnn.training.settings import BACKGROUND
 from tf_fast_rcnn.training.training_data import TrainingData, training_data
 
 if TYPE_CHECKING:
+    from tf_fast_rcnn.data.datasets import DetectionDataset
     from tf_fast_rcnn.data.proposals.files import FileProposals
     from tf_fast_rcnn.data.proposals.settings import ProposalSettings
-    from tf_fast_rcnn.data.records import DetectionDataset
     from tf_fast_rcnn.files import StrPath
     from tf_fast_rcnn.training.settings import Recipe
 

@@ -82,6 +82,9 @@ class Run:
 def load_run(folder: StrPath) -> Run:
     """Reads RUN.
 
+    Args:
+        folder: RUN, the folder that `train` wrote.
+
     Raises:
         InputError: if the folder is not a training run, or its training has not finished.
 
@@ -130,7 +133,11 @@ def load_model(path: StrPath) -> keras.Model:
 
 
 def read_description(folder: StrPath) -> dict[str, Any]:
-    """The content of RUN/run.json, with the setting names of this version in its recipe."""
+    """The content of RUN/run.json, with the setting names of this version in its recipe.
+
+    Raises:
+        InputError: if the file is missing or damaged.
+    """
     path = Path(folder) / "run.json"
     if not path.is_file():
         raise InputError(

@@ -22,7 +22,7 @@ from tf_fast_rcnn.ops.roi_pooling import pooling_grids
 from tf_fast_rcnn.training import optimizers
 
 if TYPE_CHECKING:
-    from tf_fast_rcnn.data.records import DetectionDataset
+    from tf_fast_rcnn.data.datasets import DetectionDataset
 
 DTYPES = ("float32", "mixed_bfloat16", "mixed_float16")
 OPTIMIZERS = ("sgd", "adamw")

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 import keras
 import numpy as np
 
+from tf_fast_rcnn.data.datasets import DetectionDataset
 from tf_fast_rcnn.data.prepared.tiles import cut_tiles, trained_objects
 from tf_fast_rcnn.data.prepared.write import cached_proposals
 from tf_fast_rcnn.data.proposals import FileProposals, ProposalSettings, compute_proposals, in_tiles, proposal_settings
 from tf_fast_rcnn.data.proposals.recall import ENOUGH_RECALL, MIN_IOU, recall_by_size
-from tf_fast_rcnn.data.records import DetectionDataset
 from tf_fast_rcnn.errors import InputError
 from tf_fast_rcnn.training import run_folder
 from tf_fast_rcnn.training.choices import settle

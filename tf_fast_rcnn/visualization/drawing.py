@@ -11,8 +11,7 @@ from PIL import Image, ImageDraw, ImageFont
 from tf_fast_rcnn import boxes
 
 if TYPE_CHECKING:
-    from tf_fast_rcnn.data.detections import Detections
-    from tf_fast_rcnn.data.records import ImageRecord
+    pass
 
 # M. A. Petroff, "Accessible Color Sequences for Data Visualization" (arXiv:2107.02270): ten colours that remain
 # distinguishable with colour-vision deficiency, the most distinct first.
@@ -40,59 +39,6 @@ def class_color(label: int) -> str:
 def class_colors(labels: np.ndarray) -> list[str]:
     """The colour of each class of an array of labels."""
     return [class_color(label) for label in labels.tolist()]
-
-
-def draw_detections(
-    image: np.ndarray | Image.Image,
-    detections: Detections,
-    class_names: Sequence[str] | None = None,
-    min_score: float = 0.0,
-) -> Image.Image:
-    """Draws detections as boxes in the colour of their class, with labels such as "cat 0.93".
-
-    Args:
-        image: uint8 `[H, W, 3]` RGB, or a PIL image; it is not modified.
-        detections: `Detections`, boxes relative to the image.
-        class_names: names of the classes 1..K; None for those that the detections know.
-        min_score: detections with a lower score are not drawn.
-
-    Returns:
-        A new PIL image, RGB, of the same size.
-
-    Example:
-        >>> draw_detections(read_image("cat.jpg"), detections, ["cat"]).save("found.png")        # doctest: +SKIP
-    """
-    # Highest score last, so that it is drawn on top.
-    order = np.argsort(detections.scores, kind="stable")
-    shown = [index for index in order if detections.scores[index] >= min_score]
-    classes = [int(detections.class_ids[index]) for index in shown]
-    if class_names is None:
-        names = [detections.names[index] for index in shown]
-    else:
-        names = [class_names[label - 1] for label in classes]
-    captions = [f"{name} {detections.scores[index]:.2f}" for index, name in zip(shown, names, strict=True)]
-    return draw_boxes(image, detections.boxes[shown], captions, [class_color(label) for label in classes])
-
-
-def draw_ground_truth(image: np.ndarray | Image.Image, record: ImageRecord, class_names: Sequence[str]) -> Image.Image:
-    """Draws the ground truth: dashed white boxes with class names, in brackets for difficult objects.
-
-    Args:
-        image: uint8 `[H, W, 3]` RGB, or a PIL image; it is not modified.
-        record: `ImageRecord` with the objects.
-        class_names: names of the classes 1..K.
-
-    Returns:
-        A new PIL image, RGB, of the same size.
-    """
-    return draw_boxes(image, record.boxes, object_captions(record, class_names))
-
-
-def object_captions(record: ImageRecord, class_names: Sequence[str]) -> list[str]:
-    """The class name of each object of an `ImageRecord`, in brackets if difficult; crowds are marked "crowd"."""
-    names = [class_names[label - 1] for label in record.class_ids]
-    names = [f"{name}: crowd" if crowd else name for name, crowd in zip(names, record.crowd, strict=True)]
-    return [f"({name})" if difficult else name for name, difficult in zip(names, record.difficult, strict=True)]
 
 
 def draw_boxes(

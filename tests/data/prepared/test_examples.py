@@ -10,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from tf_fast_rcnn.data.datasets import DetectionDataset
 from tf_fast_rcnn.data.prepared.examples import PreparedRecords, example_reader, input_errors, read_record, to_example
-from tf_fast_rcnn.data.records import CocoObjects, DetectionDataset, ImageRecord
+from tf_fast_rcnn.data.records import CocoObjects, ImageRecord
 from tf_fast_rcnn.errors import InputError
 
 CLASS_NAMES = ("cat", "dög", "ox")

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tf_fast_rcnn.data.datasets import DetectionDataset
 from tf_fast_rcnn.data.images import read_image
 from tf_fast_rcnn.data.network_input import decode_image
 from tf_fast_rcnn.data.prepared import workers
@@ -23,7 +24,6 @@ from tf_fast_rcnn.data.proposals import compute_proposals
 from tf_fast_rcnn.data.proposals.dense import DenseBoxes
 from tf_fast_rcnn.data.proposals.settings import ProposalSettings
 from tf_fast_rcnn.data.readers.voc import read_voc
-from tf_fast_rcnn.data.records import DetectionDataset
 from tf_fast_rcnn.errors import InputError
 from tf_fast_rcnn.files import PARTIAL_PREFIX
 

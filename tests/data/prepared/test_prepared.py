@@ -311,7 +311,8 @@ from tf_fast_rcnn.data.prepared.write import prepare
 from tf_fast_rcnn.data.prepared.read import read_prepared
 from tf_fast_rcnn.data.proposals import ProposalSettings
 from tf_fast_rcnn.data.proposals.dense import DenseBoxes
-from tf_fast_rcnn.data.records import DetectionDataset, ImageRecord
+from tf_fast_rcnn.data.datasets import DetectionDataset
+from tf_fast_rcnn.data.records import ImageRecord
 
 class Images(collections.abc.Sequence):
     def __init__(self, count):

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tf_fast_rcnn.data.datasets import DetectionDataset
 from tf_fast_rcnn.data.prepared.tiles import cut_tiles, trained_objects
-from tf_fast_rcnn.data.records import DetectionDataset, ImageRecord
+from tf_fast_rcnn.data.records import ImageRecord
 from tf_fast_rcnn.data.tiles import Tiles
 from tf_fast_rcnn.errors import InputError
 

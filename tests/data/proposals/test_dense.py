@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from tf_fast_rcnn import boxes as box_algebra
+from tf_fast_rcnn.data.datasets import DetectionDataset
 from tf_fast_rcnn.data.proposals import ProposalSettings, compute_proposals, selective_search
 from tf_fast_rcnn.data.proposals.dense import (
     DEFAULT_DENSE_BOXES,
@@ -11,7 +12,7 @@ from tf_fast_rcnn.data.proposals.dense import (
     dense_in_views,
     fit_dense_boxes,
 )
-from tf_fast_rcnn.data.records import DetectionDataset, ImageRecord
+from tf_fast_rcnn.data.records import ImageRecord
 from tf_fast_rcnn.data.tiles import Tiles
 from tf_fast_rcnn.errors import InputError
 

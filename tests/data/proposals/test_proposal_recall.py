@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 from tf_fast_rcnn.data.proposals.recall import (
     best_overlaps,
     class_best_overlaps,
-    class_recalls,
     recall_by_size,
     recall_curves,
 )
@@ -75,18 +74,8 @@ def test_recall_counts_objects_that_are_no_crowds(records):
     np.testing.assert_allclose(curves.by_count, [naive(0.5, count) for count in (1, 3, 100)])
 
 
-def test_recall_of_classes():
-    half, whole = (0, 0, 1, 0.5), (0, 0, 1, 1)
-    records = [
-        make_record([(half, 1, False), (whole, 3, False), (whole, 3, True)], [half]),
-        make_record([((0.5, 0.5, 1, 1), 1, False)], [half]),
-    ]
-    # The half image matches itself and, with an IoU of exactly 0.5, the whole image.
-    assert class_recalls(records, ("a", "b", "c")) == {"a": 0.5, "c": 1.0}
-    assert class_recalls(records, ("a", "b", "c"), min_iou=0.6) == {"a": 0.5, "c": 0.0}
-
-
 def test_best_overlaps_by_class_are_those_of_each_object():
+    """Crowds do not count."""
     records = [
         make_record([((0, 0, 1, 1), 1, False), ((0, 0, 1, 0.5), 3, False), ((0, 0, 1, 1), 3, True)], [(0, 0, 1, 0.5)]),
         make_record([((0, 0, 0.5, 1), 1, False)], []),

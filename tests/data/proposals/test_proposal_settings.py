@@ -3,10 +3,11 @@ import json
 import numpy as np
 import pytest
 
+from tf_fast_rcnn.data.datasets import DetectionDataset
 from tf_fast_rcnn.data.proposals import compute_proposals, dense_boxes, dense_grid, selective_search
 from tf_fast_rcnn.data.proposals.dense import DEFAULT_DENSE_BOXES, DenseBoxes
 from tf_fast_rcnn.data.proposals.settings import DEFAULT_MIN_SIZE, METHODS, ProposalSettings, proposal_settings
-from tf_fast_rcnn.data.records import DetectionDataset, ImageRecord
+from tf_fast_rcnn.data.records import ImageRecord
 from tf_fast_rcnn.errors import InputError
 
 IMAGE = np.random.default_rng(0).integers(0, 256, (4, 6, 3), np.uint8).repeat(15, axis=0).repeat(15, axis=1)

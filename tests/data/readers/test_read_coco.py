@@ -7,9 +7,9 @@ import pytest
 from annotation_files import one_line_error, write_image
 from PIL import Image
 
-from tf_fast_rcnn.data.coco_results import result_image_ids
 from tf_fast_rcnn.data.readers.coco import coco_category_ids, read_coco, read_coco_images
 from tf_fast_rcnn.data.specs import load_images
+from tf_fast_rcnn.data.writers.coco_results import result_image_ids
 
 CATEGORIES = [{"id": 90, "name": "toothbrush"}, {"id": 1, "name": "person"}, {"id": 13, "name": "stop sign"}]
 

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from tf_fast_rcnn import boxes as box_algebra
-from tf_fast_rcnn.data.records import DetectionDataset, ImageRecord
+from tf_fast_rcnn.data.datasets import DetectionDataset
+from tf_fast_rcnn.data.records import ImageRecord
 from tf_fast_rcnn.data.specs import load_dataset
 from tf_fast_rcnn.data.writers.convert import convert
 from tf_fast_rcnn.data.writers.labelled import exact_numbers, file_names

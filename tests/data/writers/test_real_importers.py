@@ -15,8 +15,9 @@ import numpy as np
 import pytest
 from annotation_files import write_image
 
+from tf_fast_rcnn.data.datasets import DetectionDataset
 from tf_fast_rcnn.data.detections import Detections
-from tf_fast_rcnn.data.records import DetectionDataset, ImageRecord
+from tf_fast_rcnn.data.records import ImageRecord
 from tf_fast_rcnn.data.writers.convert import convert, save_detections
 
 TOOLS = os.environ.get("TF_FAST_RCNN_ANNOTATION_TOOLS")

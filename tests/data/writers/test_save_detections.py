@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from annotation_files import one_line_error, write_image
 
+from tf_fast_rcnn.data.datasets import DetectionDataset
 from tf_fast_rcnn.data.detections import Detections
-from tf_fast_rcnn.data.records import DetectionDataset, ImageRecord
+from tf_fast_rcnn.data.records import ImageRecord
 from tf_fast_rcnn.data.specs import load_dataset
 from tf_fast_rcnn.data.writers.convert import SAVE_KINDS, save_detections
 

@@ -21,7 +21,7 @@ from tf_fast_rcnn.data.prepared.write import with_proposals
 from tf_fast_rcnn.errors import InputError
 
 if TYPE_CHECKING:
-    from tf_fast_rcnn.data.records import DetectionDataset
+    from tf_fast_rcnn.data.datasets import DetectionDataset
     from tf_fast_rcnn.files import StrPath
 
 # Each use of random numbers has its own stream, identified by its number; `image_order` uses the seed itself.
@@ -88,6 +88,9 @@ def roi_centric_batches(dataset: DetectionDataset, rois_per_batch: int = 128, **
 
     Returns:
         As `hierarchical_batches`, with N = R and R/N = 1.
+
+    Example:
+        >>> model.fit(roi_centric_batches(train, shorter_side=320), steps_per_epoch=100)    # doctest: +SKIP
     """
     return hierarchical_batches(dataset, rois_per_batch, rois_per_batch, **options)
 

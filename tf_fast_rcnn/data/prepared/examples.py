@@ -23,7 +23,7 @@ from tf_fast_rcnn.errors import InputError
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-    from tf_fast_rcnn.data.records import DetectionDataset
+    from tf_fast_rcnn.data.datasets import DetectionDataset
 
 _SIDES = tuple(f"image/object/bbox/{side}" for side in ("ymin", "xmin", "ymax", "xmax"))
 _LABEL, _NAME = "image/object/class/label", "image/object/class/text"

@@ -18,8 +18,8 @@ from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
+from tf_fast_rcnn.data.datasets import DetectionDataset
 from tf_fast_rcnn.data.proposals.settings import settings_from_json
-from tf_fast_rcnn.data.records import DetectionDataset
 from tf_fast_rcnn.errors import InputError
 
 if TYPE_CHECKING:
@@ -57,6 +57,9 @@ def read_prepared(directory: StrPath) -> DetectionDataset:
 
 def verify_prepared(directory: StrPath) -> None:
     """Reads a whole prepared folder and verifies its checksums, e.g. after copying it.
+
+    Args:
+        directory: a folder that `prepare` wrote.
 
     Raises:
         InputError: as in `read_prepared`, and for the first shard with a wrong checksum.

@@ -17,9 +17,10 @@ from tf_fast_rcnn.data.proposals.recall import MIN_IOU, best_overlaps
 from tf_fast_rcnn.files import replacing_path
 
 if TYPE_CHECKING:
+    from tf_fast_rcnn.data.datasets import DetectionDataset
     from tf_fast_rcnn.data.proposals.files import FileProposals
     from tf_fast_rcnn.data.proposals.settings import ProposalSettings
-    from tf_fast_rcnn.data.records import DetectionDataset, ImageRecord
+    from tf_fast_rcnn.data.records import ImageRecord
 
 # A shard ends at this size even if it has fewer images, to limit the work lost when the process is killed.
 _MAX_IMAGE_BYTES = 64 << 20
@@ -43,7 +44,13 @@ class ShardPlan:
 def plan_shards(
     dataset: DetectionDataset, proposals: ProposalSettings | FileProposals, embed: bool, images_per_shard: int
 ) -> list[ShardPlan]:
-    """Plans the shards of a data set; only the size and modification time of image files are read."""
+    """Plans the shards of a data set; only the size and modification time of image files are read.
+
+    Args:
+        dataset, proposals: as for `prepare`.
+        embed: whether shards contain the image files.
+        images_per_shard: at most this many.
+    """
     header = json.dumps([VERSION, proposals.to_json(), embed])
     plans, keys, annotations, size = [], [], [], 0
 

@@ -14,11 +14,12 @@ import numpy as np
 from tqdm import tqdm
 
 from tf_fast_rcnn import boxes as box_algebra
+from tf_fast_rcnn.data.datasets import DetectionDataset
 from tf_fast_rcnn.data.images import encode_png
 from tf_fast_rcnn.data.prepared.shards import identity_of
 from tf_fast_rcnn.data.prepared.workers import in_order
 from tf_fast_rcnn.data.prepared.write import UNREADABLE
-from tf_fast_rcnn.data.records import DetectionDataset, ImageRecord
+from tf_fast_rcnn.data.records import ImageRecord
 from tf_fast_rcnn.data.tiles import Tiles, longer_sides
 from tf_fast_rcnn.errors import InputError, check_setting, in_one_go
 from tf_fast_rcnn.files import cache_folder, replacing

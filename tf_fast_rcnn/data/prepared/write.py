@@ -28,8 +28,8 @@ from tf_fast_rcnn.errors import InputError, in_one_go
 from tf_fast_rcnn.files import PARTIAL_PREFIX, cache_folder, replacing
 
 if TYPE_CHECKING:
+    from tf_fast_rcnn.data.datasets import DetectionDataset
     from tf_fast_rcnn.data.proposals.files import FileProposals
-    from tf_fast_rcnn.data.records import DetectionDataset
     from tf_fast_rcnn.files import StrPath
 
 # The key of `fixes` for images that were left out.
@@ -100,6 +100,13 @@ def cached_proposals(
 
     Returns:
         The data set with proposals.
+
+    Raises:
+        InputError: for images that cannot be read, unless `skip_bad` is set.
+
+    Example:
+        >>> train = load_dataset("voc:cells@train")                                         # doctest: +SKIP
+        >>> train = cached_proposals(train, proposal_settings("dense", train))              # doctest: +SKIP
     """
     key = hashlib.sha256(json.dumps([VERSION, dataset.name, proposals.to_json()]).encode())
     for record in dataset:

@@ -8,7 +8,8 @@ import numpy as np
 
 from tf_fast_rcnn import boxes as box_algebra
 from tf_fast_rcnn.data.proposals.dense import DenseBoxes, dense_boxes, dense_grid, dense_in_views, fit_dense_boxes
-from tf_fast_rcnn.data.proposals.files import FileProposals, file_proposals
+from tf_fast_rcnn.data.proposals.files import FileProposals
+from tf_fast_rcnn.data.proposals.reading import file_proposals
 from tf_fast_rcnn.data.proposals.selective_search import selective_search
 from tf_fast_rcnn.data.proposals.settings import (
     METHODS,

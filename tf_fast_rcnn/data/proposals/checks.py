@@ -16,11 +16,11 @@ import numpy as np
 
 from tf_fast_rcnn import boxes as box_algebra
 from tf_fast_rcnn.data.box_orders import ORDERS, from_order
+from tf_fast_rcnn.data.proposals.files import FileProposals, ProposalReport
 from tf_fast_rcnn.data.proposals.recall import MIN_IOU, recall
 from tf_fast_rcnn.errors import InputError
 
 if TYPE_CHECKING:
-    from tf_fast_rcnn.data.proposals.files import FileProposals
     from tf_fast_rcnn.data.records import ImageRecord
 
 # Interpretations are compared on at most this many evenly spaced images: enough objects, in seconds.
@@ -30,8 +30,6 @@ _MAX_COMPARED = 200
 # proposals in the right order are not better in another order.
 _MIN_GAIN = 0.2
 _MIN_DEVIATIONS = 3.0
-# A lower recall without an explanation is reported.
-_LOW_RECALL = 0.5
 # With a wrong base, all boxes that touch a border stick out by a pixel.
 _MIN_STICKING_OUT = 3
 _MIN_SHARE_STICKING_OUT = 0.01
@@ -39,29 +37,6 @@ _MIN_SHARE_STICKING_OUT = 0.01
 _IOU_OF_A_PIXEL = 0.01
 # With more than this fraction of boxes beyond the image or reversed, another interpretation without them is preferred.
 _MAX_MISFITS = 0.1
-
-
-@dataclasses.dataclass(frozen=True)
-class ProposalReport:
-    """The result of `check_proposals`.
-
-    Attributes:
-        fixes: numbers of clipped and dropped proposals by description, and of unused images in the file.
-        recall: fraction of objects with a proposal of IoU 0.5 or more; NaN without objects.
-    """
-
-    fixes: dict
-    recall: float
-
-    def lines(self) -> list[str]:
-        """The report as lines of text."""
-        lines = [f"{count} x {what}" for what, count in self.fixes.items()]
-        if self.recall < _LOW_RECALL:
-            lines.append(
-                f"recall of objects at IoU {MIN_IOU}: {self.recall:.3f}, which is low; no other coordinate order "
-                "explains it"
-            )
-        return lines
 
 
 class _Reading(NamedTuple):

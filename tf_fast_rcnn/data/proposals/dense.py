@@ -41,6 +41,9 @@ class DenseBoxes:
     Attributes:
         sizes: (height, width) of each box, in units of the image's shorter side.
         step: distance between neighbouring boxes as a fraction of their height (vertically) and width (horizontally).
+
+    Example:
+        >>> settings = ProposalSettings(dense=DenseBoxes(sizes=((0.2, 0.2), (0.2, 0.4)), step=0.3))     # doctest: +SKIP
     """
 
     sizes: tuple[tuple[float, float], ...]

@@ -1,40 +1,52 @@
-"""Object proposals computed by other programs, read from files."""
+"""Object proposals that other programs computed: the content of a file, matched to images."""
 
 from __future__ import annotations
 
 import dataclasses
 import functools
-import hashlib
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
-from pathlib import Path, PurePath
+from collections.abc import Mapping
+from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
 from tf_fast_rcnn import boxes as box_algebra
-from tf_fast_rcnn.data.box_orders import check_order, from_order
+from tf_fast_rcnn.data.box_orders import from_order
 from tf_fast_rcnn.data.image_names import best_by_folders, path_parts, trailing_number
-from tf_fast_rcnn.data.proposals.checks import ProposalReport, check_proposals
-from tf_fast_rcnn.data.proposals.matlab import read_mat, read_mat_folder
-from tf_fast_rcnn.data.proposals.numpy_files import ANY_IMAGE, read_npy, read_npz
-from tf_fast_rcnn.data.proposals.pickles import read_detectron
-from tf_fast_rcnn.data.proposals.tables import one_line_errors
-from tf_fast_rcnn.data.proposals.text_files import read_coco_results, read_proposal_csv
+from tf_fast_rcnn.data.proposals.recall import MIN_IOU
+from tf_fast_rcnn.data.proposals.tables import ANY_IMAGE
 from tf_fast_rcnn.errors import InputError
 
 if TYPE_CHECKING:
     from tf_fast_rcnn.data.proposals.tables import Rows
     from tf_fast_rcnn.data.records import ImageRecord
-    from tf_fast_rcnn.files import StrPath
 
-_READERS = {
-    ".mat": read_mat,
-    ".pkl": read_detectron,
-    ".json": read_coco_results,
-    ".npz": read_npz,
-    ".npy": read_npy,
-}
+# A lower recall without an explanation is reported.
+_LOW_RECALL = 0.5
+
+
+@dataclasses.dataclass(frozen=True)
+class ProposalReport:
+    """The result of `check_proposals`.
+
+    Attributes:
+        fixes: numbers of clipped and dropped proposals by description, and of unused images in the file.
+        recall: fraction of objects with a proposal of IoU 0.5 or more; NaN without objects.
+    """
+
+    fixes: dict
+    recall: float
+
+    def lines(self) -> list[str]:
+        """The report as lines of text."""
+        lines = [f"{count} x {what}" for what, count in self.fixes.items()]
+        if self.recall < _LOW_RECALL:
+            lines.append(
+                f"recall of objects at IoU {MIN_IOU}: {self.recall:.3f}, which is low; no other coordinate order "
+                "explains it"
+            )
+        return lines
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,11 +57,11 @@ class FileProposals:
 
     Attributes:
         file: the file's name.
-        order: its coordinate order, one of `orders.ORDERS`.
+        order: its coordinate order, one of `data.box_orders.ORDERS`.
         max_proposals: maximum number of proposals per image, best first; None for all.
         checksum: of the file's content.
         rows: the content, `tables.Rows` by image name; None if it was not read.
-        report: `checks.ProposalReport` on the data set that was passed to `file_proposals`, or None.
+        report: `ProposalReport` on the data set that was passed to `file_proposals`, or None.
     """
 
     file: str
@@ -122,7 +134,11 @@ class FileProposals:
         return self.usable(record, Counter())
 
     def usable(self, record: ImageRecord, fixes: Counter[str]) -> np.ndarray:
-        """As `of`; the numbers of clipped and dropped proposals are added to the `Counter` `fixes`."""
+        """As `of`; the numbers of clipped and dropped proposals are added to the `Counter` `fixes`.
+
+        Raises:
+            InputError: as `of`.
+        """
         name = self.name_of(record)
         if name is None or self.rows is None:
             raise InputError(
@@ -131,7 +147,11 @@ class FileProposals:
         return self.usable_rows(self.rows[name], record, fixes)
 
     def usable_rows(self, rows: Rows, record: ImageRecord, fixes: Counter[str]) -> np.ndarray:
-        """Converts the `tables.Rows` of an image to float32 `[P, 4]` relative, best first."""
+        """Converts the `tables.Rows` of an image to float32 `[P, 4]` relative, best first.
+
+        Raises:
+            InputError: if a number is not finite.
+        """
         boxes = from_order(rows.corners, record.height, record.width, self.order)
         finite = np.isfinite(boxes).all(axis=1)
         if not finite.all() or not (rows.scores is None or np.isfinite(rows.scores).all()):
@@ -149,70 +169,3 @@ class FileProposals:
         fixes["proposals clipped to their image"] += int(np.sum(beyond & has_area))
         fixes["repeated proposals dropped"] += int(np.sum(has_area)) - len(first)
         return inside[has_area][first[: self.max_proposals]]
-
-
-def file_proposals(
-    path: StrPath,
-    dataset: Sequence[ImageRecord] | None = None,
-    order: str | None = None,
-    max_proposals: int | None = None,
-) -> FileProposals:
-    """Reads object proposals from a file or folder; docs/proposals.md describes the formats.
-
-    Proposals are clipped to the image; those without area and repetitions (all but the first of equal boxes, as in the
-    original) are dropped. They are sorted by decreasing score if the file has scores; otherwise they keep its order.
-
-    Args:
-        path: .mat, a folder of .mat files, .pkl (Detectron), .json (COCO results), .npz, .npy or .csv.
-        dataset: `DetectionDataset` (or records) that the proposals are for, to check them (see `check_proposals`).
-            None: not checked; an image without proposals is an error when it is used.
-        order: the coordinate order of the file, one of `orders.ORDERS`; None for the format's default.
-        max_proposals: maximum number of proposals per image, best first; None for 2000, or for all in .npy files and in
-            .mat files of the original's demo or of whole image sets, whose boxes are not ranked.
-
-    Returns:
-        `FileProposals`, which `prepare`, `train`, `evaluate` and `detect` accept instead of `ProposalSettings`. Its
-        `report` lists what was clipped and dropped, and the recall.
-
-    Raises:
-        InputError: for a file that cannot be read or is of another kind, and for what `check_proposals` rejects.
-
-    Example:
-        >>> train = load_dataset("voc:VOC2007@trainval")                                    # doctest: +SKIP
-        >>> proposals = file_proposals("voc_2007_trainval.mat", train)                      # doctest: +SKIP
-        >>> train = prepare(train, "prepared/voc07", proposals)                             # doctest: +SKIP
-    """
-    path = Path(path)
-    if order is not None:
-        check_order(order)
-    table = _read(path, order)
-    proposals = FileProposals(
-        path.name, order or table.order, max_proposals or table.max_proposals, _checksum(path), table.rows
-    )
-    return proposals if dataset is None else dataclasses.replace(proposals, report=check_proposals(proposals, dataset))
-
-
-def _read(path, order):
-    if path.is_dir():
-        return read_mat_folder(path)
-    if path.suffix.lower() == ".csv":
-        return read_proposal_csv(path, order)
-    if path.suffix.lower() not in _READERS:
-        raise InputError(
-            f"{path}: unknown kind of proposals; expected {', '.join([*_READERS, '.csv'])} or a folder of .mat files; "
-            "rename or convert the file"
-        )
-    return _READERS[path.suffix.lower()](path)
-
-
-def _checksum(path):
-    """A hash of a file's content; for a folder, of its files' names, sizes and modification times."""
-    digest = hashlib.sha256()
-    with one_line_errors(path, "a file of proposals"):
-        if path.is_dir():
-            for file in sorted(path.glob("*.mat")):
-                digest.update(f"{file.name} {file.stat().st_size} {file.stat().st_mtime_ns}\n".encode())
-        else:
-            with open(path, "rb") as file:
-                digest = hashlib.file_digest(file, "sha256")
-    return digest.hexdigest()[:16]

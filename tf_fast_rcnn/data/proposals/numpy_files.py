@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from tf_fast_rcnn.data.proposals.tables import (
+    ANY_IMAGE,
     ProposalTable,
     RowsOnDemand,
     check_expansion,
@@ -25,8 +26,6 @@ if TYPE_CHECKING:
 _NPZ_EXPECTED = "an .npz file with an array [P, 4] for each image"
 _NPY_EXPECTED = "an .npy file of float32 [P, 4]"
 _ORDER = "yxyx-relative"
-# The image name of an .npy file's boxes, which are for a single image of any name.
-ANY_IMAGE = "*"
 
 
 def read_npz(path: StrPath) -> ProposalTable:

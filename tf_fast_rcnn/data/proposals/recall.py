@@ -129,20 +129,6 @@ def recall_by_size(records: Sequence[ImageRecord], max_images: int = 500) -> dic
     return {name: recall(overlaps[which]) for name, which in of_size.items() if which.any()}
 
 
-def class_recalls(
-    records: Iterable[ImageRecord], class_names: Sequence[str], min_iou: float = MIN_IOU
-) -> dict[str, float]:
-    """Recall of each class that has objects: a dict from class name, in the order of `class_names`.
-
-    Args:
-        records: iterable of `ImageRecord` with proposals.
-        class_names: names of the classes 1..K.
-        min_iou: minimum IoU for an object to count as found.
-    """
-    overlaps = class_best_overlaps(records, class_names)
-    return {name: recall(of_class, min_iou) for name, of_class in overlaps.items() if len(of_class)}
-
-
 def class_best_overlaps(records: Iterable[ImageRecord], class_names: Sequence[str]) -> dict[str, np.ndarray]:
     """IoU of the best proposal of each object by class: a dict from class name to float32 `[G]`, G may be 0.
 

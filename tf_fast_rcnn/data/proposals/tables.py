@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 # The original reads this many of an image's ranked proposals.
 MAX_PROPOSALS = 2000
+# The image name of an .npy file's boxes, which are for a single image of any name.
+ANY_IMAGE = "*"
 # Boxes never compress this well; a file that claims to is meant to exhaust memory.
 _MAX_EXPANSION = 100
 _ALWAYS_ALLOWED_BYTES = 1 << 20

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from tf_fast_rcnn.data.coco_results import read_results
+from tf_fast_rcnn.data.parsing import finite
 from tf_fast_rcnn.data.proposals.tables import ProposalTable, Rows, one_line_errors
-from tf_fast_rcnn.data.readers.annotations import finite
 from tf_fast_rcnn.errors import InputError
 
 if TYPE_CHECKING:

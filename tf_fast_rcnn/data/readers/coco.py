@@ -15,20 +15,15 @@ from typing import TYPE_CHECKING
 
 from tf_fast_rcnn import boxes as box_algebra
 from tf_fast_rcnn.data.box_orders import annotation_order
-from tf_fast_rcnn.data.readers.annotations import (
-    AnnotatedObject,
-    annotate,
-    find_image,
-    finite,
-    read_each,
-    to_dataset,
-    whole_pixels,
-)
+from tf_fast_rcnn.data.image_files import find_image
+from tf_fast_rcnn.data.parsing import finite, whole_pixels
+from tf_fast_rcnn.data.readers.annotations import AnnotatedObject, annotate, read_each
+from tf_fast_rcnn.data.readers.numbering import to_dataset
 from tf_fast_rcnn.data.readers.outlines import coco_outline_box
 from tf_fast_rcnn.errors import InputError
 
 if TYPE_CHECKING:
-    from tf_fast_rcnn.data.records import DetectionDataset
+    from tf_fast_rcnn.data.datasets import DetectionDataset
     from tf_fast_rcnn.files import StrPath
 
 
@@ -129,8 +124,15 @@ def _spec(path, images):
 def coco_category_ids(path: StrPath) -> dict[str, int]:
     """The category id of each class name in a COCO file, `{"person": 1, ...}`, which COCO's results format needs.
 
+    Args:
+        path: a JSON file with "categories", such as the annotations that the classes come from.
+
     Raises:
         InputError: if the file is missing or invalid, or has no categories.
+
+    Example:
+        >>> coco_category_ids("annotations/instances_val2017.json")["toothbrush"]           # doctest: +SKIP
+        90
     """
     path = Path(path)
     return {name: number for number, name in _category_names(path, _load(path, ("categories",))).items()}

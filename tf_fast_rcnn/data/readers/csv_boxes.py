@@ -12,22 +12,15 @@ from typing import TYPE_CHECKING
 
 from tf_fast_rcnn import boxes as box_algebra
 from tf_fast_rcnn.data.box_orders import annotation_order
-from tf_fast_rcnn.data.readers.annotations import (
-    IMAGE_EXTENSIONS,
-    AnnotatedObject,
-    annotate,
-    find_image,
-    finite,
-    read_each,
-    read_text,
-    to_dataset,
-    whole_pixels,
-)
+from tf_fast_rcnn.data.image_files import IMAGE_EXTENSIONS, find_image
+from tf_fast_rcnn.data.parsing import finite, read_text, whole_pixels
+from tf_fast_rcnn.data.readers.annotations import AnnotatedObject, annotate, read_each
 from tf_fast_rcnn.data.readers.csv_dialects import translate
+from tf_fast_rcnn.data.readers.numbering import to_dataset
 from tf_fast_rcnn.errors import InputError
 
 if TYPE_CHECKING:
-    from tf_fast_rcnn.data.records import DetectionDataset
+    from tf_fast_rcnn.data.datasets import DetectionDataset
     from tf_fast_rcnn.files import StrPath
 
 _CORNERS = ("xmin", "ymin", "xmax", "ymax")

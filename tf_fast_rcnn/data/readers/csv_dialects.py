@@ -18,7 +18,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
-from tf_fast_rcnn.data.readers.annotations import finite, read_text
+from tf_fast_rcnn.data.parsing import finite, read_text
 from tf_fast_rcnn.data.readers.documents import numbers_of
 from tf_fast_rcnn.data.readers.via import class_attribute, region_object
 from tf_fast_rcnn.errors import InputError

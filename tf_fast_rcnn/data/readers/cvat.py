@@ -12,21 +12,16 @@ import defusedxml.ElementTree
 from defusedxml import DefusedXmlException
 
 from tf_fast_rcnn import boxes as box_algebra
-from tf_fast_rcnn.data.readers.annotations import (
-    AnnotatedObject,
-    annotate,
-    find_image,
-    finite,
-    read_each,
-    to_dataset,
-    whole_pixels,
-)
+from tf_fast_rcnn.data.image_files import find_image
+from tf_fast_rcnn.data.parsing import finite, whole_pixels
+from tf_fast_rcnn.data.readers.annotations import AnnotatedObject, annotate, read_each
 from tf_fast_rcnn.data.readers.documents import NO_AREA, TO_BOXES, numbers_of, text_of
+from tf_fast_rcnn.data.readers.numbering import to_dataset
 from tf_fast_rcnn.data.readers.outlines import ellipse_box, polygon_box, rotated_box
 from tf_fast_rcnn.errors import InputError
 
 if TYPE_CHECKING:
-    from tf_fast_rcnn.data.records import DetectionDataset
+    from tf_fast_rcnn.data.datasets import DetectionDataset
     from tf_fast_rcnn.files import StrPath
 
 _WITHOUT_AREA = ("polyline", "points", "cuboid", "skeleton")

@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tf_fast_rcnn.data.readers.annotations import finite
+from tf_fast_rcnn.data.parsing import finite
 from tf_fast_rcnn.errors import InputError
 
 if TYPE_CHECKING:

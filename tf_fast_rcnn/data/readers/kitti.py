@@ -9,20 +9,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tf_fast_rcnn import boxes as box_algebra
-from tf_fast_rcnn.data.readers.annotations import (
-    AnnotatedObject,
-    annotate,
-    finite,
-    is_image_file,
-    no_images,
-    read_each,
-    read_text,
-    to_dataset,
-)
+from tf_fast_rcnn.data.image_files import is_image_file, no_images
+from tf_fast_rcnn.data.parsing import finite, read_text
+from tf_fast_rcnn.data.readers.annotations import AnnotatedObject, annotate, read_each
+from tf_fast_rcnn.data.readers.numbering import to_dataset
 from tf_fast_rcnn.errors import InputError
 
 if TYPE_CHECKING:
-    from tf_fast_rcnn.data.records import DetectionDataset
+    from tf_fast_rcnn.data.datasets import DetectionDataset
     from tf_fast_rcnn.files import StrPath
 
 # Folders of images and labels: KITTI's, and those of NVIDIA TAO.

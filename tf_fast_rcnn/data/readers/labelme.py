@@ -9,21 +9,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tf_fast_rcnn import boxes as box_algebra
-from tf_fast_rcnn.data.readers.annotations import (
-    AnnotatedObject,
-    annotate,
-    find_image,
-    is_image_file,
-    read_each,
-    to_dataset,
-    whole_pixels,
-)
+from tf_fast_rcnn.data.image_files import find_image, is_image_file
+from tf_fast_rcnn.data.parsing import whole_pixels
+from tf_fast_rcnn.data.readers.annotations import AnnotatedObject, annotate, read_each
 from tf_fast_rcnn.data.readers.documents import NO_AREA, TO_BOXES, load_json, name_in, numbers_of, text_of
+from tf_fast_rcnn.data.readers.numbering import to_dataset
 from tf_fast_rcnn.data.readers.outlines import ellipse_box, polygon_box
 from tf_fast_rcnn.errors import InputError
 
 if TYPE_CHECKING:
-    from tf_fast_rcnn.data.records import DetectionDataset
+    from tf_fast_rcnn.data.datasets import DetectionDataset
     from tf_fast_rcnn.files import StrPath
 
 

@@ -23,19 +23,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 from tqdm import tqdm
 
-from tf_fast_rcnn.data.readers.annotations import (
-    IMAGE_EXTENSIONS,
-    AnnotatedObject,
-    annotate,
-    read_each,
-    to_dataset,
-)
+from tf_fast_rcnn.data.image_files import IMAGE_EXTENSIONS
+from tf_fast_rcnn.data.readers.annotations import AnnotatedObject, annotate, read_each
+from tf_fast_rcnn.data.readers.numbering import to_dataset
 from tf_fast_rcnn.data.readers.tfds_layout import find_layouts, own_builder
 from tf_fast_rcnn.errors import InputError, missing_package
 from tf_fast_rcnn.files import cache_folder, replacing
 
 if TYPE_CHECKING:
-    from tf_fast_rcnn.data.records import DetectionDataset
+    from tf_fast_rcnn.data.datasets import DetectionDataset
     from tf_fast_rcnn.files import StrPath
 
 # Version of annotations.json; a folder with another one keeps its images.

@@ -21,13 +21,15 @@ from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 
-from tf_fast_rcnn.data.readers.annotations import AnnotatedObject, annotate, read_each, read_text, to_dataset
+from tf_fast_rcnn.data.parsing import read_text
+from tf_fast_rcnn.data.readers.annotations import AnnotatedObject, annotate, read_each
 from tf_fast_rcnn.data.readers.documents import load_json
+from tf_fast_rcnn.data.readers.numbering import to_dataset
 from tf_fast_rcnn.errors import InputError
 from tf_fast_rcnn.files import cache_folder, replacing
 
 if TYPE_CHECKING:
-    from tf_fast_rcnn.data.records import DetectionDataset
+    from tf_fast_rcnn.data.datasets import DetectionDataset
     from tf_fast_rcnn.files import StrPath
 
 _SIDES = ("ymin", "xmin", "ymax", "xmax")

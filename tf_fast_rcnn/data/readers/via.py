@@ -9,13 +9,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tf_fast_rcnn import boxes as box_algebra
-from tf_fast_rcnn.data.readers.annotations import AnnotatedObject, annotate, find_image, read_each, to_dataset
+from tf_fast_rcnn.data.image_files import find_image
+from tf_fast_rcnn.data.readers.annotations import AnnotatedObject, annotate, read_each
 from tf_fast_rcnn.data.readers.documents import NO_AREA, TO_BOXES, fields_of, load_json, numbers_of, text_of
+from tf_fast_rcnn.data.readers.numbering import to_dataset
 from tf_fast_rcnn.data.readers.outlines import Corners, ellipse_box
 from tf_fast_rcnn.errors import InputError
 
 if TYPE_CHECKING:
-    from tf_fast_rcnn.data.records import DetectionDataset
+    from tf_fast_rcnn.data.datasets import DetectionDataset
     from tf_fast_rcnn.files import StrPath
 
 # Names of the attribute that holds the class, if regions have several attributes.

@@ -17,19 +17,14 @@ from defusedxml import DefusedXmlException
 
 from tf_fast_rcnn import boxes as box_algebra
 from tf_fast_rcnn.data.box_orders import annotation_order
-from tf_fast_rcnn.data.readers.annotations import (
-    AnnotatedObject,
-    annotate,
-    finite,
-    read_each,
-    to_dataset,
-    whole_pixels,
-)
+from tf_fast_rcnn.data.parsing import finite, whole_pixels
+from tf_fast_rcnn.data.readers.annotations import AnnotatedObject, annotate, read_each
+from tf_fast_rcnn.data.readers.numbering import to_dataset
 from tf_fast_rcnn.data.readers.voc_folders import voc_images
 from tf_fast_rcnn.errors import InputError
 
 if TYPE_CHECKING:
-    from tf_fast_rcnn.data.records import DetectionDataset
+    from tf_fast_rcnn.data.datasets import DetectionDataset
     from tf_fast_rcnn.files import StrPath
 
 _CORNERS = ("xmin", "ymin", "xmax", "ymax")

@@ -8,7 +8,8 @@ from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
 
-from tf_fast_rcnn.data.readers.annotations import IMAGE_EXTENSIONS, is_image_file, read_text
+from tf_fast_rcnn.data.image_files import IMAGE_EXTENSIONS, is_image_file
+from tf_fast_rcnn.data.parsing import read_text
 from tf_fast_rcnn.errors import InputError
 
 _EXTENSIONS = tuple(cased for extension in IMAGE_EXTENSIONS for cased in (extension, extension.upper()))

@@ -12,21 +12,15 @@ import numpy as np
 
 from tf_fast_rcnn import boxes as box_algebra
 from tf_fast_rcnn.data.box_orders import ANNOTATION_ORDERS
-from tf_fast_rcnn.data.readers.annotations import (
-    AnnotatedObject,
-    annotate,
-    count_labels_without_images,
-    finite,
-    read_each,
-    read_text,
-    to_dataset,
-)
+from tf_fast_rcnn.data.parsing import finite, read_text
+from tf_fast_rcnn.data.readers.annotations import AnnotatedObject, annotate, count_labels_without_images, read_each
+from tf_fast_rcnn.data.readers.numbering import to_dataset
 from tf_fast_rcnn.data.readers.outlines import polygon_box
 from tf_fast_rcnn.data.readers.yolo_folders import YoloFolder, is_class_number
 from tf_fast_rcnn.errors import InputError
 
 if TYPE_CHECKING:
-    from tf_fast_rcnn.data.records import DetectionDataset
+    from tf_fast_rcnn.data.datasets import DetectionDataset
     from tf_fast_rcnn.files import StrPath
 
 

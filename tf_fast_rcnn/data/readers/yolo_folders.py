@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from tf_fast_rcnn.data.readers.annotations import IMAGE_EXTENSIONS, is_image_file, read_text
+from tf_fast_rcnn.data.image_files import IMAGE_EXTENSIONS, is_image_file
+from tf_fast_rcnn.data.parsing import read_text
 from tf_fast_rcnn.errors import InputError
 
 _DESCRIPTIONS = ("data.yaml", "dataset.yaml", "data.yml", "dataset.yml", "obj.data")

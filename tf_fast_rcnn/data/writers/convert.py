@@ -20,8 +20,8 @@ from tf_fast_rcnn.errors import InputError
 from tf_fast_rcnn.files import new_folder, write_text
 
 if TYPE_CHECKING:
+    from tf_fast_rcnn.data.datasets import DetectionDataset
     from tf_fast_rcnn.data.detections import Detections
-    from tf_fast_rcnn.data.records import DetectionDataset
     from tf_fast_rcnn.files import StrPath
 
 

@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from tf_fast_rcnn.data.readers.annotations import IMAGE_EXTENSIONS
+from tf_fast_rcnn.data.image_files import IMAGE_EXTENSIONS
 from tf_fast_rcnn.files import replacing
 
 if TYPE_CHECKING:
+    from tf_fast_rcnn.data.datasets import DetectionDataset
     from tf_fast_rcnn.data.detections import Detections
-    from tf_fast_rcnn.data.records import DetectionDataset, ImageRecord
+    from tf_fast_rcnn.data.records import ImageRecord
 
 # Decimals tried for a number, fewest first; beyond them all digits are written.
 _DECIMALS = (0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12)
