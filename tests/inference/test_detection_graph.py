@@ -314,6 +314,7 @@ def test_bfloat16_weights_take_half_the_memory(tiny_model):
         ({"soft_nms_sigma": float("nan")}, "soft_nms_sigma: found nan"),
         ({"box_voting": 0.0}, "box_voting: found 0.0; expected an IoU greater than 0, up to 1"),
         ({"box_voting": 1.5}, "box_voting: found 1.5"),
+        ({"screening_rank": 0}, "screening_rank: found 0; expected a whole number from 1"),
         ({"dtype": "float16"}, "dtype: found 'float16'; expected one of float32, bfloat16"),
     ],
 )
@@ -350,3 +351,111 @@ def test_settings_are_stored_as_json(changes):
         del stored[name]
     defaults = {"nms": "per-class", "soft_nms_sigma": 0.5, "box_voting": None}
     assert DetectionSettings.from_json(stored) == dataclasses.replace(settings, **defaults)
+
+
+# --- the first pass ---------------------------------------------------------------------------------------------------
+
+
+def in_first_pass(model, image, proposals, chosen):
+    """The class probabilities of the model with fc6 truncated by NumPy's SVD."""
+    kernel, bias = model.get_layer("fc6").get_weights()
+    left, values, right = np.linalg.svd(kernel, full_matrices=False)
+    rank = chosen.screening_rank
+    try:
+        model.get_layer("fc6").set_weights([(left[:, :rank] * values[:rank]) @ right[:rank], bias])
+        return classify_regions(model, image, proposals, dataclasses.replace(chosen, screening_rank=None))
+    finally:
+        model.get_layer("fc6").set_weights([kernel, bias])
+
+
+@pytest.fixture(scope="module")
+def decaying(tiny_backbone):
+    """A detector whose fc6 has singular values that fall fast, and for which half of the proposals are background."""
+    model = frcnn.fast_rcnn(tiny_backbone, 3, stride=8, roi_output_size=(3, 3), fc_units=(24,), seed=5)
+    kernel, bias = model.get_layer("fc6").get_weights()
+    left, values, right = np.linalg.svd(kernel, full_matrices=False)
+    model.get_layer("fc6").set_weights([(left * values * 0.6 ** np.arange(24)) @ right, bias])
+    for name, spread in (("class_logits", 8.0), ("box_regression", 1.0)):
+        kernel, bias = model.get_layer(name).get_weights()
+        model.get_layer(name).set_weights([kernel / kernel.std() * spread, bias])
+    kernel, bias = model.get_layer("class_logits").get_weights()
+    model.get_layer("class_logits").set_weights([kernel, bias + np.float32([6, 0, 0, 0])])
+    return model
+
+
+@pytest.mark.parametrize("scores", ["softmax", "sigmoid"])
+@pytest.mark.parametrize("part", [None, 7])
+def test_clear_background_is_not_classified(decaying, monkeypatch, scores, part):
+    image, proposals = some_image(), some_proposals(300)
+    chosen = dataclasses.replace(SETTINGS, screening_rank=2, scores=scores, score_threshold=0.3)
+    first = in_first_pass(decaying, image, proposals, chosen)
+    foreground = first[:, 1:].max(axis=1) if scores == "sigmoid" else 1 - first[:, 0]
+    assert np.abs(foreground - 0.15).min() > 1e-4
+    kept = foreground > 0.15
+    assert 0.1 < kept.mean() < 0.9
+    exact = dataclasses.replace(chosen, screening_rank=None)
+    lost = len(detect(decaying, image, proposals, exact)) - len(detect(decaying, image, proposals[kept], exact))
+    assert lost, "the first pass should be so coarse here that it loses something"
+    if part:
+        monkeypatch.setattr(graph, "_POOLED_BYTES", part * 4 * 3 * 3 * decaying.get_layer("fc6").kernel.shape[0] // 9)
+    assert_same(detect(decaying, image, proposals, chosen), detect(decaying, image, proposals[kept], exact))
+
+
+def test_the_first_pass_with_enough_singular_values_loses_nothing(decaying):
+    image, proposals = some_image(), some_proposals(300)
+    found = detect(decaying, image, proposals, dataclasses.replace(SETTINGS, screening_rank=12))
+    assert len(found) > 5
+    assert_same(found, detect(decaying, image, proposals, SETTINGS))
+
+
+def test_everything_is_background(decaying):
+    chosen = dataclasses.replace(SETTINGS, screening_rank=2, score_threshold=1.0)
+    assert len(detect(decaying, some_image(), some_proposals(), chosen)) == 0
+    assert len(detect(decaying, some_image(), np.zeros((0, 4)), chosen)) == 0
+
+
+@pytest.mark.parametrize("changes", [{"box_voting": True}, {"box_refinement_steps": 2}])
+def test_settings_that_need_all_boxes(decaying, changes):
+    exact = dataclasses.replace(SETTINGS, score_threshold=0.3, **changes)
+    chosen = dataclasses.replace(exact, screening_rank=1)
+    image, proposals = some_image(), some_proposals(300)
+    assert_same(detect(decaying, image, proposals, chosen), detect(decaying, image, proposals, exact))
+
+
+def test_regions_are_not_screened(decaying):
+    chosen = dataclasses.replace(SETTINGS, screening_rank=1, score_threshold=0.9)
+    image, proposals = some_image(), some_proposals(50)
+    np.testing.assert_allclose(
+        classify_regions(decaying, image, proposals, chosen),
+        classify_regions(decaying, image, proposals, SETTINGS),
+        atol=1e-6,
+    )
+
+
+def test_screening_in_tiles_and_batches(decaying):
+    chosen = dataclasses.replace(SETTINGS, score_threshold=0.3, screening_rank=12)
+    images, proposals = [some_image(90, 120, 0), some_image(130, 80, 1)], [some_proposals(80, 0), some_proposals(50, 1)]
+    for changed in (chosen, dataclasses.replace(chosen, tile=64)):
+        exact = dataclasses.replace(changed, screening_rank=None)
+        for image, rows, found in zip(
+            images, proposals, detect_batch(decaying, images, proposals, changed), strict=True
+        ):
+            assert_same(found, detect(decaying, image, rows, exact))
+
+
+def test_new_weights_are_used(decaying):
+    model = keras.models.clone_model(decaying)
+    model.set_weights(decaying.get_weights())
+    chosen = dataclasses.replace(SETTINGS, screening_rank=12)
+    image, proposals = some_image(), some_proposals(100)
+    before = detect(model, image, proposals, chosen)
+    for layer in ("conv1", "fc6", "class_logits"):
+        part = model.get_layer("convolutions").get_layer(layer) if layer == "conv1" else model.get_layer(layer)
+        kernel, *bias = part.get_weights()
+        part.set_weights([kernel * 1.1, *bias])
+        after = detect(model, image, proposals, chosen)
+        assert not np.array_equal(after.scores, before.scores)
+        fresh = keras.models.clone_model(model)
+        fresh.set_weights(model.get_weights())
+        assert_same(after, detect(fresh, image, proposals, chosen))
+        before = after

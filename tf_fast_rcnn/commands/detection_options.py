@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from tf_fast_rcnn.training.run_folder import Run
 
 
-# What --tile none becomes: None means that the option is not given.
-NO_TILES = 0
+# What the value "none" becomes: None means that the option is not given.
+NONE = 0
 
 
 def add_detection_arguments(parser: argparse.ArgumentParser) -> None:
@@ -59,6 +59,7 @@ def add_detection_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="2: pool, classify and regress the detected boxes a second time (default: 1)",
     )
+    add_screening_argument(parser)
     add_tile_arguments(parser)
     add_hidden_alias(parser, "--nms-iou-threshold", "--nms-iou")
     add_hidden_alias(parser, "--box-refinement-steps", "--box-passes")
@@ -74,7 +75,7 @@ def add_tile_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the options for tiles; see `tile_settings`."""
     parser.add_argument(
         "--tile",
-        type=_tile,
+        type=_or_none(32),
         metavar="PIXELS|none",
         help="see the image in square tiles with this side, in pixels of the image, resized to the shorter side "
         "(default: as in training)",
@@ -85,6 +86,17 @@ def add_tile_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="SHARE",
         help="overlap of tiles, as a share of their side; larger objects are found in the whole image (default: as in "
         "training, else 0.2)",
+    )
+
+
+def add_screening_argument(parser: argparse.ArgumentParser) -> None:
+    """Adds the option for the first pass of detection; see `screening_settings`."""
+    parser.add_argument(
+        "--screening-rank",
+        type=_or_none(1),
+        metavar="N|none",
+        help="drop regions that are clearly background in a fast first pass, with N singular values of the first fully "
+        "connected layer (default: the recipe's)",
     )
 
 
@@ -143,7 +155,7 @@ def changed_settings(options: argparse.Namespace, detector: Run | Predictor) -> 
         "dtype",
     )
     changes = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
-    changes |= nms_settings(options) | tile_settings(options)
+    changes |= nms_settings(options) | tile_settings(options) | screening_settings(options)
     if options.classes:
         changes["class_ids"] = tuple(
             _class_id(name.strip(), options, detector.class_names) for name in options.classes.split(",")
@@ -153,8 +165,17 @@ def changed_settings(options: argparse.Namespace, detector: Run | Predictor) -> 
 
 def tile_settings(options: argparse.Namespace) -> dict[str, Any]:
     """The fields of `DetectionSettings` that the options of `add_tile_arguments` change, by name."""
-    given = {"tile": options.tile, "tile_overlap": options.overlap}
-    return {name: None if value == NO_TILES else value for name, value in given.items() if value is not None}
+    return _given({"tile": options.tile, "tile_overlap": options.overlap})
+
+
+def screening_settings(options: argparse.Namespace) -> dict[str, Any]:
+    """The field of `DetectionSettings` that the option of `add_screening_argument` changes, by name."""
+    return _given({"screening_rank": options.screening_rank})
+
+
+def _given(values):
+    """The values of the options that are given, by name; None for "none"."""
+    return {name: None if value == NONE else value for name, value in values.items() if value is not None}
 
 
 def nms_settings(options: argparse.Namespace) -> dict[str, Any]:
@@ -178,9 +199,9 @@ def _class_id(name, options, class_names):
     return class_names.index(name) + 1
 
 
-def _tile(text):
-    """A number of pixels, or `NO_TILES` for "none"."""
-    return NO_TILES if text == "none" else number(int, 32)(text)
+def _or_none(least):
+    """A converter for a whole number from `least`, or "none", which becomes `NONE`."""
+    return lambda text: NONE if text == "none" else number(int, least)(text)
 
 
 def _sides(text):

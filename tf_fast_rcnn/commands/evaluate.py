@@ -18,7 +18,14 @@ from tf_fast_rcnn.commands.common import (
     start_tensorflow,
     write_result,
 )
-from tf_fast_rcnn.commands.detection_options import add_nms_arguments, add_tile_arguments, nms_settings, tile_settings
+from tf_fast_rcnn.commands.detection_options import (
+    add_nms_arguments,
+    add_screening_argument,
+    add_tile_arguments,
+    nms_settings,
+    screening_settings,
+    tile_settings,
+)
 from tf_fast_rcnn.commands.proposal_options import (
     add_file_arguments,
     method_or_file,
@@ -191,7 +198,7 @@ def _predictor(options):
         raise InputError(f"MODEL and --detections: found {found}; expected one of them; pass what to evaluate")
     if options.images_by and not options.detections:
         raise InputError("--images-by is only used with --detections; remove it")
-    changes = nms_settings(options) | tile_settings(options)
+    changes = nms_settings(options) | tile_settings(options) | screening_settings(options)
     given = given_options(options, _add_detection_arguments)
     if options.model:
         predictor = frcnn.Predictor.load(options.model)
@@ -208,6 +215,7 @@ def _add_detection_arguments(parser):
     """Adds the options that change how a RUN detects."""
     add_nms_arguments(parser)
     add_tile_arguments(parser)
+    add_screening_argument(parser)
 
 
 def _check_fixed(options, given):

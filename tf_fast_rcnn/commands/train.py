@@ -207,6 +207,7 @@ def _detection_settings(recipe):
         detection_side(recipe.sampling.shorter_side),
         recipe.sampling.longer_side,
         nms_iou_threshold=recipe.nms_iou_threshold,
+        screening_rank=recipe.screening_rank,
         **tile_fields(recipe.tiles),
     )
 

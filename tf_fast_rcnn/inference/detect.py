@@ -39,8 +39,8 @@ _IMAGES = (
 
 
 def detection_settings(run: Run, **changes: Any) -> DetectionSettings:
-    """`DetectionSettings` with the image size and the tiles that a run was trained at, and the NMS threshold of its
-    recipe.
+    """`DetectionSettings` with the image size and the tiles that a run was trained at, and the NMS threshold and the
+    screening rank of its recipe.
 
     Args:
         run: a run that `load_run` read.
@@ -53,7 +53,9 @@ def detection_settings(run: Run, **changes: Any) -> DetectionSettings:
         >>> settings = detection_settings(load_run("runs/cells"), max_detections=300)       # doctest: +SKIP
         >>> detect(run.model, "cell.jpg", settings=settings)                                # doctest: +SKIP
     """
-    of_run = {name: getattr(run, name) for name in ("shorter_side", "longer_side", "nms_iou_threshold")}
+    of_run = {
+        name: getattr(run, name) for name in ("shorter_side", "longer_side", "nms_iou_threshold", "screening_rank")
+    }
     return DetectionSettings(**{**of_run, **tile_fields(run.tiles), **changes})
 
 
@@ -95,8 +97,10 @@ def _to_graph(images, proposals):
     flat = [image.reshape(-1) for image in images]
     # A single image, which may be huge, is not copied.
     flat_values = flat[0] if len(flat) == 1 else np.concatenate(flat)
-    pixels = tf.RaggedTensor.from_row_lengths(flat_values, [image.size for image in images])
-    rows = tf.RaggedTensor.from_row_lengths(np.concatenate(proposals), [len(each) for each in proposals])
+    # Validation would take milliseconds.
+    pixels = tf.RaggedTensor.from_row_lengths(flat_values, [image.size for image in images], validate=False)
+    lengths = [len(each) for each in proposals]
+    rows = tf.RaggedTensor.from_row_lengths(np.concatenate(proposals), lengths, validate=False)
     return pixels, np.array([image.shape[:2] for image in images], np.int32), rows
 
 

@@ -31,9 +31,9 @@ PYRAMID_AREA = 224.0 * 224.0
 # Upper limit for the memory of pooled RoIs at any one time. For VGG16 each takes 100 kB in float32.
 _POOLED_BYTES = 128 << 20
 
-# The first pass drops RoIs whose probability of being an object is below this share of the score threshold. Its
+# The first pass drops RoIs whose probability of being an object is below this share of the score threshold, because its
 # probabilities are not exact.
-_SCREENED_BELOW = 0.2
+_SCREENED_BELOW = 0.5
 
 # A class logit whose probability is 0.
 _NO_OBJECT = -100.0
@@ -233,7 +233,42 @@ class Detector:
         return tf.gather(at_scales, scale, batch_dims=1), image * len(self.settings.shorter_sides) + scale
 
     def _outputs(self, maps, rois, view, above):
-        """Class logits `[N, K + 1]` and box deltas `[N, K, 4]` of RoIs that are sorted by view.
+        """Class logits `[N, K + 1]` and box deltas `[N, K, 4]` of RoIs that are sorted by view. Those that the first
+        pass finds to be background have logits that say so, and no deltas."""
+        if self._screen is None or above is None:
+            return self._classified(maps, rois, view)
+        kept = self._screened(maps, rois, view, above * _SCREENED_BELOW)
+        logits, deltas = self._classified(maps, tf.gather(rois, kept), tf.gather(view, kept))
+        background = tf.one_hot(tf.zeros_like(view), self.num_classes + 1, 0.0, _NO_OBJECT)
+        no_deltas = tf.zeros([tf.size(view), self.num_classes, 4])
+        rows = kept[:, None]
+        return (
+            tf.tensor_scatter_nd_update(background, rows, logits),
+            tf.tensor_scatter_nd_update(no_deltas, rows, deltas),
+        )
+
+    def _classified(self, maps, rois, view):
+        """Class logits and box deltas of RoIs that are sorted by view."""
+
+        def classify(pooled):
+            found = self.stages.classify(pooled[None], training=False)
+            return found["class_logits"][0], found["box_deltas"][0]
+
+        shapes = [self.num_classes + 1], [self.num_classes, 4]
+        return self._of_pooled(classify, shapes, maps, rois, view)
+
+    def _screened(self, maps, rois, view, above):
+        """The indices of the RoIs whose probability of being an object is above a value in the first pass."""
+
+        def classify(pooled):
+            scores = self.to_scores(self._screen(pooled))
+            return [1 - scores[:, 0] if self.settings.scores == "softmax" else tf.reduce_max(scores[:, 1:], axis=1)]
+
+        (foreground,) = self._of_pooled(classify, [[]], maps, rois, view)
+        return tf.cast(tf.where(foreground > above)[:, 0], tf.int32)
+
+    def _of_pooled(self, function, shapes, maps, rois, view):
+        """What a function returns for pooled RoIs: a list of float32 `[N, *shape]`, one for each of `shapes`.
 
         The RoIs are processed in parts, so that memory does not grow with their number.
         """
@@ -241,35 +276,17 @@ class Detector:
         bytes_of_one = math.prod(self.stages.classify.input.shape[2:]) * tf.as_dtype(dtype).size
         parts = -(-count // max(1, _POOLED_BYTES // bytes_of_one))
         outputs = [
-            tf.TensorArray(tf.float32, parts, element_shape=[None, *shape], infer_shape=False)
-            for shape in ([self.num_classes + 1], [self.num_classes, 4])
+            tf.TensorArray(tf.float32, parts, element_shape=[None, *shape], infer_shape=False) for shape in shapes
         ]
 
-        def classify(part, outputs):
+        def one_part(part, outputs):
             rows = slice(count * part // parts, count * (part + 1) // parts)
-            found = self._classified(self._pool(maps, rois[rows], view[rows]), above)
+            found = function(self._pool(maps, rois[rows], view[rows]))
             return part + 1, [array.write(part, each) for array, each in zip(outputs, found, strict=True)]
 
         start = (tf.constant(0), outputs)
-        _, outputs = tf.while_loop(lambda part, _: part < parts, classify, start, parallel_iterations=1)
+        _, outputs = tf.while_loop(lambda part, _: part < parts, one_part, start, parallel_iterations=1)
         return [array.concat() for array in outputs]
-
-    def _classified(self, pooled, above):
-        """Class logits and box deltas of pooled RoIs `[N, P, Q, C]`. Those that the first pass finds to be background
-        have logits that say so, and no deltas."""
-        if self._screen is None or above is None:
-            found = self.stages.classify(pooled[None], training=False)
-            return found["class_logits"][0], found["box_deltas"][0]
-        scores = self.to_scores(self._screen(pooled))
-        foreground = 1 - scores[:, 0] if self.settings.scores == "softmax" else tf.reduce_max(scores[:, 1:], axis=1)
-        kept = tf.where(foreground > above * _SCREENED_BELOW)
-        found = self.stages.classify(tf.gather_nd(pooled, kept)[None], training=False)
-        background = tf.one_hot(tf.zeros_like(scores[:, 0], tf.int32), self.num_classes + 1, 0.0, _NO_OBJECT)
-        no_deltas = tf.zeros([tf.shape(pooled)[0], self.num_classes, 4])
-        return (
-            tf.tensor_scatter_nd_update(background, kept, found["class_logits"][0]),
-            tf.tensor_scatter_nd_update(no_deltas, kept, found["box_deltas"][0]),
-        )
 
     def _pool(self, maps, rois, view):
         """Pooled features `[N, P, Q, C]`, N >= 1, of RoIs that are sorted by view."""

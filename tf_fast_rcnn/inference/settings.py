@@ -34,7 +34,7 @@ class DetectionSettings:
         nms_iou_threshold: of two boxes of a class that overlap by more than this, the one with the lower score is
             dropped; of equal scores, the box of the later proposal. 1: none is dropped.
         screening_rank: None; or the number of singular values of the first fully connected layer (fc6) in a first pass,
-            which drops RoIs that are clearly background: those whose probability of being an object is below a fifth
+            which drops RoIs that are clearly background: those whose probability of being an object is below half
             of `score_threshold` in it. The rest is classified as usual. Not used with `box_voting` or several
             `box_refinement_steps`, nor if the model has no fully connected layer that is much larger.
         nms: "per-class"; "across-classes": a box is also dropped for its overlap with a higher-scoring box of another

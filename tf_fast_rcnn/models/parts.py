@@ -84,14 +84,14 @@ class Stages(NamedTuple):
     """A model in three parts that share its layers: per image, RoI pooling, and per RoI.
 
     Attributes:
-        convolve: images float32 `[B, H, W, 3]` -> feature map `[B, h, w, C]`, or a list of several.
+        convolve: `keras.Model`, images float32 `[B, H, W, 3]` -> feature map `[B, h, w, C]`, or a list of several.
         pool: output of `convolve` and rois `[B, R, 4]` -> `[B, R, P, Q, C]`; training: see `roi_pool`.
         classify: pooled RoIs -> the model's outputs.
         cells: rois `[R, 4]` -> for each feature map int32 `[R, 4]`, the feature-map cells of their corners. RoIs with
             equal cells are pooled to the same values.
     """
 
-    convolve: Callable
+    convolve: Any
     pool: Callable
     classify: keras.Model
     cells: Callable

@@ -154,6 +154,7 @@ def _detection_settings(setup, measurement):
         longer_side,
         score_threshold=EVALUATION_SCORE_THRESHOLD,
         nms_iou_threshold=setup.recipe.nms_iou_threshold,
+        screening_rank=setup.recipe.screening_rank,
         box_refinement_steps=measurement.box_refinement_steps,
     )
 

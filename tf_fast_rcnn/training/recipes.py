@@ -129,6 +129,7 @@ def small_data() -> Recipe:
         proposals="dense",
         steps=800,
         nms_iou_threshold=0.4,
+        screening_rank=32,
         tile="auto",
         jitter="auto",
         optimizer=OptimizerSettings(

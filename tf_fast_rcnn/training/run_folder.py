@@ -71,6 +71,11 @@ class Run:
         return self.description["recipe"].get("nms_iou_threshold", 0.3)
 
     @property
+    def screening_rank(self) -> int | None:
+        """The recipe's rank of the first pass; see `DetectionSettings`. Runs of version 0.1 have none."""
+        return self.description["recipe"].get("screening_rank")
+
+    @property
     def tiles(self) -> Tiles | None:
         """The tiles of training, in which detection should see images too; None without tiles."""
         recipe = self.description["recipe"]

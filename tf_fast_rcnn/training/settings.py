@@ -134,6 +134,8 @@ class Recipe:
             the best one, not the last. None: all steps, and the last model.
         nms_iou_threshold: threshold of non-maximum suppression when the trained model detects; see
             `DetectionSettings`.
+        screening_rank: rank of the first pass of detection, which drops clear background; None: no first pass; see
+            `DetectionSettings`.
         tile: side of the tiles in which large images are seen, in pixels of the image (see `Tiles`); None: images are
             seen as a whole; "auto": chosen from the data, see `training.choices`.
         tile_overlap: overlap of tiles as a share of their side; "auto": chosen from the data.
@@ -163,6 +165,7 @@ class Recipe:
     only_layers: tuple[str, ...] | None = None
     early_stopping: int | None = None
     nms_iou_threshold: float = 0.3
+    screening_rank: int | None = None
     tile: int | Literal["auto"] | None = None
     tile_overlap: float | Literal["auto"] = "auto"
     whole_image: bool | Literal["auto"] = "auto"
@@ -183,7 +186,7 @@ class Recipe:
             Tiles(self.tile, Tiles.overlap if self.tile_overlap == "auto" else self.tile_overlap)
         threshold = self.nms_iou_threshold
         check_setting("nms_iou_threshold", threshold, 0 <= threshold <= 1, "a number from 0 to 1")
-        for name in ("steps", "epochs", "early_stopping"):
+        for name in ("steps", "epochs", "early_stopping", "screening_rank"):
             value = getattr(self, name)
             check_setting(name, value, value is None or value >= 1, "none or a whole number from 1")
         if self.steps is None and self.epochs is None:
