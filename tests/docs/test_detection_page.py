@@ -27,7 +27,7 @@ def test_commands_are_understood(arguments):
 def test_the_table_says_the_defaults():
     options = cli._parser(["detect"]).parse_args(["detect", "run", "image.jpg"])
     settings = frcnn.DetectionSettings()
-    assert len(ROWS) == 12
+    assert len(ROWS) == 13
     for names, default in ROWS:
         for name in re.findall(r"--[a-z-]+", names):
             found = getattr(options, name[2:].replace("-", "_"))
@@ -36,6 +36,7 @@ def test_the_table_says_the_defaults():
                 "off": False,
                 "those of training": None,
                 "the recipe's: 0.4 in `small-data`, 0.3 in the others": None,
+                "the recipe's: 32 in `small-data`, none in the others": None,
             }
             assert str(found) == default or found == words[default]
             field = name[2:].replace("-", "_")

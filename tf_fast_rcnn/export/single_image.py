@@ -6,6 +6,7 @@ RoIs with equal cells, and the fused non-maximum suppression of all classes.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,7 @@ from tf_fast_rcnn import boxes
 from tf_fast_rcnn.data.network_input import network_size
 from tf_fast_rcnn.errors import InputError
 from tf_fast_rcnn.inference.graph import Detector
+from tf_fast_rcnn.inference.settings import DetectionSettings
 from tf_fast_rcnn.inference.suppression import suppress_in_one_image
 
 if TYPE_CHECKING:
@@ -23,7 +25,6 @@ if TYPE_CHECKING:
 
     from tf_fast_rcnn.data.proposals.files import FileProposals
     from tf_fast_rcnn.data.proposals.settings import ProposalSettings
-    from tf_fast_rcnn.inference.settings import DetectionSettings
 
 OUTPUTS = ("detection_boxes", "detection_scores", "detection_classes", "num_detections")
 
@@ -33,14 +34,17 @@ def portable_detector(model: keras.Model, settings: DetectionSettings | None, cl
 
     Args:
         model: a model created by `fast_rcnn`.
-        settings: `DetectionSettings` with one shorter side and dtype float32; None for the defaults.
+        settings: `DetectionSettings` with one shorter side and dtype float32; None for the defaults. There is no first
+            pass: `screening_rank` is not used.
         class_names: names of the classes 1..K.
 
     Raises:
         InputError: for other settings, or if the number of class names is not that of the model.
     """
+    # With a first pass a TF Lite model takes a fifth more time: XNNPACK does not run layers whose input size is only
+    # known when they run.
+    settings = dataclasses.replace(settings or DetectionSettings(), screening_rank=None)
     detector = Detector(model, settings, "portable")
-    settings = detector.settings
     if len(class_names) != detector.num_classes:
         raise InputError(
             f"class_names: found {len(class_names)}; expected the model's {detector.num_classes}; pass one name per "

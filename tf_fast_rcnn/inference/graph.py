@@ -80,7 +80,9 @@ class Detector:
         classify = _classifier(own.classify, original.classify, shared=in_float32)
         self.stages = own._replace(convolve=convolve, classify=classify)
         rank = self.settings.screening_rank
-        self._screen = None if rank is None else screening(classify, rank)
+        # Boxes of any score vote, and a refined box may have a higher score.
+        exact = self.settings.box_voting or self.settings.box_refinement_steps > 1
+        self._screen = None if rank is None or exact else screening(classify, rank)
         self.variables, self.weights = classify.variables, model.variables
         # Of the layers that are shared with the model, the graph reads the present weights.
         shares_head = classify is own.classify and in_float32 and self._screen is None
@@ -197,8 +199,6 @@ class Detector:
 
     def _classify_and_refine(self, maps, sizes, image, proposals, above):
         """`_classify`, repeated `box_refinement_steps` times with the boxes of the step before."""
-        if self.settings.box_refinement_steps > 1:
-            above = None  # A refined box may have a higher score.
         probabilities, class_boxes = self._classify(maps, sizes, image, proposals, above)
         for _ in range(self.settings.box_refinement_steps - 1):
             best = tf.argmax(probabilities[:, 1:], axis=1)
@@ -237,7 +237,7 @@ class Detector:
         pass finds to be background have logits that say so, and no deltas."""
         if self._screen is None or above is None:
             return self._classified(maps, rois, view)
-        kept = self._screened(maps, rois, view, above * _SCREENED_BELOW)
+        kept = self._screened(maps, rois, view, above)
         logits, deltas = self._classified(maps, tf.gather(rois, kept), tf.gather(view, kept))
         background = tf.one_hot(tf.zeros_like(view), self.num_classes + 1, 0.0, _NO_OBJECT)
         no_deltas = tf.zeros([tf.size(view), self.num_classes, 4])
@@ -258,14 +258,14 @@ class Detector:
         return self._of_pooled(classify, shapes, maps, rois, view)
 
     def _screened(self, maps, rois, view, above):
-        """The indices of the RoIs whose probability of being an object is above a value in the first pass."""
+        """The indices of the RoIs that the first pass does not find to be background."""
 
-        def classify(pooled):
+        def screen(pooled):
             scores = self.to_scores(self._screen(pooled))
             return [1 - scores[:, 0] if self.settings.scores == "softmax" else tf.reduce_max(scores[:, 1:], axis=1)]
 
-        (foreground,) = self._of_pooled(classify, [[]], maps, rois, view)
-        return tf.cast(tf.where(foreground > above)[:, 0], tf.int32)
+        (foreground,) = self._of_pooled(screen, [[]], maps, rois, view)
+        return tf.cast(tf.where(foreground > above * _SCREENED_BELOW)[:, 0], tf.int32)
 
     def _of_pooled(self, function, shapes, maps, rois, view):
         """What a function returns for pooled RoIs: a list of float32 `[N, *shape]`, one for each of `shapes`.

@@ -8,6 +8,7 @@ instructions need once, and not in every call.
 
 from __future__ import annotations
 
+import collections
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -121,18 +122,17 @@ def _is_graph(layer):
 def _foldable(network):
     """Dict from the names of convolutions to those of the batch normalisation that follows each of them."""
     nodes = [node for nodes in network._nodes_by_depth.values() for node in nodes]
-    calls: dict[str, int] = {}
-    users: dict[int, list] = {}
+    calls = collections.Counter(node.operation.name for node in nodes)
+    users = collections.defaultdict(list)
     for node in nodes:
-        calls[node.operation.name] = calls.get(node.operation.name, 0) + 1
         for tensor in node.input_tensors:
-            users.setdefault(id(tensor), []).append(node.operation)
+            users[id(tensor)].append(node.operation)
     outputs, found = {id(tensor) for tensor in network.outputs}, {}
     for node in nodes:
         convolution, (output, *others) = node.operation, node.outputs
         if others or id(output) in outputs or calls[convolution.name] > 1 or not _takes_in(convolution):
             continue
-        followers = users.get(id(output), [])
+        followers = users[id(output)]
         if len(followers) == 1 and _is_plain_normalization(followers[0]) and calls[followers[0].name] == 1:
             found[convolution.name] = followers[0].name
     return found
