@@ -37,6 +37,19 @@ def test_tiles_are_those_of_training_or_of_the_options():
     assert settings_of("--tile", "100").tiles == Tiles(100, 0.2, True)
 
 
+def test_the_first_pass_is_that_of_the_recipe_or_of_the_option():
+    assert settings_of().screening_rank is None
+    assert settings_of(screening_rank=32).screening_rank == 32
+    assert settings_of("--screening-rank", "16", screening_rank=32).screening_rank == 16
+    assert settings_of("--screening-rank", "none", screening_rank=32).screening_rank is None
+
+
+@pytest.mark.parametrize("tile", [(), ("--tile", "none")])
+def test_an_overlap_without_tiles(tile):
+    with pytest.raises(InputError, match=r"^--overlap: found 0.3 without tiles; expected --tile PIXELS with it"):
+        settings_of("--overlap", "0.3", *tile)
+
+
 def test_tiles_and_an_image_pyramid_exclude_each_other():
     with pytest.raises(InputError, match=r"^shorter_side: found \(480, 600\); expected one number of pixels"):
         settings_of("--tile", "100", "--shorter-side", "480,600")

@@ -8,6 +8,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
+from tf_fast_rcnn.data import images
 from tf_fast_rcnn.data.images import image_layout, is_plain, read_image, uses_few_bits
 from tf_fast_rcnn.errors import InputError
 
@@ -277,3 +278,11 @@ def test_files_of_16_bits_with_12_bits_are_known(tmp_path):
     found = {path.name: uses_few_bits(path, read_image(path)) for path in tmp_path.iterdir()}
     assert {name for name, few_bits in found.items() if few_bits} == {"few.png", "few.tif", "few_rgb.png"}
     assert len(found) == 7
+
+
+@pytest.mark.parametrize("rows", [1, 3, 1000])
+def test_pixels_do_not_depend_on_how_many_are_converted_at_a_time(tmp_path, monkeypatch, rows):
+    expected = np.random.default_rng(0).integers(0, 256, (37, 23, 3), np.uint8)
+    Image.fromarray(expected).save(tmp_path / "image.png")
+    monkeypatch.setattr(images, "_CONVERTED_PIXELS", rows * 23)
+    np.testing.assert_array_equal(read_image(tmp_path / "image.png"), expected)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from naive_detection import some_proposals
+from naive_detection import some_image, some_proposals
 from servers import served
 
 import tf_fast_rcnn as frcnn
@@ -86,6 +86,26 @@ def test_every_source_detects_what_the_model_does(predictor, run, settings, prep
     # The names come from the model, the outputs of a server, or the dataset.
     assert found[0][0].class_name == run.class_names[expected[0].class_ids[0] - 1]
     np.testing.assert_array_equal(found[0].draw(min_score=1.0), test[0].image())
+
+
+def test_iterators_are_read_as_needed(run):
+    predictor = Predictor(run.model, class_names=run.class_names, settings=frcnn.detection_settings(run))
+    taken = []
+
+    def frames():
+        for seed in range(40):
+            taken.append(seed)
+            yield some_image(seed=seed)
+
+    rows = [some_proposals(12, seed) for seed in range(40)]
+    found = predictor.detect_each(frames(), rows, progress=False, batch_size=2)
+    first = [next(found), next(found)]
+    assert len(taken) < 15
+    assert_same([*first, *found], [predictor.detect(some_image(seed=seed), rows[seed]) for seed in range(40)])
+    for given, message in ((39, "found 39 entries for more images"), (41, "found 41 entries for 40 images")):
+        proposals = [np.zeros((0, 4))] * given
+        with pytest.raises(InputError, match=f"^proposals: {message}; expected one per image"):
+            list(predictor.detect_each(frames(), proposals, progress=False))
 
 
 def test_every_kind_of_input(predictor, run, settings, digits, prepared_digits):

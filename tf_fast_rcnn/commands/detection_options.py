@@ -155,7 +155,7 @@ def changed_settings(options: argparse.Namespace, detector: Run | Predictor) -> 
         "dtype",
     )
     changes = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
-    changes |= nms_settings(options) | tile_settings(options) | screening_settings(options)
+    changes |= nms_settings(options) | tile_settings(options, detector) | screening_settings(options)
     if options.classes:
         changes["class_ids"] = tuple(
             _class_id(name.strip(), options, detector.class_names) for name in options.classes.split(",")
@@ -163,8 +163,20 @@ def changed_settings(options: argparse.Namespace, detector: Run | Predictor) -> 
     return changes
 
 
-def tile_settings(options: argparse.Namespace) -> dict[str, Any]:
-    """The fields of `DetectionSettings` that the options of `add_tile_arguments` change, by name."""
+def tile_settings(options: argparse.Namespace, detector: Run | Predictor) -> dict[str, Any]:
+    """The fields of `DetectionSettings` that the options of `add_tile_arguments` change, by name; for a `Run` or a
+    `Predictor`.
+
+    Raises:
+        InputError: for an overlap without tiles.
+    """
+    # A `Predictor` has settings, and a `Run` has tiles itself.
+    owner: Any = getattr(detector, "settings", detector)
+    if options.overlap is not None and (options.tile == NONE or (options.tile is None and owner.tiles is None)):
+        raise InputError(
+            f"--overlap: found {options.overlap} without tiles; expected --tile PIXELS with it, or a RUN that was "
+            "trained in tiles; add --tile or leave it out"
+        )
     return _given({"tile": options.tile, "tile_overlap": options.overlap})
 
 

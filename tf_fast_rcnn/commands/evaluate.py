@@ -10,6 +10,7 @@ from tf_fast_rcnn.commands.common import (
     SOURCES,
     add_data_arguments,
     add_json_argument,
+    allow_large_images,
     given_options,
     load_data,
     number,
@@ -129,6 +130,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> None:
     """Runs `evaluate` with its parsed options."""
     start_tensorflow()
+    allow_large_images()
     from tf_fast_rcnn.data.writers.coco_results import check_category_ids
     from tf_fast_rcnn.evaluation import score_detections
     from tf_fast_rcnn.evaluation.analysis import analyse
@@ -198,13 +200,13 @@ def _predictor(options):
         raise InputError(f"MODEL and --detections: found {found}; expected one of them; pass what to evaluate")
     if options.images_by and not options.detections:
         raise InputError("--images-by is only used with --detections; remove it")
-    changes = nms_settings(options) | tile_settings(options) | screening_settings(options)
     given = given_options(options, _add_detection_arguments)
     if options.model:
         predictor = frcnn.Predictor.load(options.model)
         if not predictor.adjustable:
             _check_fixed(options, given)
             return predictor
+        changes = nms_settings(options) | tile_settings(options, predictor) | screening_settings(options)
         return for_evaluation(predictor.with_settings(**changes), options.max_detections)
     if given:
         raise InputError(f"{given[0]}: found it with --detections; expected a RUN; leave it out")

@@ -38,6 +38,9 @@ _SIDEWAYS = (5, 6, 7, 8)
 # The high byte of 4095.
 _LARGEST_OF_12_BITS = 15
 
+# Number of pixels that are converted to an array at a time.
+_CONVERTED_PIXELS = 1 << 22
+
 # Pillow's modes of files that TensorFlow decodes to the same pixels. MPO is a phone's JPEG with a second image inside.
 _PLAIN_MODES = {
     "JPEG": {"L", "RGB"},
@@ -71,7 +74,7 @@ def read_image(path: StrPath, contents: bytes | None = None) -> np.ndarray:
         rgb = _to_rgb(image, path)
         if image.format in _PLAIN_MODES:
             _refuse_damage(path, Path(path).read_bytes() if contents is None else contents)
-        return np.array(rgb.transpose(_TURNS[orientation]) if orientation in _TURNS else rgb)
+        return _to_array(rgb.transpose(_TURNS[orientation]) if orientation in _TURNS else rgb)
 
 
 def image_layout(path: StrPath) -> tuple[int, int, int]:
@@ -184,4 +187,17 @@ def _to_rgb(image, path):
     if image.mode == "P":
         # Via RGBA, because Pillow otherwise warns about transparent palettes; the colours are the same.
         image = image.convert("RGBA")
-    return image.convert("RGB")
+    # Of an image in the same mode, `convert` would make a copy.
+    return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def _to_array(image):
+    """The pixels of an RGB image, a few rows at a time: Pillow needs 4 bytes for each pixel, and as many again for each
+    one that it converts. Memory thus peaks at 7 bytes for each pixel of the image instead of 14."""
+    width, height = image.size
+    pixels = np.empty((height, width, 3), np.uint8)
+    rows = max(1, _CONVERTED_PIXELS // width)
+    for top in range(0, height, rows):
+        bottom = min(top + rows, height)
+        pixels[top:bottom] = np.asarray(image.crop((0, top, width, bottom)))
+    return pixels

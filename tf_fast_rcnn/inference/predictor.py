@@ -5,7 +5,7 @@ import copy
 import dataclasses
 import functools
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeGuard, overload
@@ -223,15 +223,22 @@ class Predictor:
     ) -> Iterator[Detections]:
         """Like `detect` for several images, but yields the `Detections` one at a time, as soon as they are computed.
 
-        While the network runs, the next images are read and their proposals computed.
+        While the network runs, the next images are read and their proposals computed. Of an iterator, such as the
+        frames of a video, only a few images are in memory at any time.
+
+        Example:
+            >>> frames = (image for _, _, image in frcnn.read_video("street.mp4"))                # doctest: +SKIP
+            >>> for found in predictor.detect_each(frames):                                     # doctest: +SKIP
+            ...     print(found.names)
         """
         if isinstance(images, DetectionDataset):
             options: dict[str, Any] = {"cache_dir": cache_dir, "workers": workers, "progress": progress}
             dataset = self.with_proposals(images, _for_all(proposals), **options)
             return self._detect_dataset(dataset, batch_size, progress)
-        images = images_in(images) if isinstance(images, (str, Path)) else list(images)
-        read = map(functools.partial, itertools.repeat(self._read), images, _one_for_each(proposals, images))
-        return self._detect_read(read, len(images), batch_size, progress)
+        images = images_in(images) if isinstance(images, (str, Path)) else images
+        count = len(images) if isinstance(images, Sized) else None
+        read = (functools.partial(self._read, *pair) for pair in _with_proposals(images, proposals))
+        return self._detect_read(read, count, batch_size, progress)
 
     def classify_regions(self, image: Image, regions: np.ndarray | Sequence) -> np.ndarray:
         """Classifies your own regions as they are: without box regression or non-maximum suppression.
@@ -284,8 +291,9 @@ class Predictor:
             image = functools.partial(_image_of, dataset, index)
             yield dataclasses.replace(each, class_names=each.class_names or names, image=image)
 
-    def _detect_read(self, read: Iterable[Callable], count: int, batch_size: int, progress: bool):
-        """Runs detection in batches. Each element of `read` is a function that reads one image."""
+    def _detect_read(self, read: Iterable[Callable], count: int | None, batch_size: int, progress: bool):
+        """Runs detection in batches. Each element of `read` is a function that reads one image; `count` is how many
+        there are, if that is known."""
         # No progress bar for a single image.
         bar = tqdm(total=count, desc="detect", unit="image", delay=2, disable=not progress or count == 1)
         with bar, ThreadPoolExecutor(_READERS) as readers:
@@ -359,15 +367,34 @@ def _is_one(images: Any) -> TypeGuard[Image]:
     return isinstance(images, (str, Path)) and not Path(images).is_dir()
 
 
-def _one_for_each(proposals: Any, images: Sequence[Image]) -> Iterable:
+def _with_proposals(images: Iterable[Image], proposals: Any) -> Iterator[tuple[Image, Any]]:
+    """Each image with its proposals, or with those for all.
+
+    Raises:
+        InputError: if there are not as many proposals as images; at once if both numbers are known.
+    """
     if proposals is None or isinstance(proposals, (ProposalSettings, FileProposals)):
-        return itertools.repeat(proposals, len(images))
-    if len(proposals) != len(images):
-        raise InputError(
-            f"proposals: found {len(proposals)} entries for {len(images)} images; expected one per image; for an image "
-            "without proposals, pass an array of shape [0, 4]"
-        )
-    return proposals
+        return zip(images, itertools.repeat(proposals))
+    if isinstance(images, Sized) and len(proposals) != len(images):
+        raise _wrong_number(len(proposals), len(images))
+    return _pairs(images, proposals)
+
+
+def _pairs(images, proposals):
+    number = 0
+    for number, image in enumerate(images, start=1):
+        if number > len(proposals):
+            raise _wrong_number(len(proposals), "more")
+        yield image, proposals[number - 1]
+    if number < len(proposals):
+        raise _wrong_number(len(proposals), number)
+
+
+def _wrong_number(entries, images):
+    return InputError(
+        f"proposals: found {entries} entries for {images} images; expected one per image; for an image without "
+        "proposals, pass an array of shape [0, 4]"
+    )
 
 
 def _for_all(proposals: Any) -> ProposalSettings | FileProposals | None:
