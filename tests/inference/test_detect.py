@@ -127,8 +127,8 @@ def test_proposals_are_computed_where_none_are_given(tiny_model, digits):
 
 def test_default_settings_are_the_released_systems():
     of_the_paper = (600, 1000, 0.05, 0.3, 100, 1, None, "softmax", "float32")
-    without_tiles, plain_nms = (None, 0.2, True), ("per-class", 0.5, None)
-    assert dataclasses.astuple(DetectionSettings()) == (*of_the_paper, *without_tiles, *plain_nms)
+    without_tiles, plain_nms, no_first_pass = (None, 0.2, True), ("per-class", 0.5, None), None
+    assert dataclasses.astuple(DetectionSettings()) == (*of_the_paper, *without_tiles, *plain_nms, no_first_pass)
 
 
 def test_a_data_set_is_detected_image_by_image_in_order(tiny_model, prepared_digits):

@@ -183,7 +183,7 @@ def metadata_json(
 def weights_sha256(variables: Iterable[keras.Variable]) -> str:
     """SHA-256 of the concatenated values of Keras variables, in C order and little-endian, as a hexadecimal string.
 
-    A SavedModel has the hash of the trained model's weights, in which batch normalisation is not yet folded.
+    A SavedModel has the hash of the trained model's weights, of which some are constants in it.
     """
     digest = hashlib.sha256()
     for variable in variables:

@@ -18,7 +18,7 @@ from tf_fast_rcnn.errors import check_setting
 from tf_fast_rcnn.inference.settings import DetectionSettings
 from tf_fast_rcnn.inference.suppression import suppress
 from tf_fast_rcnn.inference.views import tiled_regions
-from tf_fast_rcnn.models.inference_form import WeightsSeen, folded, folds, with_constants
+from tf_fast_rcnn.models.inference_form import WeightsSeen, with_constants
 from tf_fast_rcnn.models.parts import number_of_classes, stages
 from tf_fast_rcnn.models.pretrained import copy_weights
 from tf_fast_rcnn.models.screening import screening
@@ -73,20 +73,18 @@ class Detector:
             not class_ids or max(class_ids) <= self.num_classes,
             f"class ids 1..{self.num_classes}",
         )
-        original, in_float32 = stages(model), self.settings.dtype == "float32"
+        in_float32 = self.settings.dtype == "float32"
         own = stages(model if in_float32 else _copy_in(model, self.settings.dtype), roi_pooling)
         self._features = keras.tree.flatten(own.convolve.output)
-        convolve = with_constants(folded(own.convolve, original.convolve))
-        classify = _classifier(own.classify, original.classify, shared=in_float32)
-        self.stages = own._replace(convolve=convolve, classify=classify)
+        self.stages = own._replace(convolve=with_constants(own.convolve))
         rank = self.settings.screening_rank
         # Boxes of any score vote, and a refined box may have a higher score.
         exact = self.settings.box_voting or self.settings.box_refinement_steps > 1
-        self._screen = None if rank is None or exact else screening(classify, rank)
-        self.variables, self.weights = classify.variables, model.variables
+        self._screen = None if rank is None or exact else screening(own.classify, rank)
+        self.variables, self.weights = own.classify.variables, model.variables
         # Of the layers that are shared with the model, the graph reads the present weights.
-        shares_head = classify is own.classify and in_float32 and self._screen is None
-        self._seen = WeightsSeen(original.convolve.variables if shares_head else model.variables)
+        shares_head = in_float32 and self._screen is None
+        self._seen = WeightsSeen(own.convolve.variables if shares_head else model.variables)
 
     def is_current(self) -> bool:
         """Whether the model still has the weights that the detector was made with."""
@@ -311,19 +309,12 @@ class Detector:
         return tf.cond(tf.equal(view[0], view[-1]), lambda: pool(view[0], rois), pool_each)
 
 
-def _classifier(classify, original, shared):
-    """`classify` in its inference form, with the weights of the original unless the two share their layers."""
-    if folds(classify):
-        return folded(classify, original)
-    if not shared:
-        copy_weights(original, classify)
-    return classify
-
-
 def _copy_in(model, dtype):
-    """A model of the same layers with new weights of another dtype; layers fixed to float32 keep it."""
+    """A model of the same layers and weights in another dtype; layers fixed to float32 keep it."""
     with in_precision(model, dtype):
-        return type(model).from_config(model.get_config())
+        copy = type(model).from_config(model.get_config())
+    copy_weights(model, copy)
+    return copy
 
 
 def _packed(cells):

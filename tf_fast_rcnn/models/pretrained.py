@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import keras
 import numpy as np
 
 from tf_fast_rcnn.errors import InputError
+from tf_fast_rcnn.models.folding import convolved, followed_by_normalization
 
 
 @keras.saving.register_keras_serializable(package="tf_fast_rcnn")
 class PretrainedNetwork(keras.Model):
-    """A functional model whose composite layers stay frozen: their batch normalisation, and all of a frozen one.
+    """A functional model that runs frozen batch normalisation as part of the convolution before it (see
+    `models.folding`), and whose composite layers stay frozen: their batch normalisation, and all of a frozen one.
 
     A composite layer is a layer that makes layers of its own, such as the blocks of KerasHub's MobileNet and
     EfficientNet. Keras does not save whether these are trainable, and trains the weights in a loaded or copied layer
@@ -27,6 +30,23 @@ class PretrainedNetwork(keras.Model):
                 # Each part: TensorFlow skips an assignment of the value that an attribute already has.
                 for part in parts_of(layer) if not layer.trainable else ():
                     part.trainable = False
+
+    def call(self, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
+        frozen = {
+            name: self.get_layer(normalization)
+            for name, normalization in followed_by_normalization(self).items()
+            if not self.get_layer(normalization).trainable
+        }
+        included = {normalization.name for normalization in frozen.values()}
+
+        def operation(layer):
+            if layer.name in included:
+                return lambda maps, **_: maps
+            return functools.partial(convolved, layer, frozen[layer.name]) if layer.name in frozen else layer
+
+        # The layers take `training` from this call.
+        outputs = self._run_through_graph(self._standardize_inputs(inputs), operation_fn=operation)
+        return outputs[0] if isinstance(outputs, list) and len(outputs) == 1 else outputs
 
 
 def is_composite(layer: keras.layers.Layer) -> bool:
