@@ -106,6 +106,9 @@ def export_saved_model(
     if roi_pooling is None:
         roi_pooling = "native" if _searches(proposals) else "portable"
     detector = Detector(model, settings, roi_pooling)
+    # One graph of the convolutions for all signatures, whatever the shape of images, so that weights are stored once.
+    convolve = detector.stages.convolve.get_concrete_function(tf.TensorSpec([None, None, None, 3]))
+    detector.stages = detector.stages._replace(convolve=convolve)
     signatures = Signatures(detector, limits, proposals, class_names if class_names_output else None).functions()
     records = warm_up_records(signatures, warm_up, detector.settings, limits) if warm_up else []
     facts: dict[str, Any] = {"roi_pooling": roi_pooling, "proposals": proposals, "limits": limits, "training": training}
