@@ -24,22 +24,25 @@ absl::Status InvalidArgument(const Parts&... parts) {
 }
 
 // Reads one number; the limit keeps products of two numbers below 2^63.
-absl::Status ReadSize(OpKernelConstruction* context, const char* name, int64_t smallest, int64_t* size) {
+absl::Status ReadSize(OpKernelConstruction* context, const char* name, int64_t* size) {
   TF_RETURN_IF_ERROR(context->GetAttr(name, size));
-  if (*size < smallest || *size > std::numeric_limits<int32_t>::max()) {
-    return InvalidArgument(name, ": value is ", *size, "; expected ", smallest, " to 2^31 - 1");
+  if (*size < 1 || *size > std::numeric_limits<int32_t>::max()) {
+    return InvalidArgument(name, ": value is ", *size, "; expected 1 to 2^31 - 1");
   }
   return absl::OkStatus();
 }
 
-absl::Status ReadAxis(OpKernelConstruction* context, const char* kernel, const char* stride, const char* padding,
-                      ConvAxis* axis) {
-  TF_RETURN_IF_ERROR(ReadSize(context, kernel, 1, &axis->kernel));
-  TF_RETURN_IF_ERROR(ReadSize(context, stride, 1, &axis->stride));
-  TF_RETURN_IF_ERROR(ReadSize(context, padding, 0, &axis->padding));
-  if (axis->padding >= axis->kernel) {
-    return InvalidArgument(padding, ": value is ", axis->padding, "; expected less than ", kernel, ", which is ",
-                           axis->kernel);
+absl::Status ReadPadding(const Tensor& padding, ConvAxis* rows, ConvAxis* columns) {
+  if (padding.dims() != 1 || padding.NumElements() != 2) {
+    return InvalidArgument("padding: shape is ", padding.shape().DebugString(), "; expected [2]");
+  }
+  rows->padding = padding.vec<int32_t>()(0);
+  columns->padding = padding.vec<int32_t>()(1);
+  for (const ConvAxis* axis : {rows, columns}) {
+    if (axis->padding < 0 || axis->padding >= axis->kernel) {
+      return InvalidArgument("padding: value is ", axis->padding, "; expected 0 to ", axis->kernel - 1,
+                             " for a kernel of ", axis->kernel);
+    }
   }
   return absl::OkStatus();
 }
@@ -56,15 +59,17 @@ absl::Status CheckOutput(const char* name, const ConvAxis& axis) {
 class DepthwiseConvFilterGradOp : public OpKernel {
  public:
   explicit DepthwiseConvFilterGradOp(OpKernelConstruction* context) : OpKernel(context) {
-    OP_REQUIRES_OK(context, ReadAxis(context, "kernel_height", "stride_rows", "padding_above", &rows_));
-    OP_REQUIRES_OK(context, ReadAxis(context, "kernel_width", "stride_columns", "padding_left", &columns_));
+    OP_REQUIRES_OK(context, ReadSize(context, "kernel_height", &rows_.kernel));
+    OP_REQUIRES_OK(context, ReadSize(context, "kernel_width", &columns_.kernel));
+    OP_REQUIRES_OK(context, ReadSize(context, "stride_rows", &rows_.stride));
+    OP_REQUIRES_OK(context, ReadSize(context, "stride_columns", &columns_.stride));
   }
 
   void Compute(OpKernelContext* context) override {
     const Tensor& images = context->input(0);
     const Tensor& gradients = context->input(1);
     DepthwiseConvShape shape;
-    OP_REQUIRES_OK(context, ReadShape(images, gradients, &shape));
+    OP_REQUIRES_OK(context, ReadShape(images, gradients, context->input(2), &shape));
     TensorShape kernel_shape;
     OP_REQUIRES_OK(context,
                    TensorShape::BuildTensorShape({rows_.kernel, columns_.kernel, shape.channels, 1}, &kernel_shape));
@@ -79,7 +84,8 @@ class DepthwiseConvFilterGradOp : public OpKernel {
   }
 
  private:
-  absl::Status ReadShape(const Tensor& images, const Tensor& gradients, DepthwiseConvShape* shape) const {
+  absl::Status ReadShape(const Tensor& images, const Tensor& gradients, const Tensor& padding,
+                         DepthwiseConvShape* shape) const {
     if (images.dims() != 4) {
       return InvalidArgument("images: shape is ", images.shape().DebugString(), "; expected [N, H, W, C]");
     }
@@ -94,6 +100,7 @@ class DepthwiseConvFilterGradOp : public OpKernel {
     shape->columns.input = images.dim_size(2);
     shape->rows.output = gradients.dim_size(1);
     shape->columns.output = gradients.dim_size(2);
+    TF_RETURN_IF_ERROR(ReadPadding(padding, &shape->rows, &shape->columns));
     TF_RETURN_IF_ERROR(CheckOutput("OH", shape->rows));
     return CheckOutput("OW", shape->columns);
   }
@@ -123,6 +130,7 @@ class DepthwiseConvFilterGradOp : public OpKernel {
     return absl::OkStatus();
   }
 
+  // The sizes that attributes give.
   ConvAxis rows_{}, columns_{};
 };
 
