@@ -1,4 +1,5 @@
-// Code that does not depend on the instruction set: calling the kernels of the selected one, and sorting RoIs by location.
+// Code that does not depend on the instruction set: calling the kernels of the selected one, and sorting RoIs by
+// location.
 
 #include <algorithm>
 #include <cmath>
