@@ -18,6 +18,7 @@ from tf_fast_rcnn import roi_pool
 
 CUSTOM_OPS = pathlib.Path(__file__).parents[2] / "custom_ops"
 KERNELS = [CUSTOM_OPS / f"cc/kernels/roi_pool/cpu/{name}.cc" for name in ("baseline", "avx2", "avx512", "dispatch")]
+KERNELS.append(CUSTOM_OPS / "cc/kernels/instruction_set.cc")
 
 
 @pytest.mark.slow

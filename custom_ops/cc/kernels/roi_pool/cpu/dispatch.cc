@@ -1,40 +1,13 @@
-// Code that does not depend on the instruction set: selecting it at run time, and sorting RoIs by location.
+// Code that does not depend on the instruction set: calling the kernels of the selected one, and sorting RoIs by
+// location.
 
 #include <algorithm>
 #include <cmath>
-#include <cstdlib>
-#include <cstring>
 #include <utility>
 
 #include "instruction_sets.h"
 
 namespace tf_fast_rcnn {
-namespace {
-
-InstructionSet HighestSupported() {
-#ifdef __x86_64__
-  __builtin_cpu_init();
-  if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
-      __builtin_cpu_supports("avx512vl")) {
-    return InstructionSet::kAvx512;
-  }
-  if (__builtin_cpu_supports("avx2")) return InstructionSet::kAvx2;
-#endif
-  return InstructionSet::kBaseline;
-}
-
-InstructionSet HighestAllowed() {
-  const char* name = std::getenv("TF_FAST_RCNN_CPU");
-  if (name == nullptr) return InstructionSet::kAvx512;
-  if (std::strcmp(name, "baseline") == 0) return InstructionSet::kBaseline;
-  if (std::strcmp(name, "avx2") == 0) return InstructionSet::kAvx2;
-  return InstructionSet::kAvx512;
-}
-
-}  // namespace
-
-InstructionSet ChooseInstructionSet() { return std::min(HighestSupported(), HighestAllowed()); }
-
 template <typename T>
 void RoiPool(InstructionSet instruction_set, const RoiPoolShape& shape, float spatial_scale, const T* features,
              const float* rois, int64_t first, int64_t last, bool stream, T* pooled, int32_t* argmax) {

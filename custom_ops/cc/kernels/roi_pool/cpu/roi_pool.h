@@ -13,6 +13,7 @@
 #include <xmmintrin.h>
 #endif
 
+#include "../../instruction_set.h"
 #include "../geometry.h"
 
 namespace tf_fast_rcnn {
@@ -23,13 +24,6 @@ namespace tf_fast_rcnn {
 struct Float16Bits {
   uint16_t bits;
 };
-
-// The instruction sets that the kernels are compiled for, each a superset of the previous one.
-enum class InstructionSet { kBaseline, kAvx2, kAvx512 };
-
-// The best instruction set of this CPU, or a lower one named by the environment variable TF_FAST_RCNN_CPU (baseline,
-// avx2 or avx512).
-InstructionSet ChooseInstructionSet();
 
 // RAII: disables flush-to-zero and denormals-are-zero on this thread, which TensorFlow sets on its threads; otherwise
 // all denormal features would compare equal.
