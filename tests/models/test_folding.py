@@ -99,6 +99,24 @@ def test_a_convolution_includes_its_normalization(kind, use_bias, scale, center,
     assert not found["Mul"] + found["AddV2"] + found["Sub"], found
 
 
+@pytest.mark.parametrize("training", [False, True])
+def test_only_training_uses_the_compiled_gradient(training):
+    inputs = keras.Input((None, None, 3))
+    _, network = pair(inputs, layers.BatchNormalization()(layers.DepthwiseConv2D(3)(inputs)))
+    freeze_normalization(network)
+
+    @tf.function(autograph=False)
+    def differentiated(maps):
+        with tf.GradientTape() as tape:
+            total = tf.reduce_sum(network(maps, training=training))
+        return tape.gradient(total, network.trainable_variables[0].value)
+
+    graph = differentiated.get_concrete_function(tf.TensorSpec([1, 9, 9, 3])).graph
+    kinds = {each.type for each in graph.get_operations()}
+    assert ("TfFastRcnn>DepthwiseConvFilterGrad" in kinds) == training
+    assert ("DepthwiseConv2dNativeBackpropFilter" in kinds) != training
+
+
 def test_other_spacing():
     inputs = keras.Input((None, None, 3))
     maps = layers.BatchNormalization()(layers.Conv2D(4, 3, dilation_rate=2, groups=1, name="conv")(inputs))

@@ -14,6 +14,8 @@ import collections
 import keras
 import tensorflow as tf
 
+from tf_fast_rcnn.ops.depthwise_conv import depthwise_conv2d
+
 # Subclasses are not in the list: they may compute something else, such as standardised weights.
 _CONVOLUTIONS = (keras.layers.Conv2D, keras.layers.DepthwiseConv2D, keras.layers.SeparableConv2D)
 
@@ -65,13 +67,18 @@ def _is_plain(layer):
 
 
 def convolved(
-    convolution: keras.layers.Layer, normalization: keras.layers.BatchNormalization, maps: tf.Tensor
+    convolution: keras.layers.Layer,
+    normalization: keras.layers.BatchNormalization,
+    maps: tf.Tensor,
+    training: bool | None = False,
 ) -> tf.Tensor:
     """The result of a convolution followed by batch normalisation with its moving statistics.
 
     Args:
         convolution, normalization: layers that `followed_by_normalization` found.
         maps: `[B, H, W, C]`.
+        training: whether gradients will be computed. Depthwise convolutions then have the compiled gradient of
+            `ops.depthwise_conv`. Without it, the graph has stock TensorFlow ops only and can be exported.
 
     Returns:
         `[B, h, w, D]`, in the dtype in which the normalisation computes.
@@ -79,7 +86,7 @@ def convolved(
     factor, bias = _factor_and_bias(convolution, normalization)
     dtype = convolution.compute_dtype
     with tf.name_scope(convolution.name):
-        found = _without_bias(convolution, tf.cast(maps, dtype), factor)
+        found = _without_bias(convolution, tf.cast(maps, dtype), factor, training)
         return tf.cast(tf.nn.bias_add(found, tf.cast(bias, dtype)), normalization.compute_dtype)
 
 
@@ -94,7 +101,7 @@ def _factor_and_bias(convolution, normalization):
     return factor, bias + _float32(normalization.beta) if normalization.center else bias
 
 
-def _without_bias(layer, maps, factor):
+def _without_bias(layer, maps, factor, training):
     """The convolution with its kernel multiplied by a factor for each output channel."""
     where = {"strides": layer.strides, "padding": layer.padding, "dilation_rate": layer.dilation_rate}
     if type(layer) is keras.layers.Conv2D:
@@ -102,6 +109,8 @@ def _without_bias(layer, maps, factor):
     if type(layer) is keras.layers.DepthwiseConv2D:
         # The output channels of a depthwise kernel are its last two axes.
         kernel = _scaled(layer.kernel, tf.reshape(factor, layer.kernel.shape[-2:]), maps.dtype)
+        if training and layer.dilation_rate == (1, 1):
+            return depthwise_conv2d(maps, kernel, layer.strides, layer.padding.upper())
         return keras.ops.depthwise_conv(maps, kernel, data_format=layer.data_format, **where)
     kernels = tf.cast(layer.depthwise_kernel, maps.dtype), _scaled(layer.pointwise_kernel, factor, maps.dtype)
     return keras.ops.separable_conv(maps, *kernels, data_format=layer.data_format, **where)

@@ -42,7 +42,9 @@ class PretrainedNetwork(keras.Model):
         def operation(layer):
             if layer.name in included:
                 return lambda maps, **_: maps
-            return functools.partial(convolved, layer, frozen[layer.name]) if layer.name in frozen else layer
+            if layer.name in frozen:
+                return functools.partial(convolved, layer, frozen[layer.name], training=training)
+            return layer
 
         # The layers take `training` from this call.
         outputs = self._run_through_graph(self._standardize_inputs(inputs), operation_fn=operation)
