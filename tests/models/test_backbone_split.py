@@ -23,8 +23,9 @@ def assert_features_are_the_originals(network, cut, layer_name):
     images = images_like(network)
     expected = keras.Model(network.inputs[0], network.get_layer(layer_name).output)(images).numpy()
     assert np.ptp(expected) > 0
-    np.testing.assert_array_equal(cut.convolutions(images), expected)
-    np.testing.assert_array_equal(with_any_image_size(cut.convolutions, "copy")(images), expected)
+    # Batch normalisation in the convolutions rounds differently.
+    for found in (cut.convolutions(images), with_any_image_size(cut.convolutions, "copy")(images)):
+        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5 * np.abs(expected).max())
 
 
 def convolutional_layers(*channels, **options):
@@ -212,7 +213,7 @@ def test_layers_and_operations_that_are_called_twice():
     batch = images_like(network)
     expected = np.maximum(keras.Model(images, network.get_layer("conv1").output)(batch), 0)
     assert expected.max() > 0
-    np.testing.assert_array_equal(cut.convolutions(batch), expected)
+    np.testing.assert_allclose(cut.convolutions(batch), expected, rtol=1e-4, atol=1e-5 * np.abs(expected).max())
 
 
 # --- models within models ---------------------------------------------------------------------------------------------

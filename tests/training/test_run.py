@@ -122,7 +122,9 @@ def test_load_run(tiny_run):
     assert run.class_names == tuple("0123456789")
     assert (run.shorter_side, run.longer_side) == (96, 144)
     assert run.model.output["class_logits"].shape[-1] == 11
-    assert frcnn.detection_settings(run, max_detections=5) == frcnn.DetectionSettings(96, 144, max_detections=5)
+    assert frcnn.detection_settings(run, max_detections=5) == frcnn.DetectionSettings(
+        96, 144, max_detections=5, screening_rank=32
+    )
 
 
 def test_the_loss_falls(train, prepared_digits, tiny_recipe, tmp_path):
