@@ -1,5 +1,6 @@
 """`Predictor`: every kind of source returns the detections of the Keras model, for every kind of input."""
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -161,7 +162,7 @@ def test_what_a_predictor_knows(predictor, run, settings):
     assert predictor.class_names == (tuple(run.class_names) if known else None)
     assert predictor.proposals == (run.proposals if known else None)
     # TF Lite files have no first pass.
-    own = dataclasses.replace(settings, screening_rank=None) if kind == "tflite" else settings
+    own = dataclasses.replace(settings, screening_rank=None) if predictor.name.endswith(".tflite") else settings
     assert predictor.settings == (own if known else None)
     assert predictor.num_classes == (10 if known else None)
     assert predictor.name in repr(predictor)
