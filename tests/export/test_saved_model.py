@@ -12,7 +12,6 @@ import pytest
 import tensorflow as tf
 from naive_detection import raw_outputs, some_image, some_proposals
 from served import assert_same_detections, decoded, detections_in, encoded, run_saved_model
-from tensorflow.core.protobuf import saved_model_pb2
 
 from tf_fast_rcnn import DetectionSettings, InputError, cli, detect, export_saved_model
 from tf_fast_rcnn.ops import native
@@ -158,21 +157,10 @@ def test_class_names_are_an_asset(served, saved_model):
     assert (saved_model / "assets" / "class_names.txt").read_text() == "cat\ndog\nox\n"
 
 
-def constant_kernels(folder):
-    """The kernels of convolutions among the constants of a SavedModel's functions."""
-    graph = saved_model_pb2.SavedModel.FromString((folder / "saved_model.pb").read_bytes()).meta_graphs[0].graph_def
-    nodes = [node for function in graph.library.function for node in function.node_def if node.op == "Const"]
-    arrays = [tf.make_ndarray(node.attr["value"].tensor) for node in nodes]
-    return [array for array in arrays if array.ndim == 4]
-
-
 def test_the_weights_are_stored_once(saved_model, tiny_model):
-    of_backbone = tiny_model.get_layer("convolutions").trainable_variables[::2]
-    kernels = sorted(array.shape for array in constant_kernels(saved_model))
-    assert kernels == sorted(tuple(variable.shape) for variable in of_backbone)
     stored = sum(path.stat().st_size for path in saved_model.glob("variables/variables.data*"))
-    head = 4 * sum(int(np.prod(layer.kernel.shape)) for layer in tiny_model.layers if hasattr(layer, "kernel"))
-    assert head <= stored < 1.1 * head + 4096
+    weights = 4 * sum(int(np.prod(variable.shape)) for variable in tiny_model.variables)
+    assert weights <= stored < 1.1 * weights + 4096
 
 
 def test_nothing_else_is_left_in_the_folder(saved_model):
@@ -270,12 +258,10 @@ def test_every_setting_is_fixed_in_the_graph(tiny_model, tmp_path):
 
 
 def bytes_of_weights(folder):
-    """Bytes of the variables and of the constants of the graph, each once."""
     checkpoint = tf.train.load_checkpoint(str(folder / "variables" / "variables"))
     types, shapes = checkpoint.get_variable_to_dtype_map(), checkpoint.get_variable_to_shape_map()
     names = [name for name in shapes if name.startswith("weights/")]
-    kernels = {array.tobytes(): array.nbytes for array in constant_kernels(folder)}
-    return sum(int(np.prod(shapes[name])) * types[name].size for name in names) + sum(kernels.values())
+    return sum(int(np.prod(shapes[name])) * types[name].size for name in names)
 
 
 def test_bfloat16_halves_what_is_stored(tiny_model, saved_model, tmp_path):

@@ -6,7 +6,7 @@ import tensorflow as tf
 
 import tf_fast_rcnn as frcnn
 from tf_fast_rcnn.models.parts import stages
-from tf_fast_rcnn.models.screening import screening
+from tf_fast_rcnn.models.screening import Screening, can_screen
 
 
 def truncated(kernel, rank):
@@ -37,11 +37,18 @@ def pooled_rois(classify, number=7):
     return np.random.default_rng(1).normal(size=(number, *classify.input.shape[2:])).astype(np.float32)
 
 
+def screened(classify, rank, pooled):
+    assert can_screen(classify, rank)
+    screening = Screening(classify, rank)
+    screening.update()
+    return screening(tf.constant(pooled)).numpy()
+
+
 @pytest.mark.parametrize("rank", [1, 4, 32])
 def test_the_first_layer_is_truncated(decaying, rank):
     classify = stages(decaying).classify
     pooled = pooled_rois(classify)
-    found = screening(classify, rank)(tf.constant(pooled)).numpy()
+    found = screened(classify, rank, pooled)
     hidden = pooled.reshape(len(pooled), -1)
     for name in ("fc6", "fc7", "class_logits"):
         kernel, bias = decaying.get_layer(name).get_weights()
@@ -57,26 +64,34 @@ def test_a_layer_of_low_rank_is_exact(tiny_backbone):
     classify = stages(model).classify
     pooled = pooled_rois(classify)
     expected = classify(pooled[None], training=False)["class_logits"][0]
-    np.testing.assert_allclose(screening(classify, 5)(tf.constant(pooled)), expected, atol=1e-3)
+    np.testing.assert_allclose(screened(classify, 5, pooled), expected, atol=1e-3)
 
 
 def test_no_rois(decaying):
     classify = stages(decaying).classify
-    assert screening(classify, 4)(tf.constant(pooled_rois(classify, 0))).shape == (0, 4)
+    assert screened(classify, 4, pooled_rois(classify, 0)).shape == (0, 4)
 
 
-def test_half_types(decaying):
-    classify = stages(decaying).classify
+def test_new_weights(tiny_backbone):
+    classify = stages(model_with_decay(tiny_backbone)).classify
     pooled = pooled_rois(classify)
-    exact, half = (screening(classify, 8)(tf.cast(pooled, dtype)).numpy() for dtype in (tf.float32, tf.bfloat16))
-    assert 1e-6 < np.abs(half - exact).max() < 0.1 * np.abs(exact).max()
+    screening = Screening(classify, 8)
+    screening.update()
+    before = screening(pooled).numpy()
+    kernel, bias = classify.get_layer("fc6").get_weights()
+    classify.get_layer("fc6").set_weights([2 * kernel, bias + 1])
+    np.testing.assert_array_equal(screening(pooled), before)
+    screening.update()
+    np.testing.assert_allclose(screening(pooled), screened(classify, 8, pooled), atol=1e-5)
+    assert np.abs(screening(pooled) - before).max() > 1
+    assert {id(variable) for variable in screening.source} == {id(each) for each in classify.get_layer("fc6").variables}
 
 
 def test_networks_for_which_it_would_not_be_cheaper(decaying, tiny_backbone):
-    assert screening(stages(decaying).classify, 32) is not None
-    assert screening(stages(decaying).classify, 33) is None
-    assert screening(stages(frcnn.compress(decaying, fc6=20)).classify, 4) is None
+    assert can_screen(stages(decaying).classify, 32)
+    assert not can_screen(stages(decaying).classify, 33)
+    assert not can_screen(stages(frcnn.compress(decaying, fc6=20)).classify, 4)
     # Compression of another layer does not matter.
-    assert screening(stages(frcnn.compress(decaying, fc7=8)).classify, 4) is not None
+    assert can_screen(stages(frcnn.compress(decaying, fc7=8)).classify, 4)
     without = frcnn.fast_rcnn(tiny_backbone, 3, stride=8, fc_units=())
-    assert screening(stages(without).classify, 4) is None
+    assert not can_screen(stages(without).classify, 4)

@@ -263,6 +263,30 @@ def test_other_types_and_several_kernels_per_channel(dtype, multiplier, monkeypa
     check_tensorflow_is_used(images, kernel, monkeypatch)
 
 
+def test_under_xla(monkeypatch):
+    images, kernel = tf.random.stateless_normal([2, 9, 8, 5], (0, 1)), tf.random.stateless_normal([3, 3, 5, 1], (2, 3))
+    used = []
+    compiled_gradient = depthwise_conv._kernel_gradient
+    monkeypatch.setattr(
+        depthwise_conv, "_kernel_gradient", lambda *arguments: (used.append(True), compiled_gradient(*arguments))[1]
+    )
+
+    def gradient(images, kernel):
+        with tf.GradientTape() as tape:
+            tape.watch(kernel)
+            total = tf.reduce_sum(tf.sin(depthwise_conv2d(images, kernel)))
+        return tape.gradient(total, kernel)
+
+    expected = tf.function(gradient)(images, kernel)
+    assert used.pop()
+    # Also in a function that a compiled function calls.
+    inner = tf.function(gradient)
+    for function in (gradient, lambda *arguments: inner(*arguments)):
+        found = tf.function(function, jit_compile=True)(images, kernel)
+        np.testing.assert_allclose(found, expected, atol=1e-4)
+    assert not used
+
+
 # --- in networks ------------------------------------------------------------------------------------------------------
 
 

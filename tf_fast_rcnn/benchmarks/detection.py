@@ -132,7 +132,7 @@ class _Ours:
     def __init__(self, model, settings, path, proposals):
         self.detector = detector = Detector(model, settings)
         self.image, self.pooled = _resized(path, settings), {}
-        convolve = detector.stages.convolve
+        convolve = _compiled(functools.partial(detector.stages.convolve, training=False))
         self._features, self._pool = convolve(self.image), _compiled(detector.stages.pool)
         self._suppress, self._bare = _compiled(self._decode_and_suppress), _compiled(self._network)
         self._head = _compiled_parts(detector.stages.classify)
@@ -161,7 +161,7 @@ class _Ours:
 
     def _network(self, image, rois):
         parts = self.detector.stages
-        return parts.classify(parts.pool(parts.convolve(image), rois), training=False)
+        return parts.classify(parts.pool(parts.convolve(image, training=False), rois), training=False)
 
 
 def _compiled(function):

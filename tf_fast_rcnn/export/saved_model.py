@@ -106,9 +106,6 @@ def export_saved_model(
     if roi_pooling is None:
         roi_pooling = "native" if _searches(proposals) else "portable"
     detector = Detector(model, settings, roi_pooling)
-    # One graph of the convolutions for all signatures, whatever the shape of images, so that weights are stored once.
-    convolve = detector.stages.convolve.get_concrete_function(tf.TensorSpec([None, None, None, 3]))
-    detector.stages = detector.stages._replace(convolve=convolve)
     signatures = Signatures(detector, limits, proposals, class_names if class_names_output else None).functions()
     records = warm_up_records(signatures, warm_up, detector.settings, limits) if warm_up else []
     facts: dict[str, Any] = {"roi_pooling": roi_pooling, "proposals": proposals, "limits": limits, "training": training}
@@ -173,7 +170,7 @@ def metadata_json(
         "package_version": tf_fast_rcnn.__version__,
         "tensorflow_version": tf.__version__,
         "class_names": list(class_names),
-        "weights_sha256": weights_sha256(detector.weights),
+        "weights_sha256": weights_sha256(detector.variables),
         "roi_pooling": roi_pooling,
         "detection": detector.settings.to_json(),
         "proposals": None if proposals is None else proposals.to_json(),
@@ -186,7 +183,7 @@ def metadata_json(
 def weights_sha256(variables: Iterable[keras.Variable]) -> str:
     """SHA-256 of the concatenated values of Keras variables, in C order and little-endian, as a hexadecimal string.
 
-    A SavedModel has the hash of the trained model's weights, of which some are constants in it.
+    In the SavedModel these are the variables weights/0, weights/1, ... of its checkpoint.
     """
     digest = hashlib.sha256()
     for variable in variables:

@@ -80,7 +80,7 @@ class Signatures:
 
     def _predict_tensors(self, images, rois):
         stages = self._detector.stages
-        outputs = stages.classify(stages.pool(stages.convolve(images), rois), training=False)
+        outputs = stages.classify(stages.pool(stages.convolve(images, training=False), rois), training=False)
         return {
             "class_probabilities": self._detector.to_scores(outputs["class_logits"]),
             "boxes": boxes.decode(tf.expand_dims(rois, 2), outputs["box_deltas"]),

@@ -108,7 +108,7 @@ def serving_function(
     @tf.function(input_signature=inputs, autograph=False)
     def serving_default(images, proposals, num_proposals):
         size = network_size(tf.shape(images)[1:3], detector.settings.shorter_side, detector.settings.longer_side)
-        features = detector.stages.convolve(tf.image.resize(tf.cast(images, tf.float32), size))
+        features = detector.stages.convolve(tf.image.resize(tf.cast(images, tf.float32), size), training=False)
         # Layers need at least one row, so a padding row is added.
         rows = tf.pad(proposals[0], [[0, 1], [0, 0]])
         probabilities, class_boxes = _classify(detector, tf.nest.flatten(features), size, rows)

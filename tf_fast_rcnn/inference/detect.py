@@ -87,8 +87,9 @@ _compiled = weakref.WeakKeyDictionary()
 def _compiled_for(model, settings):
     settings = settings or DetectionSettings()
     by_settings = _compiled.setdefault(model, {})
-    if settings not in by_settings or not by_settings[settings].detector.is_current():
+    if settings not in by_settings:
         by_settings[settings] = _Compiled(model, settings)
+    by_settings[settings].detector.refresh(model)
     return by_settings[settings]
 
 

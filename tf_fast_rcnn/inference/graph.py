@@ -18,10 +18,10 @@ from tf_fast_rcnn.errors import check_setting
 from tf_fast_rcnn.inference.settings import DetectionSettings
 from tf_fast_rcnn.inference.suppression import suppress
 from tf_fast_rcnn.inference.views import tiled_regions
-from tf_fast_rcnn.models.inference_form import WeightsSeen, with_constants
 from tf_fast_rcnn.models.parts import number_of_classes, stages
 from tf_fast_rcnn.models.pretrained import copy_weights
-from tf_fast_rcnn.models.screening import screening
+from tf_fast_rcnn.models.screening import Screening, can_screen
+from tf_fast_rcnn.models.weights_seen import WeightsSeen
 from tf_fast_rcnn.training.precision import in_precision
 
 # In an image pyramid each RoI is pooled from the scale at which its area is closest to that of the images that networks
@@ -46,16 +46,14 @@ class Detector:
     """The steps of detection over a Fast R-CNN model, as functions of tensors.
 
     Args:
-        model: what `fast_rcnn` returned. The detector keeps the weights that the model has now (see `is_current`).
+        model: what `fast_rcnn` returned. What the detector computes from its weights is updated by `refresh`.
         settings: `DetectionSettings`; None for the defaults.
         roi_pooling: implementation of RoI pooling; None for the model's own.
 
     Attributes:
         settings, num_classes (K).
-        stages: the `models.parts.Stages` of the model in its inference form (see `models.inference_form`); `convolve`
-            is a function of images that returns a list of feature maps.
-        variables: the weights that are not constants of the graph, as Keras variables.
-        weights: all weights of the model, before they were brought into the inference form, as Keras variables.
+        stages: see `models.parts.stages`.
+        variables: all variables that the graph may read.
 
     Raises:
         InputError: if `settings.class_ids` contains a class that the model does not have.
@@ -73,22 +71,32 @@ class Detector:
             not class_ids or max(class_ids) <= self.num_classes,
             f"class ids 1..{self.num_classes}",
         )
-        in_float32 = self.settings.dtype == "float32"
-        own = stages(model if in_float32 else _copy_in(model, self.settings.dtype), roi_pooling)
-        self._features = keras.tree.flatten(own.convolve.output)
-        self.stages = own._replace(convolve=with_constants(own.convolve))
-        rank = self.settings.screening_rank
-        # Boxes of any score vote, and a refined box may have a higher score.
-        exact = self.settings.box_voting or self.settings.box_refinement_steps > 1
-        self._screen = None if rank is None or exact else screening(own.classify, rank)
-        self.variables, self.weights = own.classify.variables, model.variables
-        # Of the layers that are shared with the model, the graph reads the present weights.
-        shares_head = in_float32 and self._screen is None
-        self._seen = WeightsSeen(own.convolve.variables if shares_head else model.variables)
+        own = model if self.settings.dtype == "float32" else _copy_in(model, self.settings.dtype)
+        self.stages = stages(own, roi_pooling)
+        self._screening = self._first_pass()
+        self.variables = [*own.variables, *(self._screening.factors if self._screening else [])]
+        self._copy = None if own is model else own
+        read = model.variables if self._copy else self._screening.source if self._screening else []
+        self._seen = WeightsSeen(read)
+        self.refresh(model)
 
-    def is_current(self) -> bool:
-        """Whether the model still has the weights that the detector was made with."""
-        return self._seen.are_current()
+    def _first_pass(self):
+        """The `Screening` of the settings, or None."""
+        settings, classify = self.settings, self.stages.classify
+        # Boxes of any score vote, and a refined box may have a higher score.
+        all_count = settings.box_voting or settings.box_refinement_steps > 1
+        rank = settings.screening_rank
+        return None if rank is None or all_count or not can_screen(classify, rank) else Screening(classify, rank)
+
+    def refresh(self, model: keras.Model) -> None:
+        """Computes anew what the detector has computed from the model's weights, if these have changed: its weights in
+        bfloat16, and the first pass. All other weights are the model's own variables."""
+        if not self._seen.have_changed():
+            return
+        if self._copy:
+            copy_weights(model, self._copy)
+        if self._screening:
+            self._screening.update()
 
     def detect(self, image_of: Callable[[tf.Tensor], tf.Tensor], proposals: tf.RaggedTensor) -> tuple[tf.Tensor, ...]:
         """Detects in B images.
@@ -167,7 +175,7 @@ class Detector:
             For each feature map that RoIs are pooled from, a TensorArray with one `[1, h, w, C]` per view; and the
             sizes of the resized images, int32 `[images, scales, 2]`.
         """
-        sides, outputs = self.settings.shorter_sides, self._features
+        sides, outputs = self.settings.shorter_sides, keras.tree.flatten(self.stages.convolve.output)
         views = images * len(sides)
         maps = [
             tf.TensorArray(output.dtype, views, element_shape=output.shape, clear_after_read=False, infer_shape=False)
@@ -191,9 +199,10 @@ class Detector:
 
     def _convolved(self, images):
         """The feature maps of images `[B, H, W, 3]` that RoIs are pooled from, a list of `[B, h, w, C]`."""
-        found = keras.tree.flatten(self.stages.convolve(images))
+        outputs = keras.tree.flatten(self.stages.convolve.output)
+        found = keras.tree.flatten(self.stages.convolve(images, training=False))
         # Under mixed precision the layers' output types differ from those that the model was built with.
-        return [tf.cast(each, output.dtype) for each, output in zip(found, self._features, strict=True)]
+        return [tf.cast(each, output.dtype) for each, output in zip(found, outputs, strict=True)]
 
     def _classify_and_refine(self, maps, sizes, image, proposals, above):
         """`_classify`, repeated `box_refinement_steps` times with the boxes of the step before."""
@@ -233,7 +242,7 @@ class Detector:
     def _outputs(self, maps, rois, view, above):
         """Class logits `[N, K + 1]` and box deltas `[N, K, 4]` of RoIs that are sorted by view. Those that the first
         pass finds to be background have logits that say so, and no deltas."""
-        if self._screen is None or above is None:
+        if self._screening is None or above is None:
             return self._classified(maps, rois, view)
         kept = self._screened(maps, rois, view, above)
         logits, deltas = self._classified(maps, tf.gather(rois, kept), tf.gather(view, kept))
@@ -257,12 +266,14 @@ class Detector:
 
     def _screened(self, maps, rois, view, above):
         """The indices of the RoIs that the first pass does not find to be background."""
+        screening, settings = self._screening, self.settings
+        assert screening is not None
 
-        def screen(pooled):
-            scores = self.to_scores(self._screen(pooled))
-            return [1 - scores[:, 0] if self.settings.scores == "softmax" else tf.reduce_max(scores[:, 1:], axis=1)]
+        def foreground_scores(pooled):
+            scores = self.to_scores(screening(pooled))
+            return [1 - scores[:, 0] if settings.scores == "softmax" else tf.reduce_max(scores[:, 1:], axis=1)]
 
-        (foreground,) = self._of_pooled(screen, [[]], maps, rois, view)
+        (foreground,) = self._of_pooled(foreground_scores, [[]], maps, rois, view)
         return tf.cast(tf.where(foreground > above * _SCREENED_BELOW)[:, 0], tf.int32)
 
     def _of_pooled(self, function, shapes, maps, rois, view):
@@ -310,11 +321,9 @@ class Detector:
 
 
 def _copy_in(model, dtype):
-    """A model of the same layers and weights in another dtype; layers fixed to float32 keep it."""
+    """A model of the same layers with new weights of another dtype; layers fixed to float32 keep it."""
     with in_precision(model, dtype):
-        copy = type(model).from_config(model.get_config())
-    copy_weights(model, copy)
-    return copy
+        return type(model).from_config(model.get_config())
 
 
 def _packed(cells):

@@ -84,14 +84,14 @@ class Stages(NamedTuple):
     """A model in three parts that share its layers: per image, RoI pooling, and per RoI.
 
     Attributes:
-        convolve: `keras.Model`, images float32 `[B, H, W, 3]` -> feature map `[B, h, w, C]`, or a list of several.
+        convolve: images float32 `[B, H, W, 3]` -> feature map `[B, h, w, C]`, or a list of several.
         pool: output of `convolve` and rois `[B, R, 4]` -> `[B, R, P, Q, C]`; training: see `roi_pool`.
         classify: pooled RoIs -> the model's outputs.
         cells: rois `[R, 4]` -> for each feature map int32 `[R, 4]`, the feature-map cells of their corners. RoIs with
             equal cells are pooled to the same values.
     """
 
-    convolve: Any
+    convolve: keras.Model
     pool: Callable
     classify: keras.Model
     cells: Callable

@@ -1,15 +1,13 @@
 """A cheap first pass over RoIs, which finds those that are clearly background.
 
 Nearly all of the time of the layers after RoI pooling goes into the first fully connected layer (fc6), and most RoIs
-are background. What fine-tuning teaches a new fc6 has few dimensions: with 32 of its 1024 singular values the network
-still tells clear background from everything else, at 4 % of the cost. Truncated SVD of the whole detector (section 3.1
-of the paper) needs many more, because there the truncated scores are the result; here they only select the RoIs that
-the whole layer classifies.
+are background. What fine-tuning teaches a new fc6 has few dimensions: with 32 of its 512 singular values, the network
+still tells clear background from everything else, at an eighth of the cost. Truncated SVD of the whole detector
+(section 3.1 of the paper) needs many more, because there the truncated scores are the result; here they only select the
+RoIs that the whole layer classifies.
 """
 
 from __future__ import annotations
-
-from collections.abc import Callable
 
 import keras
 import numpy as np
@@ -23,41 +21,60 @@ from tf_fast_rcnn.models.truncated_svd import factor_ranks, fully_connected_name
 _MORE_VECTORS, _ITERATIONS = 8, 4
 
 
-def screening(classify: keras.Model, rank: int) -> Callable[[tf.Tensor], tf.Tensor] | None:
-    """The class logits of RoIs by a network whose first fully connected layer keeps only `rank` singular values.
+def can_screen(classify: keras.Model, rank: int) -> bool:
+    """Whether `Screening` is cheaper than the network itself: whether there is a fully connected layer before the
+    predictor layers that has at least twice as many outputs and is not compressed.
 
     Args:
-        classify: `Stages.classify`. The factors of its first layer are constants of the result; the other layers are
-            shared.
+        classify: `Stages.classify`.
         rank: number of singular values.
-
-    Returns:
-        A function of pooled RoIs `[N, P, Q, C]` that returns class logits float32 `[N, K + 1]`. None if this would not
-        be cheaper: if there is no fully connected layer before the predictor layers, or it has few outputs or is
-        already compressed.
     """
     names = fully_connected_names(classify)
-    if not names or names[0] in factor_ranks(classify) or classify.get_layer(names[0]).units < 2 * rank:
-        return None
-    first = classify.get_layer(names[0])
-    rest = keras.Model(layer_outputs(classify)[names[0]], classify.output[CLASS_LOGITS])
-    kernel, *bias = kernel_and_bias(first)
-    factors = _factors(kernel.astype(np.float32), rank)
+    return bool(names) and names[0] not in factor_ranks(classify) and classify.get_layer(names[0]).units >= 2 * rank
 
-    def logits(pooled):
-        vectors = tf.reshape(pooled, [-1, kernel.shape[0]])
-        for factor in factors:
-            vectors = tf.matmul(vectors, tf.constant(factor, pooled.dtype))
-        for each in bias:
-            vectors += tf.constant(each, pooled.dtype)
-        return rest(first.activation(vectors)[None], training=False)[0]
 
-    return logits
+class Screening:
+    """The network after RoI pooling, with only some singular values of its first fully connected layer.
+
+    Args:
+        classify: `Stages.classify` for which `can_screen` is true. The other layers are shared with it.
+        rank: number of singular values.
+
+    Attributes:
+        source: the Keras variables that the factors are computed from.
+        factors: Keras variables, the matrices `[v, t]` and `[t, u]` whose product is the truncated kernel, and the bias
+            `[u]` if there is one. They are zeros until `update` is called.
+    """
+
+    def __init__(self, classify: keras.Model, rank: int) -> None:
+        name = fully_connected_names(classify)[0]
+        self._first = classify.get_layer(name)
+        self._rest = keras.Model(layer_outputs(classify)[name], classify.output[CLASS_LOGITS])
+        self._rank, self.source = rank, self._first.variables
+        inputs, outputs = self._first.kernel.shape
+        shapes = [(inputs, rank), (rank, outputs), *([(outputs,)] if self._first.use_bias else [])]
+        self.factors = [
+            keras.Variable(np.zeros(shape), dtype=classify.input.dtype, trainable=False) for shape in shapes
+        ]
+
+    def update(self) -> None:
+        """Computes the factors from the present weights of the first fully connected layer."""
+        kernel, *bias = kernel_and_bias(self._first)
+        for factor, value in zip(self.factors, [*_factors(kernel.astype(np.float32), self._rank), *bias], strict=True):
+            factor.assign(value)
+
+    def __call__(self, pooled: tf.Tensor) -> tf.Tensor:
+        """Class logits float32 `[N, K + 1]` of pooled RoIs `[N, P, Q, C]`."""
+        first, second, *bias = (factor.value for factor in self.factors)
+        vectors = tf.reshape(pooled, [-1, first.shape[0]]) @ first @ second
+        vectors = tf.nn.bias_add(vectors, bias[0]) if bias else vectors
+        return self._rest(self._first.activation(vectors)[None], training=False)[0]
 
 
 def _factors(kernel, rank):
     """Two matrices `[v, t]` and `[t, u]` whose product is close to the best approximation of a kernel `[v, u]`, by
-    subspace iteration. A whole SVD of fc6 of VGG16 takes half a minute, and this a second."""
+    subspace iteration (N. Halko et al., "Finding structure with randomness", 2011, section 4.5): for fc6 of VGG16 a
+    whole SVD takes much longer."""
     vectors = np.random.default_rng(0).normal(size=(kernel.shape[1], rank + _MORE_VECTORS)).astype(np.float32)
     for _ in range(_ITERATIONS):
         vectors = np.linalg.qr(kernel.T @ (kernel @ vectors))[0]

@@ -7,6 +7,7 @@ graph do not prevent TensorFlow from fusing the convolution with the bias and th
 from __future__ import annotations
 
 import tensorflow as tf
+from tensorflow.python.ops import control_flow_util
 
 from tf_fast_rcnn.ops.native import native_ops, native_ops_available
 
@@ -19,7 +20,7 @@ def depthwise_conv2d(images: tf.Tensor, kernel: tf.Tensor, strides: Pair = (1, 1
 
     The gradient is the same for any number of threads. It is TensorFlow's own if the compiled op cannot compute it: for
     types other than float32, for more than one kernel per channel, if the kernel's shape is unknown, if TensorFlow sees
-    a GPU, or without the compiled ops. XLA cannot compile the op.
+    a GPU, under XLA (`jit_compile=True`), or without the compiled ops.
 
     Args:
         images: [N, H, W, C].
@@ -63,6 +64,7 @@ def _is_native(images, kernel, padding):
         and kernel.shape.rank == 4
         and kernel.shape[3] == 1
         and not tf.config.get_visible_devices("GPU")
+        and not control_flow_util.GraphOrParentsInXlaContext(tf.compat.v1.get_default_graph())
         and native_ops_available()
     )
 
