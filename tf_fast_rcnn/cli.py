@@ -6,6 +6,7 @@ import argparse
 import importlib
 import os
 import sys
+import warnings
 from collections.abc import Sequence
 
 from tf_fast_rcnn import __version__
@@ -53,6 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     os.environ.setdefault("KERAS_BACKEND", "tensorflow")
     try:
         options = _parse(arguments)
+        _allow_large_images()
         options.run(options)
     except (InputError, OSError) as error:
         print(f"tf-fast-rcnn: error: {error}", file=sys.stderr)
@@ -61,6 +63,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("tf-fast-rcnn: interrupted", file=sys.stderr)
         return 130
     return 0
+
+
+def _allow_large_images():
+    """Lets this process and its workers read images of up to 2^30 pixels (32,768 x 32,768).
+
+    Pillow refuses more than 179 million pixels, because a small file that claims to be a huge image could exhaust the
+    memory of a server. Scans and satellite images are larger; the pixels of one take up to 8 GB while it is read.
+    `serve` and its gateway have limits of their own for what clients send.
+    """
+    from PIL import Image
+
+    # Pillow warns above this number and raises an error above twice this number.
+    Image.MAX_IMAGE_PIXELS = 1 << 29
+    warnings.simplefilter("ignore", Image.DecompressionBombWarning)
 
 
 def _parse(arguments):

@@ -3,6 +3,8 @@
 import json
 import re
 import shutil
+import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +14,7 @@ from PIL import Image
 from servers import served
 
 import tf_fast_rcnn as frcnn
+from tf_fast_rcnn.errors import InputError
 
 LOW = ("--score-threshold", 0.01)
 
@@ -87,6 +90,32 @@ def test_bad_images(refused, tiny_run, image, tmp_path):
     assert "notes.jpg: cannot read the image" in refused("detect", tiny_run[0], tmp_path / "notes.jpg", *out)
     (tmp_path / "half.jpg").write_bytes(image.read_bytes()[:3000])
     assert "half.jpg: cannot read the image" in refused("detect", tiny_run[0], tmp_path / "half.jpg", *out)
+
+
+def png_header(height, width):
+    """The beginning of a PNG file that claims to have this size."""
+
+    def chunk(name, content):
+        return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
+
+    size = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", size) + chunk(b"IDAT", zlib.compress(b""))
+
+
+def test_large_images(command, refused, tiny_run, digits, tmp_path, monkeypatch):
+    """Images above Pillow's limit, which the first lines lower, are read, in worker processes too."""
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 500)
+    image = digits / "JPEGImages" / "test_0001.jpg"
+    with pytest.raises(InputError, match="exceeds limit of 1000 pixels"):
+        frcnn.read_image(image)
+    assert command("detect", tiny_run[0], image, "--json", "-").code == 0
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 500)
+    source = ("--data", f"voc:{digits}@test", "--proposals", "dense", "--workers", 2, "--cache", tmp_path / "cache")
+    assert command("detect", tiny_run[0], *source, "--json", "-").code == 0
+    # Up to 2^30 pixels: a small file must not make the computer reserve any amount of memory.
+    (tmp_path / "huge.png").write_bytes(png_header(32769, 32768))
+    line = refused("detect", tiny_run[0], tmp_path / "huge.png", "--json", "-")
+    assert "huge.png: cannot read the image (Image size (1073774592 pixels) exceeds limit of 1073741824 pixels" in line
 
 
 def test_bad_proposals(refused, tiny_run, image, tmp_path):

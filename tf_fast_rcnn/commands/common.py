@@ -9,7 +9,6 @@ import math
 import multiprocessing
 import os
 import sys
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -50,19 +49,6 @@ def start_tensorflow() -> None:
     finally:
         os.dup2(stderr, 2)
         os.close(stderr)
-
-
-def allow_large_images() -> None:
-    """Lets this process read images of up to 2^30 pixels (32,768 x 32,768).
-
-    Pillow refuses more than 179 million pixels, because a small file that claims to be a huge image could exhaust
-    memory. Scans and satellite images are larger. Memory for the pixels peaks at 7 bytes each.
-    """
-    from PIL import Image
-
-    # Pillow warns above this number and raises an error above twice this number.
-    Image.MAX_IMAGE_PIXELS = 1 << 29
-    warnings.simplefilter("ignore", Image.DecompressionBombWarning)
 
 
 def in_a_fresh_process(function: Callable[..., Any], *arguments: Any) -> Any:

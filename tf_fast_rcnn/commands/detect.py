@@ -11,7 +11,6 @@ import tf_fast_rcnn as frcnn
 from tf_fast_rcnn.commands.common import (
     SOURCES,
     add_json_argument,
-    allow_large_images,
     check_new,
     given_options,
     load_images,
@@ -140,7 +139,6 @@ def run(options: argparse.Namespace) -> None:
     out = _drawing_folder(options)
     pictures = _picture_paths(paths, out) if out and paths else None
     start_tensorflow()
-    allow_large_images()
     predictor = _predictor(options)
     if options.classify_regions:
         return _classify_regions(options, predictor, paths)

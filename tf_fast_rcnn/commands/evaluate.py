@@ -10,7 +10,6 @@ from tf_fast_rcnn.commands.common import (
     SOURCES,
     add_data_arguments,
     add_json_argument,
-    allow_large_images,
     given_options,
     load_data,
     number,
@@ -130,7 +129,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> None:
     """Runs `evaluate` with its parsed options."""
     start_tensorflow()
-    allow_large_images()
     from tf_fast_rcnn.data.writers.coco_results import check_category_ids
     from tf_fast_rcnn.evaluation import score_detections
     from tf_fast_rcnn.evaluation.analysis import analyse

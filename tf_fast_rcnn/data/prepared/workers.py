@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from joblib.externals import loky
 from joblib.externals.loky.process_executor import BrokenProcessPool
+from PIL import Image
 
 from tf_fast_rcnn.data.images import is_plain, uses_few_bits
 from tf_fast_rcnn.data.proposals import compute_proposals
@@ -89,7 +90,7 @@ def in_order(function: Callable[..., Any], jobs: Iterable[tuple], workers: int) 
 def _processes(workers):
     # loky starts fresh processes: unlike forks they are safe with TensorFlow's threads, and unlike multiprocessing's
     # spawned ones they do not need `if __name__ == "__main__"` in scripts.
-    executor = loky.ProcessPoolExecutor(workers, initializer=end_with_parent, initargs=(os.getpid(),))
+    executor = loky.ProcessPoolExecutor(workers, initializer=_start, initargs=(os.getpid(), Image.MAX_IMAGE_PIXELS))
     try:
         yield executor
     except BrokenProcessPool:
@@ -100,6 +101,12 @@ def _processes(workers):
     finally:
         # After an error or Ctrl-C, pending results are not needed.
         executor.shutdown(kill_workers=True)
+
+
+def _start(parent, max_image_pixels):
+    """Prepares a worker: it ends with its parent, and refuses the same images as too large."""
+    end_with_parent(parent)
+    Image.MAX_IMAGE_PIXELS = max_image_pixels
 
 
 def end_with_parent(parent: int) -> None:

@@ -3,7 +3,7 @@
 
 #include <limits>
 
-#include "absl/strings/str_cat.h"
+#include "../invalid_argument.h"
 #include "filter_gradient.h"
 #include "tensorflow/core/framework/op_kernel.h"
 #include "tensorflow/core/framework/tensor_shape.h"
@@ -17,11 +17,6 @@ using tensorflow::OpKernelConstruction;
 using tensorflow::OpKernelContext;
 using tensorflow::Tensor;
 using tensorflow::TensorShape;
-
-template <typename... Parts>
-absl::Status InvalidArgument(const Parts&... parts) {
-  return absl::InvalidArgumentError(absl::StrCat(parts...));
-}
 
 // Reads one number; the limit keeps products of two numbers below 2^63.
 absl::Status ReadSize(OpKernelConstruction* context, const char* name, int64_t* size) {

@@ -4,6 +4,7 @@
 
 #include "../op_kernels.h"
 
+#include "absl/strings/str_cat.h"
 #include "roi_pool.h"
 #include "tensorflow/core/util/determinism.h"
 #include "xla/stream_executor/stream.h"
