@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import tf_fast_rcnn as frcnn
-from tf_fast_rcnn.models.folding import followed_by_normalization
+from tf_fast_rcnn.models.folding import Followers, followers_of_convolutions
 from tf_fast_rcnn.models.pretrained import PretrainedNetwork, freeze_normalization
 
 layers = keras.layers
@@ -91,8 +91,8 @@ def test_a_convolution_includes_its_normalization(kind, use_bias, scale, center,
         inputs
     )
     maps = layers.BatchNormalization(scale=scale, center=center, epsilon=0.01, name="bn")(maps)
-    plain, network = pair(inputs, layers.ReLU(6.0)(maps))
-    assert followed_by_normalization(plain) == {"conv": "bn"}
+    plain, network = pair(inputs, layers.ReLU(6.0, name="relu")(maps))
+    assert followers_of_convolutions(plain) == {"conv": Followers("bn", "relu", "relu6")}
     assert_same(plain, network, tf.constant(images()))
     found = operations(network, images())
     assert found["BiasAdd"] == 1
@@ -122,7 +122,7 @@ def test_other_spacing():
     maps = layers.BatchNormalization()(layers.Conv2D(4, 3, dilation_rate=2, groups=1, name="conv")(inputs))
     maps = layers.BatchNormalization()(layers.DepthwiseConv2D(3, dilation_rate=2, name="depthwise")(maps))
     plain, network = pair(inputs, layers.BatchNormalization()(layers.Conv2D(6, 3, groups=2)(maps)))
-    assert len(followed_by_normalization(plain)) == 3
+    assert len(followers_of_convolutions(plain)) == 3
     # Keras pads kernels with dilation by other operations: only the results are compared.
     for training in (False, True):
         freeze_normalization(plain)
@@ -192,7 +192,7 @@ def with_activity_loss(inputs):
 def test_what_cannot_be_included_stays(build):
     inputs = keras.Input((13, 11, 3))
     plain, network = pair(inputs, build(inputs))
-    assert not followed_by_normalization(plain)
+    assert not followers_of_convolutions(plain)
     assert_same(plain, network, tf.constant(images()))
 
 

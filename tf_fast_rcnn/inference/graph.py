@@ -6,6 +6,7 @@ on "views". A view is an image at one scale: an image has one view, or several i
 views are then classified together, whatever the sizes of the images.
 """
 
+import contextlib
 import math
 from collections.abc import Callable
 
@@ -18,6 +19,7 @@ from tf_fast_rcnn.errors import check_setting
 from tf_fast_rcnn.inference.settings import DetectionSettings
 from tf_fast_rcnn.inference.suppression import suppress
 from tf_fast_rcnn.inference.views import tiled_regions
+from tf_fast_rcnn.models.folding import compiled_convolutions
 from tf_fast_rcnn.models.parts import number_of_classes, stages
 from tf_fast_rcnn.models.pretrained import copy_weights
 from tf_fast_rcnn.models.screening import Screening, can_screen
@@ -200,7 +202,9 @@ class Detector:
     def _convolved(self, images):
         """The feature maps of images `[B, H, W, 3]` that RoIs are pooled from, a list of `[B, h, w, C]`."""
         outputs = keras.tree.flatten(self.stages.convolve.output)
-        found = keras.tree.flatten(self.stages.convolve(images, training=False))
+        # Where RoI pooling is compiled, convolutions may be too.
+        with compiled_convolutions() if self.stages.is_native else contextlib.nullcontext():
+            found = keras.tree.flatten(self.stages.convolve(images, training=False))
         # Under mixed precision the layers' output types differ from those that the model was built with.
         return [tf.cast(each, output.dtype) for each, output in zip(found, outputs, strict=True)]
 

@@ -12,7 +12,7 @@ import keras
 
 from tf_fast_rcnn.models.backbone_split import STAGE_NAME
 from tf_fast_rcnn.ops.portable_roi_pooling import to_cells
-from tf_fast_rcnn.ops.roi_pooling import RoIPooling
+from tf_fast_rcnn.ops.roi_pooling import RoIPooling, choose_implementation
 
 BACKBONE = "convolutions"
 ROI_CORNERS = "roi_corners"
@@ -89,12 +89,14 @@ class Stages(NamedTuple):
         classify: pooled RoIs -> the model's outputs.
         cells: rois `[R, 4]` -> for each feature map int32 `[R, 4]`, the feature-map cells of their corners. RoIs with
             equal cells are pooled to the same values.
+        is_native: whether RoI pooling is the compiled op.
     """
 
     convolve: keras.Model
     pool: Callable
     classify: keras.Model
     cells: Callable
+    is_native: bool
 
 
 def stages(model: keras.Model, roi_pooling: str | None = None) -> Stages:
@@ -128,4 +130,5 @@ def stages(model: keras.Model, roi_pooling: str | None = None) -> Stages:
         pool=pool,
         classify=keras.Model(pooled, model.output, name="classify"),
         cells=cells,
+        is_native=all(choose_implementation(layer.implementation) == "native" for layer in poolings),
     )

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import functools
 from typing import Any
 
 import keras
 import numpy as np
 
 from tf_fast_rcnn.errors import InputError
-from tf_fast_rcnn.models.folding import convolved, followed_by_normalization
+from tf_fast_rcnn.models.folding import run_with_normalization_included
 
 
 @keras.saving.register_keras_serializable(package="tf_fast_rcnn")
@@ -32,22 +31,7 @@ class PretrainedNetwork(keras.Model):
                     part.trainable = False
 
     def call(self, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
-        frozen = {
-            name: self.get_layer(normalization)
-            for name, normalization in followed_by_normalization(self).items()
-            if not self.get_layer(normalization).trainable
-        }
-        included = {normalization.name for normalization in frozen.values()}
-
-        def operation(layer):
-            if layer.name in included:
-                return lambda maps, **_: maps
-            if layer.name in frozen:
-                return functools.partial(convolved, layer, frozen[layer.name], training=training)
-            return layer
-
-        # The layers take `training` from this call.
-        outputs = self._run_through_graph(self._standardize_inputs(inputs), operation_fn=operation)
+        outputs = run_with_normalization_included(self, self._standardize_inputs(inputs), training)
         return outputs[0] if isinstance(outputs, list) and len(outputs) == 1 else outputs
 
 

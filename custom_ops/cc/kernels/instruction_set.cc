@@ -16,7 +16,7 @@ InstructionSet HighestSupported() {
       __builtin_cpu_supports("avx512vl")) {
     return InstructionSet::kAvx512;
   }
-  if (__builtin_cpu_supports("avx2")) return InstructionSet::kAvx2;
+  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) return InstructionSet::kAvx2;
 #endif
   return InstructionSet::kBaseline;
 }

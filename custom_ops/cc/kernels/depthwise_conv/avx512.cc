@@ -1,19 +1,27 @@
-// The kernel gradient of depthwise convolutions for x86-64 CPUs with AVX-512.
+// Depthwise convolutions and their gradients for x86-64 CPUs with AVX-512.
 
 #include "instruction_sets.h"
 
 #ifdef __x86_64__
 
 #ifdef __clang__
-#pragma clang attribute push(__attribute__((target("avx512f,avx512bw,avx512dq,avx512vl"))), apply_to = function)
+#pragma clang attribute push(__attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,fma"))), apply_to = function)
 #else
-#pragma GCC target("avx512f,avx512bw,avx512dq,avx512vl")
+#pragma GCC target("avx512f,avx512bw,avx512dq,avx512vl,fma")
 #endif
 namespace tf_fast_rcnn {
 namespace avx512 {
 
 constexpr int kVectorBytes = 64;
 
+template <typename Vector>
+inline Vector MultiplyAdd(const Vector& a, const Vector& b, const Vector& c) {
+  if constexpr (sizeof(Vector) == 64) return _mm512_fmadd_ps(a, b, c);
+  if constexpr (sizeof(Vector) == 16) return _mm_fmadd_ps(a, b, c);
+  return Vector{__builtin_fmaf(a[0], b[0], c[0])};
+}
+
+#include "convolution-inl.h"
 #include "filter_gradient-inl.h"
 
 }  // namespace avx512

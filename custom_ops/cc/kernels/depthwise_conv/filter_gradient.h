@@ -4,36 +4,12 @@
 #ifndef TF_FAST_RCNN_CUSTOM_OPS_CC_KERNELS_DEPTHWISE_CONV_FILTER_GRADIENT_H_
 #define TF_FAST_RCNN_CUSTOM_OPS_CC_KERNELS_DEPTHWISE_CONV_FILTER_GRADIENT_H_
 
-#include <algorithm>
 #include <cstdint>
 
 #include "../instruction_set.h"
+#include "shape.h"
 
 namespace tf_fast_rcnn {
-
-// One spatial axis of a convolution. Output o, tap k reads the input at o * stride + k - padding, if that is inside.
-struct ConvAxis {
-  int64_t input, output, kernel, stride, padding;
-
-  // The most outputs whose windows all touch the input.
-  int64_t MaxOutput() const { return input == 0 ? 0 : (input - 1 + padding) / stride + 1; }
-
-  // The outputs [FirstOutput, EndOutput) whose tap k is inside; none if the first is not below the end.
-  int64_t FirstOutput(int64_t k) const { return k >= padding ? 0 : (padding - k + stride - 1) / stride; }
-  int64_t EndOutput(int64_t k) const {
-    const int64_t last = input - 1 + padding - k;
-    return last < 0 ? 0 : std::min(output, last / stride + 1);
-  }
-};
-
-// Images are [images, rows.input, columns.input, channels], gradients [images, rows.output, columns.output, channels].
-struct DepthwiseConvShape {
-  int64_t images;
-  ConvAxis rows, columns;
-  int64_t channels;
-
-  int64_t taps() const { return rows.kernel * columns.kernel; }
-};
 
 // How the work is divided into units that can run in parallel: the output rows of all images into parts, and each part
 // into groups of channels. It depends on the shape alone, and so does the order in which terms are added: the result is

@@ -1,9 +1,12 @@
-// The TensorFlow kernel of the depthwise convolution's kernel gradient: attributes, input checks, and the units of
-// filter_gradient.h on TensorFlow's thread pool.
+// The TensorFlow kernels of depthwise convolutions and their gradients: attributes, input checks, and the work of
+// convolution.h and filter_gradient.h on TensorFlow's thread pool.
 
+#include <algorithm>
 #include <limits>
+#include <string>
 
 #include "../invalid_argument.h"
+#include "convolution.h"
 #include "filter_gradient.h"
 #include "tensorflow/core/framework/op_kernel.h"
 #include "tensorflow/core/framework/tensor_shape.h"
@@ -129,6 +132,153 @@ class DepthwiseConvFilterGradOp : public OpKernel {
   ConvAxis rows_{}, columns_{};
 };
 
+// The sizes of a convolution that the attributes of DepthwiseConv and its input gradient give.
+class ConvAttributes {
+ public:
+  absl::Status Read(OpKernelConstruction* context) {
+    TF_RETURN_IF_ERROR(ReadSize(context, "stride_rows", &row_stride_));
+    TF_RETURN_IF_ERROR(ReadSize(context, "stride_columns", &column_stride_));
+    std::string padding;
+    TF_RETURN_IF_ERROR(context->GetAttr("padding", &padding));
+    same_ = padding == "SAME";
+    return absl::OkStatus();
+  }
+
+  // The shape of a convolution of images [N, H, W, C] with a kernel [KH, KW, C, 1].
+  absl::Status ReadShape(const TensorShape& images, const TensorShape& kernel, DepthwiseConvShape* shape) const {
+    if (images.dims() != 4) {
+      return InvalidArgument("images: shape is ", images.DebugString(), "; expected [N, H, W, C]");
+    }
+    if (kernel.dims() != 4 || kernel.dim_size(0) < 1 || kernel.dim_size(1) < 1 ||
+        kernel.dim_size(2) != images.dim_size(3) || kernel.dim_size(3) != 1) {
+      return InvalidArgument("kernel: shape is ", kernel.DebugString(), "; expected [KH, KW, ", images.dim_size(3),
+                             ", 1] for images of shape ", images.DebugString());
+    }
+    *shape = {images.dim_size(0), Axis(images.dim_size(1), kernel.dim_size(0), row_stride_),
+              Axis(images.dim_size(2), kernel.dim_size(1), column_stride_), images.dim_size(3)};
+    return absl::OkStatus();
+  }
+
+ private:
+  // The rule of TensorFlow: "SAME" adds half of the missing zeros before the input, rounded down.
+  ConvAxis Axis(int64_t input, int64_t kernel, int64_t stride) const {
+    const int64_t output = same_ ? (input + stride - 1) / stride : std::max<int64_t>(0, (input - kernel) / stride + 1);
+    const int64_t missing = (output - 1) * stride + kernel - input;
+    return {input, input < kernel && !same_ ? 0 : output, kernel, stride,
+            same_ ? std::max<int64_t>(0, missing) / 2 : 0};
+  }
+
+  int64_t row_stride_ = 1, column_stride_ = 1;
+  bool same_ = true;
+};
+
+// Computes all rows in parallel.
+void Compute(OpKernelContext* context, const DepthwiseSums& sums, int64_t images, int64_t taps) {
+  static const InstructionSet instruction_set = ChooseInstructionSet();
+  auto* threads = context->device()->tensorflow_cpu_worker_threads()->workers;
+  // In clock cycles, roughly: a product of 8 numbers and a read or a write of 8 numbers each take one.
+  const int64_t cost = sums.result_columns * sums.channels * (taps + 8) / 8;
+  const auto by_cost = tensorflow::thread::ThreadPool::SchedulingParams::Adaptive(std::max<int64_t>(1, cost));
+  threads->ParallelFor(images * sums.result_rows, by_cost,
+                       [&](int64_t first, int64_t end) { ComputeRows(instruction_set, sums, first, end); });
+}
+
+constexpr float kInfinity = std::numeric_limits<float>::infinity();
+
+class DepthwiseConvOp : public OpKernel {
+ public:
+  explicit DepthwiseConvOp(OpKernelConstruction* context) : OpKernel(context) {
+    OP_REQUIRES_OK(context, attributes_.Read(context));
+    std::string activation;
+    OP_REQUIRES_OK(context, context->GetAttr("activation", &activation));
+    lowest_ = activation == "linear" ? -kInfinity : 0.0f;
+    highest_ = activation == "relu6" ? 6.0f : kInfinity;
+  }
+
+  void Compute(OpKernelContext* context) override {
+    const Tensor &images = context->input(0), &kernel = context->input(1), &bias = context->input(2);
+    DepthwiseConvShape shape;
+    OP_REQUIRES_OK(context, attributes_.ReadShape(images.shape(), kernel.shape(), &shape));
+    OP_REQUIRES(context, bias.dims() == 1 && bias.dim_size(0) == shape.channels,
+                InvalidArgument("bias: shape is ", bias.shape().DebugString(), "; expected [", shape.channels, "]"));
+    TensorShape output_shape;
+    OP_REQUIRES_OK(
+        context, TensorShape::BuildTensorShape({shape.images, shape.rows.output, shape.columns.output, shape.channels},
+                                               &output_shape));
+    Tensor* output = nullptr;
+    OP_REQUIRES_OK(context, context->allocate_output(0, output_shape, &output));
+    if (output->NumElements() == 0) return;
+    const DepthwiseSums sums = {shape.channels,
+                                shape.columns.kernel,
+                                shape.rows.input,
+                                shape.columns.input,
+                                shape.rows.output,
+                                shape.columns.output,
+                                OutputParts(shape.rows),
+                                OutputParts(shape.columns),
+                                images.flat<float>().data(),
+                                kernel.flat<float>().data(),
+                                bias.flat<float>().data(),
+                                lowest_,
+                                highest_,
+                                output->flat<float>().data()};
+    tf_fast_rcnn::Compute(context, sums, shape.images, shape.taps());
+  }
+
+ private:
+  ConvAttributes attributes_;
+  float lowest_, highest_;
+};
+
+class DepthwiseConvInputGradOp : public OpKernel {
+ public:
+  explicit DepthwiseConvInputGradOp(OpKernelConstruction* context) : OpKernel(context) {
+    OP_REQUIRES_OK(context, attributes_.Read(context));
+  }
+
+  void Compute(OpKernelContext* context) override {
+    const Tensor &sizes = context->input(0), &kernel = context->input(1), &gradients = context->input(2);
+    OP_REQUIRES(context, sizes.dims() == 1,
+                InvalidArgument("images_shape: shape is ", sizes.shape().DebugString(), "; expected [4]"));
+    TensorShape images_shape;
+    OP_REQUIRES_OK(context, tensorflow::TensorShapeUtils::MakeShape(sizes.vec<int32_t>(), &images_shape));
+    DepthwiseConvShape shape;
+    OP_REQUIRES_OK(context, attributes_.ReadShape(images_shape, kernel.shape(), &shape));
+    TensorShape expected;
+    OP_REQUIRES_OK(context, TensorShape::BuildTensorShape(
+                                {shape.images, shape.rows.output, shape.columns.output, shape.channels}, &expected));
+    OP_REQUIRES(context, gradients.shape() == expected,
+                InvalidArgument("gradients: shape is ", gradients.shape().DebugString(), "; expected ",
+                                expected.DebugString(), " for images of shape ", images_shape.DebugString()));
+    Tensor* output = nullptr;
+    OP_REQUIRES_OK(context, context->allocate_output(0, images_shape, &output));
+    if (output->NumElements() == 0) return;
+    const DepthwiseSums sums = {shape.channels,
+                                shape.columns.kernel,
+                                shape.rows.output,
+                                shape.columns.output,
+                                shape.rows.input,
+                                shape.columns.input,
+                                InputParts(shape.rows),
+                                InputParts(shape.columns),
+                                gradients.flat<float>().data(),
+                                kernel.flat<float>().data(),
+                                nullptr,
+                                -kInfinity,
+                                kInfinity,
+                                output->flat<float>().data()};
+    tf_fast_rcnn::Compute(context, sums, shape.images,
+                          std::max<int64_t>(1, shape.taps() / (shape.rows.stride * shape.columns.stride)));
+  }
+
+ private:
+  ConvAttributes attributes_;
+};
+
+REGISTER_KERNEL_BUILDER(Name("TfFastRcnn>DepthwiseConv").Device(tensorflow::DEVICE_CPU), DepthwiseConvOp);
+REGISTER_KERNEL_BUILDER(
+    Name("TfFastRcnn>DepthwiseConvInputGrad").Device(tensorflow::DEVICE_CPU).HostMemory("images_shape"),
+    DepthwiseConvInputGradOp);
 REGISTER_KERNEL_BUILDER(Name("TfFastRcnn>DepthwiseConvFilterGrad").Device(tensorflow::DEVICE_CPU),
                         DepthwiseConvFilterGradOp);
 
