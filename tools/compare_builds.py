@@ -101,9 +101,8 @@ def main():
         medians = {name: statistics.median(values) for name, values in seconds.items()}
         first = next(iter(medians.values()))
         for name, median in medians.items():
-            print(
-                f"{what:8} {name:12} {median:.4f} s  best {min(seconds[name]):.4f} s  {first / median:.2f} times as fast"
-            )
+            best, ratio = min(seconds[name]), first / median
+            print(f"{what:8} {name:12} {median:.4f} s  best {best:.4f} s  {ratio:.2f} times as fast")
         results[what] = seconds
     if options.json:
         options.json.write_text(json.dumps(results, indent=1))

@@ -1,15 +1,18 @@
-// Compares the kernel gradient of every instruction set that this CPU has with a naive loop, on random shapes at
-// unaligned addresses. tests/ops/test_depthwise_conv.py compiles it together with the kernels under sanitizers, without
-// TensorFlow.
+// Compares depthwise convolutions and their gradients, for every instruction set that this CPU has, with naive loops,
+// on random shapes at unaligned addresses. tests/ops/test_depthwise_conv.py compiles it together with the kernels under
+// sanitizers, without TensorFlow.
 //
 //     depthwise_conv_fuzz [ROUNDS]
 
+#include <algorithm>
 #include <cstdio>
 #include <cstdlib>
+#include <limits>
 #include <memory>
 #include <random>
 #include <vector>
 
+#include "../cc/kernels/depthwise_conv/convolution.h"
 #include "../cc/kernels/depthwise_conv/filter_gradient.h"
 
 namespace {
@@ -64,8 +67,7 @@ float NaiveSum(const DepthwiseConvShape& shape, const Array& images, const Array
   return sum;
 }
 
-void Check(InstructionSet instruction_set) {
-  const DepthwiseConvShape shape = {1 + Below(3), RandomAxis(), RandomAxis(), 1 + Below(Below(9) == 0 ? 600 : 70)};
+void CheckFilterGradient(InstructionSet instruction_set, const DepthwiseConvShape& shape) {
   const int64_t shift = Below(2) * Below(16), size = shape.taps() * shape.channels;
   Array images(shape.images * shape.rows.input * shape.columns.input * shape.channels, shift);
   Array gradients(shape.images * shape.rows.output * shape.columns.output * shape.channels, shift);
@@ -84,6 +86,88 @@ void Check(InstructionSet instruction_set) {
                 static_cast<long long>(shape.columns.kernel), static_cast<long long>(shape.channels));
     std::exit(1);
   }
+}
+
+// Adds the products of one tap of one output to the output, or to the gradient of the pixel that it reads.
+template <typename Add>
+void ForEachProduct(const DepthwiseConvShape& shape, const Add& add) {
+  const ConvAxis &rows = shape.rows, &columns = shape.columns;
+  for (int64_t i = 0; i < shape.images * rows.output * columns.output * shape.taps(); ++i) {
+    const int64_t tap = i % shape.taps(), output = i / shape.taps();
+    const int64_t q = output % columns.output, p = output / columns.output % rows.output;
+    const int64_t image = output / columns.output / rows.output;
+    const int64_t y = p * rows.stride + tap / columns.kernel - rows.padding;
+    const int64_t x = q * columns.stride + tap % columns.kernel - columns.padding;
+    if (y < 0 || y >= rows.input || x < 0 || x >= columns.input) continue;
+    for (int64_t c = 0; c < shape.channels; ++c) {
+      add(((image * rows.input + y) * columns.input + x) * shape.channels + c, tap * shape.channels + c,
+          output * shape.channels + c);
+    }
+  }
+}
+
+// Computes the rows in pieces of random size.
+void ComputeAll(InstructionSet instruction_set, const DepthwiseSums& sums, int64_t images) {
+  const int64_t rows = images * sums.result_rows;
+  for (int64_t first = 0; first < rows;) {
+    const int64_t end = std::min(rows, first + 1 + Below(9));
+    ComputeRows(instruction_set, sums, first, end);
+    first = end;
+  }
+}
+
+void CheckConvolution(InstructionSet instruction_set, const DepthwiseConvShape& shape) {
+  const ConvAxis &rows = shape.rows, &columns = shape.columns;
+  const int64_t shift = Below(2) * Below(16), channels = shape.channels;
+  const int64_t inputs = shape.images * rows.input * columns.input * channels;
+  const int64_t outputs = shape.images * rows.output * columns.output * channels;
+  Array images(inputs, shift), kernel(shape.taps() * channels, shift), bias(channels, shift);
+  Array found(outputs, shift), gradients(outputs, shift), of_images(inputs, shift);
+  const bool has_bias = Below(2) == 0, is_limited = Below(2) == 0;
+  const float infinity = std::numeric_limits<float>::infinity();
+  const float lowest = is_limited ? 0 : -infinity, highest = is_limited ? 6 : infinity;
+  ComputeAll(instruction_set,
+             {channels, columns.kernel, rows.input, columns.input, rows.output, columns.output, OutputParts(rows),
+              OutputParts(columns), images.data(), kernel.data(), has_bias ? bias.data() : nullptr, lowest, highest,
+              found.data()},
+             shape.images);
+  ComputeAll(instruction_set,
+             {channels, columns.kernel, rows.output, columns.output, rows.input, columns.input, InputParts(rows),
+              InputParts(columns), gradients.data(), kernel.data(), nullptr, -infinity, infinity, of_images.data()},
+             shape.images);
+  std::vector<float> expected(outputs), expected_of_images(inputs);
+  for (int64_t i = 0; i < outputs; ++i) expected[i] = has_bias ? bias[i % channels] : 0;
+  ForEachProduct(shape, [&](int64_t input, int64_t weight, int64_t output) {
+    expected[output] += images[input] * kernel[weight];
+    expected_of_images[input] += gradients[output] * kernel[weight];
+  });
+  bool equal = true;
+  for (int64_t i = 0; i < outputs; ++i) equal &= found[i] == std::min(highest, std::max(lowest, expected[i]));
+  for (int64_t i = 0; i < inputs; ++i) equal &= of_images[i] == expected_of_images[i];
+  if (equal) return;
+  std::printf("instruction set %d: wrong convolution of %lld x %lld by %lld x %lld, stride %lld x %lld\n",
+              static_cast<int>(instruction_set), static_cast<long long>(rows.input),
+              static_cast<long long>(columns.input), static_cast<long long>(rows.kernel),
+              static_cast<long long>(columns.kernel), static_cast<long long>(rows.stride),
+              static_cast<long long>(columns.stride));
+  std::exit(1);
+}
+
+// An axis whose output has the size that "SAME" or "VALID" give.
+ConvAxis ConvolutionAxis() {
+  ConvAxis axis = RandomAxis();
+  const bool same = Below(2) == 0;
+  axis.output = same                       ? (axis.input - 1) / axis.stride + 1
+                : axis.input < axis.kernel ? 0
+                                           : (axis.input - axis.kernel) / axis.stride + 1;
+  axis.padding = same ? std::max<int64_t>(0, (axis.output - 1) * axis.stride + axis.kernel - axis.input) / 2 : 0;
+  return axis;
+}
+
+void Check(InstructionSet instruction_set) {
+  const int64_t channels = 1 + Below(Below(9) == 0 ? 600 : 70);
+  CheckFilterGradient(instruction_set, {1 + Below(3), RandomAxis(), RandomAxis(), channels});
+  CheckConvolution(instruction_set, {1 + Below(3), ConvolutionAxis(), ConvolutionAxis(), channels});
 }
 
 }  // namespace

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import tf_fast_rcnn as frcnn
-from tf_fast_rcnn.models.folding import Followers, followers_of_convolutions
+from tf_fast_rcnn.models.folding import Followers, compiled_convolutions, followers_of_convolutions
 from tf_fast_rcnn.models.pretrained import PretrainedNetwork, freeze_normalization
 
 layers = keras.layers
@@ -99,22 +99,90 @@ def test_a_convolution_includes_its_normalization(kind, use_bias, scale, center,
     assert not found["Mul"] + found["AddV2"] + found["Sub"], found
 
 
-@pytest.mark.parametrize("training", [False, True])
-def test_only_training_uses_the_compiled_gradient(training):
-    inputs = keras.Input((None, None, 3))
-    _, network = pair(inputs, layers.BatchNormalization()(layers.DepthwiseConv2D(3)(inputs)))
-    freeze_normalization(network)
+def graph_of(network, shape, training, differentiate=False):
+    """The kinds of all operations of a call, and of the gradients with respect to the trainable weights."""
 
     @tf.function(autograph=False)
-    def differentiated(maps):
+    def call(maps):
         with tf.GradientTape() as tape:
             total = tf.reduce_sum(network(maps, training=training))
-        return tape.gradient(total, network.trainable_variables[0].value)
+        return tape.gradient(total, [each.value for each in network.trainable_variables]) if differentiate else total
 
-    graph = differentiated.get_concrete_function(tf.TensorSpec([1, 9, 9, 3])).graph
-    kinds = {each.type for each in graph.get_operations()}
-    assert ("TfFastRcnn>DepthwiseConvFilterGrad" in kinds) == training
-    assert ("DepthwiseConv2dNativeBackpropFilter" in kinds) != training
+    operations = call.get_concrete_function(tf.TensorSpec(shape)).graph.get_operations()
+    return collections.Counter(each.type for each in operations)
+
+
+def separable(activation):
+    """A network of a depthwise and a 1x1 convolution, each followed by normalisation and an activation."""
+    inputs = keras.Input((None, None, 3))
+    maps = activation(layers.BatchNormalization()(layers.DepthwiseConv2D(3, padding="same")(inputs)))
+    outputs = activation(layers.BatchNormalization()(layers.Conv2D(4, 1)(maps)))
+    plain, network = pair(inputs, outputs)
+    freeze_normalization(plain)
+    return plain, network
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_only_training_uses_compiled_ops_by_itself(training):
+    """Graphs for inference can be exported."""
+    _, network = separable(layers.ReLU(6.0))
+    names = graph_of(network, [1, 9, 9, 3], training, differentiate=True)
+    compiled = {name for name in names if name.startswith("TfFastRcnn")}
+    # Nothing needs the gradient of the images.
+    assert compiled >= {"TfFastRcnn>DepthwiseConv", "TfFastRcnn>DepthwiseConvFilterGrad"} if training else not compiled
+    assert ("DepthwiseConv2dNativeBackpropFilter" in names) != training
+    assert ("Conv2DBackpropFilter" in names) != training
+
+
+@pytest.mark.parametrize(
+    ("activation", "included"),
+    [
+        (layers.ReLU(6.0), True),
+        (layers.ReLU(), True),
+        (layers.Activation("relu6"), True),
+        (layers.Activation("relu"), True),
+        (layers.Activation("swish"), False),
+        (layers.ReLU(5.0), False),
+        (layers.ReLU(negative_slope=0.1), False),
+        (layers.ReLU(threshold=0.5), False),
+    ],
+    ids=lambda value: str(getattr(value, "get_config", lambda value=value: value)()),
+)
+@pytest.mark.parametrize("training", [False, True])
+def test_compiled_convolutions(activation, included, training):
+    plain, network = separable(
+        lambda maps: type(activation).from_config(activation.get_config() | {"name": None})(maps)
+    )
+    with compiled_convolutions():
+        names = graph_of(network, [1, 9, 9, 3], training)
+        found = network(images(), training=training)
+    assert_close(found, plain(images(), training=training))
+    assert names["TfFastRcnn>DepthwiseConv"] == 1
+    assert "DepthwiseConv2dNative" not in names
+    assert names["Relu"] + names["Relu6"] == (1 if included else names["Relu"] + names["Relu6"])
+
+
+def test_an_activation_that_is_used_twice():
+    """Its own output may have any users, but the map before it has no others."""
+    inputs = keras.Input((None, None, 3))
+    maps = layers.BatchNormalization()(layers.DepthwiseConv2D(3, padding="same")(inputs))
+    plain, network = pair(inputs, layers.Add()([layers.ReLU(6.0)(maps), maps]))
+    assert [each.activation for each in followers_of_convolutions(plain).values()] == [None]
+    with compiled_convolutions():
+        assert_same(plain, network, tf.constant(images()))
+
+
+def test_compiled_convolutions_in_bfloat16():
+    """The compiled op computes in float32 only, so TensorFlow's runs."""
+    with keras.device("cpu"):
+        inputs = keras.Input((None, None, 3))
+        maps = layers.DepthwiseConv2D(3, dtype="mixed_bfloat16")(inputs)
+        plain, network = pair(inputs, layers.ReLU(6.0)(layers.BatchNormalization()(maps)))
+    freeze_normalization(plain)
+    with compiled_convolutions():
+        assert "TfFastRcnn>DepthwiseConv" not in graph_of(network, [1, 9, 9, 3], training=True)
+        found = network(images())
+    np.testing.assert_allclose(found, plain(images()), atol=0.1)
 
 
 def test_other_spacing():
