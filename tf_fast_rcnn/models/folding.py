@@ -133,7 +133,7 @@ def run_with_normalization_included(network: keras.Model, inputs: list, training
         if normalization.trainable:
             continue
         # TensorFlow fuses other convolutions with their activation by itself.
-        includes_activation = followers.activation and compiled and _is_depthwise(convolution)
+        includes_activation = followers.activation and compiled and _is_separable_part(convolution)
         kind = followers.kind if includes_activation else "linear"
         including[name] = _Convolved(convolution, normalization, kind, compiled)
         included |= {followers.normalization, *([followers.activation] if includes_activation else ())}
@@ -158,20 +158,29 @@ class _Convolved(NamedTuple):
         dtype = self.convolution.compute_dtype
         maps, bias = tf.cast(maps, dtype), tf.cast(bias, dtype)
         with tf.name_scope(self.convolution.name):
-            if self.compiled and _is_depthwise(self.convolution):
-                found = self._depthwise(maps, factor, bias)
+            if self.compiled and _is_separable_part(self.convolution):
+                found = self._by_our_ops(maps, factor, bias)
             else:
-                found = tf.nn.bias_add(_without_bias(self.convolution, maps, factor, self.compiled), bias)
+                found = tf.nn.bias_add(_without_bias(self.convolution, maps, factor), bias)
             return tf.cast(found, self.normalization.compute_dtype)
 
-    def _depthwise(self, maps, factor, bias):
+    def _by_our_ops(self, maps, factor, bias):
         layer = self.convolution
+        if _is_pointwise(layer):
+            return pointwise_conv2d(maps, _scaled(layer.kernel, factor, maps.dtype), bias, self.activation)
         kernel = _scaled_depthwise(layer.kernel, factor, maps.dtype)
         return depthwise_conv2d(maps, kernel, bias, layer.strides, layer.padding.upper(), self.activation)
 
 
-def _is_depthwise(layer):
-    return type(layer) is keras.layers.DepthwiseConv2D and layer.dilation_rate == (1, 1)
+def _is_separable_part(layer):
+    """Whether `ops.convolutions` has the layer's convolution."""
+    is_depthwise = type(layer) is keras.layers.DepthwiseConv2D and layer.dilation_rate == (1, 1)
+    return is_depthwise or _is_pointwise(layer)
+
+
+def _is_pointwise(layer):
+    is_convolution = type(layer) is keras.layers.Conv2D
+    return is_convolution and layer.kernel_size == layer.strides == (1, 1) and layer.groups == 1
 
 
 def _factor_and_bias(convolution, normalization):
@@ -185,13 +194,11 @@ def _factor_and_bias(convolution, normalization):
     return factor, bias + _float32(normalization.beta) if normalization.center else bias
 
 
-def _without_bias(layer, maps, factor, compiled):
+def _without_bias(layer, maps, factor):
     """The convolution with its kernel multiplied by a factor for each output channel."""
     where = {"strides": layer.strides, "padding": layer.padding, "dilation_rate": layer.dilation_rate}
     if type(layer) is keras.layers.Conv2D:
-        kernel = _scaled(layer.kernel, factor, maps.dtype)
-        is_pointwise = layer.kernel_size == layer.strides == (1, 1) and layer.groups == 1
-        return pointwise_conv2d(maps, kernel) if compiled and is_pointwise else layer.convolution_op(maps, kernel)
+        return layer.convolution_op(maps, _scaled(layer.kernel, factor, maps.dtype))
     if type(layer) is keras.layers.DepthwiseConv2D:
         kernel = _scaled_depthwise(layer.kernel, factor, maps.dtype)
         return keras.ops.depthwise_conv(maps, kernel, data_format=layer.data_format, **where)

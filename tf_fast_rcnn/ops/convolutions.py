@@ -81,46 +81,39 @@ def depthwise_conv2d(
     return convolve(images, kernel, bias)
 
 
-def pointwise_conv2d(images: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
-    """A 1x1 convolution of stride 1 whose gradients are matrix products on CPUs.
+def pointwise_conv2d(images: tf.Tensor, kernel: tf.Tensor, bias: tf.Tensor, activation: str = "linear") -> tf.Tensor:
+    """A 1x1 convolution of stride 1, bias and activation: on CPUs a matrix product, and so are its gradients.
 
-    The gradients are TensorFlow's own under XLA and if TensorFlow sees a GPU.
+    Under XLA and if TensorFlow sees a GPU, it is TensorFlow's convolution. On CPUs that has slow gradients; and where
+    oneDNN has no AVX-512, one image with ReLU6 takes several times as long as two
+    (`findings/onednn_relu6_of_one_image.sh`).
 
     Args:
         images: [N, H, W, C].
         kernel: [1, 1, C, D].
+        bias: [D].
+        activation: "linear", "relu" or "relu6".
 
     Returns:
         [N, H, W, D], with the dtype of the images.
 
     Example:
-        >>> pointwise_conv2d(tf.ones([1, 1, 2, 3]), tf.ones([1, 1, 3, 1]))[0, 0, :, 0].numpy()
-        array([3., 3.], dtype=float32)
+        >>> sums = pointwise_conv2d(tf.ones([1, 1, 2, 3]), tf.ones([1, 1, 3, 1]), tf.constant([0.5]))
+        >>> sums[0, 0, :, 0].numpy()
+        array([3.5, 3.5], dtype=float32)
     """
     images, kernel = tf.convert_to_tensor(images), tf.convert_to_tensor(kernel)
-
-    def convolve(images, kernel):
-        return tf.nn.conv2d(images, kernel, 1, "VALID")
-
+    function, _ = ACTIVATIONS[activation]
     if not _on_cpu():
-        return convolve(images, kernel)
-
-    @tf.custom_gradient
-    def with_products(images, kernel):
-        def gradient(of_output):
-            pixels, of_pixels = _pixels(images), _pixels(of_output)
-            of_images = tf.matmul(of_pixels, kernel[0, 0], transpose_b=True)
-            of_kernel = tf.matmul(pixels, of_pixels, transpose_a=True)
-            return tf.reshape(of_images, tf.shape(images)), of_kernel[None, None]
-
-        return convolve(images, kernel), gradient
-
-    return with_products(images, kernel)
-
-
-def _pixels(maps):
-    """[N * H * W, C]."""
-    return tf.reshape(maps, [-1, tf.shape(maps)[-1] if maps.shape[-1] is None else maps.shape[-1]])
+        return function(tf.nn.bias_add(tf.nn.conv2d(images, kernel, 1, "VALID"), bias))
+    channels, filters = kernel.shape[2:]
+    # The activation before the last reshape, so that TensorFlow fuses it with the product.
+    pixels = function(
+        tf.nn.bias_add(tf.reshape(images, [-1, channels]) @ tf.reshape(kernel, [channels, filters]), bias)
+    )
+    maps = tf.reshape(pixels, tf.concat([tf.shape(images)[:3], [filters]], 0))
+    maps.set_shape([*images.shape[:3], filters])
+    return maps
 
 
 def _is_native(images, kernel, padding):
