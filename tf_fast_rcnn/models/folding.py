@@ -113,7 +113,7 @@ def _is_plain(layer):
 
 
 def _kind_of_activation(layer):
-    """ "relu", "relu6", or None for any other layer."""
+    """The `kind` of a ReLU or ReLU6 layer; None for any other layer."""
     if type(layer) is keras.layers.ReLU and not layer.negative_slope and not layer.threshold:
         return {None: "relu", 6.0: "relu6"}.get(layer.max_value)
     functions = {keras.activations.relu: "relu", keras.activations.relu6: "relu6"}
