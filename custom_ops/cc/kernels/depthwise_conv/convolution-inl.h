@@ -125,7 +125,8 @@ void ComputeRows(const DepthwiseSums& sums, int64_t first, int64_t end) {
     int64_t tap = 0, end_tap = part.taps;
     while (tap < end_tap && !part.Inside(q, tap)) ++tap;
     while (end_tap > tap && !part.Inside(q, end_tap - 1)) --end_tap;
-    // The row of the source after those of this row of results: the hardware does not recognise the order of the accesses.
+    // The row of the source after those of this row of results: the hardware does not recognise the order of the
+    // accesses.
     const int64_t top = part.At(q, part.offset_step > 0 ? tap : end_tap - 1);
     const int64_t next = std::min(top + end_tap - tap, sums.source_rows - 1);
     const RowOfSums of_row = {sums,
