@@ -7,8 +7,6 @@ import pytest
 from browser_page import browser
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-# As on most processors. Without oneDNN, scores that should be tied may differ in the last bit.
-os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 
 TINY_SIDES = {"shorter_side": 96, "longer_side": 144}
 

@@ -107,10 +107,9 @@ void ForEachProduct(const DepthwiseConvShape& shape, const Add& add) {
 }
 
 // Computes the rows in pieces of random size.
-void ComputeAll(InstructionSet instruction_set, const DepthwiseSums& sums, int64_t images) {
-  const int64_t rows = images * sums.result_rows;
-  for (int64_t first = 0; first < rows;) {
-    const int64_t end = std::min(rows, first + 1 + Below(9));
+void ComputeAll(InstructionSet instruction_set, const DepthwiseSums& sums) {
+  for (int64_t first = 0; first < sums.row_count();) {
+    const int64_t end = std::min(sums.row_count(), first + 1 + Below(9));
     ComputeRows(instruction_set, sums, first, end);
     first = end;
   }
@@ -126,15 +125,9 @@ void CheckConvolution(InstructionSet instruction_set, const DepthwiseConvShape& 
   const bool has_bias = Below(2) == 0, is_limited = Below(2) == 0;
   const float infinity = std::numeric_limits<float>::infinity();
   const float lowest = is_limited ? 0 : -infinity, highest = is_limited ? 6 : infinity;
-  ComputeAll(instruction_set,
-             {channels, columns.kernel, rows.input, columns.input, rows.output, columns.output, OutputParts(rows),
-              OutputParts(columns), images.data(), kernel.data(), has_bias ? bias.data() : nullptr, lowest, highest,
-              found.data()},
-             shape.images);
-  ComputeAll(instruction_set,
-             {channels, columns.kernel, rows.output, columns.output, rows.input, columns.input, InputParts(rows),
-              InputParts(columns), gradients.data(), kernel.data(), nullptr, -infinity, infinity, of_images.data()},
-             shape.images);
+  ComputeAll(instruction_set, OutputSums(shape, images.data(), kernel.data(), has_bias ? bias.data() : nullptr, lowest,
+                                         highest, found.data()));
+  ComputeAll(instruction_set, ImagesGradientSums(shape, gradients.data(), kernel.data(), of_images.data()));
   std::vector<float> expected(outputs), expected_of_images(inputs);
   for (int64_t i = 0; i < outputs; ++i) expected[i] = has_bias ? bias[i % channels] : 0;
   ForEachProduct(shape, [&](int64_t input, int64_t weight, int64_t output) {

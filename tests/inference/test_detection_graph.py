@@ -160,6 +160,33 @@ def test_memory_does_not_grow_with_the_number_of_proposals():
     assert many - few < 250_000  # kB
 
 
+EQUAL_ROWS = """
+import keras, numpy as np, tensorflow as tf
+import tf_fast_rcnn as frcnn
+from tf_fast_rcnn.inference.graph import Detector
+
+for classes in (1, 3, 20):
+    network = keras.Sequential([keras.Input((32, 32, 3)), keras.layers.Conv2D(2, 3, 8), keras.layers.Flatten()])
+    model = frcnn.fast_rcnn(network, classes, stride=8, fc_units=(4,))
+    for scores in ("softmax", "sigmoid"):
+        detector = Detector(model, frcnn.DetectionSettings(scores=scores))
+        for seed, count in enumerate((0, 1, 7, 16, 37, 2913)):
+            logits = np.random.default_rng(seed).normal(0, 3, classes + 1).astype(np.float32)
+            found = detector._tied_scores(tf.constant(np.tile(logits, (count, 1)))).numpy()
+            exact = np.exp(np.float64(logits))
+            exact = exact / exact.sum() if scores == "softmax" else exact / (1 + exact)
+            np.testing.assert_allclose(found, np.tile(exact, (count, 1)), rtol=1e-5)
+            assert (found == found[:1]).all(), (classes, scores, count)
+"""
+
+
+@pytest.mark.parametrize("onednn", ["0", "1"])
+def test_equal_logits_have_equal_scores(onednn):
+    environment = os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3", "TF_ENABLE_ONEDNN_OPTS": onednn}
+    ran = subprocess.run([sys.executable, "-c", EQUAL_ROWS], capture_output=True, text=True, env=environment)
+    assert ran.returncode == 0, ran.stderr
+
+
 # --- batches ----------------------------------------------------------------------------------------------------------
 
 

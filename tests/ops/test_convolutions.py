@@ -176,7 +176,8 @@ def test_rows_and_columns_may_differ():
     np.testing.assert_array_equal(found, naive_kernel_gradient(images, spread, (5, 3), 1, 2, 1))
 
 
-# Many parts of rows and of channels. Random numbers, whose sums depend on the order.
+# Many parts of rows and of channels. Random numbers, whose sums depend on the order. Prints a line for the kernel
+# gradient and one for the convolution and its images' gradient.
 RUN_ONCE = """
 import sys
 import numpy as np
@@ -184,28 +185,39 @@ import tensorflow as tf
 from tf_fast_rcnn.ops.native import native_ops
 
 tf.config.threading.set_intra_op_parallelism_threads(int(sys.argv[1]))
-rng, results = np.random.default_rng(0), []
+rng, lines, ops = np.random.default_rng(0), [[], []], native_ops()
 for size, channels in [(3, 600), (5, 41), (4, 300)]:
     images, gradients = (rng.normal(size=(3, 40, 30, channels)).astype(np.float32) for _ in range(2))
-    results.append(native_ops().tf_fast_rcnn_depthwise_conv_filter_grad(
+    lines[0].append(ops.tf_fast_rcnn_depthwise_conv_filter_grad(
         images, gradients, [1, 1], kernel_height=size, kernel_width=size
-    ).numpy().tobytes())
-sys.stdout.write(b"".join(results).hex())
+    ))
+    kernel, bias = rng.normal(size=(size, size, channels, 1)), rng.normal(size=channels)
+    for stride in (1, 2):
+        where = {"stride_rows": stride, "stride_columns": stride}
+        output = ops.tf_fast_rcnn_depthwise_conv(images, kernel, bias, **where)
+        lines[1] += output, ops.tf_fast_rcnn_depthwise_conv_input_grad(images.shape, kernel, output, **where)
+for line in lines:
+    print(b"".join(tensor.numpy().tobytes() for tensor in line).hex())
 """
 
 
 def run_once(threads, level):
     command = [sys.executable, "-c", RUN_ONCE, str(threads)]
     environment = os.environ | {"TF_FAST_RCNN_CPU": level}
-    return subprocess.run(command, check=True, capture_output=True, text=True, env=environment).stdout
+    return subprocess.run(command, check=True, capture_output=True, text=True, env=environment).stdout.split()
 
 
-def test_the_same_bits_for_any_threads_and_instruction_set():
-    expected = run_once(1, "avx512")
-    assert len(expected) > 1000
-    assert run_once(4, "avx512") == expected
-    assert run_once(4, "avx2") == expected
-    assert run_once(1, "baseline") == expected
+@pytest.mark.parametrize("level", ["baseline", "avx2", "avx512"])
+def test_the_same_bits_for_any_threads(level):
+    expected = run_once(1, level)
+    assert [len(line) > 1000 for line in expected] == [True, True]
+    assert run_once(4, level) == expected
+
+
+def test_the_kernel_gradient_has_the_same_bits_for_any_instruction_set():
+    expected = run_once(1, "avx512")[0]
+    assert run_once(1, "avx2")[0] == expected
+    assert run_once(1, "baseline")[0] == expected
 
 
 @pytest.mark.parametrize("activation", ["linear", "relu", "relu6"])

@@ -170,6 +170,20 @@ class Detector:
         """Class probabilities of logits `[..., K + 1]`, by softmax or sigmoid as `settings.scores` says."""
         return tf.sigmoid(class_logits) if self.settings.scores == "sigmoid" else tf.nn.softmax(class_logits)
 
+    def _tied_scores(self, class_logits):
+        """`to_scores` of logits `[N, K + 1]`, the same for equal rows.
+
+        TensorFlow's CPU kernels without oneDNN compute whole vectors of numbers by other functions than what is left at
+        the end: the exponential, and in softmax the inverse of the sum as well. The last bit then depends on a row's
+        place, and scores that rank equally would not. With 16 rows or a multiple there are whole vectors only.
+        """
+        count = tf.shape(class_logits)[0]
+        logits = tf.pad(class_logits, [[0, -count % 16], [0, 0]])
+        if self.settings.scores == "sigmoid":
+            return tf.sigmoid(logits)[:count]
+        exponentials = tf.exp(logits - tf.reduce_max(logits, axis=1, keepdims=True))
+        return (exponentials / tf.reduce_sum(exponentials, axis=1, keepdims=True))[:count]
+
     def _feature_maps(self, image_of, images):
         """Runs the backbone on every image at every scale, one view after another, each at its own size.
 
@@ -233,7 +247,7 @@ class Detector:
         number = tf.gather(number, tf.math.invert_permutation(order))
         # Regression targets do not depend on the unit of the boxes, so relative boxes are decoded directly.
         decoded = boxes.decode(tf.expand_dims(proposals, 1), tf.gather(deltas, number))
-        return tf.gather(self.to_scores(logits), number), boxes.clip(decoded)
+        return tf.gather(self._tied_scores(logits), number), boxes.clip(decoded)
 
     def _at_nearest_scale(self, sizes, image, proposals):
         """RoIs `[N, 4]` in pixels of the scale at which their area is closest to PYRAMID_AREA, and the index of that

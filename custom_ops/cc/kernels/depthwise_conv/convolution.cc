@@ -1,11 +1,15 @@
-// The parts of the sums, and the call of the kernel of the selected instruction set.
+// The sums that make up a convolution and its gradient, and the call of the kernel of the selected instruction set.
 
 #include "convolution.h"
+
+#include <limits>
 
 #include "instruction_sets.h"
 
 namespace tf_fast_rcnn {
+namespace {
 
+// Output o of a convolution adds the input at o * stride - padding + k for tap k: one part.
 std::vector<AxisPart> OutputParts(const ConvAxis& axis) {
   AxisPart part{};
   part.step = 1;
@@ -18,6 +22,8 @@ std::vector<AxisPart> OutputParts(const ConvAxis& axis) {
   return {part};
 }
 
+// The gradient of input i adds the gradients of the outputs (i + padding - k) / stride for all taps k for which this is
+// a whole number. They are the same taps for every stride-th input: one part for each remainder.
 std::vector<AxisPart> InputParts(const ConvAxis& axis) {
   std::vector<AxisPart> parts;
   for (int64_t first = 0; first < axis.stride; ++first) {
@@ -34,6 +40,37 @@ std::vector<AxisPart> InputParts(const ConvAxis& axis) {
     parts.push_back(part);
   }
   return parts;
+}
+
+}  // namespace
+
+DepthwiseSums OutputSums(const DepthwiseConvShape& shape, const float* images, const float* kernel, const float* bias,
+                         float lowest, float highest, float* output) {
+  const ConvAxis &rows = shape.rows, &columns = shape.columns;
+  return {shape.images,
+          shape.channels,
+          columns.kernel,
+          rows.input,
+          columns.input,
+          rows.output,
+          columns.output,
+          OutputParts(rows),
+          OutputParts(columns),
+          images,
+          kernel,
+          bias,
+          lowest,
+          highest,
+          output};
+}
+
+DepthwiseSums ImagesGradientSums(const DepthwiseConvShape& shape, const float* gradients, const float* kernel,
+                                 float* images_gradient) {
+  constexpr float kInfinity = std::numeric_limits<float>::infinity();
+  const ConvAxis &rows = shape.rows, &columns = shape.columns;
+  return {shape.images, shape.channels, columns.kernel,   rows.output,         columns.output,
+          rows.input,   columns.input,  InputParts(rows), InputParts(columns), gradients,
+          kernel,       nullptr,        -kInfinity,       kInfinity,           images_gradient};
 }
 
 void ComputeRows(InstructionSet instruction_set, const DepthwiseSums& sums, int64_t first, int64_t end) {

@@ -24,24 +24,29 @@ struct AxisPart {
   bool Inside(int64_t q, int64_t tap) const { return At(q, tap) >= 0 && At(q, tap) < source; }
 };
 
-// Output o of a convolution adds the input at o * stride - padding + k for tap k: one part.
-std::vector<AxisPart> OutputParts(const ConvAxis& axis);
-
-// The gradient of input i adds the gradients of the outputs (i + padding - k) / stride for all taps k for which this is
-// a whole number. They are the same taps for every stride-th input: one part for each remainder.
-std::vector<AxisPart> InputParts(const ConvAxis& axis);
-
-// A sum of products: of images [images, source rows, source columns, channels] and a kernel [kernel rows, kernel
-// columns, channels], to results [images, result rows, result columns, channels].
+// Sums of products of a source [images, source rows, source columns, channels] and a kernel [kernel rows, kernel
+// columns, channels]: results [images, result rows, result columns, channels].
 struct DepthwiseSums {
-  int64_t channels, kernel_columns;
+  int64_t images, channels, kernel_columns;
   int64_t source_rows, source_columns, result_rows, result_columns;
   std::vector<AxisPart> rows, columns;
   const float *source, *kernel;
   const float* bias;      // [channels], or null for none
   float lowest, highest;  // results outside are replaced by these
   float* results;
+
+  int64_t row_count() const { return images * result_rows; }
+  // Most results add this many products.
+  int64_t taps() const { return rows[0].taps * columns[0].taps; }
 };
+
+// The output of a convolution of `images` [N, H, W, C], with a bias [C], or null for none, and limits for the results.
+DepthwiseSums OutputSums(const DepthwiseConvShape& shape, const float* images, const float* kernel, const float* bias,
+                         float lowest, float highest, float* output);
+
+// The gradient with respect to the images, from that with respect to the output [N, OH, OW, C].
+DepthwiseSums ImagesGradientSums(const DepthwiseConvShape& shape, const float* gradients, const float* kernel,
+                                 float* images_gradient);
 
 // Computes rows [first, end) of the results, numbered across all images. A NaN stays a NaN. Instruction sets with fused
 // multiplication and addition round less often than others.

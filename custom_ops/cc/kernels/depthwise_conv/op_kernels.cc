@@ -172,18 +172,20 @@ class ConvAttributes {
   bool same_ = true;
 };
 
+absl::Status OutputShape(const DepthwiseConvShape& shape, TensorShape* output) {
+  return TensorShape::BuildTensorShape({shape.images, shape.rows.output, shape.columns.output, shape.channels}, output);
+}
+
 // Computes all rows in parallel.
-void Compute(OpKernelContext* context, const DepthwiseSums& sums, int64_t images, int64_t taps) {
+void Compute(OpKernelContext* context, const DepthwiseSums& sums) {
   static const InstructionSet instruction_set = ChooseInstructionSet();
   auto* threads = context->device()->tensorflow_cpu_worker_threads()->workers;
   // In clock cycles, roughly: a product of 8 numbers and a read or a write of 8 numbers each take one.
-  const int64_t cost = sums.result_columns * sums.channels * (taps + 8) / 8;
-  const auto by_cost = tensorflow::thread::ThreadPool::SchedulingParams::Adaptive(std::max<int64_t>(1, cost));
-  threads->ParallelFor(images * sums.result_rows, by_cost,
+  const int64_t cost = std::max<int64_t>(1, sums.result_columns * sums.channels * (sums.taps() + 8) / 8);
+  const auto by_cost = tensorflow::thread::ThreadPool::SchedulingParams::Adaptive(cost);
+  threads->ParallelFor(sums.row_count(), by_cost,
                        [&](int64_t first, int64_t end) { ComputeRows(instruction_set, sums, first, end); });
 }
-
-constexpr float kInfinity = std::numeric_limits<float>::infinity();
 
 class DepthwiseConvOp : public OpKernel {
  public:
@@ -202,30 +204,18 @@ class DepthwiseConvOp : public OpKernel {
     OP_REQUIRES(context, bias.dims() == 1 && bias.dim_size(0) == shape.channels,
                 InvalidArgument("bias: shape is ", bias.shape().DebugString(), "; expected [", shape.channels, "]"));
     TensorShape output_shape;
-    OP_REQUIRES_OK(
-        context, TensorShape::BuildTensorShape({shape.images, shape.rows.output, shape.columns.output, shape.channels},
-                                               &output_shape));
+    OP_REQUIRES_OK(context, OutputShape(shape, &output_shape));
     Tensor* output = nullptr;
     OP_REQUIRES_OK(context, context->allocate_output(0, output_shape, &output));
     if (output->NumElements() == 0) return;
-    const DepthwiseSums sums = {shape.channels,
-                                shape.columns.kernel,
-                                shape.rows.input,
-                                shape.columns.input,
-                                shape.rows.output,
-                                shape.columns.output,
-                                OutputParts(shape.rows),
-                                OutputParts(shape.columns),
-                                images.flat<float>().data(),
-                                kernel.flat<float>().data(),
-                                bias.flat<float>().data(),
-                                lowest_,
-                                highest_,
-                                output->flat<float>().data()};
-    tf_fast_rcnn::Compute(context, sums, shape.images, shape.taps());
+    tf_fast_rcnn::Compute(
+        context, OutputSums(shape, images.flat<float>().data(), kernel.flat<float>().data(), bias.flat<float>().data(),
+                            lowest_, highest_, output->flat<float>().data()));
   }
 
  private:
+  static constexpr float kInfinity = std::numeric_limits<float>::infinity();
+
   ConvAttributes attributes_;
   float lowest_, highest_;
 };
@@ -240,35 +230,19 @@ class DepthwiseConvInputGradOp : public OpKernel {
     const Tensor &sizes = context->input(0), &kernel = context->input(1), &gradients = context->input(2);
     OP_REQUIRES(context, sizes.dims() == 1,
                 InvalidArgument("images_shape: shape is ", sizes.shape().DebugString(), "; expected [4]"));
-    TensorShape images_shape;
+    TensorShape images_shape, expected;
     OP_REQUIRES_OK(context, tensorflow::TensorShapeUtils::MakeShape(sizes.vec<int32_t>(), &images_shape));
     DepthwiseConvShape shape;
     OP_REQUIRES_OK(context, attributes_.ReadShape(images_shape, kernel.shape(), &shape));
-    TensorShape expected;
-    OP_REQUIRES_OK(context, TensorShape::BuildTensorShape(
-                                {shape.images, shape.rows.output, shape.columns.output, shape.channels}, &expected));
+    OP_REQUIRES_OK(context, OutputShape(shape, &expected));
     OP_REQUIRES(context, gradients.shape() == expected,
                 InvalidArgument("gradients: shape is ", gradients.shape().DebugString(), "; expected ",
                                 expected.DebugString(), " for images of shape ", images_shape.DebugString()));
     Tensor* output = nullptr;
     OP_REQUIRES_OK(context, context->allocate_output(0, images_shape, &output));
     if (output->NumElements() == 0) return;
-    const DepthwiseSums sums = {shape.channels,
-                                shape.columns.kernel,
-                                shape.rows.output,
-                                shape.columns.output,
-                                shape.rows.input,
-                                shape.columns.input,
-                                InputParts(shape.rows),
-                                InputParts(shape.columns),
-                                gradients.flat<float>().data(),
-                                kernel.flat<float>().data(),
-                                nullptr,
-                                -kInfinity,
-                                kInfinity,
-                                output->flat<float>().data()};
-    tf_fast_rcnn::Compute(context, sums, shape.images,
-                          std::max<int64_t>(1, shape.taps() / (shape.rows.stride * shape.columns.stride)));
+    tf_fast_rcnn::Compute(context, ImagesGradientSums(shape, gradients.flat<float>().data(),
+                                                      kernel.flat<float>().data(), output->flat<float>().data()));
   }
 
  private:
