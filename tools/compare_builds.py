@@ -1,6 +1,6 @@
 """Times a training step and detection of two or more builds of this package, alternating between them.
 
-    git worktree add ../old v0.1.0 && (cd ../old && ../here/.venv/bin/python setup.py build_ext --inplace)
+    git worktree add ../old COMMIT && (cd ../old && ../here/.venv/bin/python setup.py build_ext --inplace)
     python tools/compare_builds.py cells/JPEGImages --build old ../old runs/old --build new . runs/new
     python tools/compare_builds.py cells/JPEGImages --build off . runs/new TF_ENABLE_ONEDNN_OPTS=0 --build on . runs/new
 
