@@ -160,6 +160,53 @@ def test_memory_does_not_grow_with_the_number_of_proposals():
     assert many - few < 250_000  # kB
 
 
+# --- compiled convolutions --------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def separable_model():
+    """A detector over depthwise and 1x1 convolutions with batch normalisation, of random weights."""
+    maps = inputs = keras.Input((64, 64, 3))
+    for filters in (24, 40):
+        for convolution in (keras.layers.DepthwiseConv2D(3, 2, "same"), keras.layers.Conv2D(filters, 1)):
+            maps = keras.layers.ReLU(6.0)(keras.layers.BatchNormalization()(convolution(maps)))
+    outputs = keras.layers.Dense(2)(keras.layers.GlobalAveragePooling2D()(maps))
+    network, rng = keras.Model(inputs, outputs), np.random.default_rng(0)
+    for weight in network.variables:
+        is_positive = weight.path.endswith(("variance", "gamma"))
+        weight.assign(rng.uniform(0.5, 2, weight.shape) if is_positive else rng.normal(0, 0.5, weight.shape))
+    model = frcnn.fast_rcnn(network, 3, stride=4, roi_output_size=(3, 3), fc_units=(16,), dropout=0.0)
+    layer = model.get_layer("class_logits")
+    layer.kernel.assign(rng.normal(0, 1, layer.kernel.shape))
+    return model
+
+
+@pytest.mark.parametrize("roi_pooling", ["native", "portable"])
+def test_convolutions_are_compiled_where_pooling_is(separable_model, roi_pooling):
+    """Graphs with the portable pooling are exported to stock TensorFlow."""
+    detector, image, proposals = Detector(separable_model, SETTINGS, roi_pooling), some_image(), some_proposals(30)
+
+    @tf.function(autograph=False)
+    def detected(pixels):
+        return [
+            each.values for each in detector.regions(lambda _: pixels, tf.RaggedTensor.from_tensor(proposals[None]))
+        ]
+
+    graph_def = detected.get_concrete_function(tf.constant(image)).graph.as_graph_def()
+    names = {node.op for function in graph_def.library.function for node in function.node_def}
+    assert ("TfFastRcnn>DepthwiseConv" in names) == (roi_pooling == "native")
+    assert ("DepthwiseConv2dNative" in names) == ("Conv2D" in names) == (roi_pooling == "portable")
+    assert {name for name in names if name.startswith("TfFastRcnn")} == (
+        {"TfFastRcnn>DepthwiseConv", "TfFastRcnn>RoiPool"} if roi_pooling == "native" else set()
+    )
+    expected = raw_outputs(separable_model, image, proposals, SETTINGS)
+    assert expected[0].std(axis=0).max() > 0.05  # the regions do not look alike
+    for found, exact in zip(detected(tf.constant(image)), expected, strict=True):
+        np.testing.assert_allclose(found, exact, atol=1e-4)
+
+
+# --- tied scores ------------------------------------------------------------------------------------------------------
+
 EQUAL_ROWS = """
 import keras, numpy as np, tensorflow as tf
 import tf_fast_rcnn as frcnn
